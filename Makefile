@@ -1,0 +1,93 @@
+# Flows in: this checkout, on a bare Debian. Flows out: servers to play with, test results, an installed extension.
+
+EXTVERSION = 0.1.0
+SCRIPT = extension/deal_sync--$(EXTVERSION).sql
+
+# Only the system's Python will do: it is the one that PL/Python embeds.
+PYTHON3 = /usr/bin/python3
+ENVIRONMENT = PYTHONPATH=tests $(PYTHON3) -m environment
+STATE = $(shell $(ENVIRONMENT) path)
+DEV = $(STATE)/dev/bin
+IN_DEV = PYTHONPATH=tests PATH=$(DEV):$$PATH $(DEV)/python -m environment
+
+.DEFAULT_GOAL = help
+.PHONY: help setup up psql down demo test bench lint lint-python lint-sql lint-plpgsql lint-shell clean distclean install-python
+
+help: ## this list
+	@sed -n 's/^#* *\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+
+$(PYTHON3):
+	@test "$$(id -u)" = 0 || { echo 'deal_sync: as root: apt-get install python3 python3-venv'; exit 1; }
+	@apt-get -qq update && apt-get -qq install --no-install-recommends python3 >/dev/null
+
+setup: $(PYTHON3) ## install what is missing: packages, PostgreSQL tree, Neo4j, Python, the extension
+	@$(ENVIRONMENT) setup
+
+up: setup ## start the playground: PostgreSQL and Neo4j with the demo graph, ready for sync_deals
+	@$(IN_DEV) up
+
+psql: ## open psql on the playground
+	@$(ENVIRONMENT) psql
+
+down: ## stop the playground, keep its data
+	@$(ENVIRONMENT) down
+
+demo: up ## show a sync of two tenants, step by step
+	@STATE=$(STATE) PYTHON=$(DEV)/python bash tests/demo/demo.sh
+
+test: setup ## run the whole test suite; ARGS="-k name" for a part
+	@$(DEV)/python -m pytest $(ARGS)
+
+bench: setup ## measure; ARGS="--deals 20000"
+	@PYTHONPATH=tests $(DEV)/python tests/bench/bench.py $(ARGS)
+
+lint: lint-python lint-sql lint-shell lint-plpgsql ## all linters; exclusions and their reasons are in pyproject.toml
+
+lint-python: setup
+	@$(DEV)/ruff check
+	@$(DEV)/ruff format --check
+	@$(DEV)/mypy
+
+# squawk and pgspot read no pyproject.toml. squawk is a syntax gate here: its rules about lock timeouts, statement
+# timeouts, IF NOT EXISTS and CONCURRENTLY are for migrations of live tables, not for an extension's script, which is one
+# transaction. pgspot: PS017 wants qualified names where a function's own search_path already decides; PL/Python
+# bodies are not SQL.
+lint-sql: setup $(SCRIPT)
+	@$(DEV)/sqlfluff lint -q --disable-progress-bar sql
+	@$(DEV)/squawk --exclude=require-lock-timeout,require-statement-timeout,prefer-robust-stmts,require-concurrent-index-creation $(SCRIPT)
+	@$(DEV)/pgspot --ignore PS017 --ignore-lang plpython3u $(SCRIPT)
+
+lint-shell: setup
+	@shellcheck .ci/run $$(git ls-files '*.sh')
+	@! test -e Dockerfile.postgres || $(DEV)/hadolint Dockerfile.postgres
+
+lint-plpgsql: setup
+	@$(IN_DEV) check-plpgsql
+
+# The directory is a prerequisite because a file may also go.
+$(SCRIPT): sql $(sort $(wildcard sql/[0-9]*.sql)) Makefile
+	@{ printf '%s\n' '\echo Use "CREATE EXTENSION deal_sync" to load this file. \quit'; cat $(filter %.sql,$^); } >$@
+
+clean: ## stop all servers of this checkout and remove their data
+	@$(ENVIRONMENT) clean
+	@rm -f $(SCRIPT)
+
+distclean: clean ## remove everything outside the checkout, too
+	@$(ENVIRONMENT) distclean
+
+install-python: ## install the Python package for the server: PYTHON=/path/to/venv/bin/python
+	$(or $(PYTHON),$(error which Python? make install-python PYTHON=/path/to/venv/bin/python)) -m pip install .
+
+# install: ## install the extension into a PostgreSQL: PG_CONFIG=/path/to/pg_config
+# PGXS has a `clean` of its own, so it is read for these goals only.
+ifneq ($(filter install uninstall,$(MAKECMDGOALS)),)
+EXTENSION = extension/deal_sync
+DATA = $(wildcard extension/deal_sync--*--*.sql)
+DATA_built = $(SCRIPT)
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+ifeq ($(PGXS),)
+$(error "$(PG_CONFIG)" does not work; install postgresql-client-NN (or postgresql-server-dev-NN) or say PG_CONFIG=/path/to/pg_config)
+endif
+include $(PGXS)
+endif

@@ -1,0 +1,86 @@
+"""Flows in: a command of the Makefile. Flows out: servers set up, started, opened or removed."""
+
+import argparse
+import os
+import shutil
+import sys
+
+from . import database
+from .machine import BIN, set_up
+from .servers import KINDS, Instance, claimed, remove_all
+from .state import CHECKOUT, STATE, SetupError, locked, make_state
+
+PLAYGROUND = "deal_sync"
+
+
+def up() -> None:
+    """The playground, with the demo graph, ready for sync_deals."""
+    instance = Instance("playground")
+    instance.start()
+    if database.exists(instance, PLAYGROUND):
+        database.follow_port(instance, PLAYGROUND)
+        return
+    if database.DEMO_GRAPH.exists():
+        database.load_graph(instance, database.DEMO_GRAPH)
+    database.create(instance, PLAYGROUND)
+
+
+def psql() -> None:
+    dsn = Instance("playground").dsn(PLAYGROUND)
+    os.execv(BIN / "psql", ["psql", "-X", "-d", dsn, *sys.argv[2:]])
+
+
+def check_plpgsql() -> None:
+    """plpgsql_check over every PL/pgSQL function of the extension; it has no SQL file of its own to lint."""
+    with claimed("test", neo4j=False) as instance:
+        database.create(instance, "plpgsql_check")
+        instance.psql("plpgsql_check", "-c", "CREATE EXTENSION plpgsql_check")
+        found = instance.psql("plpgsql_check", "-f", CHECKOUT / "tests/environment/plpgsql_check.sql")
+        instance.psql("postgres", "-c", "DROP DATABASE plpgsql_check")
+    if found:
+        raise SetupError(f"plpgsql_check found:\n{found}")
+
+
+def remove_state() -> None:
+    if STATE.exists():
+        make_state()  # refuses a directory that is not ours
+        remove_all()
+        shutil.rmtree(STATE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="environment", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command in ("path", "setup", "up", "psql", "down", "check-plpgsql", "clean", "distclean"):
+        commands.add_parser(command)
+    for command in ("start", "stop"):
+        commands.add_parser(command).add_argument("instance", choices=KINDS)
+    arguments, _ = parser.parse_known_args()
+    match arguments.command:
+        case "path":
+            print(STATE)
+        case "setup":
+            with locked():
+                set_up()
+        case "up":
+            up()
+        case "psql":
+            psql()
+        case "down":
+            Instance("playground").stop()
+        case "check-plpgsql":
+            check_plpgsql()
+        case "clean":
+            remove_all()
+        case "distclean":
+            remove_state()
+        case "start":
+            Instance(arguments.instance).start()
+        case "stop":
+            Instance(arguments.instance).stop()
+
+
+try:
+    main()
+except SetupError as error:
+    sys.exit(f"deal_sync: {error}")

@@ -1,0 +1,58 @@
+"""Flows in: a started instance. Flows out: a database with the extension attached, the application's tables and the migration."""
+
+from pathlib import Path
+
+from .servers import Instance
+from .state import CHECKOUT
+
+DEMO_GRAPH = CHECKOUT / "tests/demo/graph.cypher"
+
+
+def literal(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def create(instance: Instance, database: str) -> None:
+    """Create the database anew and set it up as a user would; the statements are the README's."""
+    instance.psql("postgres", "-c", f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+    instance.psql("postgres", "-c", f'CREATE DATABASE "{database}"')
+    facts = instance.facts
+    user, password, uri = (literal(facts.get(key, "")) for key in ("neo4j_user", "neo4j_password", "neo4j_uri"))
+    run_sql(instance, database, "CREATE EXTENSION deal_sync CASCADE")
+    instance.psql(database, "-f", CHECKOUT / "tests/application.sql")
+    run_sql(instance, database, f"CREATE SERVER neo4j FOREIGN DATA WRAPPER neo4j OPTIONS (uri {uri})")
+    mapping = f"OPTIONS (\"user\" {user}, password {password})"
+    run_sql(instance, database, f"CREATE USER MAPPING FOR CURRENT_USER SERVER neo4j {mapping}")
+    run_sql(instance, database, "SELECT deal_sync.attach()")
+    for migration in sorted((CHECKOUT / "sql/migration").glob("*.sql")):
+        instance.psql(database, "-f", migration)
+    run_sql(instance, database, "SELECT deal_sync.grant_sync('app_writer')")
+
+
+def run_sql(instance: Instance, database: str, statement: str) -> None:
+    instance.psql(database, "-c", f"SET client_min_messages = warning; {statement}")
+
+
+def exists(instance: Instance, database: str) -> bool:
+    """Whether the database was set up to the end."""
+    if instance.psql("postgres", "-c", f"SELECT 1 FROM pg_database WHERE datname = {literal(database)}") == "":
+        return False
+    return instance.psql(database, "-c", "SELECT 1 FROM pg_extension WHERE extname = 'deal_sync'") != ""
+
+
+def follow_port(instance: Instance, database: str) -> None:
+    """Neo4j's port may have changed since the database was set up."""
+    run_sql(instance, database, f"ALTER SERVER neo4j OPTIONS (SET uri {literal(instance.facts['neo4j_uri'])})")
+
+
+def load_graph(instance: Instance, file: Path) -> None:
+    """Run the Cypher statements of a file, each ended by a semicolon at a line's end, in an empty graph."""
+    from neo4j import GraphDatabase  # here, because set-up runs before any package is installed
+
+    facts = instance.facts
+    auth = (facts["neo4j_user"], facts["neo4j_password"])
+    with GraphDatabase.driver(facts["neo4j_uri"], auth=auth) as driver, driver.session() as session:
+        session.run("MATCH (n) CALL { WITH n DETACH DELETE n } IN TRANSACTIONS").consume()
+        for statement in file.read_text().split(";\n"):
+            if statement.strip():
+                session.run(statement).consume()  # type: ignore[arg-type]

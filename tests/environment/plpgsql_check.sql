@@ -1,0 +1,12 @@
+-- Flows in: the extension's functions. Flows out: one line for each thing plpgsql_check has to say.
+-- Trigger functions need a table, so they are checked against the table that they stand on.
+SELECT p.oid::regprocedure, c.lineno, c.level, c.sqlstate, c.message, c.detail, c.hint
+FROM pg_catalog.pg_depend AS d
+JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'deal_sync'
+JOIN pg_catalog.pg_proc AS p ON p.oid = d.objid AND d.classid = 'pg_catalog.pg_proc'::regclass
+JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang AND l.lanname = 'plpgsql'
+LEFT JOIN pg_catalog.pg_trigger AS t ON t.tgfoid = p.oid
+CROSS JOIN LATERAL plpgsql_check_function_tb(p.oid, coalesce(t.tgrelid, 0), extra_warnings => false) AS c
+WHERE d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::regclass
+    AND (p.prorettype <> 'trigger'::regtype OR t.oid IS NOT NULL)
+ORDER BY 1, 2;
