@@ -1,6 +1,6 @@
 -- In: an empty database and its current schema; nothing of deal_sync. Loaded by the tests, before the migration.
--- Out: the application's tables, as strict as a real CRM's are: keys without defaults, forced row-level security, a trigger that queues
--- jobs, a writer who bypasses nothing.
+-- Out: the application's tables, as strict as a real CRM's are: keys without defaults, forced row-level security, a
+-- trigger that queues jobs, a writer who bypasses nothing.
 
 -- Roles are the cluster's, and several test databases are made at once: whoever comes second finds the role there.
 DO $$
@@ -73,7 +73,8 @@ $$;
 
 -- Fires when one of the eight is in a SET list, whether its value changes or not.
 CREATE TRIGGER opportunities_forecast_job
-AFTER UPDATE OF stage, amount, close_date, deal_status, forecast_category, next_step, description, lost_reason ON opportunities
+AFTER UPDATE OF stage, amount, close_date, deal_status, forecast_category, next_step, description, lost_reason
+ON opportunities
 FOR EACH ROW EXECUTE FUNCTION notify_forecast_job();
 
 -- The form that raises where app.tenant_id is unset or ''.
@@ -90,10 +91,12 @@ USING (tenant_id = current_setting('app.tenant_id')::uuid);
 GRANT SELECT ON tenants TO app_writer;
 GRANT SELECT, INSERT, UPDATE ON opportunities, interaction_links, forecast_jobs TO app_writer;
 
--- deal_versions is made later, by the migration: what the same role makes in this schema from here on, the writer may write.
+-- deal_versions is made later, by the migration: what the same role makes in this schema later, the writer may write.
 DO $$
 BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO app_writer', current_schema());
-    EXECUTE format('ALTER DEFAULT PRIVILEGES IN SCHEMA %I GRANT SELECT, INSERT, UPDATE ON TABLES TO app_writer', current_schema());
+    EXECUTE format(
+        'ALTER DEFAULT PRIVILEGES IN SCHEMA %I GRANT SELECT, INSERT, UPDATE ON TABLES TO app_writer', current_schema()
+    );
 END
 $$;

@@ -1,27 +1,31 @@
--- In: the application's own tables, tenants and opportunities, empty or full, and deal_versions where the old plan has made it already.
--- Out: the columns, the table deal_versions, the indexes and the row-level security that sync_deals writes into. Nothing of it belongs to the extension.
+-- In: the application's tables tenants and opportunities, empty or full, and deal_versions if the old plan made it.
+-- Out: the columns, the table deal_versions, the indexes and the row-level security that sync_deals writes into.
 --
--- Run it with the migration tool that you have, as the owner of the tables:
+-- All of it belongs to the application and nothing to the extension. Run it with the migration tool that you have, as
+-- the owner of the tables:
 --     psql -v ON_ERROR_STOP=1 -f deal_sync.sql
 --     Prisma: a copy as prisma/migrations/<time>_deal_sync/migration.sql;   Flyway: a copy as V<n>__deal_sync.sql
--- It needs pgvector (CREATE EXTENSION vector, in any schema) and nothing of deal_sync. Tables are found by the session's search_path;
--- deal_versions is made beside opportunities. It can be run again at any time: what is there is left as it is, and where nothing is
--- missing no lock is taken that a reader or writer would notice.
+-- It needs pgvector (CREATE EXTENSION vector, in any schema) and nothing of deal_sync. Tables are found by the
+-- session's search_path; deal_versions is made beside opportunities. It can be run again at any time: what is there is
+-- left as it is, and where nothing is missing no lock is taken that a reader or writer would notice.
 --
 -- It is one statement, so it happens as a whole or not at all, with every tool, inside a transaction or not.
--- A column that is there with another type stops it with 42804 before anything has changed; the message names every such column.
+-- A column that is there with another type stops it with 42804 before anything has changed; the message names every
+-- such column.
 --
--- On a busy table. Adding the columns rewrites nothing and takes a moment, but it waits for running transactions, and everybody else
--- waits behind it: let it give up instead, and try again. The two indexes on opportunities are what takes long and holds writers up:
--- make them beforehand, under the same names, and they are skipped here. (CONCURRENTLY runs outside a transaction; where it
--- failed, DROP INDEX CONCURRENTLY first.)
+-- On a busy table. Adding the columns rewrites nothing and takes a moment, but it waits for running transactions, and
+-- everybody else waits behind it: let it give up instead, and try again. The two indexes on opportunities are what
+-- takes long and holds writers up: make them beforehand, under the same names, and they are skipped here. (CONCURRENTLY
+-- runs outside a transaction; where it failed, DROP INDEX CONCURRENTLY first.)
 --     SET lock_timeout = '3s';
 --     ALTER TABLE opportunities
 --         ADD COLUMN IF NOT EXISTS graph_opportunity_id uuid,
 --         ADD COLUMN IF NOT EXISTS source_interaction_id uuid;
 --     SET lock_timeout = 0;
---     CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS opportunities_graph_opportunity_id_key ON opportunities (graph_opportunity_id);
---     CREATE INDEX CONCURRENTLY IF NOT EXISTS opportunities_source_interaction_id_idx ON opportunities (source_interaction_id);
+--     CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS opportunities_graph_opportunity_id_key
+--         ON opportunities (graph_opportunity_id);
+--     CREATE INDEX CONCURRENTLY IF NOT EXISTS opportunities_source_interaction_id_idx
+--         ON opportunities (source_interaction_id);
 --     SET lock_timeout = '3s';
 --     then this file
 
@@ -42,7 +46,9 @@ BEGIN
     IF opportunities IS NULL OR tenants IS NULL THEN
         RAISE EXCEPTION USING
             ERRCODE = 'undefined_table',
-            MESSAGE = format('table "%s" does not exist', CASE WHEN opportunities IS NULL THEN 'opportunities' ELSE 'tenants' END),
+            MESSAGE = format(
+                'table "%s" does not exist', CASE WHEN opportunities IS NULL THEN 'opportunities' ELSE 'tenants' END
+            ),
             DETAIL = format('The search_path is %s.', current_setting('search_path')),
             HINT = 'Set search_path to the schema of the application''s tables.';
     END IF;
@@ -65,11 +71,13 @@ BEGIN
             HINT = 'Run CREATE EXTENSION vector, in any schema, and this migration again.';
     END IF;
 
-    -- 1. The columns: table, name, type as format_type() writes it, and what else its definition says. NULL there: it must be
-    --    the application's already, and is looked at only because deal_versions refers to it. One list, for the check and for the change.
+    -- 1. The columns: table, name, type as format_type() writes it, and what else its definition says. NULL there: it
+    --    is the application's already, and is looked at only because deal_versions refers to it. One list, for the
+    --    check and for the change.
     SELECT
         string_agg(
-            format('column "%s" of table "%s" is %s, and has to be %s', w.name, w.home_table, found.type, w.type), '; ' ORDER BY w.place
+            format('column "%s" of table "%s" is %s, and has to be %s', w.name, w.home_table, found.type, w.type), '; '
+            ORDER BY w.place
         ) FILTER (WHERE found.type <> w.type),
         string_agg(
             format('ADD COLUMN IF NOT EXISTS %I %s %s', w.name, w.type, w.rest), ', ' ORDER BY w.place
@@ -82,7 +90,11 @@ BEGIN
         SELECT
             l.home_table, l.name, l.rest, row_number() OVER () AS place,
             CASE l.type WHEN 'vector(1536)' THEN format_type(vector_type, 1536) ELSE l.type END AS type,
-            CASE l.home_table WHEN 'tenants' THEN tenants WHEN 'opportunities' THEN opportunities ELSE versions END AS relation
+            CASE l.home_table
+                WHEN 'tenants' THEN tenants
+                WHEN 'opportunities' THEN opportunities
+                ELSE versions
+            END AS relation
         FROM (
             VALUES
             ('tenants', 'id', 'uuid', NULL),
@@ -197,14 +209,17 @@ BEGIN
         EXECUTE format('ALTER TABLE %s %s', opportunities, opportunity_columns);
     END IF;
 
-    -- 2. deal_versions. Foreign keys in CREATE TABLE are not validated: the owner's query for it would meet the policies of opportunities.
+    -- 2. deal_versions. Its foreign keys stand in CREATE TABLE, where PostgreSQL has nothing to validate: the query for
+    --    that would meet the policy of opportunities, which binds the owner too, and raise.
     IF versions IS NULL THEN
         EXECUTE format(
             'CREATE TABLE IF NOT EXISTS %s.deal_versions ('
             '%s, '
             'CONSTRAINT deal_versions_pkey PRIMARY KEY (id), '
-            'CONSTRAINT deal_versions_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES %s (id) ON DELETE CASCADE ON UPDATE CASCADE, '
-            'CONSTRAINT deal_versions_opportunity_id_fkey FOREIGN KEY (opportunity_id) REFERENCES %s (id) ON DELETE CASCADE ON UPDATE CASCADE)',
+            'CONSTRAINT deal_versions_tenant_id_fkey FOREIGN KEY (tenant_id) '
+            'REFERENCES %s (id) ON DELETE CASCADE ON UPDATE CASCADE, '
+            'CONSTRAINT deal_versions_opportunity_id_fkey FOREIGN KEY (opportunity_id) '
+            'REFERENCES %s (id) ON DELETE CASCADE ON UPDATE CASCADE)',
             home, replace(version_columns, 'ADD COLUMN IF NOT EXISTS ', ''), tenants, opportunities
         );
         versions := to_regclass(home || '.deal_versions');
@@ -212,7 +227,8 @@ BEGIN
         IF version_columns IS NOT NULL THEN
             EXECUTE format('ALTER TABLE %s %s', versions, version_columns);
         END IF;
-        -- A foreign key is recognised by what it says and not by its name. One that is there with other actions was somebody's choice.
+        -- A foreign key is recognised by what it says and not by its name. One that is there with other actions was
+        -- somebody's choice.
         FOR wanted IN
             SELECT k.name, k.column_name, k.target
             FROM (
@@ -232,13 +248,14 @@ BEGIN
         LOOP
             -- NOT VALID: it holds for every row from now on, and rows that are there already cannot stop the migration.
             EXECUTE format(
-                'ALTER TABLE %s ADD CONSTRAINT %I FOREIGN KEY (%I) REFERENCES %s (id) ON DELETE CASCADE ON UPDATE CASCADE NOT VALID',
+                'ALTER TABLE %s ADD CONSTRAINT %I FOREIGN KEY (%I) REFERENCES %s (id) '
+                'ON DELETE CASCADE ON UPDATE CASCADE NOT VALID',
                 versions, wanted.name, wanted.column_name, wanted.target
             );
         END LOOP;
     END IF;
 
-    -- 3. The indexes. What a failed CREATE INDEX CONCURRENTLY left behind has the name and does nothing: say so, and go on.
+    -- 3. The indexes. What a failed CREATE INDEX CONCURRENTLY left behind has the name and does nothing: say so.
     FOR wanted IN
         SELECT i.kind, i.name, i.relation, i.definition
         FROM (
@@ -257,19 +274,26 @@ BEGIN
         FROM pg_catalog.pg_index AS x
         WHERE x.indrelid = wanted.relation AND x.indexrelid = to_regclass(home || '.' || wanted.name);
         IF NOT FOUND THEN
-            EXECUTE format('CREATE %s IF NOT EXISTS %I ON %s %s', wanted.kind, wanted.name, wanted.relation, wanted.definition);
-        ELSIF NOT present.indisvalid OR (wanted.kind = 'UNIQUE INDEX' AND (NOT present.indisunique OR present.is_partial)) THEN
+            EXECUTE format(
+                'CREATE %s IF NOT EXISTS %I ON %s %s', wanted.kind, wanted.name, wanted.relation, wanted.definition
+            );
+        ELSIF
+            NOT present.indisvalid
+            OR (wanted.kind = 'UNIQUE INDEX' AND (NOT present.indisunique OR present.is_partial))
+        THEN
             RAISE WARNING USING
                 ERRCODE = 'object_not_in_prerequisite_state',
                 MESSAGE = format('index "%s" is there, but does not do what deal_sync needs of it', wanted.name),
-                DETAIL = format('Needed is a valid %s on %s %s.', lower(wanted.kind), wanted.relation, wanted.definition),
+                DETAIL = format(
+                    'Needed is a valid %s on %s %s.', lower(wanted.kind), wanted.relation, wanted.definition
+                ),
                 HINT = format('Run DROP INDEX CONCURRENTLY %s.%I and this migration again.', home, wanted.name);
         END IF;
     END LOOP;
 
-    -- 4. Row-level security of deal_versions, for its owner too. nullif: after a transaction that set app.tenant_id locally the setting
-    --    is '' and no longer unset, and nobody's rows are the answer to that, no error. The old plan's policy raised, and no row passes
-    --    beside a policy that raises, so it is altered; a policy of that name that says anything else is somebody's own, and stays.
+    -- 4. Row-level security of deal_versions, for its owner too. nullif: after a transaction that set app.tenant_id
+    --    locally the setting is '' and no longer unset, and the answer to that is no row, not an error. The old plan's
+    --    policy raises there, so it is altered; a policy of that name that says anything else is somebody's own.
     IF NOT (SELECT c.relrowsecurity AND c.relforcerowsecurity FROM pg_catalog.pg_class AS c WHERE c.oid = versions) THEN
         EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', versions);
     END IF;
@@ -277,16 +301,25 @@ BEGIN
     FROM pg_catalog.pg_policy AS p
     WHERE p.polrelid = versions AND p.polname = 'deal_versions_tenant_isolation';
     IF NOT FOUND THEN
-        EXECUTE format('CREATE POLICY deal_versions_tenant_isolation ON %s USING (%s) WITH CHECK (%s)', versions, by_tenant, by_tenant);
-    ELSIF present.polcmd = '*' AND present.expression = '(tenant_id = (current_setting(''app.tenant_id''::text))::uuid)' THEN
-        EXECUTE format('ALTER POLICY deal_versions_tenant_isolation ON %s USING (%s) WITH CHECK (%s)', versions, by_tenant, by_tenant);
+        EXECUTE format(
+            'CREATE POLICY deal_versions_tenant_isolation ON %s USING (%s) WITH CHECK (%s)',
+            versions, by_tenant, by_tenant
+        );
+    ELSIF
+        present.polcmd = '*'
+        AND present.expression = '(tenant_id = (current_setting(''app.tenant_id''::text))::uuid)'
+    THEN
+        EXECUTE format(
+            'ALTER POLICY deal_versions_tenant_isolation ON %s USING (%s) WITH CHECK (%s)',
+            versions, by_tenant, by_tenant
+        );
     END IF;
 
     -- 5. Comments, where nobody has written one.
     IF obj_description(versions, 'pg_class') IS NULL THEN
         EXECUTE format(
             'COMMENT ON TABLE %s IS %L', versions,
-            'What a deal was like at each of its versions in the graph. Written by deal_sync, which only adds rows and never changes one.'
+            'What a deal was like at each of its versions in the graph. deal_sync adds rows here and changes none.'
         );
     END IF;
     SELECT a.attnum INTO present
@@ -295,7 +328,7 @@ BEGIN
     IF col_description(opportunities, present.attnum) IS NULL THEN
         EXECUTE format(
             'COMMENT ON COLUMN %s.graph_opportunity_id IS %L', opportunities,
-            'opportunity_id of the deal in Neo4j whose row this is: with tenant_id, the key that deal_sync goes by. NULL: no deal of the graph.'
+            'opportunity_id of the deal in Neo4j whose row this is; with tenant_id the key of deal_sync. NULL: none.'
         );
     END IF;
 END

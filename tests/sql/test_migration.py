@@ -1,7 +1,8 @@
-"""Flows in: sql/migration/deal_sync.sql, on databases that hold pgvector and the application's tables only. Flows out: what it promises."""
+"""Flows in: sql/migration/deal_sync.sql, on databases that hold pgvector and the application's tables only.
+Flows out: what the migration promises, and that the tests' application is as strict as the rules say.
+"""
 
 import re
-import shutil
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from environment.machine import BIN
+from environment.servers import Instance
 from psycopg import sql
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -25,13 +28,24 @@ B = uuid.UUID("22222222-2222-2222-2222-222222222222")
 DEAL_A = uuid.UUID("aaaaaaaa-0000-0000-0000-000000000001")
 DEAL_B = uuid.UUID("bbbbbbbb-0000-0000-0000-000000000001")
 
-DIMENSIONS = (
-    "champion_strength economic_buyer_access identified_pain metrics_business_case decision_criteria_alignment "
-    "decision_process_clarity competitive_position incumbent_displacement_risk pricing_alignment "
-    "procurement_legal_progress responsiveness close_date_credibility technical_fit integration_security_risk "
-    "change_readiness"
-).split()
-MEDDIC = "metrics economic_buyer decision_criteria decision_process identified_pain champion".split()
+DIMENSIONS = [
+    "champion_strength",
+    "economic_buyer_access",
+    "identified_pain",
+    "metrics_business_case",
+    "decision_criteria_alignment",
+    "decision_process_clarity",
+    "competitive_position",
+    "incumbent_displacement_risk",
+    "pricing_alignment",
+    "procurement_legal_progress",
+    "responsiveness",
+    "close_date_credibility",
+    "technical_fit",
+    "integration_security_risk",
+    "change_readiness",
+]
+MEDDIC = ["metrics", "economic_buyer", "decision_criteria", "decision_process", "identified_pain", "champion"]
 
 CONFIDENCE = "numeric(3,2)"
 OPPORTUNITY_COLUMNS = {
@@ -79,7 +93,7 @@ VERSION_COLUMNS = [
 ]
 TENANT_POLICY = "(tenant_id = (NULLIF(current_setting('app.tenant_id'::text, true), ''::text))::uuid)"
 
-# What the old plan's migration leaves: every column there, no FORCE, a policy that raises where app.tenant_id is unset or ''.
+# What the old plan's migration leaves: every column, no FORCE, a policy that raises where app.tenant_id is unset or ''.
 OLD_DEAL_VERSIONS = (
     "CREATE TABLE deal_versions ("
     + ", ".join(
@@ -92,7 +106,8 @@ OLD_DEAL_VERSIONS = (
     CREATE INDEX deal_versions_opportunity_id_idx ON deal_versions (opportunity_id);
     CREATE INDEX deal_versions_tenant_id_idx ON deal_versions (tenant_id);
     ALTER TABLE deal_versions ENABLE ROW LEVEL SECURITY;
-    CREATE POLICY deal_versions_tenant_isolation ON deal_versions USING (tenant_id = current_setting('app.tenant_id')::uuid);
+    CREATE POLICY deal_versions_tenant_isolation ON deal_versions
+        USING (tenant_id = current_setting('app.tenant_id')::uuid);
     """
 )
 OLD_FOREIGN_KEYS = """
@@ -104,7 +119,7 @@ OLD_FOREIGN_KEYS = """
 
 
 @pytest.fixture
-def new_database(servers: Any) -> Iterator[NewDatabase]:
+def new_database(servers: Instance) -> Iterator[NewDatabase]:
     """Makes a database with pgvector and the application's tables, and drops it after the test."""
     with ExitStack() as stack:
 
@@ -112,9 +127,7 @@ def new_database(servers: Any) -> Iterator[NewDatabase]:
             name = f"migration_{uuid.uuid4().hex}"
             main = stack.enter_context(psycopg.connect(servers.dsn("postgres"), autocommit=True))
             main.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
-            stack.callback(
-                main.execute, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
-            )
+            stack.callback(main.execute, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
             connection = stack.enter_context(psycopg.connect(servers.dsn(name), autocommit=True))
             if vector_schema is not None:
                 schema = sql.Identifier(vector_schema)
@@ -147,7 +160,8 @@ def fill(connection: Connection) -> None:
     """Two tenants with one opportunity each."""
     connection.execute("INSERT INTO tenants VALUES (%s, 'A'), (%s, 'B')", [A, B])
     connection.execute(
-        "INSERT INTO opportunities (id, tenant_id, stage, updated_at) VALUES (%s, %s, 'won', '2026-01-01'), (%s, %s, 'lost', '2026-01-01')",
+        "INSERT INTO opportunities (id, tenant_id, stage, updated_at)"
+        " VALUES (%s, %s, 'won', '2026-01-01'), (%s, %s, 'lost', '2026-01-01')",
         [DEAL_A, A, DEAL_B, B],
     )
 
@@ -343,7 +357,8 @@ def test_an_owner_under_forced_row_level_security_can_run_it_on_full_tables(data
 def test_indexes_made_beforehand_are_kept(database: Connection) -> None:
     database.execute("ALTER TABLE opportunities ADD graph_opportunity_id uuid, ADD source_interaction_id uuid")
     database.execute(
-        "CREATE UNIQUE INDEX CONCURRENTLY opportunities_graph_opportunity_id_key ON opportunities (graph_opportunity_id)"
+        "CREATE UNIQUE INDEX CONCURRENTLY opportunities_graph_opportunity_id_key"
+        " ON opportunities (graph_opportunity_id)"
     )
     database.execute(
         "CREATE INDEX CONCURRENTLY opportunities_source_interaction_id_idx ON opportunities (source_interaction_id)"
@@ -360,13 +375,17 @@ def test_what_a_failed_concurrent_index_left_is_a_warning_and_stops_nothing(data
     database.execute("UPDATE opportunities SET graph_opportunity_id = %s", [DEAL_A])
     with pytest.raises(psycopg.errors.UniqueViolation):
         database.execute(
-            "CREATE UNIQUE INDEX CONCURRENTLY opportunities_graph_opportunity_id_key ON opportunities (graph_opportunity_id)"
+            "CREATE UNIQUE INDEX CONCURRENTLY opportunities_graph_opportunity_id_key"
+            " ON opportunities (graph_opportunity_id)"
         )
     notices: list[tuple[str | None, str | None]] = []
     database.add_notice_handler(lambda notice: notices.append((notice.severity, notice.message_primary)))
     database.execute(MIGRATION)
     assert notices == [
-        ("WARNING", 'index "opportunities_graph_opportunity_id_key" is there, but does not do what deal_sync needs of it')
+        (
+            "WARNING",
+            'index "opportunities_graph_opportunity_id_key" is there, but does not do what deal_sync needs of it',
+        )
     ]
     assert len(columns(database, "deal_versions")) == 25
 
@@ -380,6 +399,14 @@ def test_pgvector_may_sit_in_any_schema(new_database: NewDatabase, search_path: 
     database.execute("SET search_path = pg_catalog")
     types = {name: type_name for name, type_name, *_ in columns(database, "public.opportunities")}
     assert types["extraction_embedding"] == types["extraction_embedding_current"] == "extensions.vector(1536)"
+
+
+def test_a_type_of_that_name_that_is_not_pgvectors_is_not_taken_for_it(new_database: NewDatabase) -> None:
+    database = new_database(vector_schema="extensions")
+    database.execute("CREATE TYPE public.vector AS (x real, y real)")
+    database.execute(MIGRATION)
+    types = {name: type_name for name, type_name, *_ in columns(database, "opportunities")}
+    assert types["extraction_embedding"] == "extensions.vector(1536)"
 
 
 def test_without_pgvector_it_says_so_and_changes_nothing(new_database: NewDatabase) -> None:
@@ -415,7 +442,9 @@ def test_tables_that_the_search_path_does_not_show_are_named(database: Connectio
 
 
 def test_columns_of_another_type_stop_it_and_are_all_named(database: Connection) -> None:
-    database.execute("ALTER TABLE opportunities ADD deal_ref text, ADD extraction_embedding vector(768), ADD meddic_champion text")
+    database.execute(
+        "ALTER TABLE opportunities ADD deal_ref text, ADD extraction_embedding vector(768), ADD meddic_champion text"
+    )
     database.execute("CREATE TABLE deal_versions (id uuid, changed_fields text[])")
     before = catalog(database)
     with pytest.raises(psycopg.errors.DatatypeMismatch) as error:
@@ -431,7 +460,8 @@ def test_columns_of_another_type_stop_it_and_are_all_named(database: Connection)
 def test_every_column_is_looked_at(database: Connection) -> None:
     database.execute(MIGRATION)
     database.execute("DROP POLICY deal_versions_tenant_isolation ON deal_versions")
-    database.execute("ALTER TABLE deal_versions DROP CONSTRAINT deal_versions_opportunity_id_fkey, DROP CONSTRAINT deal_versions_tenant_id_fkey")
+    for key in ("deal_versions_opportunity_id_fkey", "deal_versions_tenant_id_fkey"):
+        database.execute(sql.SQL("ALTER TABLE deal_versions DROP CONSTRAINT {}").format(sql.Identifier(key)))
     expected = [("opportunities", name, type_name) for name, type_name in OPPORTUNITY_COLUMNS.items()]
     expected += [("deal_versions", name, type_name) for name, type_name, *_ in VERSION_COLUMNS]
     for table, name, type_name in expected:
@@ -444,7 +474,10 @@ def test_every_column_is_looked_at(database: Connection) -> None:
                 database.transaction(),
             ):
                 database.execute(MIGRATION)
-        assert error.value.diag.message_primary == f'column "{name}" of table "{table}" is bytea, and has to be {type_name}'
+        assert (
+            error.value.diag.message_primary
+            == f'column "{name}" of table "{table}" is bytea, and has to be {type_name}'
+        )
 
 
 @pytest.mark.parametrize(
@@ -470,12 +503,21 @@ def test_keys_that_deal_versions_could_not_refer_to_stop_it(new_database: NewDat
 
 
 def test_psql_stops_too_when_nobody_told_it_to(database: Connection) -> None:
-    psql = shutil.which("psql")
-    assert psql is not None
     database.execute("ALTER TABLE opportunities ADD deal_ref text")
     before = catalog(database)
     info = database.info
-    command = [psql, "-X", "-h", info.host, "-p", str(info.port), "-U", info.user, "-d", info.dbname]
+    command: list[str | Path] = [
+        BIN / "psql",
+        "-X",
+        "-h",
+        info.host,
+        "-p",
+        str(info.port),
+        "-U",
+        info.user,
+        "-d",
+        info.dbname,
+    ]
     ended = subprocess.run(
         [*command, "-f", CHECKOUT / "sql/migration/deal_sync.sql"], capture_output=True, text=True, check=False
     )
@@ -559,13 +601,18 @@ def test_missing_foreign_keys_are_added_and_old_orphans_stop_nothing(database: C
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         database.execute(orphan, [A])
     fill_versions(database)
+    moved = uuid.uuid4()
+    database.execute("UPDATE opportunities SET id = %s WHERE id = %s", [moved, DEAL_A])
+    assert one(database, "SELECT opportunity_id FROM deal_versions WHERE name = 'of A'") == moved
     database.execute("DELETE FROM opportunities WHERE id = %s", [DEAL_B])
     assert one(database, "SELECT array_agg(name ORDER BY name) FROM deal_versions") == ["of A", "orphan"]
 
 
 def test_a_foreign_key_of_another_name_is_not_doubled(database: Connection) -> None:
     database.execute(OLD_DEAL_VERSIONS)
-    database.execute("ALTER TABLE deal_versions ADD CONSTRAINT ours FOREIGN KEY (opportunity_id) REFERENCES opportunities (id)")
+    database.execute(
+        "ALTER TABLE deal_versions ADD CONSTRAINT ours FOREIGN KEY (opportunity_id) REFERENCES opportunities (id)"
+    )
     database.execute(MIGRATION)
     names = one(
         database,
@@ -613,7 +660,8 @@ def test_after_a_transaction_that_set_the_tenant_nothing_is_seen_and_nothing_rai
 
 
 INSERT_VERSION = (
-    "INSERT INTO deal_versions (tenant_id, opportunity_id, version_number, name, stage) VALUES (%s, %s, 2, 'new', 'won')"
+    "INSERT INTO deal_versions (tenant_id, opportunity_id, version_number, name, stage)"
+    " VALUES (%s, %s, 2, 'new', 'won')"
 )
 
 
@@ -660,9 +708,10 @@ def test_the_application_is_as_strict_as_the_rules_say(database: Connection) -> 
     assert facts["id"] == facts["updated_at"] == (True, None)
     links = {name: (not_null, default) for name, _, not_null, default in columns(database, "interaction_links")}
     assert links["id"] == (True, None)
-    assert one(database, "SELECT count(*) FROM pg_index WHERE indrelid = 'interaction_links'::regclass AND indisunique") == 1
-    forced = "SELECT array_agg(relname::text ORDER BY relname) FROM pg_class WHERE relrowsecurity AND relforcerowsecurity"
-    assert one(database, forced) == ["interaction_links", "opportunities"]
+    unique = "SELECT array_agg(indexrelid::regclass::text) FROM pg_index WHERE indrelid = %s::regclass AND indisunique"
+    assert one(database, unique, "interaction_links") == ["interaction_links_pkey"]
+    forced = "SELECT array_agg(relname::text ORDER BY 1) FROM pg_class WHERE relrowsecurity AND relforcerowsecurity"
+    assert sorted(one(database, forced)) == ["interaction_links", "opportunities"]
     assert one(database, "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = 'app_writer'") is False
 
 
@@ -674,7 +723,8 @@ def test_the_applications_own_policy_raises_without_a_tenant(migrated: Connectio
 
 
 @pytest.mark.parametrize(
-    "column", "stage amount close_date deal_status forecast_category next_step description lost_reason".split()
+    "column",
+    ["stage", "amount", "close_date", "deal_status", "forecast_category", "next_step", "description", "lost_reason"],
 )
 def test_an_update_that_names_one_of_the_eight_columns_queues_a_job(migrated: Connection, column: str) -> None:
     with acting_as(migrated, "app_writer", A):
