@@ -18,7 +18,7 @@ def up() -> None:
     instance = Instance("playground")
     instance.start()
     if database.exists(instance, PLAYGROUND):
-        database.follow_port(instance, PLAYGROUND)
+        database.follow_neo4j(instance, PLAYGROUND)
         return
     if database.DEMO_GRAPH.exists():
         database.load_graph(instance, database.DEMO_GRAPH)

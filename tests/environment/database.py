@@ -1,4 +1,4 @@
-"""Flows in: a started instance. Flows out: a database with the extension attached, the application's tables and the migration."""
+"""Flows in: a started instance. Flows out: a database with the extension, its application and the migration."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def create(instance: Instance, database: str) -> None:
     run_sql(instance, database, "CREATE EXTENSION deal_sync CASCADE")
     instance.psql(database, "-f", CHECKOUT / "tests/application.sql")
     run_sql(instance, database, f"CREATE SERVER neo4j FOREIGN DATA WRAPPER neo4j OPTIONS (uri {uri})")
-    mapping = f"OPTIONS (\"user\" {user}, password {password})"
+    mapping = f'OPTIONS ("user" {user}, password {password})'
     run_sql(instance, database, f"CREATE USER MAPPING FOR CURRENT_USER SERVER neo4j {mapping}")
     run_sql(instance, database, "SELECT deal_sync.attach()")
     for migration in sorted((CHECKOUT / "sql/migration").glob("*.sql")):
@@ -40,9 +40,11 @@ def exists(instance: Instance, database: str) -> bool:
     return instance.psql(database, "-c", "SELECT 1 FROM pg_extension WHERE extname = 'deal_sync'") != ""
 
 
-def follow_port(instance: Instance, database: str) -> None:
-    """Neo4j's port may have changed since the database was set up."""
-    run_sql(instance, database, f"ALTER SERVER neo4j OPTIONS (SET uri {literal(instance.facts['neo4j_uri'])})")
+def follow_neo4j(instance: Instance, database: str) -> None:
+    """Neo4j has a new password, and perhaps a new port, since the database was set up."""
+    uri, password = (literal(instance.facts[key]) for key in ("neo4j_uri", "neo4j_password"))
+    run_sql(instance, database, f"ALTER SERVER neo4j OPTIONS (SET uri {uri})")
+    run_sql(instance, database, f"ALTER USER MAPPING FOR CURRENT_USER SERVER neo4j OPTIONS (SET password {password})")
 
 
 def load_graph(instance: Instance, file: Path) -> None:
@@ -55,4 +57,4 @@ def load_graph(instance: Instance, file: Path) -> None:
         session.run("MATCH (n) CALL { WITH n DETACH DELETE n } IN TRANSACTIONS").consume()
         for statement in file.read_text().split(";\n"):
             if statement.strip():
-                session.run(statement).consume()  # type: ignore[arg-type]
+                session.run(statement).consume()

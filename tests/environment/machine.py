@@ -1,4 +1,4 @@
-"""Flows in: Debian's packages, pip's, Maven's. Flows out: a PostgreSQL tree, two virtual environments and Neo4j's jars in STATE."""
+"""Flows in: Debian's packages, pip's, Maven's. Flows out: PostgreSQL, two virtual environments and Neo4j in STATE."""
 
 import os
 import shutil
@@ -78,7 +78,7 @@ def install_packages() -> None:
 
 
 def copy_postgresql() -> None:
-    """PostgreSQL finds its files relative to its own place, so a copy takes extensions without changing the system's."""
+    """PostgreSQL finds its files relative to its own place: a copy takes extensions, the system's stays as it is."""
     sources = [Path("/usr/lib/postgresql") / PG, Path("/usr/share/postgresql") / PG]
     listing = "".join(
         f"{file} {file.lstat().st_mtime_ns}\n" for source in sources for file in sorted(source.rglob("*"))
@@ -124,7 +124,7 @@ def build_pgvector() -> None:
     run(["apt-get", "-qq", *options, "source", "--only-source", "pgvector"], cwd=work)
     (source,) = (path for path in work.glob("pgvector-*") if path.is_dir())
     # OPTFLAGS: no -march=native, the tree may be copied to another machine. No clang is needed without the bitcode.
-    make = ["make", "-s", "-C", source, "OPTFLAGS=", "with_llvm=no", f"PG_CONFIG={PG_CONFIG}"]
+    make: list[str | Path] = ["make", "-s", "-C", source, "OPTFLAGS=", "with_llvm=no", f"PG_CONFIG={PG_CONFIG}"]
     run([*make, "-j2"], env=outer_environment())
     run([*make, "install"], env=outer_environment())
     shutil.rmtree(work)

@@ -1,4 +1,4 @@
-"""Flows in: what `machine` installed. Flows out: a PostgreSQL cluster and a Neo4j by name, on a socket and a port of their own."""
+"""Flows in: what `machine` installed. Flows out: PostgreSQL and Neo4j by name, on a socket and a port of their own."""
 
 import fcntl
 import json
@@ -60,7 +60,7 @@ class Instance:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """socket, port, superuser, neo4j_uri, neo4j_user, neo4j_password, neo4j_pid: instance.json of the last start."""
+        """socket, port, superuser, neo4j_uri, neo4j_user, neo4j_password, neo4j_pid: what instance.json says."""
         file = self.directory / "instance.json"
         facts: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
         return facts
@@ -69,7 +69,7 @@ class Instance:
         return f"host={self.socket_directory} port={PORT} user={user} dbname={database}"
 
     def psql(self, database: str, *arguments: str | Path) -> str:
-        psql = [BIN / "psql", "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-d", self.dsn(database)]
+        psql: list[str | Path] = [BIN / "psql", "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-d", self.dsn(database)]
         return run([*psql, *arguments])
 
     def start(self, neo4j: bool = True) -> None:
@@ -138,18 +138,18 @@ class Instance:
     def _launch_neo4j(self) -> bool:
         """Launch the server unless it runs; say whether it was launched."""
         facts = self.facts
-        if is_running(facts.get("neo4j_pid"), self.neo4j):
+        if is_running(facts.get("neo4j_pid", 0), self.neo4j):
             return False
         make_directory(self.neo4j, 0o700)
-        password_file = self.neo4j / "password"
-        if not password_file.exists():
-            write_private(password_file, secrets.token_urlsafe(24))
+        password = secrets.token_urlsafe(24)  # a new one at each start: Neo4j refuses to set the one that it has
+        write_private(self.neo4j / "password", password)
         port = free_port(facts.get("neo4j_port", 0))
         _, page_cache = kind(self.name)
         write_private(
             self.neo4j / "neo4j.conf",
-            "dbms.security.auth_enabled=true\nserver.bolt.enabled=true\n"
-            f"server.bolt.listen_address=127.0.0.1:{port}\nserver.memory.pagecache.size={page_cache}\n",
+            "dbms.security.auth_enabled=true\ndbms.usage_report.enabled=false\nserver.bolt.enabled=true\n"
+            f"server.bolt.listen_address=127.0.0.1:{port}\nserver.memory.pagecache.size={page_cache}\n"
+            "internal.server.bolt.thread_pool_shutdown_wait_time=100ms\n",  # else it waits 10 s for nothing
         )
         classes = f"{NEO4J}/classes:{NEO4J}/lib/*"
         command = ["java", "-Xmx2g", "-XX:+UseSerialGC", "-cp", classes, "Neo4jServer", self.neo4j]
@@ -164,7 +164,7 @@ class Instance:
             "superuser": "postgres",
             "neo4j_uri": f"bolt://127.0.0.1:{port}",
             "neo4j_user": "neo4j",
-            "neo4j_password": password_file.read_text(),
+            "neo4j_password": password,
             "neo4j_port": port,
             "neo4j_pid": process.pid,
         }
@@ -180,7 +180,7 @@ class Instance:
             time.sleep(0.1)
 
     def _stop(self) -> None:
-        pid = self.facts.get("neo4j_pid")
+        pid: int = self.facts.get("neo4j_pid", 0)  # 0 is no process of /proc
         if is_running(pid, self.neo4j):
             os.kill(pid, signal.SIGTERM)
         if (self.data / "postmaster.pid").exists():
@@ -212,7 +212,7 @@ def write_private(path: Path, content: str, owner: bool = True) -> None:
         shutil.chown(path, SERVER_USER, SERVER_USER)
 
 
-def is_running(pid: int | None, directory: Path) -> bool:
+def is_running(pid: int, directory: Path) -> bool:
     """Whether the process lives and is ours: process ids are used again."""
     try:
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")

@@ -13,8 +13,13 @@ public class Neo4jServer {
                 .loadPropertiesFromFile(home.resolve("neo4j.conf"))
                 .build();
         Runtime.getRuntime().addShutdownHook(new Thread(server::shutdown));
-        server.database("system").executeTransactionally(
-                "ALTER USER neo4j SET PASSWORD $password CHANGE NOT REQUIRED", Map.of("password", password));
-        System.out.println("ready");
+        try {
+            server.database("system").executeTransactionally(
+                    "ALTER USER neo4j SET PASSWORD $password CHANGE NOT REQUIRED", Map.of("password", password));
+            System.out.println("ready");
+        } catch (RuntimeException error) {
+            error.printStackTrace();
+            System.exit(1); // the server's own threads would keep the process
+        }
     }
 }

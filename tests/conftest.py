@@ -1,0 +1,109 @@
+"""Flows in: the servers of tests/environment. Flows out: a fresh database and an empty graph for each test."""
+
+import sys
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from environment import database as environment_database
+from environment.machine import LIB
+from environment.servers import Instance, claimed
+from neo4j import GraphDatabase
+from support.database import Connection, Database
+from support.graph import Graph
+from support.server_log import ServerLog
+
+TEMPLATE = "deal_sync_template"
+SERVER_LOG = pytest.StashKey[ServerLog]()
+
+# Multicorn2 and PL/Python cannot live in one backend from Python 3.12 on; the venv's Python is PostgreSQL's.
+if sys.version_info >= (3, 12):
+    MULTICORN_ABSENT = "Multicorn2 crashes the server beside PL/Python from Python 3.12 on"
+elif not (LIB / "multicorn.so").exists():
+    MULTICORN_ABSENT = f"MULTICORN2 IS NOT INSTALLED in {LIB}"
+else:
+    MULTICORN_ABSENT = ""
+
+
+@pytest.fixture(scope="session")
+def servers(request: pytest.FixtureRequest) -> Iterator[Instance]:
+    """The running test instance: `.dsn(database, user)`, `.facts`, `.log`; another run at the same time has its own."""
+    with claimed("test") as instance:
+        request.config.stash[SERVER_LOG] = ServerLog(instance.log)
+        yield instance
+
+
+@pytest.fixture(scope="session")
+def template(servers: Instance) -> str:
+    """The name of a database that is set up to the end, to be cloned."""
+    environment_database.create(servers, TEMPLATE)
+    return TEMPLATE
+
+
+@pytest.fixture
+def database(servers: Instance, template: str) -> Iterator[Database]:
+    """A fresh database: `.connect(user)`, `.dsn(user)`."""
+    database = Database(servers, f"test_{uuid.uuid4().hex}")
+    database.create(template)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+@pytest.fixture
+def pg(database: Database) -> Connection:
+    """The superuser's connection."""
+    return database.connect()
+
+
+@pytest.fixture
+def writer(database: Database) -> Connection:
+    """The connection of app_writer, who bypasses no row-level security."""
+    return database.connect("app_writer")
+
+
+@pytest.fixture(scope="session")
+def all_graph(servers: Instance) -> Iterator[Graph]:
+    facts = servers.facts
+    auth = (facts["neo4j_user"], facts["neo4j_password"])
+    with GraphDatabase.driver(facts["neo4j_uri"], auth=auth, notifications_min_severity="OFF") as driver:
+        yield Graph(driver)
+
+
+@pytest.fixture
+def graph(all_graph: Graph) -> Graph:
+    """An empty graph: `.run(cypher, **parameters)` gives a list of dicts."""
+    all_graph.clear()
+    return all_graph
+
+
+@pytest.fixture
+def expects_kill(servers: Instance, request: pytest.FixtureRequest) -> None:
+    """Announces that the test kills a backend by signal 9 or 15, which the log check then forgives."""
+    request.config.stash[SERVER_LOG].kills_announced = True
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if MULTICORN_ABSENT and item.get_closest_marker("multicorn"):
+        pytest.skip(MULTICORN_ABSENT)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    log = session.config.stash.get(SERVER_LOG, None)
+    if log and log.crashes():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    log = config.stash.get(SERVER_LOG, None)
+    if log and log.crashes():
+        terminalreporter.section("PostgreSQL crashed during the run", red=True)
+        for line in log.crashes():
+            terminalreporter.line(line)
+    ran = sum(
+        report.when == "call" and "multicorn" in report.keywords
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+    )
+    terminalreporter.line(MULTICORN_ABSENT or f"{ran} tests ran with Multicorn2")
