@@ -1,0 +1,101 @@
+"""In: PostgreSQL's catalog, by way of `plpy`. Out: the mapping's tables and the options of their server.
+
+`plpy` is passed in: it exists in PL/Python only, and tests can stand in for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from neo4j_deals.errors import DealSyncError
+from neo4j_deals.mapping import Column, Table
+from neo4j_deals.options import ServerOptions
+
+
+class Plpy(Protocol):
+    """What the package uses of PL/Python's module `plpy`."""
+
+    def execute(self, query: Any, arguments: Sequence[Any] | int = ..., limit: int = ...) -> Sequence[Mapping[str, Any]]:
+        """Runs a query or a plan."""
+
+    def prepare(self, query: str, types: Sequence[str]) -> Any:
+        """Plans a query."""
+
+    def error(self, message: str, **fields: str | None) -> None:
+        """Raises an error with SQLSTATE, DETAIL and HINT."""
+
+    def quote_ident(self, name: str) -> str:
+        """An identifier as SQL takes it."""
+
+
+def query(plpy: Plpy, text: str, types: Sequence[str] = (), values: Sequence[Any] = ()) -> Sequence[Mapping[str, Any]]:
+    """Rows of a query with parameters."""
+    return plpy.execute(plpy.prepare(text, types), values)
+
+
+def table(plpy: Plpy, relation: str) -> Table:
+    """A foreign table of the mapping; `relation` is its name as regclass prints it."""
+    head = query(
+        plpy,
+        "SELECT deal_sync.options_of(ftoptions) AS options FROM pg_catalog.pg_foreign_table"
+        " WHERE ftrelid = $1::pg_catalog.regclass",
+        ["text"],
+        [relation],
+    )[0]
+    options = json.loads(head["options"])
+    columns = query(
+        plpy,
+        "SELECT * FROM deal_sync.mapping_columns($1::pg_catalog.regclass) ORDER BY place",
+        ["text"],
+        [relation],
+    )
+    return Table(relation, options.get("kind", ""), options["label"], tuple(Column.read(row) for row in columns))
+
+
+def server_options(plpy: Plpy, relation: str) -> ServerOptions:
+    """The options to reach the graph behind a foreign table, with the current user's mapping or the PUBLIC one.
+
+    Raises DealSyncError (42704) where there is no user mapping that the current user can read.
+    """
+    row = query(
+        plpy,
+        "SELECT s.srvname, deal_sync.options_of(s.srvoptions) AS options, m.usename AS login,"
+        " deal_sync.options_of(m.umoptions) AS mapping, m.umoptions IS NULL AS hidden"
+        " FROM pg_catalog.pg_foreign_table t JOIN pg_catalog.pg_foreign_server s ON s.oid = t.ftserver"
+        " LEFT JOIN LATERAL (SELECT u.usename, u.umoptions FROM pg_catalog.pg_user_mappings u"
+        "  WHERE u.srvid = s.oid AND u.usename IN (current_user, 'public') AND u.umuser IN (0, current_user::regrole)"
+        "  ORDER BY u.umuser DESC LIMIT 1) m ON true"
+        " WHERE t.ftrelid = $1::pg_catalog.regclass",
+        ["text"],
+        [relation],
+    )[0]
+    if row["login"] is None or row["hidden"]:
+        user = query(plpy, "SELECT current_user AS name")[0]["name"]
+        why = "has no user mapping" if row["login"] is None else "may not read the options of the user mapping"
+        raise DealSyncError(
+            "42704",
+            f'role "{user}" {why} for server "{row["srvname"]}"',
+            hint=f"CREATE USER MAPPING FOR {plpy.quote_ident(user)} SERVER {plpy.quote_ident(row['srvname'])}"
+            " OPTIONS (\"user\" '…', password '…');",
+        )
+    return ServerOptions.read(row["srvname"], json.loads(row["options"]), row["login"], json.loads(row["mapping"]))
+
+
+def definitions() -> Iterator[dict[str, Any]]:
+    """The default columns for `attach()`, as rows of `deal_sync.default_columns()`."""
+    from neo4j_deals.columns import TABLES
+
+    for definition in TABLES:
+        for place, column in enumerate(definition.columns, start=1):
+            yield {
+                "table_name": definition.name,
+                "label": definition.label,
+                "kind": definition.kind,
+                "target": definition.target,
+                "place": place,
+                "name": column.name,
+                "type": column.type,
+                "options": json.dumps(dict(column.options)),
+            }

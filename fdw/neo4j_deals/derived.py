@@ -1,0 +1,113 @@
+"""In: the properties of one node. Out: the columns that no single property holds: two documents, two shares.
+
+Pure. Sources: `sync-rules.md`, sections "opportunities" and "deal_versions". One implementation for the foreign
+tables, for the MERGE by hand and for the sync.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from neo4j_deals.values import Misfit, converter, json_scalar
+
+Properties = Mapping[str, Any]
+Lost = Callable[[str, Misfit], None]
+"""Told of each property whose value could not be carried over."""
+
+DIMENSION_PREFIX = "dim_"
+_CONFIDENCE, _EVIDENCE = "_confidence", "_evidence"
+
+#: ai_workflow_metadata: its keys, and the property behind each.
+WORKFLOW_METADATA = {
+    "deal_name": "name",
+    "stage_assessment": "stage",
+    "amount_estimate": "amount",
+    "currency": "currency",
+    "deal_ref": "deal_ref",
+    "expected_close_date": "expected_close_date",
+    "closed_at": "closed_at",
+}
+
+_integer, _number = converter("int8"), converter("float8")
+
+
+def dimension_of(property_name: str) -> str | None:
+    """The dimension whose score a property holds ("dim_responsiveness" → "responsiveness"), or None."""
+    if not property_name.startswith(DIMENSION_PREFIX) or property_name.endswith((_CONFIDENCE, _EVIDENCE)):
+        return None
+    return property_name.removeprefix(DIMENSION_PREFIX)
+
+
+def ontology_scores(properties: Properties, dimensions: Collection[str], lost: Lost) -> str | None:
+    """The JSON document of every dimension that has a score or a confidence; None where there is none.
+
+    `dimensions` are those to look for. Of each: score an integer, confidence a number, evidence a text, or null.
+    """
+    scores: dict[str, Any] = {}
+    for dimension in dimensions:
+        name = DIMENSION_PREFIX + dimension
+        score, confidence = properties.get(name), properties.get(name + _CONFIDENCE)
+        if score is None and confidence is None:
+            continue
+        scores[dimension] = {
+            "score": score if type(score) is int else _carried(name, score, _integer, lost),
+            "confidence": _carried(name + _CONFIDENCE, confidence, _finite_number, lost),
+            "evidence": _carried(name + _EVIDENCE, properties.get(name + _EVIDENCE), converter("text"), lost),
+        }
+    return orjson.dumps(scores).decode() if scores else None
+
+
+def _finite_number(value: Any) -> int | float:
+    return value if type(value) is int else float(_number(value))
+
+
+def _carried(name: str, value: Any, convert: Callable[[Any], Any], lost: Lost) -> Any:
+    if value is None:
+        return None
+    try:
+        return convert(value)
+    except Misfit as misfit:
+        lost(name, misfit)
+        return misfit.substitute
+
+
+def ontology_completeness(properties: Properties, dimensions: Collection[str]) -> float | None:
+    """The node's own figure; where it is absent, scored dimensions / `dimensions` mapped. Raises Misfit."""
+    own = properties.get("ontology_completeness")
+    if own is not None:
+        return float(_number(own))
+    return _share((properties.get(DIMENSION_PREFIX + name) for name in dimensions), _is_number, len(dimensions))
+
+
+def meddic_completeness(properties: Properties, fields: Collection[str]) -> float | None:
+    """The node's own figure; where it is absent, the share of `fields` that hold a text that is not empty."""
+    own = properties.get("meddic_completeness")
+    if own is not None:
+        return float(_number(own))
+    return _share((properties.get(name) for name in fields), _is_filled, len(fields))
+
+
+def _share(values: Iterable[Any], counts: Callable[[Any], bool], total: int) -> float | None:
+    return sum(map(counts, values)) / total if total else None
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return value is not None and _integer(value) is not None
+    except Misfit:
+        return False
+
+
+def _is_filled(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def workflow_metadata(properties: Properties, lost: Lost) -> str:
+    """The JSON document of the eight keys; a value that is not finite or no scalar becomes null and is lost."""
+    document = {
+        key: _carried(name, properties.get(name), json_scalar, lost) for key, name in WORKFLOW_METADATA.items()
+    }
+    return orjson.dumps({"source": "deal_graph", **document}).decode()

@@ -1,0 +1,82 @@
+"""In: rows of the catalog, as `deal_sync.mapping_columns` gives them. Out: a foreign table and its columns.
+
+Pure. The catalog is the one source of the mapping; these are its facts under names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a foreign table.
+
+    `type_name` and `type_modifier` are the foreign column's own; `staged_*` those of the staging table, None where
+    the column is not staged. `required`: the target is NOT NULL and an insert has nothing else to put there.
+    """
+
+    name: str
+    property: str
+    type_name: str
+    type_modifier: int = -1
+    derive: str | None = None
+    of: tuple[str, ...] = ()
+    target: str | None = None
+    write: str = "always"
+    on_misfit: str = "null"
+    empty_is_null: bool = False
+    link: bool = False
+    required: bool = False
+    staged_as: str | None = None
+    staged_name: str | None = None
+    staged_modifier: int = -1
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> Column:
+        """From a row of `deal_sync.mapping_columns`."""
+        options = json.loads(row["options"] or "{}")
+        return cls(
+            name=row["name"],
+            property=options.get("property", row["name"]),
+            type_name=row["type_name"],
+            type_modifier=row["type_modifier"],
+            derive=options.get("derive"),
+            of=tuple(name.strip() for name in options["of"].split(",")) if "of" in options else (),
+            target=options.get("target"),
+            write=options.get("write", "always"),
+            on_misfit=options.get("on_misfit", "null"),
+            empty_is_null=options.get("empty") == "null",
+            link=options.get("link") == "true",
+            required=bool(row["required"]),
+            staged_as=row["staged_as"],
+            staged_name=row["staged_name"],
+            staged_modifier=row["staged_modifier"] if row["staged_modifier"] is not None else -1,
+        )
+
+
+@dataclass(frozen=True)
+class Table:
+    """A foreign table of the mapping: what it is in the graph, and its columns in their order."""
+
+    name: str
+    kind: str
+    label: str
+    columns: tuple[Column, ...]
+
+    def targeting(self, target: str) -> Column:
+        """The column that fills a column of the application's table. Raises StopIteration where there is none."""
+        return next(column for column in self.columns if column.target == target)
+
+    @property
+    def key(self) -> Column:
+        """The column with the node's own id."""
+        return self.targeting("graph_opportunity_id" if self.kind == "deal" else "id")
+
+    @property
+    def tenant(self) -> Column:
+        """The column with the tenant's id."""
+        return self.targeting("tenant_id")

@@ -1,0 +1,78 @@
+"""In: the options of server and user mapping, as the catalog holds them. Out: a frozen dataclass.
+
+The extension's validator checks the options where they are set; here they are read, with their defaults.
+Pure but for `password()`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from neo4j_deals.errors import DealSyncError
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Whom to ask and how. Times in seconds; a `query_timeout` of None leaves the limit to the server.
+
+    `fetch_size` is in records: the driver holds up to twice as many, some 100 kB each with both embeddings.
+    """
+
+    server: str
+    login: str
+    uri: str
+    database: str | None = None
+    connect_timeout: float = 10.0
+    query_timeout: float | None = None
+    fetch_size: int = 100
+    user: str | None = None
+    secret: str | None = field(default=None, repr=False)
+    password_file: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def read(cls, server: str, options: Mapping[str, str], login: str, mapping: Mapping[str, str]) -> ServerOptions:
+        """From the options of the server and of the user mapping, `login` being whose mapping it is.
+
+        Raises DealSyncError where the server has no uri.
+        """
+        if "uri" not in options:
+            raise DealSyncError(
+                "HV00L",
+                f'server "{server}" has no option "uri"',
+                hint=f"ALTER SERVER {server} OPTIONS (ADD uri 'bolt://host:7687');",
+            )
+        return cls(
+            server=server,
+            login=login,
+            uri=options["uri"],
+            database=options.get("database"),
+            connect_timeout=float(options.get("connect_timeout", cls.connect_timeout)),
+            query_timeout=float(options["query_timeout"]) if "query_timeout" in options else None,
+            fetch_size=int(options.get("fetch_size", cls.fetch_size)),
+            user=mapping.get("user"),
+            secret=mapping.get("password"),
+            password_file=mapping.get("password_file"),
+        )
+
+    def password(self) -> str | None:
+        """The password; a password_file is read anew at each connection, without its final line break."""
+        if self.password_file is None:
+            return self.secret
+        try:
+            return Path(self.password_file).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DealSyncError(
+                "28P01",
+                f'the password file of the user mapping for server "{self.server}" cannot be read',
+                detail=type(error).__name__,
+                hint="the file must be readable by the operating system's user that runs PostgreSQL",
+            ) from None
+
+    def redact(self, text: str) -> str:
+        """The driver's text without what looks like a login: the password itself, and user info in a URI."""
+        if self.secret:
+            text = text.replace(self.secret, "********")
+        return re.sub(r"(\w+://)[^/@\s]*@", r"\1", text)

@@ -1,0 +1,165 @@
+"""In: the columns wanted of a foreign table. Out: the properties to ask for, and a record as a row of those columns.
+
+Pure. One implementation for the sync, scan() and the foreign table; they differ in the types that are due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import orjson
+
+from neo4j_deals import derived
+from neo4j_deals.derived import DIMENSION_PREFIX, dimension_of
+from neo4j_deals.mapping import Column
+from neo4j_deals.values import MAX_VALUE_BYTES, Converter, Misfit, chain, converter, shown
+
+Lost = dict[str, tuple[Misfit, Any]]
+"""By column name: why its value could not land as it is, and the value."""
+
+_ERRORS = "conversion_errors"
+
+
+#: What the reader makes itself: nothing is left to convert.
+_READY_MADE = frozenset({"ontology_scores", "workflow_metadata", "element_id", _ERRORS})
+
+
+def to_foreign(column: Column) -> Converter:
+    """The conversion to the foreign column's own type, for a SELECT."""
+    return unchanged if column.derive in _READY_MADE else converter(column.type_name, column.type_modifier)
+
+
+def to_staged(column: Column, limit: int = MAX_VALUE_BYTES) -> Converter:
+    """The conversion to the type in which the column is staged; texts are at most `limit` bytes long."""
+    assert column.staged_name is not None
+    if column.derive in _READY_MADE:
+        return unchanged
+    return chain(column.type_name, column.type_modifier, column.staged_name, column.staged_modifier, limit)
+
+
+def unchanged(value: Any) -> Any:
+    """The conversion and the finish of what is ready."""
+    return value
+
+
+class Projection:
+    """How a record becomes a row.
+
+    `columns` are those wanted, each with its conversion and what finishes a converted value (an encoder, or nothing);
+    `known` is the whole foreign table: its "dim_…" columns are the dimensions mapped.
+    """
+
+    def __init__(self, columns: Sequence[tuple[Column, Converter, Converter]], known: Iterable[Column]):
+        known = list(known)
+        by_property = {column.property: column for column in known if not column.derive}
+        self._dimensions = [name for column in known if not column.derive and (name := dimension_of(column.property))]
+        self._landing = {c.property for c in known if c.target and c.write != "never"}
+        self._columns = columns
+        self.wants_scores = any(column.derive == "ontology_scores" for column, *_ in columns)
+
+        wanted = [column.property for column, *_ in columns if not column.derive]
+        for column, *_ in columns:
+            wanted += self._sources(column, by_property)
+        #: The properties to ask for, in the order of a record (after its elementId).
+        self.properties = list(dict.fromkeys(wanted))
+        #: The properties "dim_…" among them; where the scores are wanted, a record ends with the others that a node has.
+        self.known_dimensions = [name for name in self.properties if name.startswith(DIMENSION_PREFIX)]
+        place = {name: at for at, name in enumerate(self.properties, start=1)}
+        self._plan = [
+            (column, convert, finish, -1 if column.derive else place[column.property])
+            for column, convert, finish in columns
+        ]
+        self._has_derived = any(column.derive for column, *_ in columns)
+        self._errors_at = [at for at, (column, *_) in enumerate(columns) if column.derive == _ERRORS]
+
+    def _sources(self, column: Column, by_property: dict[str, Column]) -> list[str]:
+        match column.derive:
+            case "ontology_scores":
+                return [name for name in by_property if name.startswith(DIMENSION_PREFIX)]
+            case "ontology_completeness":
+                return [column.property, *(DIMENSION_PREFIX + name for name in self._dimensions)]
+            case "meddic_completeness":
+                return [column.property, *column.of]
+            case "workflow_metadata":
+                return list(derived.WORKFLOW_METADATA.values())
+        return []
+
+    def row(self, record: tuple[Any, ...]) -> tuple[list[Any], Lost]:
+        """The values of the columns in their order, and what could not be carried over."""
+        values: list[Any] = []
+        lost: Lost = {}
+        properties = self._named(record) if self._has_derived else {}
+        for column, convert, finish, at in self._plan:
+            value = record[at] if at > 0 else None
+            try:
+                if at < 0:
+                    value = self._derive(column, record, properties, lost)
+                if value is not None:
+                    value = convert(value)
+            except Misfit as misfit:
+                lost[column.name] = (misfit, value if at > 0 else properties.get(column.property))
+                value = misfit.substitute
+            if value is None or value == "" and column.empty_is_null:
+                values.append(None)
+            else:
+                values.append(finish(value))
+        for at in self._errors_at:  # last, wherever the column stands
+            finish = self._columns[at][2]
+            values[at] = finish(errors_json(lost)) if lost else None
+        return values, lost
+
+    def _named(self, record: tuple[Any, ...]) -> dict[str, Any]:
+        properties = dict(zip(self.properties, record[1:], strict=False))
+        if self.wants_scores:
+            properties |= record[-1]
+        return properties
+
+    def _derive(self, column: Column, record: tuple[Any, ...], properties: dict[str, Any], lost: Lost) -> Any:
+        def lose(name: str, misfit: Misfit) -> None:
+            if column.derive == "ontology_scores" and name in self._landing:
+                return  # its own column says so
+            reason = f"{name}: {misfit.reason}"
+            if column.name in lost:
+                reason = f"{lost[column.name][0].reason}; {reason}"
+            lost[column.name] = (Misfit(misfit.sqlstate, reason), properties.get(name))
+
+        match column.derive:
+            case "ontology_scores":
+                names = self._dimensions + [
+                    name for key, _ in record[-1] if (name := self._unmapped(key)) and name not in self._dimensions
+                ]
+                return derived.ontology_scores(properties, dict.fromkeys(names), lose)
+            case "ontology_completeness":
+                return derived.ontology_completeness(properties, self._dimensions)
+            case "meddic_completeness":
+                return derived.meddic_completeness(properties, column.of)
+            case "workflow_metadata":
+                return derived.workflow_metadata(properties, lose)
+            case "element_id":
+                return record[0]
+            case "conversion_errors":
+                return None  # when the row is complete
+        raise AssertionError(column.derive)  # the validator knows no other
+
+    @staticmethod
+    def _unmapped(key: str) -> str | None:
+        """The dimension that a property belongs to, score or confidence."""
+        return dimension_of(key.removesuffix("_confidence"))
+
+
+def errors_json(lost: Lost) -> str | None:
+    """`conversion_errors`: by column, SQLSTATE, message and the offending value; None where nothing was lost."""
+    if not lost:
+        return None
+    return orjson.dumps(
+        {
+            name: {
+                "sqlstate": misfit.sqlstate,
+                "message": misfit.reason,
+                "value": shown(value),
+                "landed": misfit.substitute is not None,
+            }
+            for name, (misfit, value) in lost.items()
+        }
+    ).decode()

@@ -1,0 +1,109 @@
+"""In: a function that reads and spools. Out: its batches, while the backend stays interruptible.
+
+Reading and encoding happen in a thread; the main thread waits for its files, so that cancel, statement_timeout and
+terminate work while Neo4j is silent. flow.md has the design and the rules, each found by breaking it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import queue
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+from neo4j_deals.connection import Ask, Connection, Stopped, reading
+
+_AHEAD = 2  # batches that may wait; with the one being loaded and the one being filled they bound disk and memory
+_LOOK = 0.2  # seconds between two looks for an interrupt
+
+
+def interrupt_pending() -> bool:
+    """Whether PostgreSQL has an interrupt to serve; False outside a backend."""
+    try:
+        return bool(ctypes.c_int.in_dll(ctypes.CDLL(None), "InterruptPending").value)
+    except ValueError:
+        return False
+
+
+class Reader(threading.Thread):
+    """Runs `produce(ask, reader)` in a read transaction; what it hands over with `put` comes out of `batches`."""
+
+    def __init__(self, connection: Connection, produce: Callable[[Ask, Reader], None], folder: str | None = None):
+        super().__init__(daemon=True, name="deal_sync reader")
+        self._connection, self._produce, self._folder = connection, produce, folder
+        self._box: queue.Queue[Any] = queue.Queue()
+        self._room = threading.Semaphore(_AHEAD)
+        self._files: list[IO[bytes]] = []
+        self._handed_on = False
+
+    def run(self) -> None:
+        try:
+            with reading(self._connection):
+                self._connection.read(lambda ask: self._produce(ask, self), lambda: self._handed_on)
+            self._box.put(None)
+        except BaseException as error:
+            self._box.put(error)
+        finally:
+            if self._connection.stopped.is_set():  # nobody may be waiting any more (a name look-up can block for long)
+                self._connection.close()
+
+    def spool(self) -> IO[bytes]:
+        """A file without a name: gone with its descriptor, whichever way the run ends."""
+        self._files.append(tempfile.TemporaryFile(buffering=1 << 20, dir=self._folder))
+        return self._files[-1]
+
+    def put(self, *batch: Any) -> None:
+        """Hands a batch over; waits while enough others wait. Raises Stopped when nobody takes them any more."""
+        self._room.acquire()
+        if self._connection.stopped.is_set():
+            raise Stopped
+        self._handed_on = True
+        self._box.put(batch)
+
+    def done_with(self, file: IO[bytes]) -> None:
+        """Frees a spool file's disk."""
+        file.close()
+        self._files.remove(file)
+
+    def batches(self, serve_interrupt: Callable[[], object]) -> Iterator[tuple[Any, ...]]:
+        """The batches as they come. Close the iterator: that ends the thread and gives everything back.
+
+        `serve_interrupt` is called when an interrupt is pending: it raises, or there was nothing to do.
+        """
+        finished = False
+        try:
+            self._start_deaf()
+            while True:
+                if interrupt_pending():
+                    serve_interrupt()
+                with contextlib.suppress(queue.Empty):
+                    got = self._box.get(timeout=_LOOK)
+                    if isinstance(got, BaseException):
+                        raise got
+                    if got is None:
+                        finished = True
+                        return
+                    yield got
+                    self._room.release()
+        finally:  # also in an aborted transaction and at exit: nothing here may call PostgreSQL
+            if not finished:
+                self._connection.shut()
+            self._room.release(99)
+            if self.ident:
+                self.join(2)
+            if not finished and not self.is_alive():
+                self._connection.close()
+            for file in self._files:
+                file.close()
+
+    def _start_deaf(self) -> None:
+        """Starts the thread with every signal blocked: else PostgreSQL's handlers run in it."""
+        old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            self.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, old)

@@ -1,0 +1,82 @@
+"""In: a call of one of the extension's PL/Python functions. Out: its result, or an error as PostgreSQL reports it.
+
+The one module that the SQL names: each function there is `from neo4j_deals import server` and one call.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from neo4j_deals import SERVES, __version__, catalog, scan, staging
+from neo4j_deals.catalog import Plpy
+from neo4j_deals.errors import DealSyncError
+from neo4j_deals.staging import Limits
+from neo4j_deals.values import Misfit, converter
+
+_CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}")
+
+
+def check_version(plpy: Plpy, extension_version: str) -> None:
+    """Raises where this package does not serve the extension's version."""
+    if extension_version not in SERVES:
+        plpy.error(
+            f"the Python package neo4j_deals {__version__} does not serve deal_sync {extension_version}",
+            sqlstate="55000",
+            detail=f"It serves {', '.join(sorted(SERVES))}; it lies in the Python of {sys.prefix}.",
+            hint=f"install deal-sync=={extension_version} there, or ALTER EXTENSION deal_sync UPDATE; then reconnect",
+        )
+
+
+def fill_staging(
+    plpy: Plpy, relation: str, tenant: str, caller: str, batch_rows: int, batch_bytes: int, value_bytes: int
+) -> Iterator[int]:
+    """See `staging.fill`."""
+    try:
+        yield from staging.fill(plpy, relation, tenant, caller, Limits(batch_rows, batch_bytes, value_bytes))
+    except DealSyncError as error:
+        _raise(plpy, error)
+
+
+def scan_rows(
+    plpy: Plpy, relation: str, tenant: str | None, columns: list[str] | None, row_limit: int | None
+) -> Iterator[tuple[Any, ...]]:
+    """See `scan.rows`."""
+    try:
+        yield from scan.rows(plpy, relation, tenant, columns, row_limit)
+    except DealSyncError as error:
+        _raise(plpy, error)
+
+
+def nobodys_nodes(plpy: Plpy, relation: str) -> int:
+    """The nodes that belong to no tenant: tenant_id absent, no text, or in another spelling than a UUID's usual two."""
+    try:
+        counts = scan.tenant_counts(plpy, relation)
+    except DealSyncError as error:
+        _raise(plpy, error)
+        raise
+    return sum(nodes for value, nodes in counts if not (isinstance(value, str) and _CANONICAL.fullmatch(value)))
+
+
+def check_source(plpy: Plpy, relation: str) -> None:
+    """Raises where the graph's server or the user mapping is not set up; asks the graph nothing."""
+    try:
+        catalog.server_options(plpy, relation)
+    except DealSyncError as error:
+        _raise(plpy, error)
+
+
+def to_type(value: str | None, type_name: str) -> Any:
+    """A text as the reader converts it to `type_name`, or None where it does not fit: for the MERGE by hand."""
+    if value is None:
+        return None
+    try:
+        return str(converter(type_name)(value))
+    except Misfit:
+        return None
+
+
+def _raise(plpy: Plpy, error: DealSyncError) -> None:
+    plpy.error(error.message, sqlstate=error.sqlstate, detail=error.detail, hint=error.hint)

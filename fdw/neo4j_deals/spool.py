@@ -1,0 +1,122 @@
+"""In: values as Python's equivalent of a PostgreSQL type. Out: PostgreSQL's binary COPY format.
+
+Pure but for the file written to. By hand because it is twice as fast as psycopg's row formatter (field notes,
+"Binary encoding"); psycopg's and pgvector's dumpers are the tests' oracle. Every value has been checked before
+(`values`): COPY BINARY itself takes much in silence that is wrong.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+TRAILER = struct.pack(">h", -1)
+NULL = struct.pack(">i", -1)
+
+Encoder = Callable[[Any], bytes]
+"""From a value to a field: its length in bytes as int32, then the bytes."""
+
+_length = struct.Struct(">i").pack
+_field_count = struct.Struct(">h").pack
+_EPOCH_DAY = date(2000, 1, 1).toordinal()
+_EPOCH = datetime(2000, 1, 1)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def row(fields: list[bytes]) -> bytes:
+    """One tuple: the number of fields as int16, then the fields."""
+    return _field_count(len(fields)) + b"".join(fields)
+
+
+def _text(value: str) -> bytes:
+    data = value.encode()
+    return _length(len(data)) + data
+
+
+def _jsonb(value: str) -> bytes:
+    data = value.encode()
+    return _length(len(data) + 1) + b"\x01" + data  # the version of jsonb's binary form
+
+
+def _fixed(layout: str) -> Encoder:
+    packed = struct.Struct(layout)
+    size, pack = _length(packed.size), packed.pack
+    return lambda value: size + pack(value)
+
+
+def _uuid(value: UUID) -> bytes:
+    return _length(16) + value.bytes
+
+
+def _date(value: date) -> bytes:
+    return struct.pack(">ii", 4, value.toordinal() - _EPOCH_DAY)
+
+
+def _timestamp(value: datetime) -> bytes:
+    if value.tzinfo:
+        value = value.astimezone(UTC).replace(tzinfo=None)
+    return struct.pack(">iq", 8, (value - _EPOCH) // _MICROSECOND)
+
+
+@lru_cache(maxsize=4096)
+def _numeric(value: Decimal) -> bytes:
+    """Groups of four decimal digits, the weight of the first, the sign, and the digits after the point (dscale)."""
+    sign, digits, exponent = value.as_tuple()
+    assert isinstance(exponent, int)  # a finite number: `values` refuses the rest
+    scale = max(0, -exponent)
+    text = "".join(map(str, digits)) + "0" * max(0, exponent) + "0" * (-scale % 4)
+    fraction_groups = (scale + 3) // 4
+    text = text.zfill(max(4 * fraction_groups, -(-len(text) // 4) * 4))
+    groups = [int(text[at : at + 4]) for at in range(0, len(text), 4)]
+    weight = len(groups) - fraction_groups - 1
+    while groups and not groups[0]:
+        groups.pop(0)
+        weight -= 1
+    while groups and not groups[-1]:
+        groups.pop()
+    if not groups:
+        sign, weight = 0, 0
+    body = struct.pack(f">hhHH{len(groups)}H", len(groups), weight, 0x4000 if sign else 0, scale, *groups)
+    return _length(len(body)) + body
+
+
+def _vector(dimensions: int) -> Encoder:
+    packed = struct.Struct(f">ihh{dimensions}f")
+    size = packed.size - 4
+    return lambda value: packed.pack(size, dimensions, 0, *value)
+
+
+def _any_vector(value: list[float]) -> bytes:
+    return _vector(len(value))(value)
+
+
+def encoder(type_name: str, modifier: int = -1) -> Encoder:
+    """The encoder of a type by its name in pg_type. Raises KeyError for a type that has none: it is staged as text."""
+    if type_name == "vector":
+        return _vector(modifier) if modifier > 0 else _any_vector
+    return _ENCODERS[type_name]
+
+
+_ENCODERS: dict[str, Encoder] = {
+    "text": _text,
+    "varchar": _text,
+    "json": _text,
+    "jsonb": _jsonb,
+    "int2": _fixed(">h"),
+    "int4": _fixed(">i"),
+    "int8": _fixed(">q"),
+    "float4": _fixed(">f"),
+    "float8": _fixed(">d"),
+    "bool": _fixed(">?"),
+    "uuid": _uuid,
+    "date": _date,
+    "timestamp": _timestamp,
+    "timestamptz": _timestamp,
+    "numeric": _numeric,
+}

@@ -1,0 +1,210 @@
+"""In: a tenant and a foreign table of the mapping. Out: its nodes in a temporary staging table, batch by batch.
+
+The body of `deal_sync.fill_staging`, which runs with the rights of the extension's owner: it takes no text that
+becomes SQL or a path. Source of the refusals: `sync-rules.md`; of the control flow: `flow.md`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from neo4j_deals import cypher
+from neo4j_deals.catalog import Plpy, query, server_options, table
+from neo4j_deals.connection import Ask, connection
+from neo4j_deals.mapping import Column, Table
+from neo4j_deals.projection import Lost, Projection, errors_json, to_staged
+from neo4j_deals.reader import Reader
+from neo4j_deals.spool import HEADER, NULL, TRAILER, encoder, row
+from neo4j_deals.values import Misfit, shown, to_timestamptz, to_uuid
+
+_OWN_COLUMNS = (
+    ("row_number", "bigint"),
+    ("element_id", "text"),
+    ("graph_id", "text"),
+    ("refusal", "jsonb"),
+    ("conversion_errors", "jsonb"),
+)
+_text, _bigint, _jsonb = encoder("text"), encoder("int8"), encoder("jsonb")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What ends a batch, and what a text may measure: rows, bytes, bytes."""
+
+    batch_rows: int
+    batch_bytes: int
+    value_bytes: int
+
+
+def staging_name(kind: str) -> str:
+    """The staging table of a kind, qualified."""
+    return f"pg_temp.deal_sync_{kind}s"
+
+
+def fill(plpy: Plpy, relation: str, tenant: str, caller: str, limits: Limits) -> Iterator[int]:
+    """Stages the tenant's nodes and yields the number of the last row after each batch; the caller empties it then.
+
+    `caller` is a role's name as SQL takes it: it may read and truncate the table, nothing else. Raises
+    DealSyncError for what the graph or the network refused, and whatever PostgreSQL raises, a cancel too.
+    """
+    source = table(plpy, relation)
+    staged = [column for column in source.columns if column.staged_as]
+    name = staging_name(source.kind)
+    columns = [*_OWN_COLUMNS, *((plpy.quote_ident(column.name), column.staged_as) for column in staged)]
+    plpy.execute(f"CREATE TEMPORARY TABLE {name} ({', '.join(f'{n} {t}' for n, t in columns)}) ON COMMIT DROP")
+    plpy.execute(f"GRANT SELECT, TRUNCATE ON {name} TO {caller}")
+
+    feed = _Feed(source, staged, tenant, limits)
+    reader = Reader(connection(server_options(plpy, relation)), feed.produce, _folder(plpy))
+    with contextlib.closing(reader.batches(lambda: plpy.execute("SELECT 1"))) as batches:
+        for file, last in batches:
+            plpy.execute(f"COPY {name} FROM '/proc/self/fd/{file.fileno()}' (FORMAT binary)")
+            reader.done_with(file)
+            yield last
+    plpy.execute(f"DROP TABLE {name}")
+
+
+def _folder(plpy: Plpy) -> str:
+    """Where PostgreSQL spills its own temporary files."""
+    folder = Path(query(plpy, "SELECT current_setting('data_directory') AS path")[0]["path"], "base", "pgsql_tmp")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return str(folder)
+
+
+class _Feed:
+    """The reading thread's work: no `plpy` here."""
+
+    def __init__(self, source: Table, staged: list[Column], tenant: str, limits: Limits) -> None:
+        self._source, self._staged, self._tenant, self._limits = source, staged, tenant, limits
+        self._projection = Projection(
+            [
+                (c, to_staged(c, limits.value_bytes), encoder(c.staged_name or "text", c.staged_modifier))
+                for c in staged
+            ],
+            source.columns,
+        )
+        self._key_at = 1 + self._projection.properties.index(source.key.property)
+
+    def produce(self, ask: Ask, reader: Reader) -> None:
+        """Reads the nodes in key order and hands over files of whole rows in PostgreSQL's binary COPY format."""
+        duplicates = self._duplicates(ask)
+        projection = self._projection
+        nodes = cypher.nodes(
+            self._source.label,
+            projection.properties,
+            equal={self._source.tenant.property: cypher.spellings(self._tenant)},
+            order_by=self._source.key.property,
+            dimensions_but=projection.known_dimensions if projection.wants_scores else None,
+        )
+        file: IO[bytes] | None = None
+        last = rows = size = 0
+        for last, record in enumerate(ask(nodes), start=1):
+            if file is None:
+                file = reader.spool()
+                file.write(HEADER)
+            data = self._row(last, record, duplicates)
+            file.write(data)
+            rows, size = rows + 1, size + len(data)
+            if rows >= self._limits.batch_rows or size >= self._limits.batch_bytes:
+                _hand_over(reader, file, last)
+                file, rows, size = None, 0, 0
+        if file is not None:
+            _hand_over(reader, file, last)
+
+    def _row(self, number: int, record: tuple[Any, ...], duplicates: dict[str, dict[str, Any]]) -> bytes:
+        values, lost = self._projection.row(record)
+        key = record[self._key_at]
+        refusal = duplicates.get(record[0]) or self._refusal(values, lost)
+        return row(
+            [
+                _bigint(number),
+                _text(record[0]),
+                NULL if key is None else _text(shown(key)),
+                NULL if refusal is None else _jsonb(orjson.dumps(refusal).decode()),
+                _jsonb(document) if (document := errors_json(lost)) else NULL,
+                *(NULL if value is None else value for value in values),
+            ]
+        )
+
+    def _refusal(self, values: list[Any], lost: Lost) -> dict[str, Any] | None:
+        """Why the row cannot land at all, as far as the node itself tells."""
+        for column, value in zip(self._staged, values, strict=True):
+            if value is not None:
+                continue
+            is_key = column is self._source.key
+            if column.name in lost:
+                misfit, offending = lost[column.name]
+                if is_key or column.on_misfit == "reject" or self._must_have(column):
+                    return _refusal(misfit.sqlstate, misfit.reason, column.name, shown(offending))
+            elif is_key or self._must_have(column) and column.target != "version_number":
+                return _refusal("23502", f'no property "{column.property}", and the column takes no NULL', column.name)
+        return None
+
+    def _must_have(self, column: Column) -> bool:
+        """Whether a row without this value is refused by the table, whatever stands there already."""
+        return column.required and (self._source.kind == "version" or column.write == "always")
+
+    def _duplicates(self, ask: Ask) -> dict[str, dict[str, Any]]:
+        """By element id: why a node yields to another one with the same key."""
+        source = self._source
+        if source.kind == "deal":
+            return self._yielding(ask, [source.key], ["last_updated_at"], "duplicate deal", newest=True)
+        number, deal = source.targeting("version_number"), source.targeting("opportunity_id")
+        order = ["created_at", source.key.property]
+        by_number = self._yielding(ask, [deal, number], order, "duplicate version number", newest=False)
+        by_id = self._yielding(ask, [source.key], order, "duplicate version", newest=False)
+        return by_number | {element: refusal | {"even_if_there": True} for element, refusal in by_id.items()}
+
+    def _yielding(
+        self, ask: Ask, keys: list[Column], order: list[str], what: str, *, newest: bool
+    ) -> dict[str, dict[str, Any]]:
+        names = [column.property for column in keys]
+        groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+        found = cypher.duplicates(self._source.label, self._tenant, self._source.tenant.property, names, order)
+        for element, *values in ask(found):
+            identity = tuple(_identity(value) for value in values[: len(keys)])
+            if None not in identity:
+                rank = [_moment(values[len(keys)], newest), *map(str, values[len(keys) + 1 :]), element]
+                groups.setdefault(identity, []).append((*rank, values[0]))
+        return {
+            node[-2]: _refusal(
+                "23505", f"{what}: node {nodes[0][-2]} with the same key lands", keys[0].name, shown(node[-1])
+            )
+            for nodes in map(sorted, groups.values())
+            for node in nodes[1:]
+        }
+
+
+def _identity(value: Any) -> Any:
+    """A key's value as the table compares it; None for one that is no key."""
+    if type(value) is int:
+        return value
+    try:
+        return to_uuid(value)
+    except Misfit:
+        return None
+
+
+def _moment(value: Any, newest: bool) -> float:
+    """A sort key, smallest first: the newest or the oldest moment; one that is absent or unreadable comes last."""
+    try:
+        seconds = to_timestamptz(value).timestamp()
+    except Misfit:
+        return float("inf")
+    return -seconds if newest else seconds
+
+
+def _refusal(sqlstate: str, message: str, column: str, value: str | None = None) -> dict[str, Any]:
+    return {"sqlstate": sqlstate, "message": message, "column": column, "value": value}
+
+
+def _hand_over(reader: Reader, file: IO[bytes], last: int) -> None:
+    file.write(TRAILER)
+    file.flush()
+    reader.put(file, last)

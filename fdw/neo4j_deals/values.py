@@ -1,0 +1,397 @@
+"""In: one value as the Neo4j driver hands it over, and the PostgreSQL type where it is due.
+Out: the value as Python's equivalent of that type, or a `Misfit` that says why there is none.
+
+Pure. The rules are `sync-rules.md`, "One bad value harms its own column"; the types are PostgreSQL's
+names in pg_type (`int2`, `numeric`, `timestamptz`, `vector`, ...) with the modifier as in pg_attribute.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import ROUND_HALF_UP, Context, Decimal
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import orjson
+from neo4j import spatial, time as neo4j_time
+from neo4j.vector import Vector
+
+Converter = Callable[[Any], Any]
+
+#: A longer text is refused: above this PostgreSQL's own limit of 1 GB a row comes near (`deal_sync.max_value_bytes`).
+MAX_VALUE_BYTES = 128 * 1024 * 1024
+
+_WIDE = Context(prec=1000)  # PostgreSQL's numeric(p,s) goes to a precision of 1000
+_SHOWN = 200  # characters of an offending value that a reject keeps
+_CONTROL = re.compile("[\0\ud800-\udfff]")
+_UUID = re.compile(r"(\{)?[0-9a-f]{4}(?:-?[0-9a-f]{4}){7}(?(1)\})", re.IGNORECASE)
+_ISO = re.compile(
+    r"(?P<date>\d{4}-\d\d-\d\d)"
+    r"(?:[Tt ](?P<time>\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)(?P<offset>[Zz]|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)?(?:\[[^\]]+\])?)?"
+)
+
+
+class Misfit(ValueError):
+    """A value that its column cannot take.
+
+    `sqlstate` is PostgreSQL's code for the reason; `reason` is a message without the value itself.
+    `substitute` is what lands all the same: None, or the text without the characters that PostgreSQL has not.
+    """
+
+    def __init__(self, sqlstate: str, reason: str, substitute: Any = None) -> None:
+        super().__init__(reason)
+        self.sqlstate = sqlstate
+        self.reason = reason
+        self.substitute = substitute
+
+
+def shown(value: Any) -> str:
+    """The offending value for a person: its text, cut to a readable length, without characters PostgreSQL refuses."""
+    if isinstance(value, list) and len(value) > 8:
+        head = ", ".join(repr(item) for item in value[:8])
+        text = f"[{head}, … {len(value)} elements]"
+    else:
+        text = value if isinstance(value, str) else repr(value)
+    text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def kind_of(value: Any) -> str:
+    """Neo4j's name of a value's type, as `valueType()` spells it."""
+    for python, name in _NEO4J_NAMES:
+        if isinstance(value, python):
+            return name
+    return f"value that the driver cannot read ({type(value).__name__})"
+
+
+_NEO4J_NAMES: tuple[tuple[type, str], ...] = (
+    (bool, "BOOLEAN"),
+    (int, "INTEGER"),
+    (float, "FLOAT"),
+    (str, "STRING"),
+    (bytes, "BYTES"),
+    (neo4j_time.Duration, "DURATION"),
+    (spatial.Point, "POINT"),
+    (Vector, "VECTOR"),
+    (list, "LIST"),
+    (dict, "MAP"),
+    (neo4j_time.DateTime, "DATETIME"),
+    (neo4j_time.Date, "DATE"),
+    (neo4j_time.Time, "TIME"),
+)
+
+
+def _wrong_type(value: Any, due: str) -> Misfit:
+    return Misfit("2200G", f"a {kind_of(value)} where {due} is due")
+
+
+# -- texts and ids -----------------------------------------------------------------------------------------------------
+
+
+def to_text(value: Any, limit: int = MAX_VALUE_BYTES) -> str:
+    """STRING as it is; INTEGER, FLOAT, BOOLEAN and temporal values in their text form (numbers: the shortest)."""
+    if type(value) is str:
+        if len(value) > limit // 4 and len(value.encode("utf-8", "surrogatepass")) > limit:
+            raise Misfit("54000", f"a text longer than deal_sync.max_value_bytes ({limit} bytes)")
+        if _CONTROL.search(value):
+            raise Misfit("22021", "a NUL character or lone surrogate was left out", _CONTROL.sub("", value))
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return repr(_finite(value)).removesuffix(".0")
+    if isinstance(value, neo4j_time.DateTime | neo4j_time.Date | neo4j_time.Time):
+        return value.iso_format()
+    raise _wrong_type(value, "a text")
+
+
+def _varchar(length: int, limit: int) -> Converter:
+    def convert(value: Any) -> str:
+        try:
+            text, lost = to_text(value, limit), None
+        except Misfit as misfit:
+            if misfit.substitute is None:
+                raise
+            text, lost = misfit.substitute, misfit
+        if len(text) > length:
+            raise Misfit("22001", f"a text of {len(text)} characters where {length} fit")
+        if lost:
+            raise lost
+        return text
+
+    return convert
+
+
+def to_uuid(value: Any) -> UUID:
+    """A text in one of the spellings that PostgreSQL's uuid takes: any case, hyphens or none, braces or none."""
+    if not isinstance(value, str):
+        raise _wrong_type(value, "a UUID")
+    if not _UUID.fullmatch(value):
+        raise Misfit("22P02", "a text that is no UUID")
+    return UUID(value)
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise Misfit("22003", "NaN or infinity")
+    return value
+
+
+def _number(value: Any) -> int | float:
+    if type(value) is float:
+        return _finite(value)
+    if type(value) is int:
+        return value
+    raise _wrong_type(value, "a number")
+
+
+def _integer(bits: int) -> Converter:
+    low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+
+    def convert(value: Any) -> int:
+        number = _number(value)
+        if number != int(number):
+            raise Misfit("22P02", "a fraction where an integer is due")
+        if not low <= number <= high:
+            raise Misfit("22003", f"out of range for a {bits}-bit integer")
+        return int(number)
+
+    return convert
+
+
+def _float8(value: Any) -> float:
+    return float(_number(value))
+
+
+def _float4(value: Any) -> float:
+    number = float(_number(value))
+    try:
+        return float(struct.unpack(">f", struct.pack(">f", number))[0])
+    except OverflowError:
+        raise Misfit("22003", "out of range for real") from None
+
+
+def _numeric(precision: int | None, scale: int) -> Converter:
+    """By the shortest decimal form, rounded half away from zero as PostgreSQL does: 0.145 → 0.15."""
+
+    @lru_cache(maxsize=4096)
+    def decimal(shortest: str) -> Decimal:
+        exact = Decimal(shortest)
+        if precision is None:
+            return exact
+        rounded = exact.quantize(unit, ROUND_HALF_UP, _WIDE) if abs(exact) < limit else exact
+        if abs(rounded) >= limit:
+            raise Misfit("22003", f"out of range for numeric({precision},{scale})")
+        return rounded
+
+    unit, limit = Decimal(1).scaleb(-scale), Decimal(10) ** ((precision or 0) - scale)
+    return lambda value: decimal(repr(_number(value)))
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong_type(value, "a boolean")
+    return value
+
+
+# -- dates and times, always in UTC ------------------------------------------------------------------------------------
+
+
+def to_timestamptz(value: Any) -> datetime:
+    """A temporal value, or an ISO 8601 text; without an offset it is UTC; below a microsecond it is floored."""
+    try:
+        if isinstance(value, neo4j_time.DateTime):
+            moment = datetime(
+                value.year, value.month, value.day, value.hour, value.minute, value.second, value.nanosecond // 1000
+            )
+            offset = value.utcoffset()
+            return (moment - (timedelta(seconds=offset.total_seconds()) if offset else timedelta())).replace(tzinfo=UTC)
+        if isinstance(value, neo4j_time.Date):
+            return datetime(value.year, value.month, value.day, tzinfo=UTC)
+        if isinstance(value, str):
+            return _parsed(value)
+    except (OverflowError, ValueError) as error:
+        if isinstance(error, Misfit):
+            raise
+        raise Misfit("22008", "a date or time out of range (years 1 to 9999)") from None
+    raise _unreadable(value)
+
+
+def _unreadable(value: Any) -> Misfit:
+    if type(value).__name__ == "BrokenHydrationObject":  # the driver's stand-in for a time that Python cannot hold
+        return Misfit("22008", "a date or time out of range (years 1 to 9999), or in an unknown time zone")
+    return _wrong_type(value, "a date or time")
+
+
+def _parsed(text: str) -> datetime:
+    match = _ISO.fullmatch(text)
+    if not match:
+        raise Misfit("22007", "a text that is no ISO 8601 date or time")
+    day = date.fromisoformat(match["date"])
+    if not match["time"]:
+        return datetime.combine(day, time(), UTC)
+    moment = datetime.combine(day, time.fromisoformat(match["time"].replace(",", ".")))
+    offset = (match["offset"] or "Z").upper()
+    if offset == "Z":
+        return moment.replace(tzinfo=UTC)
+    digits = offset[1:].replace(":", "").ljust(6, "0")
+    shift = timedelta(hours=int(digits[:2]), minutes=int(digits[2:4]), seconds=int(digits[4:]))
+    return (moment + (shift if offset[0] == "-" else -shift)).replace(tzinfo=UTC)
+
+
+def _timestamp(value: Any) -> datetime:
+    return to_timestamptz(value).replace(tzinfo=None)
+
+
+def _date(value: Any) -> date:
+    return to_timestamptz(value).date()
+
+
+# -- lists and documents -----------------------------------------------------------------------------------------------
+
+
+def _vector(dimensions: int | None) -> Converter:
+    """A list of finite numbers, as long as the column is wide; each must fit a 4-byte float."""
+    layout = struct.Struct(f">{dimensions}f") if dimensions else None
+
+    def convert(value: Any) -> list[float]:
+        elements = value.to_native() if isinstance(value, Vector) else value
+        if not isinstance(elements, list):
+            raise _wrong_type(value, "a vector")
+        if dimensions and len(elements) != dimensions or not elements:
+            raise Misfit("22000", f"a vector of {len(elements)} dimensions where {dimensions or 'one or more'} are due")
+        if type(elements[0]) not in (float, int):
+            raise Misfit("2200G", f"a {kind_of(elements[0])} inside a vector")
+        if not math.isfinite(sum(elements)):
+            raise Misfit("22003", "NaN or infinity inside a vector")
+        try:
+            (layout or struct.Struct(f">{len(elements)}f")).pack(*elements)
+        except OverflowError:
+            raise Misfit("22003", "an element of a vector is out of range for a 4-byte float") from None
+        return elements
+
+    return convert
+
+
+def _text_array(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise _wrong_type(value, "a list of texts")
+    for item in value:
+        if not isinstance(item, str):
+            raise Misfit("2200G", f"a {kind_of(item)} in a list of texts")
+    if any(_CONTROL.search(item) for item in value):
+        cleaned = [_CONTROL.sub("", item) for item in value]
+        raise Misfit("22021", "a NUL character or lone surrogate was left out", cleaned)
+    return value
+
+
+def json_scalar(value: Any) -> Any:
+    """A value inside a JSON document: scalars as they are, temporal values as ISO 8601.
+
+    Raises Misfit for what is not finite or no scalar (null is due there), and for a text that lost a character.
+    """
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return _finite(value)
+    return to_text(value)
+
+
+def to_json(value: Any) -> str:
+    """Any value as a JSON text; what JSON cannot say becomes null inside it, and is reported as lost."""
+    lost: list[Misfit] = []
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, Mapping):
+            return {_CONTROL.sub("", str(key)): plain(inner) for key, inner in item.items()}
+        if isinstance(item, list):
+            return [plain(inner) for inner in item]
+        try:
+            return json_scalar(item)
+        except Misfit as misfit:
+            lost.append(misfit)
+            return misfit.substitute
+
+    document = orjson.dumps(plain(value)).decode()
+    if lost:
+        raise Misfit(lost[0].sqlstate, f"inside a document: {lost[0].reason}", document)
+    return document
+
+
+# -- the converter of a column -----------------------------------------------------------------------------------------
+
+
+def converter(type_name: str, modifier: int = -1, limit: int = MAX_VALUE_BYTES) -> Converter:
+    """The conversion into a PostgreSQL type.
+
+    `type_name` is the name in pg_type, `modifier` the column's atttypmod (-1: none), `limit` the longest text in bytes.
+    Raises KeyError for a type that has no conversion: see `convertible`.
+    """
+    if type_name == "varchar" and modifier >= 0:
+        return _varchar(modifier - 4, limit)
+    if type_name == "numeric" and modifier >= 0:
+        scale = (((modifier - 4) & 0x7FF) ^ 1024) - 1024  # 11 bits, signed
+        return _numeric((modifier - 4) >> 16 & 0xFFFF, scale)
+    if type_name == "vector":
+        return _vector(modifier if modifier > 0 else None)
+    if type_name in ("text", "varchar"):
+        return lambda value: to_text(value, limit)
+    return _CONVERTERS[type_name]
+
+
+_CONVERTERS: dict[str, Converter] = {
+    "int2": _integer(16),
+    "int4": _integer(32),
+    "int8": _integer(64),
+    "float4": _float4,
+    "float8": _float8,
+    "numeric": _numeric(None, 0),
+    "bool": _boolean,
+    "uuid": to_uuid,
+    "date": _date,
+    "timestamp": _timestamp,
+    "timestamptz": to_timestamptz,
+    "json": to_json,
+    "jsonb": to_json,
+    "_text": _text_array,
+}
+
+#: What a foreign column's type may become in the table without passing through the foreign type first.
+_REFINES: dict[str, frozenset[str]] = {
+    "text": frozenset({"text", "varchar", "uuid", "date", "timestamp", "timestamptz"}),
+    "int8": frozenset({"int2", "int4", "int8"}),
+    "float8": frozenset({"float4", "float8", "numeric"}),
+    "bool": frozenset({"bool"}),
+    "timestamptz": frozenset({"timestamptz", "timestamp", "date"}),
+    "vector": frozenset({"vector"}),
+    "jsonb": frozenset({"json", "jsonb"}),
+    "_text": frozenset({"_text"}),
+}
+
+
+def chain(foreign: str, foreign_modifier: int, target: str, modifier: int, limit: int = MAX_VALUE_BYTES) -> Converter:
+    """From the graph to a table's type as the foreign column's type sees it, in one step where that is the same."""
+    second = converter(target, modifier, limit)
+    if target in _REFINES.get(foreign, frozenset()):
+        return second
+    first = converter(foreign, foreign_modifier, limit)
+
+    def convert(value: Any) -> Any:
+        try:
+            return second(first(value))
+        except Misfit as misfit:
+            if misfit.substitute is None:
+                raise
+            raise Misfit(misfit.sqlstate, misfit.reason, second(misfit.substitute)) from None
+
+    return convert

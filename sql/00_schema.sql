@@ -1,0 +1,56 @@
+-- In: CREATE EXTENSION. Out: the schema of the extension's objects and the result of a run.
+
+CREATE SCHEMA deal_sync;
+COMMENT ON SCHEMA deal_sync IS 'deal_sync: copies the Deals of a Neo4j graph into opportunities and deal_versions';
+
+CREATE TYPE deal_sync.run_result AS (
+    run_id uuid,
+    tenant_id uuid,
+    mode text,
+    status text,
+    deals_read bigint,
+    deals_inserted bigint,
+    deals_updated bigint,
+    deals_unchanged bigint,
+    deals_adopted bigint,
+    versions_inserted bigint,
+    links_inserted bigint,
+    rows_rejected bigint,
+    values_rejected bigint,
+    watermark timestamptz,
+    seconds double precision,
+    message text
+);
+COMMENT ON TYPE deal_sync.run_result IS
+'what a run did; status: ok, partial (something was refused: see deal_sync.rejects), failed (nothing was written) or skipped (another run has the tenant)';
+
+-- One source for the settings and their defaults. They are read with the caller's value: none of them widens a right.
+CREATE FUNCTION deal_sync.setting(name text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(
+        nullif(current_setting('deal_sync.' || known.name, true), ''),
+        known.fallback
+    )
+    FROM (VALUES
+        ('lock_timeout', '5s'),         -- how long a run waits for a row that another transaction holds
+        ('max_rejects', '1000'),        -- failed writes after which a run gives up
+        ('max_value_bytes', '128MB'),   -- a longer text is refused
+        ('batch_rows', '2000'),         -- what ends a batch ...
+        ('batch_bytes', '16MB')         -- ... whichever comes first
+    ) AS known (name, fallback)
+    WHERE known.name = setting.name
+$$;
+COMMENT ON FUNCTION deal_sync.setting(text) IS
+'the value of deal_sync.<name> in this session, or its default';
+
+CREATE FUNCTION deal_sync.options_of(options text []) RETURNS jsonb
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(jsonb_object_agg(o.option_name, o.option_value), '{}')
+    FROM pg_options_to_table(options) AS o
+$$;
+COMMENT ON FUNCTION deal_sync.options_of(text []) IS
+'the options of a server, user mapping, foreign table or column as an object';

@@ -1,0 +1,94 @@
+-- In: the Python that this server runs. Out: the extension's Python functions, each one call into neo4j_deals.server.
+
+CREATE FUNCTION deal_sync.check_package() RETURNS integer
+LANGUAGE plpython3u
+SET search_path = pg_catalog, pg_temp
+AS $$
+import sys
+try:
+    from neo4j_deals import server
+except ImportError as error:
+    plpy.error(
+        "the Python package neo4j_deals cannot be imported by this server",
+        sqlstate="55000",
+        detail=f"{error}; the server's Python is {sys.version.split()[0]} of {sys.prefix}.",
+        hint=f"install the package deal-sync into it (README, \"Installing\"), then reconnect",
+    )
+version = plpy.execute("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'deal_sync'")
+server.check_version(plpy, version[0]["extversion"])
+return sys.version_info.major * 100 + sys.version_info.minor
+$$;
+COMMENT ON FUNCTION deal_sync.check_package() IS
+'raises where the Python package is missing or does not fit the extension; else the Python version, 311 for 3.11';
+
+CREATE FUNCTION deal_sync.default_columns(
+    OUT table_name text, OUT label text, OUT kind text, OUT target text,
+    OUT place integer, OUT name text, OUT type text, OUT options jsonb
+) RETURNS SETOF record
+LANGUAGE plpython3u
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import catalog
+return catalog.definitions()
+$$;
+COMMENT ON FUNCTION deal_sync.default_columns() IS
+'the columns of the foreign tables as attach() creates them: the default mapping';
+
+-- With the owner's rights: it uses the owner's user mapping and loads nameless spool files. The caller gets to read and to empty the
+-- staging table, no more. `caller` is a role, `relation` a table that deal_sync.mapped() vouches for: no text becomes SQL or a path.
+CREATE FUNCTION deal_sync.fill_staging(
+    kind text, tenant_id uuid, caller regrole, batch_rows integer, batch_bytes bigint, value_bytes bigint
+) RETURNS SETOF bigint
+LANGUAGE plpython3u SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import catalog, server
+relation = catalog.query(plpy, "SELECT deal_sync.mapped($1)::text AS name", ["text"], [kind])[0]["name"]
+yield from server.fill_staging(plpy, relation, tenant_id, caller, batch_rows, batch_bytes, value_bytes)
+$$;
+COMMENT ON FUNCTION deal_sync.fill_staging(text, uuid, regrole, integer, bigint, bigint) IS
+'internal: reads a tenant''s nodes into pg_temp.deal_sync_<kind>s, one batch a row fetched; the caller empties it between two';
+
+CREATE FUNCTION deal_sync.check_source(kind text) RETURNS void
+LANGUAGE plpython3u SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import catalog, server
+relation = catalog.query(plpy, "SELECT deal_sync.mapped($1)::text AS name", ["text"], [kind])[0]["name"]
+server.check_source(plpy, relation)
+$$;
+COMMENT ON FUNCTION deal_sync.check_source(text) IS
+'internal: raises where the server, the user mapping or the type of a column is a mistake of set-up';
+
+CREATE FUNCTION deal_sync.nobodys_nodes(kind text) RETURNS bigint
+LANGUAGE plpython3u SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import catalog, server
+relation = catalog.query(plpy, "SELECT deal_sync.mapped($1)::text AS name", ["text"], [kind])[0]["name"]
+return server.nobodys_nodes(plpy, relation)
+$$;
+COMMENT ON FUNCTION deal_sync.nobodys_nodes(text) IS
+'internal: how many nodes belong to no tenant, because tenant_id is absent, no text or spelled in another way';
+
+CREATE FUNCTION deal_sync.scan_rows(
+    relation regclass, tenant uuid, columns text [], row_limit bigint
+) RETURNS SETOF record
+LANGUAGE plpython3u
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import server
+yield from server.scan_rows(plpy, relation, tenant, columns, row_limit)
+$$;
+COMMENT ON FUNCTION deal_sync.scan_rows(regclass, uuid, text [], bigint) IS
+'internal: the rows of a foreign table; call deal_sync.scan()';
+
+CREATE FUNCTION deal_sync.to_type(value text, type_name text) RETURNS text
+LANGUAGE plpython3u IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import server
+return server.to_type(value, type_name)
+$$;
+COMMENT ON FUNCTION deal_sync.to_type(text, text) IS
+'a text as the reader converts it to date, timestamp or timestamptz, in UTC; NULL where it does not fit';

@@ -1,0 +1,70 @@
+-- In: options where they are set. Out: an error for one that is unknown, misplaced, malformed or not this role's to set.
+
+CREATE FUNCTION deal_sync.validator(options text [], catalog oid) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    option record;
+    context text := catalog::regclass::text;
+BEGIN
+    FOR option IN
+        WITH known (place, name, pattern, superuser_only, meaning) AS (VALUES
+            ('pg_foreign_server', 'uri', '(bolt|neo4j)(\+s|\+ssc)?://[^/@\s]+/?(\?\S*)?', false,
+                'bolt://host:7687 or neo4j://host:7687, with +s or +ssc for TLS; a login belongs into the user mapping'),
+            ('pg_foreign_server', 'database', '\S+', false, 'the name of a database'),
+            ('pg_foreign_server', 'connect_timeout', '[0-9]{1,6}(\.[0-9]+)?', false, 'seconds'),
+            ('pg_foreign_server', 'query_timeout', '[0-9]{1,6}(\.[0-9]+)?', false, 'seconds'),
+            ('pg_foreign_server', 'fetch_size', '[1-9][0-9]{0,5}', false, 'a number of records, 1 to 999999'),
+            ('pg_foreign_server', 'wrapper', 'neo4j_deals\.wrapper\.Neo4jForeignDataWrapper', true,
+                'neo4j_deals.wrapper.Neo4jForeignDataWrapper: attach() sets it'),
+            ('pg_user_mapping', 'user', '.+', false, 'a user of Neo4j'),
+            ('pg_user_mapping', 'password', '.*', false, 'a password'),
+            ('pg_user_mapping', 'password_file', '/.+', true, 'the absolute path of a file on the server'),
+            ('pg_foreign_table', 'label', '.+', false, 'a label of the graph'),
+            ('pg_foreign_table', 'kind', 'deal|version', false, 'deal or version'),
+            ('pg_foreign_table', 'target', '.+', false, 'a table, qualified with its schema'),
+            ('pg_foreign_table', 'links', '.+', false, 'a table, qualified with its schema'),
+            ('pg_foreign_table', 'tenants', '.+', false, 'a table, qualified with its schema'),
+            ('pg_attribute', 'property', '.+', false, 'a property of the node'),
+            ('pg_attribute', 'derive',
+                'ontology_scores|ontology_completeness|meddic_completeness|workflow_metadata|element_id|conversion_errors',
+                false, 'ontology_scores, ontology_completeness, meddic_completeness, workflow_metadata, element_id or conversion_errors'),
+            ('pg_attribute', 'of', '.+', false, 'property names, separated by commas'),
+            ('pg_attribute', 'target', '.+', false, 'a column of the table'),
+            ('pg_attribute', 'write', 'never|insert|fill|always', false, 'never, insert, fill or always'),
+            ('pg_attribute', 'on_misfit', 'null|keep|reject', false, 'null, keep or reject'),
+            ('pg_attribute', 'empty', 'null', false, 'null: an empty text becomes NULL'),
+            ('pg_attribute', 'default', '.*', false, 'a value'),
+            ('pg_attribute', 'fallback', '.+', false, 'a column of the same foreign table'),
+            ('pg_attribute', 'link', 'true', false, 'true: the value is linked in interaction_links')
+        )
+        SELECT o.option_name AS name, o.option_value AS value, k.pattern, k.superuser_only, k.meaning,
+            (SELECT string_agg(v.name, ', ') FROM known AS v WHERE v.place = context) AS valid
+        FROM pg_options_to_table(options) AS o
+        LEFT JOIN known AS k ON k.place = context AND k.name = o.option_name
+    LOOP
+        IF option.pattern IS NULL THEN
+            RAISE EXCEPTION 'invalid option "%"', option.name USING
+                ERRCODE = 'fdw_invalid_option_name',
+                HINT = CASE
+                    WHEN option.name IN ('user', 'password', 'password_file') AND context <> 'pg_user_mapping'
+                        THEN 'A login belongs into the user mapping: other roles can read the options of a server or table.'
+                    ELSE 'Valid options in this context are: ' || coalesce(option.valid, '<none>')
+                END;
+        END IF;
+        IF option.value !~ ('^(' || option.pattern || ')$') THEN
+            RAISE EXCEPTION 'invalid value for option "%"', option.name USING
+                ERRCODE = 'fdw_invalid_string_format',
+                HINT = format('It takes %s.', option.meaning);
+        END IF;
+        IF option.superuser_only AND NOT (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user) THEN
+            RAISE EXCEPTION 'permission denied to set option "%"', option.name USING
+                ERRCODE = 'insufficient_privilege',
+                HINT = 'Only superusers can set it: it names a file or code of the server.';
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.validator(text [], oid) IS
+'the validator of the foreign-data wrapper neo4j: option names, values, places, and those that only superusers set';

@@ -1,0 +1,411 @@
+-- In: the catalog. Out: the mapping: which foreign tables, which columns, which targets, and what a target's type is.
+
+-- The foreign table of a kind. Only one that a superuser or the extension's owner made on a server of theirs counts: the reader lends
+-- it the owner's login.
+CREATE FUNCTION deal_sync.mapped(kind text) RETURNS regclass
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    found regclass [];
+    untrusted regclass;
+BEGIN
+    SELECT
+        array_agg(t.relation ORDER BY t.relation) FILTER (WHERE t.trusted),
+        min(t.relation::oid) FILTER (WHERE NOT t.trusted)
+    INTO found, untrusted
+    FROM (
+        SELECT
+            ft.ftrelid::regclass AS relation,
+            (
+                SELECT bool_and(r.rolsuper OR r.oid = e.extowner)
+                FROM pg_roles AS r, pg_extension AS e
+                WHERE r.oid IN (c.relowner, s.srvowner) AND e.extname = 'deal_sync'
+            ) AS trusted
+        FROM pg_foreign_table AS ft
+        INNER JOIN pg_class AS c ON c.oid = ft.ftrelid
+        INNER JOIN pg_foreign_server AS s ON s.oid = ft.ftserver
+        INNER JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
+        WHERE w.fdwname = 'neo4j' AND deal_sync.options_of(ft.ftoptions) ->> 'kind' = mapped.kind
+    ) AS t;
+
+    IF cardinality(found) > 1 THEN
+        RAISE EXCEPTION 'several foreign tables map the %s of the graph: %', kind, array_to_string(found, ', ') USING
+            ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'One mapping a database: drop the others, or ALTER FOREIGN TABLE ... OPTIONS (DROP kind).';
+    ELSIF found IS NULL THEN
+        RAISE EXCEPTION 'no foreign table maps the %s of the graph', kind USING
+            ERRCODE = 'undefined_object',
+            DETAIL = 'Foreign table ' || untrusted || ' does not count: it and its server must belong to a superuser or to the owner of the extension.',
+            HINT = 'CREATE SERVER neo4j FOREIGN DATA WRAPPER neo4j OPTIONS (uri ''bolt://host:7687''); SELECT deal_sync.attach();';
+    END IF;
+    RETURN found[1];
+END
+$$;
+COMMENT ON FUNCTION deal_sync.mapped(text) IS
+'the foreign table that maps the deals (kind deal) or the versions (kind version) of the graph';
+
+CREATE FUNCTION deal_sync.table_option(kind text, option text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT deal_sync.options_of(ft.ftoptions) ->> option
+    FROM pg_foreign_table AS ft
+    WHERE ft.ftrelid = deal_sync.mapped(kind)
+$$;
+COMMENT ON FUNCTION deal_sync.table_option(text, text) IS
+'an option of the foreign table of a kind';
+
+-- The application's table behind an option (target, links, tenants); a mistake of set-up where it does not exist.
+CREATE FUNCTION deal_sync.application_table(kind text, option text) RETURNS regclass
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    name text := deal_sync.table_option(kind, option);
+BEGIN
+    IF name IS NULL THEN
+        RAISE EXCEPTION 'foreign table % has no option "%"', deal_sync.mapped(kind), option USING
+            ERRCODE = 'fdw_option_name_not_found',
+            HINT = format('ALTER FOREIGN TABLE %s OPTIONS (ADD %s ''schema.table'');', deal_sync.mapped(kind), option);
+    ELSIF to_regclass(name) IS NULL THEN
+        RAISE EXCEPTION 'table "%" does not exist', name USING
+            ERRCODE = 'undefined_table',
+            DETAIL = format('Option "%s" of foreign table %s names it.', option, deal_sync.mapped(kind)),
+            HINT = 'Run the migration (sql/migration), or ALTER the option if the table stands in another schema.';
+    END IF;
+    RETURN to_regclass(name);
+END
+$$;
+COMMENT ON FUNCTION deal_sync.application_table(text, text) IS
+'the table of the application that the mapping of a kind names in an option';
+
+-- What a column is staged as: a domain's base type, down to the last; char(n) as varchar(n).
+CREATE FUNCTION deal_sync.base_type(INOUT type oid, INOUT modifier integer)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    base record;
+BEGIN
+    LOOP
+        SELECT t.typbasetype, t.typtypmod INTO base
+        FROM pg_type AS t
+        WHERE t.oid = base_type.type AND t.typtype = 'd';
+        EXIT WHEN NOT found;
+        type := base.typbasetype;
+        modifier := base.typtypmod;
+    END LOOP;
+    IF type = 'bpchar'::regtype THEN
+        type := 'varchar'::regtype;  -- the same modifier; only varchar keeps blanks apart from what is too long
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.base_type(oid, integer) IS
+'the type and modifier as which a column is staged: under a domain, its base type';
+
+CREATE FUNCTION deal_sync.vector_type() RETURNS oid
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT t.oid
+    FROM pg_extension AS e
+    INNER JOIN pg_depend AS d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+    INNER JOIN pg_type AS t ON d.classid = 'pg_type'::regclass AND t.oid = d.objid AND t.typname = 'vector'
+    WHERE e.extname = 'vector' AND d.deptype = 'e'
+$$;
+COMMENT ON FUNCTION deal_sync.vector_type() IS 'pgvector''s type vector, in whichever schema it sits';
+
+CREATE FUNCTION deal_sync.mapping_columns(
+    relation regclass,
+    OUT place smallint, OUT name text, OUT type oid, OUT type_name text, OUT type_modifier integer, OUT options jsonb,
+    OUT target text, OUT write text, OUT target_type oid, OUT target_modifier integer, OUT target_is_there boolean,
+    OUT not_null boolean, OUT target_default text, OUT required boolean,
+    OUT staged_as text, OUT staged_type oid, OUT staged_name text, OUT staged_modifier integer
+) RETURNS SETOF record
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH foreign_columns AS (
+        SELECT
+            a.attnum, a.attname, a.atttypid, a.atttypmod, f.typname, o.options,
+            o.options ->> 'target' AS target,
+            coalesce(o.options ->> 'write', 'always') AS write,
+            to_regclass(deal_sync.options_of(ft.ftoptions) ->> 'target') AS target_table
+        FROM pg_attribute AS a
+        INNER JOIN pg_foreign_table AS ft ON ft.ftrelid = a.attrelid
+        INNER JOIN pg_type AS f ON f.oid = a.atttypid
+        CROSS JOIN LATERAL deal_sync.options_of(a.attfdwoptions) AS o (options)
+        WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+    ),
+
+    -- What is staged: whatever is written, and what is linked; the tenant is the run's own.
+    with_targets AS (
+        SELECT
+            f.*, t.attname IS NOT NULL AS target_is_there, t.atttypid AS target_type, t.atttypmod AS target_modifier,
+            t.attnotnull AS not_null, pg_get_expr(d.adbin, d.adrelid) AS target_default,
+            CASE WHEN f.target <> 'tenant_id' AND f.write <> 'never' THEN t.atttypid
+                WHEN f.options ? 'link' THEN 'uuid'::regtype END AS due_type,
+            CASE WHEN f.target <> 'tenant_id' AND f.write <> 'never' THEN t.atttypmod ELSE -1 END AS due_modifier
+        FROM foreign_columns AS f
+        LEFT JOIN pg_attribute AS t
+            ON t.attrelid = f.target_table AND t.attname = f.target AND t.attnum > 0 AND NOT t.attisdropped
+        LEFT JOIN pg_attrdef AS d ON d.adrelid = t.attrelid AND d.adnum = t.attnum AND t.attgenerated = ''
+    )
+
+    SELECT
+        w.attnum, w.attname, w.atttypid, w.typname, w.atttypmod, w.options,
+        w.target, w.write, w.target_type, w.target_modifier, w.target_is_there,
+        coalesce(w.not_null, false), w.target_default,
+        coalesce(w.not_null, false) AND w.target_default IS NULL AND NOT w.options ?| ARRAY['default', 'fallback'],
+        CASE WHEN w.due_type IS NULL THEN NULL WHEN own.stages THEN format_type(base.type, base.modifier) ELSE 'text' END,
+        CASE WHEN own.stages THEN base.type WHEN w.due_type IS NOT NULL THEN 'text'::regtype END,
+        CASE WHEN own.stages THEN own.typname WHEN w.due_type IS NOT NULL THEN 'text' END,
+        CASE WHEN own.stages THEN base.modifier ELSE -1 END
+    FROM with_targets AS w
+    LEFT JOIN LATERAL deal_sync.base_type(w.due_type, w.due_modifier) AS base ON true
+    LEFT JOIN LATERAL (
+        SELECT b.typname, true AS stages
+        FROM pg_type AS b
+        WHERE
+            b.oid = base.type
+            AND (
+                b.oid = ANY (
+                    '{int2,int4,int8,float4,float8,numeric,text,varchar,bool,uuid,date,timestamp,timestamptz,json,jsonb}'::regtype []
+                )
+                OR b.oid = deal_sync.vector_type()
+            )
+    ) AS own ON true
+$$;
+COMMENT ON FUNCTION deal_sync.mapping_columns(regclass) IS
+'the columns of a foreign table of the mapping: options, target, and the base type in which the sync stages it (NULL: not staged)';
+
+CREATE FUNCTION deal_sync.attach(server name DEFAULT 'neo4j', schema name DEFAULT 'neo4j', application name DEFAULT NULL)
+RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    python integer := deal_sync.check_package();
+    vector text := deal_sync.vector_type()::regtype::text;
+    home name := application;
+    homes name [];
+    definition record;
+    relation regclass;
+    said text := '';
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_foreign_server AS s
+        INNER JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
+        WHERE s.srvname = server AND w.fdwname = 'neo4j'
+    ) THEN
+        RAISE EXCEPTION 'server "%" of the foreign-data wrapper neo4j does not exist', server USING
+            ERRCODE = 'undefined_object',
+            HINT = format('CREATE SERVER %I FOREIGN DATA WRAPPER neo4j OPTIONS (uri ''bolt://host:7687'');', server);
+    END IF;
+
+    -- Where the application's tables stand: in the one schema with a table "opportunities", unless the caller says.
+    IF home IS NULL THEN
+        SELECT array_agg(n.nspname ORDER BY n.nspname) INTO homes
+        FROM pg_class AS c
+        INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.relname = 'opportunities' AND c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_';
+        IF cardinality(homes) > 1 THEN
+            RAISE EXCEPTION 'several schemas have a table "opportunities": %', array_to_string(homes, ', ') USING
+                ERRCODE = 'ambiguous_parameter',
+                HINT = format('SELECT deal_sync.attach(%L, %L, application => %L);', server, schema, homes[1]);
+        END IF;
+        home := coalesce(homes[1], 'public');
+    END IF;
+
+    IF to_regnamespace(quote_ident(schema)) IS NULL THEN
+        EXECUTE format('CREATE SCHEMA %I', schema);
+    END IF;
+
+    FOR definition IN
+        SELECT
+            d.table_name, d.label, d.kind, d.target,
+            array_agg(
+                format(
+                    '%I %s%s', d.name, regexp_replace(d.type, '^vector', vector),
+                    ' OPTIONS (' || (
+                        SELECT string_agg(format('%I %L', o.key, o.value), ', ')
+                        FROM jsonb_each_text(d.options) AS o
+                    ) || ')'
+                ) ORDER BY d.place
+            ) AS columns,
+            array_agg(d.name ORDER BY d.place) AS names
+        FROM deal_sync.default_columns() AS d
+        GROUP BY d.table_name, d.label, d.kind, d.target
+        ORDER BY d.table_name DESC
+    LOOP
+        relation := to_regclass(format('%I.%I', schema, definition.table_name));
+        IF relation IS NULL THEN
+            EXECUTE format(
+                E'CREATE FOREIGN TABLE %I.%I (\n    %s\n) SERVER %I OPTIONS (label %L, kind %L, target %L%s)',
+                schema, definition.table_name, array_to_string(definition.columns, E',\n    '), server,
+                definition.label, definition.kind, format('%I.%I', home, definition.target),
+                CASE WHEN definition.kind = 'deal' THEN
+                    format(', links %L, tenants %L', format('%I.interaction_links', home), format('%I.tenants', home))
+                END
+            );
+            EXECUTE format(
+                'COMMENT ON FOREIGN TABLE %I.%I IS %L', schema, definition.table_name,
+                format('the nodes :%s of the graph, and where the sync writes them', definition.label)
+            );
+            said := said || format('created %I.%I; ', schema, definition.table_name);
+        ELSE
+            FOR place IN 1 .. cardinality(definition.names) LOOP
+                IF NOT EXISTS (
+                    SELECT FROM pg_attribute AS a
+                    WHERE a.attrelid = relation AND a.attname = definition.names[place] AND NOT a.attisdropped
+                ) THEN
+                    EXECUTE format('ALTER FOREIGN TABLE %s ADD COLUMN %s', relation, definition.columns[place]);
+                    said := said || format('added %s.%I; ', relation, definition.names[place]);
+                END IF;
+            END LOOP;
+        END IF;
+    END LOOP;
+
+    RETURN said || deal_sync.set_handler(server, python);
+END
+$$;
+COMMENT ON FUNCTION deal_sync.attach(name, name, name) IS
+'creates the foreign tables of the mapping, or adds what they lack, and gives the wrapper Multicorn''s handler where that is safe; application: the schema of opportunities';
+
+-- Multicorn's handler only, never its validator: with that one a user mapping could name any Python class to load.
+CREATE FUNCTION deal_sync.set_handler(server name, python integer) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET client_min_messages = error
+AS $$
+DECLARE
+    handler regproc;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_available_extensions AS e WHERE e.name = 'multicorn') THEN
+        RETURN 'Multicorn2 is not installed: read the tables with deal_sync.scan()';
+    END IF;
+    IF python >= 312 THEN
+        RETURN format(
+            'Multicorn2 is not used: with Python %s.%s it crashes the server beside PL/Python (it is safe before 3.12); read the tables with deal_sync.scan()',
+            python / 100, python % 100
+        );
+    END IF;
+    EXECUTE format(
+        'CREATE EXTENSION IF NOT EXISTS multicorn SCHEMA %s',
+        (SELECT e.extnamespace::regnamespace FROM pg_extension AS e WHERE e.extname = 'deal_sync')
+    );
+    SELECT p.oid INTO handler
+    FROM pg_extension AS e
+    INNER JOIN pg_depend AS d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+    INNER JOIN pg_proc AS p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+    WHERE e.extname = 'multicorn' AND p.proname = 'multicorn_handler';
+
+    EXECUTE format('ALTER FOREIGN DATA WRAPPER neo4j HANDLER %s', handler);
+    EXECUTE format(
+        'ALTER SERVER %I OPTIONS (%s wrapper %L)',
+        server,
+        (
+            SELECT CASE WHEN deal_sync.options_of(s.srvoptions) ? 'wrapper' THEN 'SET' ELSE 'ADD' END
+            FROM pg_foreign_server AS s
+            WHERE s.srvname = server
+        ),
+        'neo4j_deals.wrapper.Neo4jForeignDataWrapper'
+    );
+    RETURN 'Multicorn2 answers a SELECT on the tables';
+END
+$$;
+COMMENT ON FUNCTION deal_sync.set_handler(name, integer) IS
+'internal: gives the wrapper Multicorn''s handler where Multicorn2 is installed and Python is older than 3.12';
+
+CREATE FUNCTION deal_sync.detach() RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET client_min_messages = error
+AS $$
+BEGIN
+    ALTER FOREIGN DATA WRAPPER neo4j NO HANDLER;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.detach() IS
+'takes Multicorn''s handler from the wrapper (before pg_upgrade, a newer Python, or dropping multicorn); tables, servers and scan() stay';
+
+CREATE FUNCTION deal_sync.options_clause(options text []) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(' OPTIONS (' || string_agg(format('%I %L', o.option_name, o.option_value), ', ') || ')', '')
+    FROM pg_options_to_table(options) AS o
+$$;
+COMMENT ON FUNCTION deal_sync.options_clause(text []) IS 'internal: options as SQL writes them';
+
+CREATE FUNCTION deal_sync.mapping_ddl() RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(
+        format(
+            E'CREATE FOREIGN TABLE %s (\n%s\n) SERVER %I%s;',
+            ft.ftrelid::regclass, columns.list, s.srvname, deal_sync.options_clause(ft.ftoptions)
+        ),
+        E'\n\n' ORDER BY k.kind
+    )
+    FROM unnest(ARRAY['deal', 'version']) AS k (kind)
+    INNER JOIN pg_foreign_table AS ft ON ft.ftrelid = deal_sync.mapped(k.kind)
+    INNER JOIN pg_foreign_server AS s ON s.oid = ft.ftserver
+    CROSS JOIN LATERAL (
+        SELECT string_agg(
+            format(
+                '    %I %s%s',
+                a.attname, format_type(a.atttypid, a.atttypmod), deal_sync.options_clause(a.attfdwoptions)
+            ),
+            E',\n' ORDER BY a.attnum
+        ) AS list
+        FROM pg_attribute AS a
+        WHERE a.attrelid = ft.ftrelid AND a.attnum > 0 AND NOT a.attisdropped
+    ) AS columns
+$$;
+COMMENT ON FUNCTION deal_sync.mapping_ddl() IS 'the mapping as statements, to keep in version control';
+
+-- PL/Python returns records, not anyelement; a PL/pgSQL function over it can (field notes).
+CREATE FUNCTION deal_sync.scan(
+    "table" anyelement, tenant uuid DEFAULT NULL, columns text [] DEFAULT NULL, row_limit bigint DEFAULT NULL
+) RETURNS SETOF anyelement
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    relation regclass := (SELECT t.typrelid FROM pg_type AS t WHERE t.oid = pg_typeof("table"));
+    unknown text;
+    forbidden text;
+BEGIN
+    PERFORM deal_sync.check_package();
+    IF NOT EXISTS (SELECT FROM pg_foreign_table AS ft WHERE ft.ftrelid = relation) THEN
+        RAISE EXCEPTION 'scan() takes a foreign table, not %', pg_typeof("table") USING
+            ERRCODE = 'wrong_object_type',
+            HINT = 'SELECT * FROM deal_sync.scan(NULL::neo4j.deals);';
+    END IF;
+    SELECT min(c.name) INTO unknown
+    FROM unnest(columns) AS c (name)
+    WHERE NOT EXISTS (SELECT FROM deal_sync.mapping_columns(relation) AS m WHERE m.name = c.name);
+    IF unknown IS NOT NULL THEN
+        RAISE EXCEPTION 'column "%" of foreign table % does not exist', unknown, relation USING ERRCODE = 'undefined_column';
+    END IF;
+    SELECT min(m.name) INTO forbidden
+    FROM deal_sync.mapping_columns(relation) AS m
+    WHERE (columns IS NULL OR m.name = ANY (columns)) AND NOT has_column_privilege(relation, m.place, 'SELECT');
+    IF forbidden IS NOT NULL THEN
+        RAISE EXCEPTION 'permission denied for column "%" of foreign table %', forbidden, relation USING
+            ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN QUERY EXECUTE format(
+        'SELECT * FROM deal_sync.scan_rows($1, $2, $3, $4) AS t (%s)',
+        (
+            SELECT string_agg(format('%I %s', m.name, format_type(m.type, m.type_modifier)), ', ' ORDER BY m.place)
+            FROM deal_sync.mapping_columns(relation) AS m
+        )
+    ) USING relation, tenant, columns, row_limit;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.scan(anyelement, uuid, text [], bigint) IS
+'the rows of a foreign table, with or without Multicorn2: SELECT * FROM deal_sync.scan(NULL::neo4j.deals, tenant => ..., columns => ..., row_limit => ...)';

@@ -1,0 +1,229 @@
+-- In: the mapping. Out: the statements that land a batch, as text: the same MERGE over the staging table and over the foreign table.
+
+-- Quoted and aligned pieces of a column, for both tables. `lost` is true where the graph has a value that the target cannot take.
+CREATE FUNCTION deal_sync.merge_columns(
+    kind text, staged boolean,
+    OUT name text, OUT target text, OUT write text, OUT on_misfit text, OUT place integer,
+    OUT selected text, OUT lost text, OUT inserted text, OUT updated text, OUT exotic boolean, OUT link boolean
+) RETURNS SETOF record
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    c record;
+    source text;
+    after text;
+BEGIN
+    FOR c IN
+        SELECT m.*, m.options ->> 'fallback' AS fallback, m.options ->> 'default' AS constant
+        FROM deal_sync.mapping_columns(deal_sync.mapped(kind)) AS m
+        WHERE m.staged_as IS NOT NULL
+        ORDER BY m.place
+    LOOP
+        name := c.name;
+        target := CASE WHEN c.write <> 'never' THEN c.target END;
+        write := CASE WHEN kind = 'version' THEN 'insert' ELSE c.write END;
+        on_misfit := coalesce(c.options ->> 'on_misfit', 'null');
+        place := c.place;
+        link := c.options ? 'link';
+        source := 's.' || quote_ident(c.name);
+        IF NOT staged AND c.options ? 'empty' THEN
+            source := format('nullif(%s, '''')', source);
+        END IF;
+        selected := deal_sync.cast_expression(
+            source,
+            CASE WHEN staged THEN c.staged_type ELSE c.type END,
+            CASE WHEN staged THEN c.staged_modifier ELSE c.type_modifier END,
+            coalesce(CASE WHEN c.write <> 'never' THEN c.target_type END, c.staged_type),
+            coalesce(CASE WHEN c.write <> 'never' THEN c.target_modifier END, c.staged_modifier)
+        );
+        exotic := staged AND selected <> source;
+        lost := format(
+            '%s IS NULL AND (%scoalesce(jsonb_exists(s.conversion_errors, %L), false))',
+            selected, CASE WHEN selected <> source THEN format('%s IS NOT NULL OR ', source) ELSE '' END, c.name
+        );
+        -- What stands in for an absent value on insert: other columns, a constant, the column's own default.
+        after := NULL;
+        WHILE c.fallback IS NOT NULL AND position('s.' || quote_ident(c.fallback) IN coalesce(after, '')) = 0 LOOP
+            after := concat_ws(', ', after, 's.' || quote_ident(c.fallback));
+            SELECT m.options ->> 'fallback' INTO c.fallback
+            FROM deal_sync.mapping_columns(deal_sync.mapped(kind)) AS m
+            WHERE m.name = c.fallback;
+        END LOOP;
+        after := concat_ws(
+            ', ', after, quote_literal(c.constant),
+            CASE WHEN c.constant IS NULL AND c.not_null THEN c.target_default END
+        );
+        inserted := 's.' || quote_ident(c.name);
+        IF after <> '' THEN
+            inserted := format('CASE WHEN s.%I THEN NULL ELSE coalesce(%s, %s) END', c.name || ' lost', inserted, after);
+        ELSE
+            lost := CASE WHEN on_misfit = 'null' AND NOT exotic THEN NULL ELSE lost END;
+        END IF;
+        updated := CASE
+            WHEN target IS NULL OR write NOT IN ('always', 'fill') THEN NULL
+            WHEN write = 'fill' THEN format('coalesce(t.%I, s.%I)', target, c.name)
+            WHEN on_misfit = 'keep' THEN format('CASE WHEN s.%I THEN t.%I ELSE s.%I END', c.name || ' lost', target, c.name)
+            ELSE format('s.%I', c.name)
+        END;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.merge_columns(text, boolean) IS
+'internal: of each column of a MERGE the expressions that select, insert and update it';
+
+-- `source` is the subselect that a MERGE uses; `matching` its ON; `differs` true where an update would change the row; `merge` the whole.
+CREATE FUNCTION deal_sync.merge_parts(
+    kind text, staged boolean, OUT source text, OUT matching text, OUT differs text, OUT merge text
+)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    this CONSTANT text := 'current_setting(''app.tenant_id'')::uuid';
+    relation CONSTANT regclass := deal_sync.mapped(kind);
+    target CONSTANT regclass := deal_sync.application_table(kind, 'target');
+    deals CONSTANT regclass := deal_sync.application_table('deal', 'target');
+    key_target CONSTANT text := CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END;
+    stamps boolean;
+    key text;
+    owner text;
+    number text;
+    tenant text;
+    rows text;
+    selected text;
+    sets text;
+    before_row text;
+    after_row text;
+    columns text;
+    inserts text;
+BEGIN
+    SELECT
+        max(m.name) FILTER (WHERE m.target = key_target),
+        max(m.name) FILTER (WHERE m.target = 'opportunity_id'),
+        max(m.name) FILTER (WHERE m.target = 'version_number'),
+        max(m.name) FILTER (WHERE m.target = 'tenant_id')
+    INTO key, owner, number, tenant
+    FROM deal_sync.mapping_columns(relation) AS m;
+
+    SELECT count(*) = 1 INTO stamps
+    FROM pg_attribute AS a
+    WHERE
+        kind = 'deal' AND a.attrelid = target AND a.attname = 'updated_at' AND NOT a.attisdropped
+        AND NOT EXISTS (SELECT FROM deal_sync.merge_columns(kind, staged) AS c WHERE c.target = 'updated_at');
+
+    IF staged THEN
+        rows := format(
+            'SELECT * FROM pg_temp.%I AS f WHERE ($1::bigint [] IS NULL OR f.row_number = ANY ($1))', 'deal_sync_' || kind || 's'
+        );
+    ELSE
+        -- Of nodes with one key, one; of the spellings of the tenant, both (a join, since Multicorn cannot push a computed list).
+        rows := format(
+            E'SELECT DISTINCT ON (%s) f.*\n        FROM (SELECT lower(x.id) FROM (SELECT current_setting(''app.tenant_id'')) AS x (id)\n'
+            '            UNION SELECT upper(x.id) FROM (SELECT current_setting(''app.tenant_id'')) AS x (id)) AS spelling (id)\n'
+            E'        INNER JOIN %s AS f ON f.%I = spelling.id\n'
+            E'        WHERE %s\n        ORDER BY %s',
+            CASE kind WHEN 'deal' THEN format('deal_sync.to_uuid(f.%I)', key)
+                ELSE format('deal_sync.to_uuid(f.%I), f.%I', owner, number) END,
+            relation, tenant,
+            concat_ws(
+                E'\n            AND ', format('deal_sync.to_uuid(f.%I) IS NOT NULL', key),
+                (
+                    SELECT string_agg(format('NOT coalesce(jsonb_exists(f.conversion_errors, %L), false)', c.name), E'\n            AND ')
+                    FROM deal_sync.merge_columns(kind, staged) AS c
+                    WHERE c.on_misfit = 'reject'
+                )
+            ),
+            CASE kind WHEN 'deal' THEN format('deal_sync.to_uuid(f.%I), f.last_updated_at DESC NULLS LAST, f.element_id', key)
+                ELSE format('deal_sync.to_uuid(f.%I), f.%I, f.created_at, f.%I', owner, number, key) END
+        );
+    END IF;
+
+    SELECT
+        string_agg(concat_ws(
+            E',\n        ', format('%s AS %I', c.selected, c.name), format('%s AS %I', c.lost, c.name || ' lost')
+        ), E',\n        ' ORDER BY c.place),
+        string_agg(format('%I = %s', c.target, c.updated), E',\n    ' ORDER BY c.place) FILTER (WHERE c.updated IS NOT NULL),
+        string_agg(format('t.%I', c.target), E',\n    ' ORDER BY c.place) FILTER (WHERE c.updated IS NOT NULL),
+        string_agg(c.updated, E',\n    ' ORDER BY c.place) FILTER (WHERE c.updated IS NOT NULL),
+        string_agg(quote_ident(c.target), E',\n    ' ORDER BY c.place) FILTER (WHERE c.target NOT IN (key_target, 'opportunity_id')),
+        string_agg(c.inserted, E',\n    ' ORDER BY c.place) FILTER (WHERE c.target NOT IN (key_target, 'opportunity_id'))
+    INTO selected, sets, before_row, after_row, columns, inserts
+    FROM deal_sync.merge_columns(kind, staged) AS c;
+
+    IF staged THEN
+        selected := E's.row_number,\n        s.element_id,\n        s.graph_id,\n        s.refusal,\n        s.conversion_errors,\n        ' || selected;
+    END IF;
+    matching := format('t.tenant_id = %s AND t.id = s.landed_id', this);
+
+    IF kind = 'deal' THEN
+        -- The deal's row: the one that holds its graph id, else the CRM row of the same id that has none yet (adoption).
+        source := format(
+            E'SELECT\n        coalesce(by_key.id, adopted.id) AS landed_id,\n'
+            E'        by_key.id IS NOT NULL AND adopted.id IS NOT NULL AS shadows,\n        %s\n'
+            E'    FROM (\n        %s\n    ) AS s\n'
+            E'    LEFT JOIN %s AS by_key\n        ON by_key.tenant_id = %s AND by_key.graph_opportunity_id = %s\n'
+            E'    LEFT JOIN %s AS adopted\n        ON adopted.tenant_id = %s AND adopted.id = %s AND adopted.graph_opportunity_id IS NULL',
+            selected, rows, target, this, key_of.expression, target, this, key_of.expression
+        )
+        FROM (SELECT CASE WHEN staged THEN format('s.%I', key) ELSE format('deal_sync.to_uuid(s.%I)', key) END) AS key_of (expression);
+        differs := format(
+            E'ROW(\n    %s\n)::record OPERATOR(pg_catalog.*<>) ROW(\n    %s\n)::record', before_row, after_row
+        );
+        merge := format(
+            E'MERGE INTO %s AS t\nUSING (\n    %s\n) AS s\nON %s\n'
+            E'WHEN MATCHED AND %s THEN UPDATE SET\n    %s%s\n'
+            E'WHEN NOT MATCHED THEN INSERT (\n    id,\n    tenant_id,\n    graph_opportunity_id,\n    %s%s\n) VALUES (\n    s.%I,\n    %s,\n    s.%I,\n    %s%s\n)',
+            target, source, matching,
+            differs, sets, CASE WHEN stamps THEN E',\n    updated_at = now()' ELSE '' END,
+            columns, CASE WHEN stamps THEN E',\n    updated_at' ELSE '' END,
+            key, this, key, inserts, CASE WHEN stamps THEN E',\n    now()' ELSE '' END
+        );
+    ELSE
+        source := format(
+            E'SELECT\n        there.id AS landed_id,\n        o.id AS "landed deal",\n        taken.id AS "number taken by",\n        %s\n'
+            E'    FROM (\n        %s\n    ) AS s\n'
+            E'    LEFT JOIN %s AS there\n        ON there.tenant_id = %s AND there.id = %s\n'
+            E'    LEFT JOIN %s AS o\n        ON o.tenant_id = %s AND o.graph_opportunity_id = %s\n'
+            E'    LEFT JOIN %s AS taken\n        ON taken.tenant_id = %s AND taken.opportunity_id = o.id AND taken.version_number = s.%I',
+            selected, rows,
+            target, this, CASE WHEN staged THEN format('s.%I', key) ELSE format('deal_sync.to_uuid(s.%I)', key) END,
+            deals, this, CASE WHEN staged THEN format('s.%I', owner) ELSE format('deal_sync.to_uuid(s.%I)', owner) END,
+            target, this, number
+        );
+        merge := format(
+            E'MERGE INTO %s AS t\nUSING (\n    SELECT * FROM (\n    %s\n    ) AS s\n'
+            E'    WHERE s."landed deal" IS NOT NULL AND s.%I IS NOT NULL AND s."number taken by" IS NULL\n) AS s\nON %s\n'
+            E'WHEN NOT MATCHED THEN INSERT (\n    id,\n    tenant_id,\n    opportunity_id,\n    %s\n) VALUES (\n    s.%I,\n    %s,\n    s."landed deal",\n    %s\n)',
+            target, source, number, matching,
+            columns, key, this, inserts
+        );
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.merge_parts(text, boolean) IS
+'internal: the MERGE of a kind and its parts, over the staging table ($1: the rows, NULL for all) or over the foreign table';
+
+CREATE FUNCTION deal_sync.merge_statement(relation regclass) RETURNS text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    kind text := (
+        SELECT deal_sync.options_of(ft.ftoptions) ->> 'kind'
+        FROM pg_foreign_table AS ft
+        WHERE ft.ftrelid = relation
+    );
+BEGIN
+    IF kind IS NULL OR deal_sync.mapped(kind) <> relation THEN
+        RAISE EXCEPTION 'table % is not one of the mapping', relation USING
+            ERRCODE = 'wrong_object_type',
+            HINT = 'SELECT deal_sync.merge_statement(''neo4j.deals'');';
+    END IF;
+    PERFORM deal_sync.check_targets();
+    RETURN (deal_sync.merge_parts(kind, false)).merge;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.merge_statement(regclass) IS
+'the MERGE from the foreign table into the application''s table, for the tenant in app.tenant_id; with Multicorn2 it runs as it is';

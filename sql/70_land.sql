@@ -1,0 +1,424 @@
+-- In: a staged batch. Out: its rows in the application's tables, with the caller's rights, and what could not land.
+
+-- A row that failed alone; `row_number` is its number in the staging table.
+CREATE TYPE deal_sync.failure AS (row_number bigint, sqlstate text, message text, server_text text);
+COMMENT ON TYPE deal_sync.failure IS 'internal: a row that the application''s table refused';
+
+-- Whether an error is one row's: bad data, a constraint, a view's check, a trigger that raises (with a code of PL/pgSQL or one of its
+-- own making), an index entry too long. Everything else ends the run.
+CREATE FUNCTION deal_sync.is_row_error(sqlstate text) RETURNS boolean
+LANGUAGE sql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT
+        left(sqlstate, 2) IN ('22', '23', '44', 'P0')
+        OR sqlstate = '54000'
+        OR left(sqlstate, 2) NOT IN (
+            '00', '01', '02', '03', '08', '09', '0A', '0B', '0F', '0L', '0P', '0Z', '10', '20', '21', '24', '25', '26', '27', '28',
+            '2B', '2D', '2F', '34', '38', '39', '3B', '3D', '3F', '40', '42', '53', '54', '55', '57', '58', '72', 'F0', 'HV', 'XX'
+        )
+$$;
+COMMENT ON FUNCTION deal_sync.is_row_error(text) IS 'whether a SQLSTATE is about one row, and not about the run';
+
+CREATE FUNCTION deal_sync.explain_error(sqlstate text, "table" text, "column" text, "constraint" text) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN sqlstate = '23502' THEN 'a column that takes no NULL has no value'
+        WHEN sqlstate = '23505' THEN 'another row holds this key already'
+        WHEN sqlstate = '23503' THEN 'a row that it refers to is not there'
+        WHEN sqlstate = '23514' THEN 'a check constraint refuses it'
+        WHEN sqlstate LIKE '22%' THEN 'a value does not fit'
+        WHEN sqlstate LIKE '23%' THEN 'a constraint refuses it'
+        WHEN sqlstate = '44000' THEN 'a view''s check refuses it'
+        WHEN sqlstate = '54000' THEN 'too large, for an index perhaps'
+        ELSE 'a trigger refuses it'
+    END || coalesce(': ' || nullif(concat_ws(
+        ', ',
+        'table "' || nullif("table", '') || '"',
+        'column "' || nullif("column", '') || '"',
+        'constraint "' || nullif("constraint", '') || '"'
+    ), ''), '')
+$$;
+COMMENT ON FUNCTION deal_sync.explain_error(text, text, text, text) IS
+'a reason from SQLSTATE and names alone: it holds nobody''s data';
+
+-- Runs a statement over staged rows. When it fails for a row's sake, in eighths, until the bad row is alone. A unique violation is tried
+-- once more: somebody may have inserted beside us, and now the row is found.
+CREATE FUNCTION deal_sync.land(statement text, rows bigint [], OUT landed bigint, OUT failures deal_sync.failure [])
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    amount CONSTANT integer := cardinality(rows);
+    part CONSTANT integer := greatest(1, (amount + 7) / 8);
+    part_landed bigint;
+    part_failures deal_sync.failure [];
+    code text;
+    text_of_server text;
+    detail text;
+    table_name text;
+    column_name text;
+    constraint_name text;
+BEGIN
+    landed := 0;
+    failures := '{}';
+    IF amount = 0 THEN
+        RETURN;
+    END IF;
+
+    FOR attempt IN 1 .. 2 LOOP
+        BEGIN
+            EXECUTE statement USING rows;
+            GET DIAGNOSTICS landed = ROW_COUNT;
+            RETURN;
+        EXCEPTION
+            WHEN OTHERS OR assert_failure THEN
+                GET STACKED DIAGNOSTICS
+                    code = RETURNED_SQLSTATE, text_of_server = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL,
+                    table_name = TABLE_NAME, column_name = COLUMN_NAME, constraint_name = CONSTRAINT_NAME;
+                IF NOT deal_sync.is_row_error(code) THEN
+                    RAISE;
+                END IF;
+        END;
+        EXIT WHEN amount > 1 OR code <> '23505';
+    END LOOP;
+
+    IF amount = 1 THEN
+        failures := ARRAY[ROW(
+            rows[1], code, deal_sync.explain_error(code, table_name, column_name, constraint_name),
+            concat_ws(E'\n', text_of_server, nullif(detail, ''))
+        )::deal_sync.failure];
+        RETURN;
+    END IF;
+
+    FOR first IN 1 .. amount BY part LOOP
+        SELECT l.landed, l.failures INTO part_landed, part_failures
+        FROM deal_sync.land(statement, rows[first : first + part - 1]) AS l;
+        landed := landed + part_landed;
+        failures := failures || part_failures;
+        EXIT WHEN cardinality(failures) > deal_sync.setting('max_rejects')::integer;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.land(text, bigint []) IS
+'internal: runs a statement over rows of the staging table in subtransactions, isolating those that the table refuses';
+
+-- The statements of a run for one kind, made once: `plan` tells of each staged row what is to become of it, `merge` writes, `unwritten`
+-- finds rows that a trigger kept from being written, `losses` the values that did not land, `links` connects interactions.
+CREATE TYPE deal_sync.statements AS (plan text, merge text, unwritten text, losses text, links text);
+COMMENT ON TYPE deal_sync.statements IS 'internal: what a run executes for each batch of a kind';
+
+CREATE FUNCTION deal_sync.statements_of(kind text) RETURNS deal_sync.statements
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    this CONSTANT text := 'current_setting(''app.tenant_id'')::uuid';
+    target CONSTANT regclass := deal_sync.application_table(kind, 'target');
+    parts CONSTANT record := deal_sync.merge_parts(kind, true);
+    staging CONSTANT text := format('pg_temp.%I', 'deal_sync_' || kind || 's');
+    key CONSTANT text := (
+        SELECT m.name FROM deal_sync.mapping_columns(deal_sync.mapped(kind)) AS m
+        WHERE m.target = CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END
+    );
+    owner CONSTANT text := (
+        SELECT m.name FROM deal_sync.mapping_columns(deal_sync.mapped(kind)) AS m
+        WHERE m.target = CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'opportunity_id' END
+    );
+    number CONSTANT text := (
+        SELECT m.name FROM deal_sync.mapping_columns(deal_sync.mapped(kind)) AS m WHERE m.target = 'version_number'
+    );
+    held_back text;
+    exotic_losses text;
+    still_counts text;
+    statements deal_sync.statements;
+BEGIN
+    SELECT
+        string_agg(
+            format(
+                $plan$WHEN s.%I THEN jsonb_build_object('column', %L, 'message', 'held back: its value does not fit', 'sqlstate', '22000', 'value', left(raw.%I::text, 200))$plan$,
+                c.name || ' lost', c.name, c.name
+            ), E'\n'
+        ) FILTER (WHERE c.exotic AND c.on_misfit = 'reject'),
+        string_agg(
+            format(
+                $losses$
+                SELECT s.row_number, %1$L, deal_sync.cast_error(raw.%2$I::text, %3$L::regtype, %4$s)
+                    || jsonb_build_object('value', left(raw.%2$I::text, 200), 'landed', false)
+                FROM s INNER JOIN %5$s AS raw USING (row_number)
+                WHERE s.%6$I AND NOT coalesce(jsonb_exists(s.conversion_errors, %1$L), false)$losses$,
+                c.name, c.name, m.target_type::regtype, m.target_modifier, staging, c.name || ' lost'
+            ), E'\nUNION ALL'
+        ) FILTER (WHERE c.exotic),
+        string_agg(format('WHEN %L THEN t.%I IS NULL', c.name, c.target), ' ')
+            FILTER (WHERE c.write IN ('insert', 'fill') AND c.target IS NOT NULL)
+    INTO held_back, exotic_losses, still_counts
+    FROM deal_sync.merge_columns(kind, true) AS c
+    INNER JOIN deal_sync.mapping_columns(deal_sync.mapped(kind)) AS m USING (name);
+
+    IF kind = 'deal' THEN
+        statements.plan := format(
+            $plan$
+            SELECT
+                s.row_number, t.ctid AS place, t.tableoid AS part,
+                CASE WHEN s.refusal IS NOT NULL THEN s.refusal %s END AS refusal,
+                CASE WHEN s.shadows THEN 'duplicate opportunity: a CRM row has the deal''s id, another row is the deal' END AS note,
+                CASE
+                    WHEN t.id IS NULL THEN 'new'
+                    WHEN t.graph_opportunity_id IS NULL THEN 'adopted'
+                    WHEN %s THEN 'changed'
+                    ELSE 'unchanged'
+                END AS state
+            FROM (%s) AS s
+            INNER JOIN %s AS raw USING (row_number)
+            LEFT JOIN %s AS t ON %s
+            ORDER BY s.row_number$plan$,
+            held_back, parts.differs, parts.source, staging, target, parts.matching
+        );
+        -- A new row must be there afterwards; a changed one must have a new place.
+        statements.unwritten := format(
+            $unwritten$
+            SELECT w.row_number
+            FROM unnest($1::bigint [], $2::tid [], $3::oid []) AS w (row_number, place, part)
+            INNER JOIN %s AS s USING (row_number)
+            LEFT JOIN %s AS t ON t.tenant_id = %s AND t.graph_opportunity_id = s.%I
+            WHERE t.id IS NULL OR (t.ctid = w.place AND t.tableoid = w.part)$unwritten$,
+            staging, target, this, key
+        );
+    ELSE
+        statements.plan := format(
+            $plan$
+            SELECT
+                s.row_number, NULL::tid AS place, NULL::oid AS part,
+                CASE
+                    WHEN s.landed_id IS NOT NULL AND NOT coalesce(s.refusal ? 'even_if_there', false) THEN NULL
+                    WHEN s.refusal IS NOT NULL THEN s.refusal
+                    WHEN s.%1$I IS NULL THEN NULL
+                    WHEN s."landed deal" IS NULL THEN jsonb_build_object(
+                        'column', %2$L, 'sqlstate', '23503', 'value', s.%3$I::text,
+                        'message', 'its deal has not landed; it follows by itself'
+                    )
+                    WHEN s."number taken by" IS NOT NULL THEN jsonb_build_object(
+                        'column', %4$L, 'sqlstate', '23505', 'value', s.%1$I::text,
+                        'message', format('duplicate version number: version %%s has it', s."number taken by")
+                    ) %5$s
+                END AS refusal,
+                CASE WHEN s.landed_id IS NULL AND s.%1$I IS NULL THEN 'a version without a number' END AS note,
+                CASE WHEN s.landed_id IS NOT NULL THEN 'unchanged' WHEN s.%1$I IS NULL THEN 'none' ELSE 'new' END AS state
+            FROM (%6$s) AS s
+            INNER JOIN %7$s AS raw USING (row_number)
+            ORDER BY s.row_number$plan$,
+            number, owner, owner, number, held_back, parts.source, staging
+        );
+        statements.unwritten := format(
+            $unwritten$
+            SELECT w.row_number
+            FROM unnest($1::bigint [], $2::tid [], $3::oid []) AS w (row_number, place, part)
+            INNER JOIN %s AS s USING (row_number)
+            LEFT JOIN %s AS t ON t.tenant_id = %s AND t.id = s.%I
+            WHERE t.id IS NULL$unwritten$,
+            staging, target, this, key
+        );
+    END IF;
+    statements.merge := parts.merge;
+
+    -- A bad value of a column that an existing row keeps counts when the row is new, and as long as the row has NULL there.
+    statements.losses := format(
+        $losses$
+        WITH s AS (%s),
+        lost (row_number, name, error) AS (
+            SELECT s.row_number, e.key, e.value
+            FROM s CROSS JOIN LATERAL jsonb_each(s.conversion_errors) AS e %s
+        )
+        SELECT
+            s.row_number, s.graph_id, s.element_id, lost.name, lost.error,
+            m.write = 'insert' OR $3 AS stays, m.write = 'insert' AND NOT $3 AS may_fill
+        FROM lost
+        INNER JOIN %s AS s USING (row_number)
+        INNER JOIN deal_sync.mapping_columns(%L::regclass) AS m USING (name)
+        LEFT JOIN %s AS t ON t.tenant_id = %s AND t.%I = s.%I
+        WHERE CASE WHEN s.row_number = ANY ($2) THEN true ELSE CASE lost.name %s ELSE true END END$losses$,
+        parts.source, 'UNION ALL' || exotic_losses, staging, deal_sync.mapped(kind),
+        target, this, CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END, key,
+        coalesce(still_counts, format('WHEN %L THEN true', key))
+    );
+
+    SELECT format(
+        $links$
+        INSERT INTO %s (%s tenant_id, interaction_id, entity_type, entity_id)
+        SELECT %s %s, pair.interaction_id, 'opportunity', pair.entity_id
+        FROM (
+            SELECT DISTINCT link.interaction_id, o.id AS entity_id
+            FROM %s AS s
+            INNER JOIN %s AS o ON o.tenant_id = %s AND o.graph_opportunity_id = s.%I
+            CROSS JOIN LATERAL (VALUES %s) AS link (interaction_id)
+            WHERE s.row_number = ANY ($1) AND link.interaction_id IS NOT NULL
+        ) AS pair
+        WHERE NOT EXISTS (
+            SELECT FROM %s AS l
+            WHERE l.tenant_id = %s AND l.interaction_id = pair.interaction_id
+            AND l.entity_type = 'opportunity' AND l.entity_id = pair.entity_id
+        )
+        ON CONFLICT DO NOTHING$links$,
+        links.relation, links.extra_columns, links.extra_values, this,
+        staging, deal_sync.application_table('deal', 'target'), this, owner, linked.list,
+        links.relation, this
+    )
+    INTO statements.links
+    FROM (
+        SELECT string_agg(format('(s.%I)', c.name), ', ') AS list
+        FROM deal_sync.merge_columns(kind, true) AS c
+        WHERE c.link
+    ) AS linked
+    CROSS JOIN LATERAL (
+        SELECT
+            deal_sync.application_table('deal', 'links') AS relation,
+            coalesce(string_agg(quote_ident(a.attname) || ', ', ''), '') AS extra_columns,
+            coalesce(string_agg(CASE a.attname WHEN 'id' THEN 'gen_random_uuid()' ELSE 'now()' END || ', ', ''), '') AS extra_values
+        FROM pg_attribute AS a
+        WHERE
+            a.attrelid = deal_sync.application_table('deal', 'links') AND a.attnum > 0 AND NOT a.attisdropped
+            AND a.attname IN ('id', 'created_at', 'updated_at') AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
+    ) AS links
+    WHERE linked.list IS NOT NULL;
+    RETURN statements;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.statements_of(text) IS 'internal: the statements that land a batch of a kind';
+
+-- One batch, planned, written, checked, explained, linked. `result` is carried on from batch to batch; `failures` counts by reason.
+CREATE FUNCTION deal_sync.land_batch(
+    kind text, statements deal_sync.statements, INOUT result deal_sync.run_result, INOUT reasons jsonb
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    planned record;
+    lost record;
+    written bigint [] := '{}';
+    places tid [] := '{}';
+    parts oid [] := '{}';
+    new_rows bigint [] := '{}';
+    there bigint [] := '{}';
+    adopted_rows bigint [] := '{}';
+    failures deal_sync.failure [];
+    link_failures deal_sync.failure [];
+    failed bigint [];
+    inserted bigint;
+    adopted bigint;
+    landed bigint;
+    found jsonb := '[]';
+    refused jsonb [] := '{}';
+BEGIN
+    FOR planned IN EXECUTE statements.plan USING NULL::bigint [] LOOP
+        IF planned.refusal IS NOT NULL THEN
+            refused := refused || (planned.refusal || jsonb_build_object('row_number', planned.row_number, 'level', 'row'));
+        ELSIF planned.state IN ('new', 'changed', 'adopted') THEN
+            written := written || planned.row_number;
+            places := places || planned.place;
+            parts := parts || planned.part;
+            IF planned.state = 'new' THEN
+                new_rows := new_rows || planned.row_number;
+            ELSIF planned.state = 'adopted' THEN
+                adopted_rows := adopted_rows || planned.row_number;
+            END IF;
+        ELSIF planned.state = 'unchanged' THEN
+            there := there || planned.row_number;
+        END IF;
+        IF planned.note IS NOT NULL AND planned.refusal IS NULL THEN
+            refused := refused || jsonb_build_object(
+                'row_number', planned.row_number, 'level', 'note', 'sqlstate', '00000', 'message', planned.note
+            );
+        END IF;
+    END LOOP;
+
+    SELECT l.landed, l.failures INTO landed, failures
+    FROM deal_sync.land(statements.merge, written) AS l;
+    IF cardinality(written) > 0 THEN
+        FOR lost IN EXECUTE statements.unwritten USING written, places, parts LOOP
+            IF NOT EXISTS (SELECT FROM unnest(failures) AS f WHERE f.row_number = lost.row_number) THEN
+                failures := failures || ROW(
+                    lost.row_number, '09000', 'a trigger of the table suppressed the row', NULL
+                )::deal_sync.failure;
+            END IF;
+        END LOOP;
+    END IF;
+    failed := ARRAY(SELECT f.row_number FROM unnest(failures) AS f);
+
+    inserted := cardinality(new_rows) - (SELECT count(*) FROM unnest(failed) AS f (row_number) WHERE f.row_number = ANY (new_rows));
+    adopted := cardinality(adopted_rows) - (SELECT count(*) FROM unnest(failed) AS f (row_number) WHERE f.row_number = ANY (adopted_rows));
+    IF kind = 'deal' THEN
+        result.deals_inserted := result.deals_inserted + inserted;
+        result.deals_adopted := result.deals_adopted + adopted;
+        result.deals_updated := result.deals_updated + cardinality(written) - cardinality(failed) - inserted - adopted;
+        result.deals_unchanged := result.deals_unchanged + cardinality(there);
+    ELSE
+        result.versions_inserted := result.versions_inserted + inserted;
+    END IF;
+    there := there || CASE WHEN failed = '{}' THEN written ELSE ARRAY(
+        SELECT w.row_number FROM unnest(written) AS w (row_number) WHERE w.row_number <> ALL (failed)
+    ) END;
+
+    IF statements.links IS NOT NULL THEN
+        SELECT l.landed, l.failures INTO landed, link_failures
+        FROM deal_sync.land(statements.links, there) AS l;
+        result.links_inserted := result.links_inserted + landed;
+    END IF;
+
+    -- What did not land, by node.
+    EXECUTE format(
+        $found$
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+            'kind', f.kind, 'level', f.level, 'graph_id', s.graph_id, 'element_id', s.element_id, 'column_name', f."column",
+            'sqlstate', f.sqlstate, 'message', f.message, 'value', f.value, 'server_text', f.server_text
+        )), '[]')
+        FROM (
+            SELECT $1 AS kind, r.level, r.row_number, r."column", r.sqlstate, r.message, r.value, NULL AS server_text
+            FROM jsonb_to_recordset(to_jsonb($2)) AS r (
+                row_number bigint, level text, "column" text, sqlstate text, message text, value text
+            )
+            UNION ALL
+            SELECT $1, 'row', l.row_number, NULL, l.sqlstate, l.message, NULL, l.server_text FROM unnest($3) AS l
+            UNION ALL
+            SELECT 'link', 'row', l.row_number, NULL, l.sqlstate, l.message, NULL, l.server_text FROM unnest($4) AS l
+        ) AS f
+        INNER JOIN pg_temp.%I AS s USING (row_number)$found$,
+        'deal_sync_' || kind || 's'
+    ) INTO found USING kind, refused, failures, coalesce(link_failures, '{}');
+
+    FOR lost IN EXECUTE statements.losses USING there, new_rows, kind = 'version' LOOP
+        found := found || jsonb_build_object(
+            'kind', kind, 'level', 'value', 'graph_id', lost.graph_id, 'element_id', lost.element_id, 'column_name', lost.name,
+            'sqlstate', lost.error ->> 'sqlstate', 'value', lost.error ->> 'value',
+            'message', concat(
+                lost.error ->> 'message',
+                CASE WHEN lost.stays AND NOT (lost.error -> 'landed')::boolean THEN
+                    ' (a row that is there is not written here, so this does not heal by itself: set it by hand'
+                    || CASE WHEN lost.may_fill THEN ', or ALTER the column''s option write to ''fill''' ELSE '' END || ')'
+                END
+            )
+        );
+    END LOOP;
+    IF found <> '[]' THEN
+        PERFORM deal_sync.record_rejects(result.run_id, result.tenant_id, found);
+    END IF;
+
+    IF cardinality(failures) + cardinality(link_failures) > 0 THEN
+        SELECT coalesce(jsonb_object_agg(r.reason, r.times), '{}') INTO reasons
+        FROM (
+            SELECT x.reason, sum(x.times) AS times
+            FROM (
+                SELECT o.key AS reason, o.value::bigint AS times FROM jsonb_each_text(reasons) AS o
+                UNION ALL
+                SELECT format('%s %s', f.sqlstate, f.message), 1 FROM unnest(failures || link_failures) AS f
+            ) AS x
+            GROUP BY x.reason
+        ) AS r;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.land_batch(text, deal_sync.statements, deal_sync.run_result, jsonb) IS
+'internal: lands the staged batch of a kind, adds to the run''s counts, records what was refused';

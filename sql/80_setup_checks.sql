@@ -1,0 +1,135 @@
+-- In: the mapping and the application's tables. Out: an error for each mistake of set-up, before anything is read.
+
+CREATE FUNCTION deal_sync.check_targets() RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    kind text;
+    relation regclass;
+    target regclass;
+    wrong record;
+BEGIN
+    FOREACH kind IN ARRAY ARRAY['deal', 'version'] LOOP
+        relation := deal_sync.mapped(kind);
+        target := deal_sync.application_table(kind, 'target');
+
+        FOR wrong IN
+            SELECT r.name
+            FROM unnest(CASE kind
+                WHEN 'deal' THEN ARRAY['tenant_id', 'graph_opportunity_id']
+                ELSE ARRAY['tenant_id', 'id', 'opportunity_id', 'version_number']
+            END) AS r (name)
+            WHERE NOT EXISTS (SELECT FROM deal_sync.mapping_columns(relation) AS m WHERE m.target = r.name AND m.write <> 'never')
+        LOOP
+            RAISE EXCEPTION 'no column of foreign table % has the target "%"', relation, wrong.name USING
+                ERRCODE = 'undefined_column',
+                HINT = 'The key needs it: SELECT deal_sync.attach() adds a column that is missing.';
+        END LOOP;
+
+        FOR wrong IN
+            SELECT m.name, m.target, format_type(m.type, m.type_modifier) AS type
+            FROM deal_sync.mapping_columns(relation) AS m
+            WHERE m.target IS NOT NULL AND m.write <> 'never' AND NOT coalesce(m.target_is_there, false)
+        LOOP
+            RAISE EXCEPTION 'column "%" of table % does not exist', wrong.target, target USING
+                ERRCODE = 'undefined_column',
+                DETAIL = format('Column "%s" of foreign table %s names it as its target.', wrong.name, relation),
+                HINT = format(
+                    'Run the migration (sql/migration), or ALTER TABLE %s ADD COLUMN %I %s; or ALTER FOREIGN TABLE %s ALTER COLUMN %I OPTIONS (DROP target);',
+                    target, wrong.target, wrong.type, relation, wrong.name
+                );
+        END LOOP;
+
+        FOR wrong IN
+            SELECT m.target FROM deal_sync.mapping_columns(relation) AS m
+            WHERE m.target IS NOT NULL AND m.write <> 'never'
+            GROUP BY m.target HAVING count(*) > 1
+        LOOP
+            RAISE EXCEPTION 'several columns of foreign table % have the target "%"', relation, wrong.target USING
+                ERRCODE = 'duplicate_column',
+                HINT = 'One of them must lose it, or be written never.';
+        END LOOP;
+
+        -- Something must fill each column that takes no NULL and has no default.
+        FOR wrong IN
+            SELECT a.attname AS name
+            FROM pg_attribute AS a
+            WHERE
+                a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped
+                AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
+                AND a.attname NOT IN ('id', 'tenant_id')
+                AND NOT (kind = 'deal' AND a.attname = 'updated_at')
+                AND NOT EXISTS (
+                    SELECT FROM deal_sync.mapping_columns(relation) AS m
+                    WHERE m.target = a.attname AND m.write <> 'never'
+                )
+        LOOP
+            RAISE EXCEPTION 'column "%" of table % takes no NULL and has no default, and the sync does not write it', wrong.name, target USING
+                ERRCODE = 'not_null_violation',
+                HINT = coalesce(
+                    (
+                        SELECT format(
+                            'ALTER FOREIGN TABLE %s ALTER COLUMN %I OPTIONS (%s write ''insert''%s);', relation, m.name,
+                            CASE WHEN m.options ? 'write' THEN 'SET' ELSE 'ADD' END,
+                            CASE WHEN m.target IS NULL THEN format(', ADD target %L', wrong.name) ELSE '' END
+                        )
+                        FROM deal_sync.mapping_columns(relation) AS m
+                        WHERE m.target = wrong.name OR (m.target IS NULL AND m.name = wrong.name)
+                        LIMIT 1
+                    ),
+                    format(
+                        'ALTER FOREIGN TABLE %s ADD COLUMN %I text OPTIONS (target %L, write ''insert'', "default" ''...''); or give the column of the table a default.',
+                        relation, wrong.name, wrong.name
+                    )
+                );
+        END LOOP;
+    END LOOP;
+
+    FOR wrong IN
+        SELECT a.attname AS name, l.relation
+        FROM (SELECT deal_sync.application_table('deal', 'links')) AS l (relation)
+        INNER JOIN pg_attribute AS a ON a.attrelid = l.relation
+        WHERE
+            a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
+            AND a.attname NOT IN ('tenant_id', 'interaction_id', 'entity_type', 'entity_id')
+            AND NOT (a.attname = 'id' AND a.atttypid = 'uuid'::regtype)
+            AND NOT (a.attname IN ('created_at', 'updated_at') AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype))
+    LOOP
+        RAISE EXCEPTION 'column "%" of table % takes no NULL and has no default, and the sync does not write it', wrong.name, wrong.relation USING
+            ERRCODE = 'not_null_violation',
+            HINT = format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT ...;', wrong.relation, wrong.name);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.check_targets() IS
+'internal: raises where a target of the mapping is missing, given twice, or not filled by anything';
+
+CREATE FUNCTION deal_sync.check_setup(tenant uuid) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    python CONSTANT integer := deal_sync.check_package();
+    known boolean;
+BEGIN
+    IF python >= 312 AND (SELECT w.fdwhandler <> 0 FROM pg_foreign_data_wrapper AS w WHERE w.fdwname = 'neo4j') THEN
+        RAISE EXCEPTION 'the foreign-data wrapper neo4j has Multicorn''s handler, and this server runs Python %.%', python / 100, python % 100 USING
+            ERRCODE = 'object_not_in_prerequisite_state',
+            DETAIL = 'From Python 3.12 on, Multicorn2 and PL/Python in one backend crash the server.',
+            HINT = 'SELECT deal_sync.detach();';
+    END IF;
+    PERFORM deal_sync.check_source('deal');
+    PERFORM deal_sync.check_source('version');
+    PERFORM deal_sync.check_targets();
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE id = $1)', deal_sync.application_table('deal', 'tenants'))
+    INTO known USING tenant;
+    IF NOT known THEN
+        RAISE EXCEPTION 'tenant % is not in table %', tenant, deal_sync.application_table('deal', 'tenants') USING
+            ERRCODE = 'foreign_key_violation',
+            HINT = 'Insert it there first, or check that the calling role may see it.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.check_setup(uuid) IS
+'internal: raises a mistake of set-up before anything is read';

@@ -1,0 +1,212 @@
+-- In: a tenant. Out: its deals, versions and links in the application's tables, and one run_result.
+
+-- The reader's batches of one kind, each landed as it comes. The cursor stands in no block of its own and nothing commits here: see
+-- flow.md, rules 3 and 4.
+CREATE FUNCTION deal_sync.run_kind(kind text, INOUT result deal_sync.run_result, INOUT reasons jsonb)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    statements CONSTANT deal_sync.statements := deal_sync.statements_of(kind);
+    staging CONSTANT text := format('pg_temp.%I', 'deal_sync_' || kind || 's');
+    limit_of_failures CONSTANT bigint := deal_sync.setting('max_rejects')::bigint;
+    done bigint := 0;
+    staged bigint;
+    most record;
+    batches CURSOR FOR
+        SELECT deal_sync.fill_staging(
+            kind, result.tenant_id, quote_ident(current_user)::regrole,
+            deal_sync.setting('batch_rows')::integer, pg_size_bytes(deal_sync.setting('batch_bytes')),
+            pg_size_bytes(deal_sync.setting('max_value_bytes'))
+        ) AS last;
+BEGIN
+    FOR batch IN batches LOOP
+        EXECUTE format('SELECT count(*) FROM %s', staging) INTO staged;
+        IF staged <> batch.last - done THEN
+            RAISE EXCEPTION 'a batch was lost: % rows staged where % were read', staged, batch.last - done USING ERRCODE = 'internal_error';
+        END IF;
+        SELECT l.result, l.reasons INTO result, reasons
+        FROM deal_sync.land_batch(kind, statements, result, reasons) AS l;
+        done := batch.last;
+        EXECUTE format('TRUNCATE %s', staging);
+
+        IF (SELECT sum(r.value::bigint) FROM jsonb_each_text(reasons) AS r) > limit_of_failures THEN
+            SELECT r.key AS reason, r.value AS times INTO most
+            FROM jsonb_each_text(reasons) AS r
+            ORDER BY r.value::bigint DESC
+            LIMIT 1;
+            RAISE EXCEPTION 'more than % rows were refused when they were written', limit_of_failures USING
+                ERRCODE = 'DS001',
+                DETAIL = format('Most often (%s times): %s.', most.times, most.reason),
+                HINT = 'Mend the cause, or raise deal_sync.max_rejects.';
+        END IF;
+    END LOOP;
+    IF kind = 'deal' THEN
+        result.deals_read := done;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.run_kind(text, deal_sync.run_result, jsonb) IS
+'internal: reads and lands a tenant''s deals or versions, batch by batch';
+
+CREATE FUNCTION deal_sync.run_tenant(INOUT result deal_sync.run_result)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    reasons jsonb := '{}';
+    nobodys bigint;
+    deferred text;
+BEGIN
+    SET CONSTRAINTS ALL IMMEDIATE;
+    SELECT r.result, r.reasons INTO result, reasons FROM deal_sync.run_kind('deal', result, reasons) AS r;
+    SELECT r.result, r.reasons INTO result, reasons FROM deal_sync.run_kind('version', result, reasons) AS r;
+
+    SELECT s.rows_rejected, s.values_rejected INTO result.rows_rejected, result.values_rejected
+    FROM deal_sync.settle_rejects(result.run_id, result.tenant_id) AS s;
+    nobodys := deal_sync.nobodys_nodes('deal') + deal_sync.nobodys_nodes('version');
+    result.status := CASE WHEN result.rows_rejected + result.values_rejected > 0 THEN 'partial' ELSE 'ok' END;
+    result.message := nullif(concat_ws(
+        '; ',
+        CASE WHEN result.status = 'partial' THEN format(
+            '%s rows and %s values were refused: see deal_sync.rejects', result.rows_rejected, result.values_rejected
+        ) END,
+        CASE WHEN nobodys > 0 THEN format(
+            '%s nodes of the graph belong to no tenant: their tenant_id is absent, no text or spelled in another way', nobodys
+        ) END
+    ), '');
+
+    -- As the constraints are by their definition.
+    SELECT string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ') INTO deferred
+    FROM pg_constraint AS c
+    INNER JOIN pg_namespace AS n ON n.oid = c.connamespace
+    WHERE c.condeferred;
+    IF deferred IS NOT NULL THEN
+        EXECUTE format('SET CONSTRAINTS %s DEFERRED', deferred);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.run_tenant(deal_sync.run_result) IS
+'internal: a whole run inside the caller''s subtransaction; constraints are immediate while it lasts';
+
+CREATE FUNCTION deal_sync.nothing_done(result deal_sync.run_result) RETURNS deal_sync.run_result
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT result.run_id, result.tenant_id, result.mode, result.status, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL::timestamptz, 0, NULL
+$$;
+COMMENT ON FUNCTION deal_sync.nothing_done(deal_sync.run_result) IS 'internal: a result whose counts are zero';
+
+-- The SET clauses give the caller's values back whichever way the function ends; the values for the run are set inside.
+CREATE FUNCTION deal_sync.sync_tenant(tenant uuid, mode text, dry_run boolean, strict boolean) RETURNS deal_sync.run_result
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET "app.tenant_id" = ''
+SET lock_timeout = '5s'
+SET row_security = on
+SET timezone = 'UTC'
+SET datestyle = 'ISO, YMD'
+SET intervalstyle = 'postgres'
+SET extra_float_digits = 1
+SET enable_material = off
+AS $$
+DECLARE
+    began CONSTANT timestamptz := clock_timestamp();
+    lock_key CONSTANT bigint := hashtextextended('deal_sync ' || tenant, 0);
+    result deal_sync.run_result;
+    holder text;
+    code text;
+    said text;
+    detail text;
+    hint text;
+BEGIN
+    PERFORM set_config('app.tenant_id', tenant::text, true);
+    PERFORM set_config('lock_timeout', deal_sync.setting('lock_timeout'), true);
+    result.run_id := gen_random_uuid();
+    result.tenant_id := tenant;
+    result.mode := mode;
+    result := deal_sync.nothing_done(result);
+    PERFORM deal_sync.check_setup(tenant);
+
+    IF pg_try_advisory_xact_lock(lock_key) THEN
+        BEGIN
+            result := deal_sync.run_tenant(result);
+            IF strict AND result.status = 'partial' THEN
+                RAISE EXCEPTION 'the sync of tenant % met refusals, and strict allows none', tenant USING
+                    ERRCODE = 'DS002',
+                    DETAIL = format('%s rows and %s values were refused.', result.rows_rejected, result.values_rejected),
+                    HINT = 'Run it without strict, and see deal_sync.rejects.';
+            ELSIF dry_run THEN
+                RAISE EXCEPTION USING ERRCODE = 'DS003', MESSAGE = 'dry run: everything is undone';
+            END IF;
+        EXCEPTION
+            WHEN SQLSTATE 'DS003' THEN
+                NULL;  -- the counts stay, nothing else
+            WHEN OTHERS THEN
+                GET STACKED DIAGNOSTICS
+                    code = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+                IF strict OR left(code, 2) IN ('42', '0A', '3D', '3F') THEN
+                    RAISE;
+                END IF;
+                result := deal_sync.nothing_done(result);
+                result.status := 'failed';
+                result.message := CASE
+                    WHEN code IN ('08006', '28P01', 'DS001') OR code LIKE 'HV%' THEN concat_ws('; ', said, nullif(detail, ''), nullif(hint, ''))
+                    WHEN code = '55P03' THEN format(
+                        'a row is locked by another transaction for longer than deal_sync.lock_timeout (%s)', deal_sync.setting('lock_timeout')
+                    )
+                    WHEN code = '40P01' THEN 'deadlock with another transaction'
+                    ELSE format('SQLSTATE %s ended the run', code)
+                END || '; nothing was written';
+        END;
+    ELSE
+        SELECT format('pid %s (%s, %s)', a.pid, a.usename, coalesce(nullif(a.application_name, ''), 'no application_name')) INTO holder
+        FROM pg_locks AS l
+        INNER JOIN pg_stat_activity AS a USING (pid)
+        WHERE
+            l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+            AND (l.classid::bigint << 32 | l.objid::bigint) = lock_key
+            AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database());
+        result.status := 'skipped';
+        result.message := format('another run of this tenant is under way: %s', coalesce(holder, 'it has just ended'));
+        RAISE NOTICE '%', result.message;
+    END IF;
+
+    result.seconds := extract(EPOCH FROM clock_timestamp() - began);
+    IF NOT dry_run THEN
+        PERFORM deal_sync.record_run(result, began, code, concat_ws(E'\n', said, nullif(detail, '')));
+    END IF;
+    RETURN result;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.sync_tenant(uuid, text, boolean, boolean) IS
+'internal: sync_deals after its arguments were checked';
+
+CREATE FUNCTION @extschema@.sync_deals(
+    tenant uuid, mode text DEFAULT 'incremental', dry_run boolean DEFAULT false, strict boolean DEFAULT false
+) RETURNS deal_sync.run_result
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- What the caller has set: it must be read out here, since sync_tenant() sets its own.
+    setting CONSTANT text := nullif(current_setting('app.tenant_id', true), '');
+BEGIN
+    IF tenant IS NULL THEN
+        RAISE EXCEPTION 'sync_deals needs a tenant' USING
+            ERRCODE = 'null_value_not_allowed',
+            HINT = 'SELECT * FROM sync_deals(''00000000-0000-0000-0000-000000000000'');';
+    ELSIF mode IS NULL OR mode NOT IN ('incremental', 'full') THEN
+        RAISE EXCEPTION 'unknown mode "%"', mode USING
+            ERRCODE = 'invalid_parameter_value',
+            HINT = 'The mode is incremental or full.';
+    ELSIF setting IS NOT NULL AND deal_sync.to_uuid(setting) IS DISTINCT FROM tenant THEN
+        RAISE EXCEPTION 'app.tenant_id is set to another tenant than %', tenant USING
+            ERRCODE = 'insufficient_privilege',
+            HINT = 'RESET app.tenant_id, or sync the tenant that it names.';
+    END IF;
+    RETURN deal_sync.sync_tenant(tenant, mode, coalesce(dry_run, false), coalesce(strict, false));
+END
+$$;
+COMMENT ON FUNCTION @extschema@.sync_deals(uuid, text, boolean, boolean) IS
+'copies a tenant''s deals, versions and links from the graph, in one transaction; SELECT * FROM sync_deals(tenant)';

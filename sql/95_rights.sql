@@ -1,0 +1,27 @@
+-- In: all functions. Out: nobody may run them, until somebody is granted the sync.
+
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA deal_sync FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.sync_deals(uuid, text, boolean, boolean) FROM PUBLIC;
+
+CREATE FUNCTION deal_sync.grant_sync(role regrole) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    entry regprocedure;
+BEGIN
+    SELECT p.oid INTO entry
+    FROM pg_extension AS e
+    INNER JOIN pg_depend AS d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+    INNER JOIN pg_proc AS p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+    WHERE e.extname = 'deal_sync' AND p.proname = 'sync_deals';
+    EXECUTE format('GRANT USAGE ON SCHEMA deal_sync TO %s', role);
+    EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA deal_sync TO %s', role);
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION deal_sync.grant_sync(regrole) FROM %s', role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', entry, role);
+    EXECUTE format('GRANT SELECT ON deal_sync.runs, deal_sync.rejects TO %s', role);
+END
+$$;
+COMMENT ON FUNCTION deal_sync.grant_sync(regrole) IS
+'lets a role run the sync: trust with every tenant''s graph. It needs rights on the application''s tables as well';
+REVOKE EXECUTE ON FUNCTION deal_sync.grant_sync(regrole) FROM PUBLIC;
