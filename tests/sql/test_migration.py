@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from environment.machine import BIN
 from environment.servers import Instance
+from neo4j_deals.columns import TABLES
 from psycopg import sql
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -288,6 +289,17 @@ def test_comments_say_what_they_are_for_and_leave_those_of_people(database: Conn
     database.execute("COMMENT ON TABLE deal_versions IS 'ours'")
     database.execute(MIGRATION)
     assert one(database, read) == "ours"
+
+
+def test_the_migration_and_the_mapping_name_the_same_columns(database: Connection) -> None:
+    before = {name for name, *_ in columns(database, "opportunities")}
+    database.execute(MIGRATION)
+    deals, versions = (
+        {column.options["target"] for column in table.columns if "target" in column.options} for table in TABLES
+    )
+    after = {name for name, *_ in columns(database, "opportunities")}
+    assert after - before - {"source_user_id"} == deals - before, "source_user_id has no property in the graph"
+    assert {name for name, *_ in columns(database, "deal_versions")} == versions
 
 
 # How it can be run
