@@ -5,6 +5,8 @@ from pathlib import Path
 from .servers import Instance
 from .state import CHECKOUT
 
+# Where no Neo4j was started, which is enough to create everything: only a sync connects.
+NO_NEO4J = {"neo4j_uri": "bolt://127.0.0.1:7687", "neo4j_user": "neo4j", "neo4j_password": "none"}
 DEMO_GRAPH = CHECKOUT / "tests/demo/graph.cypher"
 
 
@@ -16,8 +18,8 @@ def create(instance: Instance, database: str) -> None:
     """Create the database anew and set it up as a user would; the statements are the README's."""
     instance.psql("postgres", "-c", f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
     instance.psql("postgres", "-c", f'CREATE DATABASE "{database}"')
-    facts = instance.facts
-    user, password, uri = (literal(facts.get(key, "")) for key in ("neo4j_user", "neo4j_password", "neo4j_uri"))
+    facts = NO_NEO4J | instance.facts
+    user, password, uri = (literal(facts[key]) for key in ("neo4j_user", "neo4j_password", "neo4j_uri"))
     run_sql(instance, database, "CREATE EXTENSION deal_sync CASCADE")
     instance.psql(database, "-f", CHECKOUT / "tests/application.sql")
     run_sql(instance, database, f"CREATE SERVER neo4j FOREIGN DATA WRAPPER neo4j OPTIONS (uri {uri})")

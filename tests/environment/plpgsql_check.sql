@@ -9,4 +9,11 @@ LEFT JOIN pg_catalog.pg_trigger AS t ON t.tgfoid = p.oid
 CROSS JOIN LATERAL plpgsql_check_function_tb(p.oid, coalesce(t.tgrelid, 0), extra_warnings => false) AS c
 WHERE d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::regclass
     AND (p.prorettype <> 'trigger'::regtype OR t.oid IS NOT NULL)
+    -- text assigned to another type goes through its input function, which is what PL/pgSQL is used for here
+    AND NOT (c.level = 'warning' AND c.sqlstate = '42804')
+    -- generated statements are the design; what their records hold cannot be known before they run
+    AND c.message NOT LIKE 'cannot determinate a result of dynamic SQL%'
+    AND c.sqlstate <> '55000'
+    -- a parameter's name is part of the calls that the design gives
+    AND c.message NOT LIKE 'name of parameter % is reserved keyword'
 ORDER BY 1, 2;
