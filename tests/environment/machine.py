@@ -92,9 +92,6 @@ def copy_postgresql() -> None:
         target.mkdir(parents=True, exist_ok=True)
         # A library that a running server has mapped must be replaced, not written into.
         run(["cp", "-a", "--update", "--remove-destination", source, target])
-    headers = TREE / "include"
-    if not headers.is_symlink():
-        headers.symlink_to("/usr/include")
     stamp.write_text(listing)
 
 
@@ -124,8 +121,9 @@ def build_pgvector() -> None:
     run(["apt-get", "-qq", *options, "source", "--only-source", "pgvector"], cwd=work)
     (source,) = (path for path in work.glob("pgvector-*") if path.is_dir())
     # OPTFLAGS: no -march=native, the tree may be copied to another machine. No clang is needed without the bitcode.
-    make: list[str | Path] = ["make", "-s", "-C", source, "OPTFLAGS=", "with_llvm=no", f"PG_CONFIG={PG_CONFIG}"]
-    run([*make, "-j2"], env=outer_environment())
+    headers = f"PG_CPPFLAGS=-I/usr/include/postgresql/{PG}/server"  # the tree has no copy of them
+    make: list[str | Path] = ["make", "-s", "-C", source, f"PG_CONFIG={PG_CONFIG}", "OPTFLAGS=", "with_llvm=no"]
+    run([*make, headers, "-j2"], env=outer_environment())
     run([*make, "install"], env=outer_environment())
     shutil.rmtree(work)
 
