@@ -38,7 +38,8 @@ AS $$
         ('max_rejects', '1000'),        -- failed writes after which a run gives up
         ('max_value_bytes', '128MB'),   -- a longer text is refused
         ('batch_rows', '2000'),         -- what ends a batch ...
-        ('batch_bytes', '16MB')         -- ... whichever comes first
+        ('batch_bytes', '16MB'),        -- ... whichever comes first
+        ('search_path', 'pg_catalog')   -- the caller's, for the application's triggers: sync_deals sets it
     ) AS known (name, fallback)
     WHERE known.name = setting.name
 $$;

@@ -21,6 +21,21 @@ $$;
 COMMENT ON FUNCTION deal_sync.check_package() IS
 'raises where the Python package is missing or does not fit the extension; else the Python version, 311 for 3.11';
 
+-- PL/Python puts the text of an error in a set-returning function behind this one.
+CREATE FUNCTION deal_sync.python_error(INOUT message text, INOUT detail text)
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF message = 'error fetching next item from iterator' THEN
+        message := regexp_replace(detail, '^(plpy|spiexceptions)\.\w+: ', '');
+        detail := NULL;
+    END IF;
+    detail := nullif(detail, '');
+END
+$$;
+COMMENT ON FUNCTION deal_sync.python_error(text, text) IS 'internal: message and DETAIL as they were meant';
+
 CREATE FUNCTION deal_sync.default_columns(
     OUT table_name text, OUT label text, OUT kind text, OUT target text,
     OUT place integer, OUT name text, OUT type text, OUT options jsonb

@@ -39,7 +39,7 @@ BEGIN
         );
         exotic := staged AND selected <> source;
         lost := format(
-            '%s IS NULL AND (%scoalesce(jsonb_exists(s.conversion_errors, %L), false))',
+            '%s IS NULL AND (%scoalesce(jsonb_exists(s.conversion_errors, %L::text), false))',
             selected, CASE WHEN selected <> source THEN format('%s IS NOT NULL OR ', source) ELSE '' END, c.name
         );
         -- What stands in for an absent value on insert: other columns, a constant, the column's own default.
@@ -88,6 +88,7 @@ DECLARE
     key_target CONSTANT text := CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END;
     stamps boolean;
     key text;
+    key_value text;
     owner text;
     number text;
     tenant text;
@@ -120,17 +121,21 @@ BEGIN
     ELSE
         -- Of nodes with one key, one; of the spellings of the tenant, both (a join, since Multicorn cannot push a computed list).
         rows := format(
-            E'SELECT DISTINCT ON (%s) f.*\n        FROM (SELECT lower(x.id) FROM (SELECT current_setting(''app.tenant_id'')) AS x (id)\n'
-            '            UNION SELECT upper(x.id) FROM (SELECT current_setting(''app.tenant_id'')) AS x (id)) AS spelling (id)\n'
-            E'        INNER JOIN %s AS f ON f.%I = spelling.id\n'
-            E'        WHERE %s\n        ORDER BY %s',
+            $rows$SELECT DISTINCT ON (%s) f.*
+        FROM (
+            SELECT lower(current_setting('app.tenant_id')) UNION SELECT upper(current_setting('app.tenant_id'))
+        ) AS spelling (id)
+        INNER JOIN %s AS f ON f.%I = spelling.id
+        WHERE
+            %s
+        ORDER BY %s$rows$,
             CASE kind WHEN 'deal' THEN format('deal_sync.to_uuid(f.%I)', key)
                 ELSE format('deal_sync.to_uuid(f.%I), f.%I', owner, number) END,
             relation, tenant,
             concat_ws(
                 E'\n            AND ', format('deal_sync.to_uuid(f.%I) IS NOT NULL', key),
                 (
-                    SELECT string_agg(format('NOT coalesce(jsonb_exists(f.conversion_errors, %L), false)', c.name), E'\n            AND ')
+                    SELECT string_agg(format('NOT coalesce(jsonb_exists(f.conversion_errors, %L::text), false)', c.name), E'\n            AND ')
                     FROM deal_sync.merge_columns(kind, staged) AS c
                     WHERE c.on_misfit = 'reject'
                 )
@@ -142,7 +147,7 @@ BEGIN
 
     SELECT
         string_agg(concat_ws(
-            E',\n        ', format('%s AS %I', c.selected, c.name), format('%s AS %I', c.lost, c.name || ' lost')
+            E',\n        ', format('%s AS %I', c.selected, c.name), CASE WHEN c.lost IS NOT NULL THEN format('%s AS %I', c.lost, c.name || ' lost') END
         ), E',\n        ' ORDER BY c.place),
         string_agg(format('%I = %s', c.target, c.updated), E',\n    ' ORDER BY c.place) FILTER (WHERE c.updated IS NOT NULL),
         string_agg(format('t.%I', c.target), E',\n    ' ORDER BY c.place) FILTER (WHERE c.updated IS NOT NULL),
@@ -155,49 +160,93 @@ BEGIN
     IF staged THEN
         selected := E's.row_number,\n        s.element_id,\n        s.graph_id,\n        s.refusal,\n        s.conversion_errors,\n        ' || selected;
     END IF;
+    key_value := CASE WHEN staged THEN format('s.%I', key) ELSE format('deal_sync.to_uuid(s.%I)', key) END;
     matching := format('t.tenant_id = %s AND t.id = s.landed_id', this);
 
     IF kind = 'deal' THEN
         -- The deal's row: the one that holds its graph id, else the CRM row of the same id that has none yet (adoption).
         source := format(
-            E'SELECT\n        coalesce(by_key.id, adopted.id) AS landed_id,\n'
-            E'        by_key.id IS NOT NULL AND adopted.id IS NOT NULL AS shadows,\n        %s\n'
-            E'    FROM (\n        %s\n    ) AS s\n'
-            E'    LEFT JOIN %s AS by_key\n        ON by_key.tenant_id = %s AND by_key.graph_opportunity_id = %s\n'
-            E'    LEFT JOIN %s AS adopted\n        ON adopted.tenant_id = %s AND adopted.id = %s AND adopted.graph_opportunity_id IS NULL',
-            selected, rows, target, this, key_of.expression, target, this, key_of.expression
-        )
-        FROM (SELECT CASE WHEN staged THEN format('s.%I', key) ELSE format('deal_sync.to_uuid(s.%I)', key) END) AS key_of (expression);
+            $source$SELECT
+        coalesce(by_key.id, adopted.id) AS landed_id,
+        by_key.id IS NOT NULL AND adopted.id IS NOT NULL AS shadows,
+        %1$s
+    FROM (
+        %2$s
+    ) AS s
+    LEFT JOIN %3$s AS by_key
+        ON by_key.tenant_id = %4$s AND by_key.graph_opportunity_id = %5$s
+    LEFT JOIN %3$s AS adopted
+        ON adopted.tenant_id = %4$s AND adopted.id = %5$s AND adopted.graph_opportunity_id IS NULL$source$,
+            selected, rows, target, this, key_value
+        );
         differs := format(
             E'ROW(\n    %s\n)::record OPERATOR(pg_catalog.*<>) ROW(\n    %s\n)::record', before_row, after_row
         );
         merge := format(
-            E'MERGE INTO %s AS t\nUSING (\n    %s\n) AS s\nON %s\n'
-            E'WHEN MATCHED AND %s THEN UPDATE SET\n    %s%s\n'
-            E'WHEN NOT MATCHED THEN INSERT (\n    id,\n    tenant_id,\n    graph_opportunity_id,\n    %s%s\n) VALUES (\n    s.%I,\n    %s,\n    s.%I,\n    %s%s\n)',
-            target, source, matching,
-            differs, sets, CASE WHEN stamps THEN E',\n    updated_at = now()' ELSE '' END,
-            columns, CASE WHEN stamps THEN E',\n    updated_at' ELSE '' END,
-            key, this, key, inserts, CASE WHEN stamps THEN E',\n    now()' ELSE '' END
+            $merge$MERGE INTO %1$s AS t
+USING (
+    %2$s
+) AS s
+ON %3$s
+WHEN MATCHED AND %4$s THEN UPDATE SET
+    %5$s%6$s
+WHEN NOT MATCHED THEN INSERT (
+    id,
+    tenant_id,
+    graph_opportunity_id,
+    %7$s%8$s
+) VALUES (
+    s.%9$I,
+    %10$s,
+    s.%9$I,
+    %11$s%12$s
+)$merge$,
+            target, source, matching, differs,
+            sets, CASE WHEN stamps THEN E',\n    updated_at = now()' END,
+            columns, CASE WHEN stamps THEN E',\n    updated_at' END,
+            key, this, inserts, CASE WHEN stamps THEN E',\n    now()' END
         );
     ELSE
         source := format(
-            E'SELECT\n        there.id AS landed_id,\n        o.id AS "landed deal",\n        taken.id AS "number taken by",\n        %s\n'
-            E'    FROM (\n        %s\n    ) AS s\n'
-            E'    LEFT JOIN %s AS there\n        ON there.tenant_id = %s AND there.id = %s\n'
-            E'    LEFT JOIN %s AS o\n        ON o.tenant_id = %s AND o.graph_opportunity_id = %s\n'
-            E'    LEFT JOIN %s AS taken\n        ON taken.tenant_id = %s AND taken.opportunity_id = o.id AND taken.version_number = s.%I',
-            selected, rows,
-            target, this, CASE WHEN staged THEN format('s.%I', key) ELSE format('deal_sync.to_uuid(s.%I)', key) END,
-            deals, this, CASE WHEN staged THEN format('s.%I', owner) ELSE format('deal_sync.to_uuid(s.%I)', owner) END,
-            target, this, number
+            $source$SELECT
+        there.id AS landed_id,
+        o.id AS "landed deal",
+        taken.id AS "number taken by",
+        %1$s
+    FROM (
+        %2$s
+    ) AS s
+    LEFT JOIN %3$s AS there
+        ON there.tenant_id = %4$s AND there.id = %5$s
+    LEFT JOIN %6$s AS o
+        ON o.tenant_id = %4$s AND o.graph_opportunity_id = %7$s
+    LEFT JOIN %3$s AS taken
+        ON taken.tenant_id = %4$s AND taken.opportunity_id = o.id AND taken.version_number = s.%8$I$source$,
+            selected, rows, target, this, key_value,
+            deals, CASE WHEN staged THEN format('s.%I', owner) ELSE format('deal_sync.to_uuid(s.%I)', owner) END, number
         );
         merge := format(
-            E'MERGE INTO %s AS t\nUSING (\n    SELECT * FROM (\n    %s\n    ) AS s\n'
-            E'    WHERE s."landed deal" IS NOT NULL AND s.%I IS NOT NULL AND s."number taken by" IS NULL\n) AS s\nON %s\n'
-            E'WHEN NOT MATCHED THEN INSERT (\n    id,\n    tenant_id,\n    opportunity_id,\n    %s\n) VALUES (\n    s.%I,\n    %s,\n    s."landed deal",\n    %s\n)',
-            target, source, number, matching,
-            columns, key, this, inserts
+            $merge$MERGE INTO %1$s AS t
+USING (
+    SELECT *
+    FROM (
+    %2$s
+    ) AS s
+    WHERE s."landed deal" IS NOT NULL AND s.%3$I IS NOT NULL AND s."number taken by" IS NULL
+) AS s
+ON %4$s
+WHEN NOT MATCHED THEN INSERT (
+    id,
+    tenant_id,
+    opportunity_id,
+    %5$s
+) VALUES (
+    s.%6$I,
+    %7$s,
+    s."landed deal",
+    %8$s
+)$merge$,
+            target, source, number, matching, columns, key, this, inserts
         );
     END IF;
 END

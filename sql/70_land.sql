@@ -44,6 +44,24 @@ $$;
 COMMENT ON FUNCTION deal_sync.explain_error(text, text, text, text) IS
 'a reason from SQLSTATE and names alone: it holds nobody''s data';
 
+-- A statement over staged rows, in the search_path of the one who called the sync (behind pg_catalog): the application's triggers may
+-- count on it. In a function of its own, so that nothing else of the extension runs there.
+CREATE FUNCTION deal_sync.execute_for(statement text, rows bigint []) RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    landed bigint;
+BEGIN
+    PERFORM set_config('search_path', deal_sync.setting('search_path'), true);
+    EXECUTE statement USING rows;
+    GET DIAGNOSTICS landed = ROW_COUNT;
+    RETURN landed;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.execute_for(text, bigint []) IS
+'internal: runs a statement over rows of the staging table in the caller''s search_path';
+
 -- Runs a statement over staged rows. When it fails for a row's sake, in eighths, until the bad row is alone. A unique violation is tried
 -- once more: somebody may have inserted beside us, and now the row is found.
 CREATE FUNCTION deal_sync.land(statement text, rows bigint [], OUT landed bigint, OUT failures deal_sync.failure [])
@@ -58,9 +76,9 @@ DECLARE
     code text;
     text_of_server text;
     detail text;
-    table_name text;
-    column_name text;
-    constraint_name text;
+    "table" text;
+    "column" text;
+    "constraint" text;
 BEGIN
     landed := 0;
     failures := '{}';
@@ -70,14 +88,13 @@ BEGIN
 
     FOR attempt IN 1 .. 2 LOOP
         BEGIN
-            EXECUTE statement USING rows;
-            GET DIAGNOSTICS landed = ROW_COUNT;
+            landed := deal_sync.execute_for(statement, rows);
             RETURN;
         EXCEPTION
             WHEN OTHERS OR assert_failure THEN
                 GET STACKED DIAGNOSTICS
-                    code = RETURNED_SQLSTATE, text_of_server = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL,
-                    table_name = TABLE_NAME, column_name = COLUMN_NAME, constraint_name = CONSTRAINT_NAME;
+                    code := RETURNED_SQLSTATE, text_of_server := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL,
+                    "table" := TABLE_NAME, "column" := COLUMN_NAME, "constraint" := CONSTRAINT_NAME;
                 IF NOT deal_sync.is_row_error(code) THEN
                     RAISE;
                 END IF;
@@ -87,15 +104,15 @@ BEGIN
 
     IF amount = 1 THEN
         failures := ARRAY[ROW(
-            rows[1], code, deal_sync.explain_error(code, table_name, column_name, constraint_name),
+            rows[1], code, deal_sync.explain_error(code, "table", "column", "constraint"),
             concat_ws(E'\n', text_of_server, nullif(detail, ''))
         )::deal_sync.failure];
         RETURN;
     END IF;
 
-    FOR first IN 1 .. amount BY part LOOP
+    FOR start IN 1 .. amount BY part LOOP
         SELECT l.landed, l.failures INTO part_landed, part_failures
-        FROM deal_sync.land(statement, rows[first : first + part - 1]) AS l;
+        FROM deal_sync.land(statement, rows[start : start + part - 1]) AS l;
         landed := landed + part_landed;
         failures := failures || part_failures;
         EXIT WHEN cardinality(failures) > deal_sync.setting('max_rejects')::integer;
@@ -228,19 +245,23 @@ BEGIN
     statements.losses := format(
         $losses$
         WITH s AS (%s),
-        lost (row_number, name, error) AS (
+        lost (row_number, field, error) AS (
             SELECT s.row_number, e.key, e.value
             FROM s CROSS JOIN LATERAL jsonb_each(s.conversion_errors) AS e %s
         )
         SELECT
-            s.row_number, s.graph_id, s.element_id, lost.name, lost.error,
+            s.row_number, s.graph_id, s.element_id, lost.field, lost.error,
             m.write = 'insert' OR $3 AS stays, m.write = 'insert' AND NOT $3 AS may_fill
         FROM lost
         INNER JOIN %s AS s USING (row_number)
-        INNER JOIN deal_sync.mapping_columns(%L::regclass) AS m USING (name)
+        INNER JOIN deal_sync.mapping_columns(%L::regclass) AS m ON m.name = lost.field
         LEFT JOIN %s AS t ON t.tenant_id = %s AND t.%I = s.%I
-        WHERE CASE WHEN s.row_number = ANY ($2) THEN true ELSE CASE lost.name %s ELSE true END END$losses$,
-        parts.source, 'UNION ALL' || exotic_losses, staging, deal_sync.mapped(kind),
+        WHERE CASE WHEN s.row_number = ANY ($2) THEN true ELSE CASE lost.field %s ELSE true END END$losses$,
+        CASE WHEN exotic_losses IS NULL
+            THEN format('SELECT * FROM %s AS f WHERE f.row_number = ANY ($1) AND f.conversion_errors IS NOT NULL', staging)
+            ELSE parts.source
+        END,
+        'UNION ALL' || exotic_losses, staging, deal_sync.mapped(kind),
         target, this, CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END, key,
         coalesce(still_counts, format('WHEN %L THEN true', key))
     );
@@ -391,7 +412,7 @@ BEGIN
 
     FOR lost IN EXECUTE statements.losses USING there, new_rows, kind = 'version' LOOP
         found := found || jsonb_build_object(
-            'kind', kind, 'level', 'value', 'graph_id', lost.graph_id, 'element_id', lost.element_id, 'column_name', lost.name,
+            'kind', kind, 'level', 'value', 'graph_id', lost.graph_id, 'element_id', lost.element_id, 'column_name', lost.field,
             'sqlstate', lost.error ->> 'sqlstate', 'value', lost.error ->> 'value',
             'message', concat(
                 lost.error ->> 'message',

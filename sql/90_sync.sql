@@ -12,6 +12,7 @@ DECLARE
     limit_of_failures CONSTANT bigint := deal_sync.setting('max_rejects')::bigint;
     done bigint := 0;
     staged bigint;
+    landed record;
     most record;
     batches CURSOR FOR
         SELECT deal_sync.fill_staging(
@@ -25,8 +26,9 @@ BEGIN
         IF staged <> batch.last - done THEN
             RAISE EXCEPTION 'a batch was lost: % rows staged where % were read', staged, batch.last - done USING ERRCODE = 'internal_error';
         END IF;
-        SELECT l.result, l.reasons INTO result, reasons
-        FROM deal_sync.land_batch(kind, statements, result, reasons) AS l;
+        landed := deal_sync.land_batch(kind, statements, result, reasons);
+        result := landed.result;
+        reasons := landed.reasons;
         done := batch.last;
         EXECUTE format('TRUNCATE %s', staging);
 
@@ -54,13 +56,14 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    reasons jsonb := '{}';
+    ran record;
     nobodys bigint;
     deferred text;
 BEGIN
     SET CONSTRAINTS ALL IMMEDIATE;
-    SELECT r.result, r.reasons INTO result, reasons FROM deal_sync.run_kind('deal', result, reasons) AS r;
-    SELECT r.result, r.reasons INTO result, reasons FROM deal_sync.run_kind('version', result, reasons) AS r;
+    ran := deal_sync.run_kind('deal', result, '{}');
+    ran := deal_sync.run_kind('version', ran.result, ran.reasons);
+    result := ran.result;
 
     SELECT s.rows_rejected, s.values_rejected INTO result.rows_rejected, result.values_rejected
     FROM deal_sync.settle_rejects(result.run_id, result.tenant_id) AS s;
@@ -98,9 +101,12 @@ $$;
 COMMENT ON FUNCTION deal_sync.nothing_done(deal_sync.run_result) IS 'internal: a result whose counts are zero';
 
 -- The SET clauses give the caller's values back whichever way the function ends; the values for the run are set inside.
-CREATE FUNCTION deal_sync.sync_tenant(tenant uuid, mode text, dry_run boolean, strict boolean) RETURNS deal_sync.run_result
+CREATE FUNCTION deal_sync.sync_tenant(
+    tenant uuid, mode text, dry_run boolean, strict boolean, application_path text
+) RETURNS deal_sync.run_result
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET "deal_sync.search_path" = ''
 SET "app.tenant_id" = ''
 SET lock_timeout = '5s'
 SET row_security = on
@@ -121,6 +127,11 @@ DECLARE
     hint text;
 BEGIN
     PERFORM set_config('app.tenant_id', tenant::text, true);
+    PERFORM set_config(
+        'deal_sync.search_path',
+        concat_ws(', ', 'pg_catalog', nullif(application_path, ''), CASE WHEN application_path !~ 'pg_temp' THEN 'pg_temp' END),
+        true
+    );
     PERFORM set_config('lock_timeout', deal_sync.setting('lock_timeout'), true);
     result.run_id := gen_random_uuid();
     result.tenant_id := tenant;
@@ -144,14 +155,15 @@ BEGIN
                 NULL;  -- the counts stay, nothing else
             WHEN OTHERS THEN
                 GET STACKED DIAGNOSTICS
-                    code = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+                    code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
+                SELECT e.message, e.detail INTO said, detail FROM deal_sync.python_error(said, detail) AS e;
                 IF strict OR left(code, 2) IN ('42', '0A', '3D', '3F') THEN
-                    RAISE;
+                    RAISE EXCEPTION USING ERRCODE = code, MESSAGE = said, DETAIL = coalesce(detail, ''), HINT = coalesce(hint, '');
                 END IF;
                 result := deal_sync.nothing_done(result);
                 result.status := 'failed';
                 result.message := CASE
-                    WHEN code IN ('08006', '28P01', 'DS001') OR code LIKE 'HV%' THEN concat_ws('; ', said, nullif(detail, ''), nullif(hint, ''))
+                    WHEN code IN ('08006', '28P01', 'DS001') OR code LIKE 'HV%' THEN concat_ws('; ', said, detail, nullif(hint, ''))
                     WHEN code = '55P03' THEN format(
                         'a row is locked by another transaction for longer than deal_sync.lock_timeout (%s)', deal_sync.setting('lock_timeout')
                     )
@@ -174,16 +186,18 @@ BEGIN
 
     result.seconds := extract(EPOCH FROM clock_timestamp() - began);
     IF NOT dry_run THEN
-        PERFORM deal_sync.record_run(result, began, code, concat_ws(E'\n', said, nullif(detail, '')));
+        PERFORM deal_sync.record_run(result, began, code, concat_ws(E'\n', said, detail));
     END IF;
     RETURN result;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.sync_tenant(uuid, text, boolean, boolean) IS
+COMMENT ON FUNCTION deal_sync.sync_tenant(uuid, text, boolean, boolean, text) IS
 'internal: sync_deals after its arguments were checked';
 
+-- application_path: a default is evaluated where the caller stands, so it brings the caller's search_path past the SET clause.
 CREATE FUNCTION @extschema@.sync_deals(
-    tenant uuid, mode text DEFAULT 'incremental', dry_run boolean DEFAULT false, strict boolean DEFAULT false
+    tenant uuid, mode text DEFAULT 'incremental', dry_run boolean DEFAULT false, strict boolean DEFAULT false,
+    application_path text DEFAULT pg_catalog.current_setting('search_path')
 ) RETURNS deal_sync.run_result
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -205,8 +219,8 @@ BEGIN
             ERRCODE = 'insufficient_privilege',
             HINT = 'RESET app.tenant_id, or sync the tenant that it names.';
     END IF;
-    RETURN deal_sync.sync_tenant(tenant, mode, coalesce(dry_run, false), coalesce(strict, false));
+    RETURN deal_sync.sync_tenant(tenant, mode, coalesce(dry_run, false), coalesce(strict, false), coalesce(application_path, ''));
 END
 $$;
-COMMENT ON FUNCTION @extschema@.sync_deals(uuid, text, boolean, boolean) IS
+COMMENT ON FUNCTION @extschema@.sync_deals(uuid, text, boolean, boolean, text) IS
 'copies a tenant''s deals, versions and links from the graph, in one transaction; SELECT * FROM sync_deals(tenant)';

@@ -1,7 +1,7 @@
 -- In: all functions. Out: nobody may run them, until somebody is granted the sync.
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA deal_sync FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.sync_deals(uuid, text, boolean, boolean) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.sync_deals(uuid, text, boolean, boolean, text) FROM PUBLIC;
 
 CREATE FUNCTION deal_sync.grant_sync(role regrole) RETURNS void
 LANGUAGE plpgsql

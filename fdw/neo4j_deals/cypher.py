@@ -77,7 +77,7 @@ def duplicates(label: str, tenant: str, tenant_property: str, keys: Sequence[str
     normal = [_normalised(f"n.{quoted(name)}") for name in keys]
     group = ", ".join(f"{expression} AS k{number}" for number, expression in enumerate(normal))
     present = " AND ".join(f"k{number} IS NOT NULL" for number in range(len(keys)))
-    returned = ", ".join(f"n.{quoted(name)}" for name in (*keys, *order))
+    returned = ", ".join(f"n.{quoted(name)} AS c{number}" for number, name in enumerate((*keys, *order)))
     return Query(
         f"MATCH (n:{quoted(label)})\n"
         f"WHERE n.{quoted(tenant_property)} IN $tenant\n"

@@ -79,4 +79,6 @@ def to_type(value: str | None, type_name: str) -> Any:
 
 
 def _raise(plpy: Plpy, error: DealSyncError) -> None:
-    plpy.error(error.message, sqlstate=error.sqlstate, detail=error.detail, hint=error.hint)
+    """In one text: PL/Python drops the DETAIL of what a set-returning function raises."""
+    message = f"{error.message}: {error.detail}" if error.detail else error.message
+    plpy.error(message, sqlstate=error.sqlstate, hint=error.hint)
