@@ -1,0 +1,98 @@
+"""Flows in: connections and the graph of a test. Flows out: tenants, Deal nodes, runs and refusals, in a word each."""
+
+import uuid
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, LiteralString
+
+from support.database import Connection
+from support.graph import Graph
+
+
+@dataclass(frozen=True)
+class Run:
+    """A deal_sync.run_result."""
+
+    run_id: uuid.UUID
+    tenant_id: uuid.UUID
+    mode: str
+    status: str
+    deals_read: int
+    deals_inserted: int
+    deals_updated: int
+    deals_unchanged: int
+    deals_adopted: int
+    versions_inserted: int
+    links_inserted: int
+    rows_rejected: int
+    values_rejected: int
+    watermark: datetime | None
+    seconds: float
+    message: str | None
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row of deal_sync.rejects, without its times."""
+
+    kind: str
+    level: str
+    graph_id: str | None
+    column_name: str
+    sqlstate: str
+    message: str
+    value: str | None
+    server_text: str | None
+    times_seen: int
+
+
+def sync(connection: Connection, tenant: uuid.UUID, **arguments: Any) -> Run:
+    """SELECT * FROM sync_deals(tenant, …); the arguments are mode, dry_run and strict."""
+    named = "".join(f", {name} => %({name})s" for name in arguments)
+    query: Any = f"SELECT * FROM sync_deals(%(tenant)s{named})"
+    row = connection.execute(query, {"tenant": tenant, **arguments}).fetchone()
+    assert row is not None
+    return Run(*row)
+
+
+def rejects(pg: Connection, tenant: uuid.UUID) -> list[Reject]:
+    """What is refused at present, by kind, graph id and column."""
+    names = ", ".join(field.name for field in fields(Reject))
+    query: Any = f"SELECT {names} FROM deal_sync.rejects WHERE tenant_id = %s ORDER BY kind, graph_id, column_name"
+    return [Reject(*row) for row in pg.execute(query, [tenant])]
+
+
+def add_tenant(pg: Connection, name: str = "a tenant") -> uuid.UUID:
+    """A new tenant in the application's table."""
+    tenant = uuid.uuid4()
+    pg.execute("INSERT INTO tenants (id, name) VALUES (%s, %s)", [tenant, name])
+    return tenant
+
+
+def add_deal(graph: Graph, tenant: uuid.UUID, **properties: Any) -> uuid.UUID:
+    """A Deal node that lands as it is, but for the properties given (None: absent); returns its opportunity_id."""
+    deal = uuid.UUID(properties.setdefault("opportunity_id", str(uuid.uuid4())))
+    defaults = {"tenant_id": str(tenant), "name": "Acme", "stage": "proposal", "currency": "EUR", "version": 2}
+    graph.run("CREATE (d:Deal) SET d = $properties, d.last_updated_at = datetime()", properties=defaults | properties)
+    return deal
+
+
+def add_version(graph: Graph, tenant: uuid.UUID, deal: uuid.UUID, **properties: Any) -> uuid.UUID:
+    """A DealVersion node of a deal, as `add_deal`; returns its version_id."""
+    version = uuid.UUID(properties.setdefault("version_id", str(uuid.uuid4())))
+    defaults = {"tenant_id": str(tenant), "deal_opportunity_id": str(deal)}
+    defaults |= {"version": 1, "name": "Acme", "stage": "proposal"}
+    graph.run(
+        "MATCH (d:Deal {opportunity_id: $deal}) CREATE (d)-[:HAS_VERSION]->(v:DealVersion)"
+        " SET v = $properties, v.created_at = datetime(), v.valid_from = datetime(), v.valid_until = datetime()",
+        properties=defaults | properties,
+        deal=str(deal),
+    )
+    return version
+
+
+def one(connection: Connection, query: LiteralString, *parameters: Any) -> Any:
+    """The one value of a query."""
+    row = connection.execute(query, parameters).fetchone()
+    assert row is not None
+    return row[0]
