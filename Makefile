@@ -10,8 +10,10 @@ STATE = $(shell $(ENVIRONMENT) path)
 DEV = $(STATE)/dev/bin
 IN_DEV = PYTHONPATH=tests PATH=$(DEV):$$PATH $(DEV)/python -m environment
 
+LINTERS = lint-python lint-sqlfluff lint-squawk lint-pgspot lint-shell lint-plpgsql
+
 .DEFAULT_GOAL = help
-.PHONY: help setup up psql down demo test bench lint lint-python lint-sql lint-plpgsql lint-shell clean distclean install-python
+.PHONY: help setup up psql down demo test bench lint $(LINTERS) clean distclean install-python
 
 help: ## this list
 	@sed -n 's/^#* *\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -41,24 +43,27 @@ test: setup ## run the whole test suite; ARGS="-k name" for a part
 bench: setup ## measure; ARGS="--deals 20000"
 	@PYTHONPATH=tests $(DEV)/python tests/bench/bench.py $(ARGS)
 
-lint: lint-python lint-sql lint-shell lint-plpgsql ## all linters; exclusions and their reasons are in pyproject.toml
+lint: $(LINTERS) ## all linters; exclusions and their reasons are in pyproject.toml and here
 
 lint-python: setup
 	@$(DEV)/ruff check
 	@$(DEV)/ruff format --check
 	@$(DEV)/mypy
 
-# squawk and pgspot read no pyproject.toml. squawk is a syntax gate here: its rules about lock timeouts, statement
-# timeouts, IF NOT EXISTS and CONCURRENTLY are for migrations of live tables, not for an extension's script, which is one
-# transaction. pgspot: PS017 wants qualified names where a function's own search_path already decides; PL/Python
-# bodies are not SQL.
-SQUAWK_EXCLUDE = require-lock-timeout,require-statement-timeout,prefer-robust-stmts,require-concurrent-index-creation
-
 # sqlfluff cannot parse CREATE FOREIGN DATA WRAPPER, so that statement has a file of its own, which squawk reads.
-lint-sql: setup $(SCRIPT)
+lint-sqlfluff: setup
 	@$(DEV)/sqlfluff lint -q --disable-progress-bar $(filter-out sql/%_wrapper.sql,$(wildcard sql/*.sql)) sql/migration
+
+# squawk and pgspot read no pyproject.toml, so their exclusions stand here.
+# squawk is a syntax gate: these rules are for migrations of live tables, not for an extension's script, which is one
+# transaction on new objects.
+SQUAWK_EXCLUDE = require-lock-timeout,require-statement-timeout,prefer-robust-stmts,require-concurrent-index-creation
+lint-squawk: setup
 	@sed 's/@extschema@/public/g' $(SCRIPT) >$(STATE)/script.sql
 	@$(DEV)/squawk --exclude=$(SQUAWK_EXCLUDE) $(STATE)/script.sql
+
+# PS017 wants qualified names where a function's own search_path already decides; PL/Python bodies are not SQL.
+lint-pgspot: setup
 	@$(DEV)/pgspot --ignore PS017 --ignore-lang plpython3u $(SCRIPT)
 
 lint-shell: setup
@@ -68,9 +73,11 @@ lint-shell: setup
 lint-plpgsql: setup
 	@$(IN_DEV) check-plpgsql
 
-# The directory is a prerequisite because a file may also go.
+# The directory is a prerequisite because a file may also go. The search_path keeps a trap in the target schema from
+# being called by a default or a CHECK.
 $(SCRIPT): sql $(sort $(wildcard sql/[0-9]*.sql)) Makefile
-	@{ printf '%s\n' '\echo Use "CREATE EXTENSION deal_sync" to load this file. \quit'; cat $(filter %.sql,$^); } >$@
+	@{ printf '%s\n' '\echo Use "CREATE EXTENSION deal_sync" to load this file. \quit' \
+		'SET LOCAL search_path = pg_catalog, pg_temp;'; cat $(filter %.sql,$^); } >$@
 
 clean: ## stop all servers of this checkout and remove their data
 	@$(ENVIRONMENT) clean
