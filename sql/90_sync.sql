@@ -115,6 +115,7 @@ SET datestyle = 'ISO, YMD'
 SET intervalstyle = 'postgres'
 SET extra_float_digits = 1
 SET enable_material = off
+SET jit = off
 AS $$
 DECLARE
     began CONSTANT timestamptz := clock_timestamp();

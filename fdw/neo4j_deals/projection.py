@@ -13,6 +13,7 @@ import orjson
 from neo4j_deals import derived
 from neo4j_deals.derived import DIMENSION_PREFIX, dimension_of
 from neo4j_deals.mapping import Column
+from neo4j_deals.spool import Unusual
 from neo4j_deals.values import MAX_VALUE_BYTES, Converter, Misfit, chain, converter, shown
 
 Lost = dict[str, tuple[Misfit, Any]]
@@ -46,16 +47,18 @@ def unchanged(value: Any) -> Any:
 class Projection:
     """How a record becomes a row.
 
-    `columns` are those wanted, each with its conversion and what finishes a converted value (an encoder, or nothing);
-    `known` is the whole foreign table: its "dim_…" columns are the dimensions mapped.
+    `columns` are those wanted, each with its conversion, what finishes a converted value (an encoder, or nothing), and
+    perhaps a short cut for both: it raises Unusual or TypeError where a value wants the long way. `known` is the whole
+    foreign table: its "dim_…" columns are the dimensions mapped.
     """
 
-    def __init__(self, columns: Sequence[tuple[Column, Converter, Converter]], known: Iterable[Column]):
+    def __init__(
+        self, columns: Sequence[tuple[Column, Converter, Converter, Converter | None]], known: Iterable[Column]
+    ):
         known = list(known)
         by_property = {column.property: column for column in known if not column.derive}
         self._dimensions = [name for column in known if not column.derive and (name := dimension_of(column.property))]
         self._landing = {c.property for c in known if c.target and c.write != "never"}
-        self._columns = columns
         self.wants_scores = any(column.derive == "ontology_scores" for column, *_ in columns)
 
         wanted = [column.property for column, *_ in columns if not column.derive]
@@ -63,15 +66,18 @@ class Projection:
             wanted += self._sources(column, by_property)
         #: The properties to ask for, in the order of a record (after its elementId).
         self.properties = list(dict.fromkeys(wanted))
-        #: The properties "dim_…" among them; where the scores are wanted, a record ends with the others that a node has.
+        #: The properties "dim_…" among them; where scores are wanted, a record ends with the others that a node has.
         self.known_dimensions = [name for name in self.properties if name.startswith(DIMENSION_PREFIX)]
         place = {name: at for at, name in enumerate(self.properties, start=1)}
-        self._plan = [
-            (column, convert, finish, -1 if column.derive else place[column.property])
-            for column, convert, finish in columns
+        self._width = len(columns)
+        self._plain = [
+            (at, place[column.property], short or _both(column, convert, finish), column, convert, finish)
+            for at, (column, convert, finish, short) in enumerate(columns)
+            if not column.derive
         ]
-        self._has_derived = any(column.derive for column, *_ in columns)
-        self._errors_at = [at for at, (column, *_) in enumerate(columns) if column.derive == _ERRORS]
+        derived_columns = [(at, *column[:3]) for at, column in enumerate(columns) if column[0].derive]
+        # What went wrong is known when everything else is done.
+        self._derived = sorted(derived_columns, key=lambda column: column[1].derive == _ERRORS)
 
     def _sources(self, column: Column, by_property: dict[str, Column]) -> list[str]:
         match column.derive:
@@ -87,26 +93,26 @@ class Projection:
 
     def row(self, record: tuple[Any, ...]) -> tuple[list[Any], Lost]:
         """The values of the columns in their order, and what could not be carried over."""
-        values: list[Any] = []
+        values: list[Any] = [None] * self._width
         lost: Lost = {}
-        properties = self._named(record) if self._has_derived else {}
-        for column, convert, finish, at in self._plan:
-            value = record[at] if at > 0 else None
+        for at, place, short, column, convert, finish in self._plain:
+            value = record[place]
+            if value is None:
+                continue
             try:
-                if at < 0:
+                values[at] = short(value)
+            except (Misfit, Unusual, TypeError):
+                values[at] = _the_long_way(value, column, convert, finish, lost)
+        if self._derived:
+            properties = self._named(record)
+            for at, column, convert, finish in self._derived:
+                try:
                     value = self._derive(column, record, properties, lost)
+                except Misfit as misfit:
+                    lost[column.name] = (misfit, properties.get(column.property))
+                    value = misfit.substitute
                 if value is not None:
-                    value = convert(value)
-            except Misfit as misfit:
-                lost[column.name] = (misfit, value if at > 0 else properties.get(column.property))
-                value = misfit.substitute
-            if value is None or value == "" and column.empty_is_null:
-                values.append(None)
-            else:
-                values.append(finish(value))
-        for at in self._errors_at:  # last, wherever the column stands
-            finish = self._columns[at][2]
-            values[at] = finish(errors_json(lost)) if lost else None
+                    values[at] = finish(convert(value))
         return values, lost
 
     def _named(self, record: tuple[Any, ...]) -> dict[str, Any]:
@@ -126,10 +132,9 @@ class Projection:
 
         match column.derive:
             case "ontology_scores":
-                names = self._dimensions + [
-                    name for key, _ in record[-1] if (name := self._unmapped(key)) and name not in self._dimensions
-                ]
-                return derived.ontology_scores(properties, dict.fromkeys(names), lose)
+                unmapped = [name for key, _ in record[-1] if (name := self._unmapped(key))]
+                names = dict.fromkeys([*self._dimensions, *unmapped]) if unmapped else self._dimensions
+                return derived.ontology_scores(properties, names, lose)
             case "ontology_completeness":
                 return derived.ontology_completeness(properties, self._dimensions)
             case "meddic_completeness":
@@ -139,13 +144,29 @@ class Projection:
             case "element_id":
                 return record[0]
             case "conversion_errors":
-                return None  # when the row is complete
+                return errors_json(lost)
         raise AssertionError(column.derive)  # the validator knows no other
 
     @staticmethod
     def _unmapped(key: str) -> str | None:
         """The dimension that a property belongs to, score or confidence."""
         return dimension_of(key.removesuffix("_confidence"))
+
+
+def _both(column: Column, convert: Converter, finish: Converter) -> Converter:
+    if column.empty_is_null:
+        return lambda value: None if (converted := convert(value)) == "" else finish(converted)
+    return lambda value: finish(convert(value))
+
+
+def _the_long_way(value: Any, column: Column, convert: Converter, finish: Converter, lost: Lost) -> Any:
+    """Converts and finishes a value; where it does not fit, notes why and goes on with what is left of it."""
+    try:
+        left = convert(value)
+    except Misfit as misfit:
+        lost[column.name] = (misfit, value)
+        left = misfit.substitute
+    return None if left is None or (left == "" and column.empty_is_null) else finish(left)
 
 
 def errors_json(lost: Lost) -> str | None:

@@ -48,7 +48,7 @@ def rows(
     """
     source = table(plpy, relation)
     wanted = [c for c in source.columns if columns is None or c.name in columns]
-    projection = Projection([(c, to_foreign(c), output(c)) for c in wanted], source.columns)
+    projection = Projection([(c, to_foreign(c), output(c), None) for c in wanted], source.columns)
     nodes = cypher.nodes(
         source.label,
         projection.properties,

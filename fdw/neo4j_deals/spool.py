@@ -12,12 +12,18 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
+from math import isfinite
 from typing import Any
 from uuid import UUID
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 TRAILER = struct.pack(">h", -1)
 NULL = struct.pack(">i", -1)
+
+
+class Unusual(Exception):
+    """A short cut does not take this value: it wants checking, and perhaps fits all the same."""
+
 
 Encoder = Callable[[Any], bytes]
 """From a value to a field: its length in bytes as int32, then the bytes."""
@@ -120,3 +126,43 @@ _ENCODERS: dict[str, Encoder] = {
     "timestamptz": _timestamp,
     "numeric": _numeric,
 }
+
+
+# -- short cuts --------------------------------------------------------------------------------------------------------
+# From the driver's value to the field in one step, for the common case; whatever else comes goes the long way, by
+# `values` and the encoders above. Each is measured: together they halve the time that a deal takes.
+
+
+def short_text(longest: int, limit: int) -> Encoder:
+    """Texts of at most `longest` characters and `limit` bytes, without a NUL."""
+
+    def field(value: Any) -> bytes:
+        if type(value) is not str or len(value) > longest:
+            raise Unusual
+        try:
+            data = value.encode()
+        except UnicodeEncodeError:
+            raise Unusual from None
+        if b"\0" in data or len(data) > limit:
+            raise Unusual
+        return _length(len(data)) + data
+
+    return field
+
+
+def short_vector(dimensions: int) -> Encoder:
+    """Lists of that many finite floats, each within a 4-byte float's range."""
+    packed = struct.Struct(f">ihh{dimensions}f")
+    size = packed.size - 4
+
+    def field(value: Any) -> bytes:
+        if type(value) is not list or len(value) != dimensions or type(value[0]) is not float:
+            raise Unusual
+        if not isfinite(sum(value)):
+            raise Unusual
+        try:
+            return packed.pack(size, dimensions, 0, *value)
+        except (OverflowError, struct.error):
+            raise Unusual from None
+
+    return field

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,8 +21,8 @@ from neo4j_deals.connection import Ask, connection
 from neo4j_deals.mapping import Column, Table
 from neo4j_deals.projection import Lost, Projection, errors_json, to_staged
 from neo4j_deals.reader import Reader
-from neo4j_deals.spool import HEADER, NULL, TRAILER, encoder, row
-from neo4j_deals.values import Misfit, shown, to_timestamptz, to_uuid
+from neo4j_deals.spool import HEADER, NULL, TRAILER, Encoder, encoder, row, short_text, short_vector
+from neo4j_deals.values import Converter, Misfit, refines, shown, to_timestamptz, to_uuid
 
 _OWN_COLUMNS = (
     ("row_number", "bigint"),
@@ -81,14 +82,11 @@ class _Feed:
     """The reading thread's work: no `plpy` here."""
 
     def __init__(self, source: Table, staged: list[Column], tenant: str, limits: Limits) -> None:
-        self._source, self._staged, self._tenant, self._limits = source, staged, tenant, limits
-        self._projection = Projection(
-            [
-                (c, to_staged(c, limits.value_bytes), encoder(c.staged_name or "text", c.staged_modifier))
-                for c in staged
-            ],
-            source.columns,
-        )
+        self._source, self._tenant, self._limits = source, tenant, limits
+        self._projection = Projection([_encoded(c, limits.value_bytes) for c in staged], source.columns)
+        self._must_be_there = [
+            (at, c) for at, c in enumerate(staged) if c is source.key or self._must_have(c) or c.on_misfit == "reject"
+        ]
         self._key_at = 1 + self._projection.properties.index(source.key.property)
 
     def produce(self, ask: Ask, reader: Reader) -> None:
@@ -134,15 +132,13 @@ class _Feed:
 
     def _refusal(self, values: list[Any], lost: Lost) -> dict[str, Any] | None:
         """Why the row cannot land at all, as far as the node itself tells."""
-        for column, value in zip(self._staged, values, strict=True):
-            if value is not None:
+        for at, column in self._must_be_there:
+            if values[at] is not None:
                 continue
-            is_key = column is self._source.key
             if column.name in lost:
                 misfit, offending = lost[column.name]
-                if is_key or column.on_misfit == "reject" or self._must_have(column):
-                    return _refusal(misfit.sqlstate, misfit.reason, column.name, shown(offending))
-            elif is_key or self._must_have(column) and column.target != "version_number":
+                return _refusal(misfit.sqlstate, misfit.reason, column.name, shown(offending))
+            if column is self._source.key or (self._must_have(column) and column.target != "version_number"):
                 return _refusal("23502", f'no property "{column.property}", and the column takes no NULL', column.name)
         return None
 
@@ -179,6 +175,23 @@ class _Feed:
             for nodes in map(sorted, groups.values())
             for node in nodes[1:]
         }
+
+
+def _encoded(column: Column, limit: int) -> tuple[Column, Converter, Encoder, Encoder | None]:
+    """A column with its conversion, its encoder, and a short cut where there is one."""
+    name = column.staged_name or "text"
+    convert, encode = to_staged(column, limit), encoder(name, column.staged_modifier)
+    short: Encoder | None = None
+    if column.empty_is_null or column.derive:
+        pass
+    elif name in ("int2", "int4", "numeric", "bool", "date"):  # few values, often
+        short = lru_cache(maxsize=4096, typed=True)(lambda value: encode(convert(value)))
+    elif refines(column.type_name, name):
+        if name in ("text", "varchar"):
+            short = short_text(column.staged_modifier - 4 if column.staged_modifier > 0 else limit, limit)
+        elif name == "vector" and column.staged_modifier > 0:
+            short = short_vector(column.staged_modifier)
+    return column, convert, encode, short
 
 
 def _identity(value: Any) -> Any:

@@ -379,10 +379,15 @@ _REFINES: dict[str, frozenset[str]] = {
 }
 
 
+def refines(foreign: str, target: str) -> bool:
+    """Whether a value on its way to `target` need not become `foreign` first: the outcome is the same."""
+    return target in _REFINES.get(foreign, frozenset())
+
+
 def chain(foreign: str, foreign_modifier: int, target: str, modifier: int, limit: int = MAX_VALUE_BYTES) -> Converter:
     """From the graph to a table's type as the foreign column's type sees it, in one step where that is the same."""
     second = converter(target, modifier, limit)
-    if target in _REFINES.get(foreign, frozenset()):
+    if refines(foreign, target):
         return second
     first = converter(foreign, foreign_modifier, limit)
 
