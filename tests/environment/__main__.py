@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 import sys
+from pathlib import Path
 
 from . import database
 from .machine import BIN, set_up
@@ -20,9 +21,14 @@ def up() -> None:
     if database.exists(instance, PLAYGROUND):
         database.follow_neo4j(instance, PLAYGROUND)
         return
-    if database.DEMO_GRAPH.exists():
-        database.load_graph(instance, database.DEMO_GRAPH)
+    fill(instance)
+
+
+def fill(instance: Instance) -> None:
+    """The demo graph, and the playground's database anew, as it is before the first sync."""
+    database.load_graph(instance, database.DEMO / "graph.cypher")
     database.create(instance, PLAYGROUND)
+    instance.psql(PLAYGROUND, "-f", database.DEMO / "application.sql")
 
 
 def psql() -> None:
@@ -53,6 +59,8 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for command in ("path", "setup", "up", "psql", "down", "check-plpgsql", "clean", "distclean"):
         commands.add_parser(command)
+    commands.add_parser("refill", help="the playground as it was in the beginning")
+    commands.add_parser("cypher", help="run a file on the playground's graph").add_argument("file", type=Path)
     for command in ("start", "stop"):
         commands.add_parser(command).add_argument("instance", choices=KINDS)
     arguments, _ = parser.parse_known_args()
@@ -74,6 +82,10 @@ def main() -> None:
             remove_all()
         case "distclean":
             remove_state()
+        case "refill":
+            fill(Instance("playground"))
+        case "cypher":
+            database.run_cypher(Instance("playground"), arguments.file)
         case "start":
             Instance(arguments.instance).start()
         case "stop":

@@ -7,7 +7,7 @@ from .state import CHECKOUT
 
 # Where no Neo4j was started, which is enough to create everything: only a sync connects.
 NO_NEO4J = {"neo4j_uri": "bolt://127.0.0.1:7687", "neo4j_user": "neo4j", "neo4j_password": "none"}
-DEMO_GRAPH = CHECKOUT / "tests/demo/graph.cypher"
+DEMO = CHECKOUT / "tests/demo"
 
 
 def literal(value: str) -> str:
@@ -50,13 +50,22 @@ def follow_neo4j(instance: Instance, database: str) -> None:
 
 
 def load_graph(instance: Instance, file: Path) -> None:
-    """Run the Cypher statements of a file, each ended by a semicolon at a line's end, in an empty graph."""
+    """Empty the graph, then run the file."""
+    _run(instance, ["MATCH (n) CALL (n) { DETACH DELETE n } IN TRANSACTIONS"])
+    run_cypher(instance, file)
+
+
+def run_cypher(instance: Instance, file: Path) -> None:
+    """Run the Cypher statements of a file, each ended by a semicolon at a line's end."""
+    _run(instance, [statement for statement in file.read_text().split(";\n") if statement.strip()])
+
+
+def _run(instance: Instance, statements: list[str]) -> None:
     from neo4j import GraphDatabase  # here, because set-up runs before any package is installed
 
     facts = instance.facts
     auth = (facts["neo4j_user"], facts["neo4j_password"])
-    with GraphDatabase.driver(facts["neo4j_uri"], auth=auth) as driver, driver.session() as session:
-        session.run("MATCH (n) CALL { WITH n DETACH DELETE n } IN TRANSACTIONS").consume()
-        for statement in file.read_text().split(";\n"):
-            if statement.strip():
-                session.run(statement).consume()
+    options = {"notifications_min_severity": "OFF"}  # else they are written among the output
+    with GraphDatabase.driver(facts["neo4j_uri"], auth=auth, **options) as driver, driver.session() as session:
+        for statement in statements:
+            session.run(statement).consume()
