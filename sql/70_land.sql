@@ -254,14 +254,14 @@ BEGIN
             m.write = 'insert' OR $3 AS stays, m.write = 'insert' AND NOT $3 AS may_fill
         FROM lost
         INNER JOIN %s AS s USING (row_number)
-        INNER JOIN deal_sync.mapping_columns(%L::regclass) AS m ON m.name = lost.field
+        INNER JOIN deal_sync.mapping_columns(%s::regclass) AS m ON m.name = lost.field
         LEFT JOIN %s AS t ON t.tenant_id = %s AND t.%I = s.%I
         WHERE CASE WHEN s.row_number = ANY ($2) THEN true ELSE CASE lost.field %s ELSE true END END$losses$,
         CASE WHEN exotic_losses IS NULL
             THEN format('SELECT * FROM %s AS f WHERE f.row_number = ANY ($1) AND f.conversion_errors IS NOT NULL', staging)
             ELSE parts.source
         END,
-        'UNION ALL' || exotic_losses, staging, deal_sync.mapped(kind),
+        'UNION ALL' || exotic_losses, staging, deal_sync.mapped(kind)::oid, -- by oid: the caller need not see its schema
         target, this, CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END, key,
         coalesce(still_counts, format('WHEN %L THEN true', key))
     );
