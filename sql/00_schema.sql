@@ -46,12 +46,12 @@ $$;
 COMMENT ON FUNCTION deal_sync.setting(text) IS
 'the value of deal_sync.<name> in this session, or its default';
 
-CREATE FUNCTION deal_sync.options_of(options text []) RETURNS jsonb
+CREATE FUNCTION deal_sync.options_of(options text[]) RETURNS jsonb
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(jsonb_object_agg(o.option_name, o.option_value), '{}')
     FROM pg_options_to_table(options) AS o
 $$;
-COMMENT ON FUNCTION deal_sync.options_of(text []) IS
+COMMENT ON FUNCTION deal_sync.options_of(text[]) IS
 'the options of a server, user mapping, foreign table or column as an object';

@@ -87,7 +87,7 @@ COMMENT ON FUNCTION deal_sync.nobodys_nodes(text) IS
 'internal: how many nodes belong to no tenant, because tenant_id is absent, no text or spelled in another way';
 
 CREATE FUNCTION deal_sync.scan_rows(
-    relation regclass, tenant uuid, columns text [], row_limit bigint
+    relation regclass, tenant uuid, columns text[], row_limit bigint
 ) RETURNS SETOF record
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
@@ -95,7 +95,7 @@ AS $$
 from neo4j_deals import server
 yield from server.scan_rows(plpy, relation, tenant, columns, row_limit)
 $$;
-COMMENT ON FUNCTION deal_sync.scan_rows(regclass, uuid, text [], bigint) IS
+COMMENT ON FUNCTION deal_sync.scan_rows(regclass, uuid, text[], bigint) IS
 'internal: the rows of a foreign table; call deal_sync.scan()';
 
 CREATE FUNCTION deal_sync.to_type(value text, type_name text) RETURNS text

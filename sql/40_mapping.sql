@@ -7,7 +7,7 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    found regclass [];
+    found regclass[];
     untrusted regclass;
 BEGIN
     SELECT
@@ -171,7 +171,7 @@ AS $$
             b.oid = base.type
             AND (
                 b.oid = ANY (
-                    '{int2,int4,int8,float4,float8,numeric,text,varchar,bool,uuid,date,timestamp,timestamptz,json,jsonb}'::regtype []
+                    '{int2,int4,int8,float4,float8,numeric,text,varchar,bool,uuid,date,timestamp,timestamptz,json,jsonb}'::regtype[]
                 )
                 OR b.oid = deal_sync.vector_type()
             )
@@ -189,7 +189,7 @@ DECLARE
     python integer := deal_sync.check_package();
     vector text := deal_sync.vector_type()::regtype::text;
     home name := application;
-    homes name [];
+    homes name[];
     definition record;
     relation regclass;
     said text := '';
@@ -330,14 +330,14 @@ $$;
 COMMENT ON FUNCTION deal_sync.detach() IS
 'takes Multicorn''s handler from the wrapper (before pg_upgrade, a newer Python, or dropping multicorn); tables, servers and scan() stay';
 
-CREATE FUNCTION deal_sync.options_clause(options text []) RETURNS text
+CREATE FUNCTION deal_sync.options_clause(options text[]) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(' OPTIONS (' || string_agg(format('%I %L', o.option_name, o.option_value), ', ') || ')', '')
     FROM pg_options_to_table(options) AS o
 $$;
-COMMENT ON FUNCTION deal_sync.options_clause(text []) IS 'internal: options as SQL writes them';
+COMMENT ON FUNCTION deal_sync.options_clause(text[]) IS 'internal: options as SQL writes them';
 
 CREATE FUNCTION deal_sync.mapping_ddl() RETURNS text
 LANGUAGE sql STABLE
@@ -369,7 +369,7 @@ COMMENT ON FUNCTION deal_sync.mapping_ddl() IS 'the mapping as statements, to ke
 
 -- PL/Python returns records, not anyelement; a PL/pgSQL function over it can (field notes).
 CREATE FUNCTION deal_sync.scan(
-    "table" anyelement, tenant uuid DEFAULT NULL, columns text [] DEFAULT NULL, row_limit bigint DEFAULT NULL
+    "table" anyelement, tenant uuid DEFAULT NULL, columns text[] DEFAULT NULL, row_limit bigint DEFAULT NULL
 ) RETURNS SETOF anyelement
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -407,5 +407,5 @@ BEGIN
     ) USING relation, tenant, columns, row_limit;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.scan(anyelement, uuid, text [], bigint) IS
+COMMENT ON FUNCTION deal_sync.scan(anyelement, uuid, text[], bigint) IS
 'the rows of a foreign table, with or without Multicorn2: SELECT * FROM deal_sync.scan(NULL::neo4j.deals, tenant => ..., columns => ..., row_limit => ...)';

@@ -116,7 +116,7 @@ BEGIN
 
     IF staged THEN
         rows := format(
-            'SELECT * FROM pg_temp.%I AS f WHERE ($1::bigint [] IS NULL OR f.row_number = ANY ($1))', 'deal_sync_' || kind || 's'
+            'SELECT * FROM pg_temp.%I AS f WHERE ($1::bigint[] IS NULL OR f.row_number = ANY ($1))', 'deal_sync_' || kind || 's'
         );
     ELSE
         -- Of nodes with one key, one; of the spellings of the tenant, both (a join, since Multicorn cannot push a computed list).

@@ -46,7 +46,7 @@ COMMENT ON FUNCTION deal_sync.explain_error(text, text, text, text) IS
 
 -- A statement over staged rows, in the search_path of the one who called the sync (behind pg_catalog): the application's triggers may
 -- count on it. In a function of its own, so that nothing else of the extension runs there.
-CREATE FUNCTION deal_sync.execute_for(statement text, rows bigint []) RETURNS bigint
+CREATE FUNCTION deal_sync.execute_for(statement text, rows bigint[]) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -59,12 +59,12 @@ BEGIN
     RETURN landed;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.execute_for(text, bigint []) IS
+COMMENT ON FUNCTION deal_sync.execute_for(text, bigint[]) IS
 'internal: runs a statement over rows of the staging table in the caller''s search_path';
 
 -- Runs a statement over staged rows. When it fails for a row's sake, in eighths, until the bad row is alone. A unique violation is tried
 -- once more: somebody may have inserted beside us, and now the row is found.
-CREATE FUNCTION deal_sync.land(statement text, rows bigint [], OUT landed bigint, OUT failures deal_sync.failure [])
+CREATE FUNCTION deal_sync.land(statement text, rows bigint[], OUT landed bigint, OUT failures deal_sync.failure[])
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -72,7 +72,7 @@ DECLARE
     amount CONSTANT integer := cardinality(rows);
     part CONSTANT integer := greatest(1, (amount + 7) / 8);
     part_landed bigint;
-    part_failures deal_sync.failure [];
+    part_failures deal_sync.failure[];
     code text;
     text_of_server text;
     detail text;
@@ -119,7 +119,7 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.land(text, bigint []) IS
+COMMENT ON FUNCTION deal_sync.land(text, bigint[]) IS
 'internal: runs a statement over rows of the staging table in subtransactions, isolating those that the table refuses';
 
 -- The statements of a run for one kind, made once: `plan` tells of each staged row what is to become of it, `merge` writes, `unwritten`
@@ -198,7 +198,7 @@ BEGIN
         statements.unwritten := format(
             $unwritten$
             SELECT w.row_number
-            FROM unnest($1::bigint [], $2::tid [], $3::oid []) AS w (row_number, place, part)
+            FROM unnest($1::bigint[], $2::tid[], $3::oid[]) AS w (row_number, place, part)
             INNER JOIN %s AS s USING (row_number)
             LEFT JOIN %s AS t ON t.tenant_id = %s AND t.graph_opportunity_id = s.%I
             WHERE t.id IS NULL OR (t.ctid = w.place AND t.tableoid = w.part)$unwritten$,
@@ -232,7 +232,7 @@ BEGIN
         statements.unwritten := format(
             $unwritten$
             SELECT w.row_number
-            FROM unnest($1::bigint [], $2::tid [], $3::oid []) AS w (row_number, place, part)
+            FROM unnest($1::bigint[], $2::tid[], $3::oid[]) AS w (row_number, place, part)
             INNER JOIN %s AS s USING (row_number)
             LEFT JOIN %s AS t ON t.tenant_id = %s AND t.id = s.%I
             WHERE t.id IS NULL$unwritten$,
@@ -319,22 +319,22 @@ AS $$
 DECLARE
     planned record;
     lost record;
-    written bigint [] := '{}';
-    places tid [] := '{}';
-    parts oid [] := '{}';
-    new_rows bigint [] := '{}';
-    there bigint [] := '{}';
-    adopted_rows bigint [] := '{}';
-    failures deal_sync.failure [];
-    link_failures deal_sync.failure [];
-    failed bigint [];
+    written bigint[] := '{}';
+    places tid[] := '{}';
+    parts oid[] := '{}';
+    new_rows bigint[] := '{}';
+    there bigint[] := '{}';
+    adopted_rows bigint[] := '{}';
+    failures deal_sync.failure[];
+    link_failures deal_sync.failure[];
+    failed bigint[];
     inserted bigint;
     adopted bigint;
     landed bigint;
     found jsonb := '[]';
-    refused jsonb [] := '{}';
+    refused jsonb[] := '{}';
 BEGIN
-    FOR planned IN EXECUTE statements.plan USING NULL::bigint [] LOOP
+    FOR planned IN EXECUTE statements.plan USING NULL::bigint[] LOOP
         IF planned.refusal IS NOT NULL THEN
             refused := refused || (planned.refusal || jsonb_build_object('row_number', planned.row_number, 'level', 'row'));
         ELSIF planned.state IN ('new', 'changed', 'adopted') THEN

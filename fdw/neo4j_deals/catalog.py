@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.mapping import Column, Table
@@ -17,13 +17,13 @@ from neo4j_deals.options import ServerOptions
 class Plpy(Protocol):
     """What the package uses of PL/Python's module `plpy`."""
 
-    def execute(self, query: Any, arguments: Sequence[Any] | int = ..., limit: int = ...) -> Sequence[Mapping[str, Any]]:
+    def execute(self, query: Any, arguments: Sequence[Any] = ...) -> Sequence[Mapping[str, Any]]:
         """Runs a query or a plan."""
 
     def prepare(self, query: str, types: Sequence[str]) -> Any:
         """Plans a query."""
 
-    def error(self, message: str, **fields: str | None) -> None:
+    def error(self, message: str, **fields: str | None) -> NoReturn:
         """Raises an error with SQLSTATE, DETAIL and HINT."""
 
     def quote_ident(self, name: str) -> str:
@@ -45,6 +45,12 @@ def table(plpy: Plpy, relation: str) -> Table:
         [relation],
     )[0]
     options = json.loads(head["options"])
+    if "label" not in options:
+        raise DealSyncError(
+            "HV00J",
+            f'foreign table {relation} has no option "label"',
+            hint=f"ALTER FOREIGN TABLE {relation} OPTIONS (ADD label '...');",
+        )
     columns = query(
         plpy,
         "SELECT * FROM deal_sync.mapping_columns($1::pg_catalog.regclass) ORDER BY place",
@@ -62,7 +68,7 @@ def server_options(plpy: Plpy, relation: str) -> ServerOptions:
     row = query(
         plpy,
         "SELECT s.srvname, deal_sync.options_of(s.srvoptions) AS options, m.usename AS login,"
-        " deal_sync.options_of(m.umoptions) AS mapping, m.umoptions IS NULL AS hidden"
+        " deal_sync.options_of(m.umoptions) AS mapping, m.umoptions IS NULL AND m.usename = 'public' AS hidden"
         " FROM pg_catalog.pg_foreign_table t JOIN pg_catalog.pg_foreign_server s ON s.oid = t.ftserver"
         " LEFT JOIN LATERAL (SELECT u.usename, u.umoptions FROM pg_catalog.pg_user_mappings u"
         "  WHERE u.srvid = s.oid AND u.usename IN (current_user, 'public') AND u.umuser IN (0, current_user::regrole)"

@@ -86,7 +86,7 @@ class Connection:
         if self.driver is None:
             self.driver = neo4j.GraphDatabase.driver(
                 options.uri,
-                auth=(options.user, options.password()) if options.user else None,
+                auth=(options.user, options.password() or "") if options.user else None,
                 user_agent="deal_sync",
                 connection_timeout=options.connect_timeout,
                 connection_acquisition_timeout=options.connect_timeout + 5,
@@ -104,7 +104,7 @@ class Connection:
 
             def ask(query: Query) -> Iterator[tuple[Any, ...]]:
                 # The text is ours alone (`cypher`): values travel as parameters, names are quoted.
-                result = transaction.run(cast("Any", query.text), query.parameters)
+                result = transaction.run(cast("Any", query.text), dict(query.parameters))
                 for record in result:
                     yield tuple(tuple.__iter__(record))  # past Record's own access, which raises for broken values
 
@@ -157,7 +157,9 @@ def _explained(error: Exception, options: ServerOptions) -> DealSyncError:
     where = f'Neo4j server "{options.server}"'
     reason = options.redact(str(getattr(error, "message", None) or error) or type(error).__name__)
     if isinstance(error, exceptions.AuthError):
-        return DealSyncError("28P01", f"{where} refused the login", reason, "check the user mapping's user and password")
+        return DealSyncError(
+            "28P01", f"{where} refused the login", reason, "check the user mapping's user and password"
+        )
     if isinstance(error, exceptions.ConfigurationError):
         return DealSyncError("HV00D", f"the options of {where} do not fit together", reason)
     if isinstance(error, exceptions.DriverError | OSError):
@@ -165,7 +167,7 @@ def _explained(error: Exception, options: ServerOptions) -> DealSyncError:
             "08006",
             f"no connection to {where} at {options.redact(options.uri)}, or it broke",
             reason,
-            "check that Neo4j runs there and speaks Bolt, and the server's option \"uri\"",
+            'check that Neo4j runs there and speaks Bolt, and the server\'s option "uri"',
         )
     code = getattr(error, "code", None)
     return DealSyncError("HV000", f"{where} refused the query ({code})", reason)

@@ -119,7 +119,5 @@ def _is_filled(value: Any) -> bool:
 
 def workflow_metadata(properties: Properties, lost: Lost) -> str:
     """The JSON document of the eight keys; a value that is not finite or no scalar becomes null and is lost."""
-    document = {
-        key: _carried(name, properties.get(name), json_scalar, lost) for key, name in WORKFLOW_METADATA.items()
-    }
+    document = {key: _carried(name, properties.get(name), json_scalar, lost) for key, name in WORKFLOW_METADATA.items()}
     return orjson.dumps({"source": "deal_graph", **document}).decode()

@@ -5,7 +5,7 @@ Pure. One implementation for the sync, scan() and the foreign table; they differ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson

@@ -12,7 +12,7 @@ import queue
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import IO, Any
 
 from neo4j_deals.connection import Ask, Connection, Stopped, reading
@@ -53,7 +53,7 @@ class Reader(threading.Thread):
 
     def spool(self) -> IO[bytes]:
         """A file without a name: gone with its descriptor, whichever way the run ends."""
-        self._files.append(tempfile.TemporaryFile(buffering=1 << 20, dir=self._folder))
+        self._files.append(tempfile.TemporaryFile(buffering=1 << 20, dir=self._folder))  # noqa: SIM115
         return self._files[-1]
 
     def put(self, *batch: Any) -> None:
@@ -69,7 +69,7 @@ class Reader(threading.Thread):
         file.close()
         self._files.remove(file)
 
-    def batches(self, serve_interrupt: Callable[[], object]) -> Iterator[tuple[Any, ...]]:
+    def batches(self, serve_interrupt: Callable[[], object]) -> Generator[tuple[Any, ...], None, None]:
         """The batches as they come. Close the iterator: that ends the thread and gives everything back.
 
         `serve_interrupt` is called when an interrupt is pending: it raises, or there was nothing to do.

@@ -18,11 +18,11 @@ from neo4j_deals import cypher
 from neo4j_deals.catalog import Plpy, server_options, table
 from neo4j_deals.connection import Ask, connection
 from neo4j_deals.mapping import Column
-from neo4j_deals.projection import Projection, to_foreign, unchanged
+from neo4j_deals.projection import Projection, to_foreign
 from neo4j_deals.reader import Reader
 from neo4j_deals.values import Converter
 
-_CHUNK = 500  # rows that the thread hands over at once
+CHUNK = 500  # rows that the thread hands over at once
 
 
 def output(column: Column) -> Converter:
@@ -61,7 +61,7 @@ def rows(
         chunk = []
         for record in ask(nodes):
             chunk.append(projection.row(record)[0])
-            if len(chunk) == _CHUNK:
+            if len(chunk) == CHUNK:
                 reader.put(chunk)
                 chunk = []
         reader.put(chunk)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from neo4j_deals import SERVES, __version__, catalog, scan, staging
 from neo4j_deals.catalog import Plpy
 from neo4j_deals.errors import DealSyncError
+from neo4j_deals.mapping import Column
 from neo4j_deals.staging import Limits
-from neo4j_deals.values import Misfit, converter
+from neo4j_deals.values import Misfit, converter, takes
 
 _CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}")
 
@@ -56,16 +57,32 @@ def nobodys_nodes(plpy: Plpy, relation: str) -> int:
         counts = scan.tenant_counts(plpy, relation)
     except DealSyncError as error:
         _raise(plpy, error)
-        raise
     return sum(nodes for value, nodes in counts if not (isinstance(value, str) and _CANONICAL.fullmatch(value)))
 
 
 def check_source(plpy: Plpy, relation: str) -> None:
-    """Raises where the graph's server or the user mapping is not set up; asks the graph nothing."""
+    """Raises where server or user mapping are not set up, or a target cannot take its property; asks no graph."""
     try:
         catalog.server_options(plpy, relation)
+        source = catalog.table(plpy, relation)
+        for column in source.columns:
+            if column.staged_as is not None and not _fits_together(column):
+                target = f'column "{column.target}" of its target table' if column.target else "interaction_links"
+                raise DealSyncError(
+                    "42804",
+                    f'{target} cannot take column "{column.name}" of foreign table {relation}',
+                    f"{column.staged_as} is due, and the foreign column is of type {column.type_name}",
+                    "ALTER one of the two, or ALTER FOREIGN TABLE ... OPTIONS (DROP target)",
+                )
     except DealSyncError as error:
         _raise(plpy, error)
+
+
+def _fits_together(column: Column) -> bool:
+    assert column.staged_name is not None
+    if column.type_name == "vector" and column.type_modifier > 0 and column.staged_modifier > 0:
+        return column.type_modifier == column.staged_modifier
+    return takes(column.type_name, column.staged_name)
 
 
 def to_type(value: str | None, type_name: str) -> Any:
@@ -78,7 +95,7 @@ def to_type(value: str | None, type_name: str) -> Any:
         return None
 
 
-def _raise(plpy: Plpy, error: DealSyncError) -> None:
+def _raise(plpy: Plpy, error: DealSyncError) -> NoReturn:
     """In one text: PL/Python drops the DETAIL of what a set-returning function raises."""
     message = f"{error.message}: {error.detail}" if error.detail else error.message
     plpy.error(message, sqlstate=error.sqlstate, hint=error.hint)

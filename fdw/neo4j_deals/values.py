@@ -18,7 +18,8 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from neo4j import spatial, time as neo4j_time
+from neo4j import spatial
+from neo4j import time as neo4j_time
 from neo4j.vector import Vector
 
 Converter = Callable[[Any], Any]
@@ -32,7 +33,8 @@ _CONTROL = re.compile("[\0\ud800-\udfff]")
 _UUID = re.compile(r"(\{)?[0-9a-f]{4}(?:-?[0-9a-f]{4}){7}(?(1)\})", re.IGNORECASE)
 _ISO = re.compile(
     r"(?P<date>\d{4}-\d\d-\d\d)"
-    r"(?:[Tt ](?P<time>\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)(?P<offset>[Zz]|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)?(?:\[[^\]]+\])?)?"
+    r"(?:[Tt ](?P<time>\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)"
+    r"(?P<offset>[Zz]|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)?(?:\[[^\]]+\])?)?"
 )
 
 
@@ -265,10 +267,10 @@ def _vector(dimensions: int | None) -> Converter:
     layout = struct.Struct(f">{dimensions}f") if dimensions else None
 
     def convert(value: Any) -> list[float]:
-        elements = value.to_native() if isinstance(value, Vector) else value
+        elements: Any = value.to_native() if isinstance(value, Vector) else value
         if not isinstance(elements, list):
             raise _wrong_type(value, "a vector")
-        if dimensions and len(elements) != dimensions or not elements:
+        if (dimensions and len(elements) != dimensions) or not elements:
             raise Misfit("22000", f"a vector of {len(elements)} dimensions where {dimensions or 'one or more'} are due")
         if type(elements[0]) not in (float, int):
             raise Misfit("2200G", f"a {kind_of(elements[0])} inside a vector")
@@ -377,6 +379,22 @@ _REFINES: dict[str, frozenset[str]] = {
     "jsonb": frozenset({"json", "jsonb"}),
     "_text": frozenset({"_text"}),
 }
+
+
+#: What else a foreign column's type may become, by way of the foreign type.
+_BECOMES: dict[str, frozenset[str]] = {
+    "int8": frozenset({"float4", "float8", "numeric", "text", "varchar"}),
+    "float8": frozenset({"int2", "int4", "int8", "text", "varchar"}),
+    "bool": frozenset({"text", "varchar"}),
+    "timestamptz": frozenset({"text", "varchar"}),
+    "jsonb": frozenset({"text"}),
+    "_text": frozenset({"json", "jsonb"}),
+}
+
+
+def takes(foreign: str, target: str) -> bool:
+    """Whether a column of the table can take what a foreign column holds; else the mapping is a mistake of set-up."""
+    return refines(foreign, target) or target in _BECOMES.get(foreign, frozenset())
 
 
 def refines(foreign: str, target: str) -> bool:

@@ -1,0 +1,141 @@
+"""In: what Multicorn2 asks of a foreign table. Out: rows, by the same reader and projection as scan().
+
+Thin: columns are pruned, equality on the tenant and on the key is pushed down; PostgreSQL checks every qual itself.
+The class is named by the server's option `wrapper`, which attach() sets. Nothing else may import this module: it needs
+Multicorn2's library in the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterator, Mapping, Sequence, Set
+from typing import Any
+
+from multicorn import ForeignDataWrapper  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+from neo4j_deals import cypher
+from neo4j_deals.connection import Ask, connection
+from neo4j_deals.errors import DealSyncError
+from neo4j_deals.mapping import Column
+from neo4j_deals.options import ServerOptions
+from neo4j_deals.projection import Projection, to_foreign
+from neo4j_deals.reader import Reader
+from neo4j_deals.scan import CHUNK, output
+
+#: PostgreSQL's names of types as Multicorn gives them, and in pg_type.
+_TYPE_NAMES = {
+    "bigint": "int8",
+    "integer": "int4",
+    "smallint": "int2",
+    "double precision": "float8",
+    "real": "float4",
+    "boolean": "bool",
+    "character varying": "varchar",
+    "timestamp with time zone": "timestamptz",
+    "timestamp without time zone": "timestamp",
+    "text[]": "_text",
+}
+#: EXPLAIN of a run-time value of these kills the backend in Multicorn2 3.2 (field notes).
+_REFUSED = {"uuid", "numeric"}
+
+_open: set[Generator[list[Any], None, None]] = set()
+
+
+class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
+    """The nodes of one label as rows."""
+
+    def __init__(self, options: Mapping[str, str], columns: Mapping[str, Any]) -> None:
+        super().__init__(options, columns)
+        self._options = options
+        self._columns = [_column(definition) for definition in columns.values()]
+        self._pushed = {
+            c.name: c.property
+            for c in self._columns
+            if c.target in ("tenant_id", "graph_opportunity_id", "opportunity_id") or c.name.endswith("opportunity_id")
+        }
+
+    def execute(self, quals: Sequence[Any], columns: Set[str]) -> Iterator[list[Any]]:
+        """The rows that meet the pushed quals, in the order of the table's columns; those not asked for are None."""
+        wanted = [c for c in self._columns if c.name in columns]
+        projection = Projection([(c, to_foreign(c), output(c), None) for c in wanted], self._columns)
+        nodes = cypher.nodes(
+            self._options["label"],
+            projection.properties,
+            equal=self._equalities(quals),
+            dimensions_but=projection.known_dimensions if projection.wants_scores else None,
+        )
+        places = [wanted.index(c) if c in wanted else None for c in self._columns]
+        rows = self._rows(projection, nodes, places)
+        _open.add(rows)
+        return rows
+
+    def rollback(self) -> None:
+        """After an error in mid-scan neither end_scan nor the generator's own end is reached: it ends here."""
+        for rows in list(_open):
+            with contextlib.suppress(Exception):  # a hook that raises takes the server down
+                rows.close()
+        _open.clear()
+
+    def _rows(
+        self, projection: Projection, nodes: cypher.Query, places: Sequence[int | None]
+    ) -> Generator[list[Any], None, None]:
+        def produce(ask: Ask, reader: Reader) -> None:
+            chunk: list[list[Any]] = []
+            for record in ask(nodes):
+                chunk.append(projection.row(record)[0])
+                if len(chunk) == CHUNK:
+                    reader.put(chunk)
+                    chunk = []
+            reader.put(chunk)
+
+        options = ServerOptions.read(self._options.get("uri", "?"), self._options, "multicorn", self._options)
+        reader = Reader(connection(options), produce)
+        with contextlib.closing(reader.batches(_interrupted)) as batches:
+            for (chunk,) in batches:
+                for values in chunk:
+                    yield [None if at is None else values[at] for at in places]
+
+    def _equalities(self, quals: Sequence[Any]) -> dict[str, list[Any]]:
+        """Superset of what a qual lets through: a column of texts shows INTEGER 5 as '5', so that is asked for too."""
+        return {
+            self._pushed[qual.field_name]: _readings(qual.value)
+            for qual in quals
+            if qual.operator == "=" and qual.field_name in self._pushed and isinstance(qual.value, str)
+        }
+
+
+def _column(definition: Any) -> Column:
+    name = definition.base_type_name.rsplit(".", 1)[-1].strip('"')
+    type_name = _TYPE_NAMES.get(name, name)
+    if type_name in _REFUSED:
+        raise DealSyncError(
+            "HV004",
+            f'column "{definition.column_name}" is of type {type_name}, which Multicorn2 cannot serve: '
+            "make it text and cast in the query, or read the table with deal_sync.scan()",
+        )
+    options = definition.options
+    return Column(
+        name=definition.column_name,
+        property=options.get("property", definition.column_name),
+        type_name=type_name,
+        type_modifier=definition.typmod,
+        derive=options.get("derive"),
+        of=tuple(part.strip() for part in options["of"].split(",")) if "of" in options else (),
+        target=options.get("target"),
+        write=options.get("write", "always"),
+    )
+
+
+def _readings(text: str) -> list[Any]:
+    """The values whose text form is this one."""
+    readings: list[Any] = [text]
+    for reading in (int, float):
+        with contextlib.suppress(ValueError):
+            readings.append(reading(text))
+    if text in ("true", "false"):
+        readings.append(text == "true")
+    return readings
+
+
+def _interrupted() -> None:
+    raise DealSyncError("57014", "the scan was interrupted")
