@@ -65,7 +65,7 @@ def _run(instance: Instance, statements: list[str]) -> None:
 
     facts = instance.facts
     auth = (facts["neo4j_user"], facts["neo4j_password"])
-    options = {"notifications_min_severity": "OFF"}  # else they are written among the output
-    with GraphDatabase.driver(facts["neo4j_uri"], auth=auth, **options) as driver, driver.session() as session:
+    driver = GraphDatabase.driver(facts["neo4j_uri"], auth=auth, notifications_min_severity="OFF")
+    with driver, driver.session() as session:
         for statement in statements:
             session.run(statement).consume()

@@ -1,0 +1,188 @@
+"""Flows in: README.md, its SQL blocks as they stand. Flows out: proof that they run, in order, on real servers.
+
+Beside the statements: the names that the README lists are those that the extension has.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from environment import database as environment_database
+from environment.servers import Instance
+from environment.state import CHECKOUT
+from psycopg import errors
+from support.database import Connection, Database
+from support.graph import Graph
+
+README = (CHECKOUT / "README.md").read_text()
+BLOCKS = re.findall(r"^```sql\n(.*?)^```$", README, re.M | re.S)
+SETUP, REMOVAL = BLOCKS[0], BLOCKS[-1]
+
+
+@pytest.fixture
+def bare(servers: Instance) -> Iterator[Database]:
+    """A team's own database: the application's tables with the demo's rows, nothing of deal_sync."""
+    bare = Database(servers, "readme")
+    servers.psql("postgres", "-c", "DROP DATABASE IF EXISTS readme WITH (FORCE)")
+    bare.create("template0")
+    for file in ("application.sql", "demo/application.sql"):
+        servers.psql("readme", "-f", CHECKOUT / "tests" / file)
+    yield bare
+    bare.close()
+
+
+@pytest.fixture
+def password_file(servers: Instance) -> Iterator[Path]:
+    """Neo4j's password in a file that the server can read."""
+    path = servers.data / "password"
+    path.write_text(servers.facts["neo4j_password"] + "\n")
+    path.chmod(0o644)
+    yield path
+    path.unlink()
+
+
+def as_on_this_machine(sql: str, servers: Instance, password_file: Path) -> str:
+    """The README's placeholders become what is here."""
+    for placeholder, here in {
+        "'bolt://graph.example.com:7687'": environment_database.literal(servers.facts["neo4j_uri"]),
+        "'secret'": environment_database.literal(servers.facts["neo4j_password"]),
+        "'/etc/deal_sync/password'": environment_database.literal(str(password_file)),
+        r"\i ": rf"\i {CHECKOUT}/",
+    }.items():
+        assert placeholder in README
+        sql = sql.replace(placeholder, here)
+    return sql
+
+
+def test_every_sql_block_runs_in_order_as_it_stands(
+    bare: Database, servers: Instance, graph: Graph, password_file: Path, tmp_path: Path
+) -> None:
+    environment_database.run_cypher(servers, environment_database.DEMO / "graph.cypher")
+    everything_but_the_end = "\n".join([*BLOCKS[:-1], "SELECT sync_deals(id) FROM tenants;"])
+    script = tmp_path / "readme.sql"
+    script.write_text(as_on_this_machine(everything_but_the_end, servers, password_file))
+    servers.psql("readme", "-v", "client_min_messages=warning", "-f", script)
+    pg = bare.connect()
+
+    def deal(number: str) -> tuple[object, ...] | None:
+        return pg.execute(
+            "SELECT stage, amount::float8, deal_status, executive_sponsorship FROM opportunities"
+            " WHERE graph_opportunity_id = %s",
+            [f"a1000000-0000-4000-8000-0000000000{number}"],
+        ).fetchone()
+
+    # The blocks up to "Altering" landed the deals; the altered mapping then wrote stage and amount, and the new column,
+    # but deal_status on no row that was there.
+    assert deal("01") == ("negotiation", 150000.0, None, None)
+    assert deal("09") == ("qualification", 134500.0, None, 2)
+    graph.run(
+        "CREATE (:Deal {tenant_id: 'aaaaaaaa-0000-4000-8000-000000000001', name: 'Late',"
+        " opportunity_id: 'a1000000-0000-4000-8000-000000000050', stage: 'prospecting', amount: 1})"
+    )
+    pg.execute("SELECT sync_deals('aaaaaaaa-0000-4000-8000-000000000001')")
+    assert deal("50") == ("prospecting", 1.0, "open", None)
+
+    pg.execute(REMOVAL)
+    assert deal("50") == ("prospecting", 1.0, "open", None)
+
+
+def test_the_set_up_has_six_statements() -> None:
+    assert len([line for line in SETUP.splitlines() if line.endswith(";") or line.startswith("\\i")]) == 6
+
+
+def section(heading: str) -> str:
+    """A section's text, up to the next heading."""
+    (text,) = re.findall(rf"^#+ {heading}\n(.*?)(?=^#|\Z)", README, re.M | re.S)
+    return str(text)
+
+
+def names_in_table(text: str, column: int = 0) -> set[str]:
+    """The names in backticks in a column of the tables of a text."""
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return {name for row in cells if len(row) > column for name in re.findall(r"`([^`]+)`", row[column])}
+
+
+@pytest.mark.parametrize(
+    ("place", "statement"),
+    [
+        ("server", "CREATE SERVER other FOREIGN DATA WRAPPER neo4j OPTIONS (nonsense '')"),
+        ("user mapping", "CREATE USER MAPPING FOR PUBLIC SERVER neo4j OPTIONS (nonsense '')"),
+        ("foreign table", "ALTER FOREIGN TABLE neo4j.deals OPTIONS (ADD nonsense '')"),
+        ("column", "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN name OPTIONS (ADD nonsense '')"),
+    ],
+)
+def test_the_options_listed_are_those_that_the_validator_takes(pg: Connection, place: str, statement: str) -> None:
+    with pytest.raises(errors.FdwInvalidOptionName) as refused:
+        pg.execute(statement)
+    listed = set()
+    where = ""
+    for line in section("Options").splitlines():
+        if line.startswith("| "):
+            first, names, *_ = line.strip("|").split("|")
+            where = first.strip() or where
+            listed |= set(re.findall(r"`(\w+)`", names)) if where == place else set()
+    hint = refused.value.diag.message_hint or ""
+    assert listed == set(hint.removeprefix("Valid options in this context are: ").split(", "))
+
+
+def test_the_settings_listed_are_those_that_there_are_with_their_defaults(pg: Connection) -> None:
+    listed = dict(re.findall(r"^\| `deal_sync\.(\w+)` \| `(\w+)`", section("Settings"), re.M))
+    there = pg.execute("SELECT prosrc FROM pg_proc WHERE proname = 'setting'").fetchone()
+    assert there is not None
+    known = dict(re.findall(r"\('(\w+)', '(\w+)'\)", there[0]))
+    del known["search_path"]  # sync_deals sets it for itself
+    assert listed == known
+
+
+def test_the_security_definer_functions_listed_are_all_there_are(pg: Connection) -> None:
+    there = pg.execute(
+        "SELECT p.proname FROM pg_proc AS p JOIN pg_depend AS d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass"
+        " JOIN pg_extension AS e ON e.oid = d.refobjid WHERE e.extname = 'deal_sync' AND p.prosecdef"
+    ).fetchall()
+    table = section("Access control").split("SECURITY DEFINER")[1]
+    assert names_in_table(table) - {"deal_sync.runs", "deal_sync.rejects"} == {name for (name,) in there}
+
+
+def test_the_columns_of_a_run_are_explained(pg: Connection) -> None:
+    columns = pg.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'deal_sync.run_result'::regclass"
+        " AND attname NOT IN ('run_id', 'tenant_id', 'mode', 'seconds')"
+    ).fetchall()
+    assert {name for (name,) in columns} <= names_in_table(section("Calls"))
+
+
+def test_the_columns_that_people_own_are_those_of_the_mapping(pg: Connection) -> None:
+    owned = section("Concept")
+    for policy in ("never", "insert", "fill"):
+        (row,) = re.findall(rf"^\| `{policy}` \|.*\| (.*) \|$", owned, re.M)
+        columns = pg.execute(
+            "SELECT target FROM deal_sync.mapping_columns('neo4j.deals') WHERE target IS NOT NULL AND write = %s",
+            [policy],
+        ).fetchall()
+        assert set(re.findall(r"`(\w+)`", row)) == {name for (name,) in columns}
+
+
+def test_the_calls_listed_exist(pg: Connection) -> None:
+    calls = re.findall(r"^\| `(?:deal_sync\.)?(\w+)\(", section("Calls"), re.M)
+    assert "sync_deals" in calls
+    for call in calls:
+        found = pg.execute("SELECT count(*) FROM pg_proc WHERE proname = %s", [call]).fetchone()
+        assert found == (1,), call
+
+
+def test_a_statement_that_the_header_of_the_migration_gives_for_a_busy_table_runs(bare: Database) -> None:
+    """Its text stands there, so that the file can be used without this README."""
+    header = (CHECKOUT / "sql/migration/deal_sync.sql").read_text().partition("\nDO ")[0]
+    lines = [line.removeprefix("--").strip() for line in header.splitlines() if line.startswith("--     ")]
+    statements = " ".join(line for line in lines if not line.startswith(("psql", "Prisma", "then"))).split(";")
+    with psycopg.connect(bare.dsn(), autocommit=True) as connection:
+        for statement in statements:
+            if statement.strip():
+                connection.execute(statement.encode())
+        made = connection.execute(
+            "SELECT count(*) FROM pg_index AS i WHERE i.indrelid = 'opportunities'::regclass AND i.indisvalid"
+            " AND i.indexrelid::regclass::text ~ 'graph_opportunity_id|source_interaction_id'"
+        ).fetchone()
+    assert made == (2,)
