@@ -24,24 +24,33 @@ CREATE TYPE deal_sync.run_result AS (
 COMMENT ON TYPE deal_sync.run_result IS
 'what a run did; status: ok, partial (something was refused: see deal_sync.rejects), failed (nothing was written) or skipped (another run has the tenant)';
 
--- One source for the settings and their defaults. They are read with the caller's value: none of them widens a right.
+-- One source for the settings, their defaults and what they may be. They are read with the caller's value: none of them widens a right.
 CREATE FUNCTION deal_sync.setting(name text) RETURNS text
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce(
-        nullif(current_setting('deal_sync.' || known.name, true), ''),
-        known.fallback
-    )
+DECLARE
+    value text := nullif(current_setting('deal_sync.' || name, true), '');
+    known record;
+BEGIN
+    SELECT k.fallback, k.pattern INTO STRICT known
     FROM (VALUES
-        ('lock_timeout', '5s'),         -- how long a run waits for a row that another transaction holds
-        ('max_rejects', '1000'),        -- failed writes after which a run gives up
-        ('max_value_bytes', '128MB'),   -- a longer text is refused
-        ('batch_rows', '2000'),         -- what ends a batch ...
-        ('batch_bytes', '16MB'),        -- ... whichever comes first
-        ('search_path', 'pg_catalog')   -- the caller's, for the application's triggers: sync_deals sets it
-    ) AS known (name, fallback)
-    WHERE known.name = setting.name
+        ('lock_timeout', '5s', '[0-9]+ *(us|ms|s|min|h|d)?'),     -- how long a run waits for a row that another transaction holds
+        ('max_rejects', '1000', '[0-9]{1,9}'),                    -- failed writes after which a run gives up
+        ('max_value_bytes', '128MB', '[0-9]{1,9} *(B|kB|MB)?'),   -- a longer text is refused
+        ('batch_rows', '2000', '[1-9][0-9]{0,5}'),                -- what ends a batch ...
+        ('batch_bytes', '16MB', '[1-9][0-9]{0,8} *(B|kB|MB)?'),   -- ... whichever comes first
+        ('search_path', 'pg_catalog', '.*')                       -- the caller's, for the application's triggers: sync_deals sets it
+    ) AS k (name, fallback, pattern)
+    WHERE k.name = setting.name;
+
+    IF value !~ ('^(' || known.pattern || ')$') THEN
+        RAISE EXCEPTION 'invalid value for parameter "deal_sync.%": "%"', name, value USING
+            ERRCODE = 'invalid_parameter_value',
+            HINT = format('The default is %s: RESET deal_sync.%s;', known.fallback, name);
+    END IF;
+    RETURN coalesce(value, known.fallback);
+END
 $$;
 COMMENT ON FUNCTION deal_sync.setting(text) IS
 'the value of deal_sync.<name> in this session, or its default';

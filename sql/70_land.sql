@@ -331,7 +331,8 @@ DECLARE
     inserted bigint;
     adopted bigint;
     landed bigint;
-    found jsonb := '[]';
+    found jsonb;
+    losses jsonb[] := '{}';
     refused jsonb[] := '{}';
 BEGIN
     FOR planned IN EXECUTE statements.plan USING NULL::bigint[] LOOP
@@ -411,7 +412,7 @@ BEGIN
     ) INTO found USING kind, refused, failures, coalesce(link_failures, '{}');
 
     FOR lost IN EXECUTE statements.losses USING there, new_rows, kind = 'version' LOOP
-        found := found || jsonb_build_object(
+        losses := losses || jsonb_build_object(
             'kind', kind, 'level', 'value', 'graph_id', lost.graph_id, 'element_id', lost.element_id, 'column_name', lost.field,
             'sqlstate', lost.error ->> 'sqlstate', 'value', lost.error ->> 'value',
             'message', concat(
@@ -423,6 +424,7 @@ BEGIN
             )
         );
     END LOOP;
+    found := found || to_jsonb(losses);
     IF found <> '[]' THEN
         PERFORM deal_sync.record_rejects(result.run_id, result.tenant_id, found);
     END IF;

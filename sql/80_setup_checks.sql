@@ -119,6 +119,8 @@ BEGIN
             DETAIL = 'From Python 3.12 on, Multicorn2 and PL/Python in one backend crash the server.',
             HINT = 'SELECT deal_sync.detach();';
     END IF;
+    PERFORM deal_sync.setting(s.name)
+    FROM unnest(ARRAY['max_rejects', 'max_value_bytes', 'batch_rows', 'batch_bytes']) AS s (name);
     PERFORM deal_sync.check_source('deal');
     PERFORM deal_sync.check_source('version');
     PERFORM deal_sync.check_targets();

@@ -72,7 +72,7 @@ BEGIN
     result.message := nullif(concat_ws(
         '; ',
         CASE WHEN result.status = 'partial' THEN format(
-            '%s rows and %s values were refused: see deal_sync.rejects', result.rows_rejected, result.values_rejected
+            'refused: %s rows, %s values (see deal_sync.rejects)', result.rows_rejected, result.values_rejected
         ) END,
         CASE WHEN nobodys > 0 THEN format(
             '%s nodes of the graph belong to no tenant: their tenant_id is absent, no text or spelled in another way', nobodys
@@ -146,7 +146,7 @@ BEGIN
             IF strict AND result.status = 'partial' THEN
                 RAISE EXCEPTION 'the sync of tenant % met refusals, and strict allows none', tenant USING
                     ERRCODE = 'DS002',
-                    DETAIL = format('%s rows and %s values were refused.', result.rows_rejected, result.values_rejected),
+                    DETAIL = format('Refused: %s rows, %s values.', result.rows_rejected, result.values_rejected),
                     HINT = 'Run it without strict, and see deal_sync.rejects.';
             ELSIF dry_run THEN
                 RAISE EXCEPTION USING ERRCODE = 'DS003', MESSAGE = 'dry run: everything is undone';

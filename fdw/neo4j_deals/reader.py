@@ -21,10 +21,13 @@ _AHEAD = 2  # batches that may wait; with the one being loaded and the one being
 _LOOK = 0.2  # seconds between two looks for an interrupt
 
 
-def interrupt_pending() -> bool:
-    """Whether PostgreSQL has an interrupt to serve; False outside a backend."""
+def pending(flag: str = "InterruptPending") -> bool:
+    """Whether PostgreSQL has an interrupt to serve, or one of a kind; False outside a backend.
+
+    InterruptPending is set for more than a cancel; QueryCancelPending and ProcDiePending are what they say.
+    """
     try:
-        return bool(ctypes.c_int.in_dll(ctypes.CDLL(None), "InterruptPending").value)
+        return bool(ctypes.c_int.in_dll(ctypes.CDLL(None), flag).value)
     except ValueError:
         return False
 
@@ -78,7 +81,7 @@ class Reader(threading.Thread):
         try:
             self._start_deaf()
             while True:
-                if interrupt_pending():
+                if pending():
                     serve_interrupt()
                 with contextlib.suppress(queue.Empty):
                     got = self._box.get(timeout=_LOOK)

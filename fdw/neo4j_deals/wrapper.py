@@ -19,7 +19,7 @@ from neo4j_deals.errors import DealSyncError
 from neo4j_deals.mapping import Column
 from neo4j_deals.options import ServerOptions
 from neo4j_deals.projection import Projection, to_foreign
-from neo4j_deals.reader import Reader
+from neo4j_deals.reader import Reader, pending
 from neo4j_deals.scan import CHUNK, output
 
 #: PostgreSQL's names of types as Multicorn gives them, and in pg_type.
@@ -138,4 +138,6 @@ def _readings(text: str) -> list[Any]:
 
 
 def _interrupted() -> None:
-    raise DealSyncError("57014", "the scan was interrupted")
+    """Ends the scan on a cancel or a termination; PostgreSQL, back in charge, serves it."""
+    if pending("QueryCancelPending") or pending("ProcDiePending"):
+        raise DealSyncError("57014", "the scan was interrupted")
