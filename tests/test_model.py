@@ -1,0 +1,701 @@
+"""Flows in: random changes of a graph, of an application's rows and of the mapping, with syncs between them.
+Flows out: that after every sync the tables, the refusals and the counts are those of the model in support/model.py.
+
+DEAL_SYNC_SEQUENCES says how many sequences are tried. A failing one is printed as the calls that it consists of.
+"""
+
+import copy
+import math
+import os
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, astuple, dataclass, field, fields
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any, ClassVar
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, Phase, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from neo4j.spatial import WGS84Point
+from neo4j.time import Date, DateTime, Duration
+from psycopg import sql
+from psycopg.types.json import Jsonb
+from support.database import Connection, Database
+from support.graph import Graph
+from support.model import (
+    OPPORTUNITY_COLUMNS,
+    UNSAID,
+    VERSION_COLUMNS,
+    Column,
+    Counts,
+    Gate,
+    Node,
+    Reject,
+    Row,
+    Sync,
+    Tables,
+    Vector,
+    deal_columns,
+    nobodys,
+    same,
+)
+
+SEQUENCES = int(os.environ.get("DEAL_SYNC_SEQUENCES", "15"))
+STEPS = 20
+
+# The universe is small, so that keys meet: the tenants share their deals, versions and interactions.
+
+A, B = (uuid.UUID(f"{digit * 8}-aaaa-4aaa-8aaa-{digit * 12}") for digit in "ab")
+TENANTS = (A, B)
+DEALS = tuple(uuid.UUID(f"dea1dea1-0000-4000-8000-00000000000{n}") for n in range(4))
+VERSIONS = tuple(uuid.UUID(f"0e5510e5-0000-4000-8000-00000000000{n}") for n in range(6))
+INTERACTIONS = tuple(uuid.UUID(f"1a7e1ac7-0000-4000-8000-00000000000{n}") for n in range(3))
+ACCOUNTS = tuple(uuid.UUID(f"acc0acc0-0000-4000-8000-00000000000{n}") for n in range(2))
+
+NOON = DateTime(2026, 3, 1, 12, 0, 0, 123456789, tzinfo=timezone(timedelta(hours=2)))
+LATER = DateTime(2026, 3, 2, 23, 30, 0, 0, tzinfo=timezone(timedelta(hours=-5)))
+LOCAL = DateTime(2026, 3, 3, 1, 2, 3, 4000)
+POINT = WGS84Point((1.0, 2.0))
+DURATION = Duration(days=1)
+
+
+def spellings(key: uuid.UUID) -> list[str]:
+    """One uuid as PostgreSQL reads it."""
+    return [str(key), str(key).upper(), key.hex, f"{{{key}}}"]
+
+
+TENANT_SPELLINGS: list[Any] = [str(A), str(A), str(A).upper(), str(B), str(B).upper()]
+FOREIGN_SPELLINGS: list[Any] = [A.hex, f"{{{A}}}", str(A).title(), "", "nobody", 17, [str(A)], None]
+
+# What a property may hold; None is an absent one. The first value is the one that shrinking arrives at.
+
+TEXTS = (None, "plain", "", "a\0b", "\N{SNOWMAN} \u2028 \\ ' \" $1", 42, True, ["list"], POINT, DURATION)
+LONG_TEXTS = ("x" * 20, "x" * 21, "x" * 20 + "\0", "x" * 50, "x" * 51, "x" * 64, "x" * 65, "x" * 50 + "   ")
+FRACTIONS = (None, 0.145, 0.5, 0, 1, 9.994, 9.995, 12.5, -0.004, "n/a", math.nan, math.inf, True, [0.5], DURATION)
+WHOLES = (None, 0, 3, 2.0, 2.5, 32768, -32768, 2**31, 2**40, "high", math.nan, True, [1], POINT)
+AMOUNTS = (None, 1000, 99.995, 1e15, -1e13, "much", math.nan, -math.inf, [1.0], POINT, True)
+IDS: tuple[Any, ...] = (None, *spellings(INTERACTIONS[0]), str(INTERACTIONS[1]), "no uuid", "", 42, [str(INTERACTIONS[0])])
+ACCOUNT_IDS: tuple[Any, ...] = (None, *spellings(ACCOUNTS[0]), str(ACCOUNTS[1]), "acme.com", "", 42, POINT)
+DATES = (
+    *(None, "2026-03-01", "2026-03-01T23:30:00-05:00", "2026-03-01T00:30:00", "2026-03-01T00:30:00Z", NOON, LATER, LOCAL),
+    *(Date(2026, 3, 4), "soon", "", "2026-02-30", "12026-01-01", "2026-03-01T12:00:00.123456789Z", 42, ["2026-03-01"]),
+)
+MOMENTS = (*DATES, DURATION, DateTime(9999, 12, 31, 23, 0, 0, 0, tzinfo=timezone(timedelta(hours=-2))))
+EMBEDDINGS = (
+    *(None, Vector(0.5), Vector(0.1), Vector(1), Vector(0.5, 3), Vector(0.5, 1537), Vector(0.5, 0), Vector(math.nan)),
+    *(Vector(1e39), Vector("x"), Vector(True), 0.5, "0.5"),
+)
+
+Change = tuple[str, Any]
+
+
+def offers(names: Iterable[str], values: Iterable[Any]) -> st.SearchStrategy[Change]:
+    values = list(values)
+    return st.sampled_from([(name, value) for name in names for value in values])
+
+
+MEDDIC_OFFER = ("meddic_metrics", "meddic_champion")
+DIMENSION_OFFER = ("dim_champion_strength", "dim_change_readiness", "dim_not_mapped")
+CONFIDENCES = tuple(f"{name}_confidence" for name in (*MEDDIC_OFFER, *DIMENSION_OFFER))
+
+COMMON_CHANGES = (
+    offers(("name",), (*TEXTS, "refused", "suppressed")),
+    offers(("stage",), (*TEXTS, "closed_won", "x" * 20, "x" * 21)),
+    offers(("opportunity_summary", "evolution_summary", *MEDDIC_OFFER), TEXTS),
+    offers(("ontology_version",), (*TEXTS, *LONG_TEXTS)),
+    offers(("meddic_completeness", "ontology_completeness", *CONFIDENCES), FRACTIONS),
+    offers(DIMENSION_OFFER, WHOLES),
+    offers(("dim_champion_strength_evidence", "dim_not_mapped_evidence"), (None, "said so", "a\0b")),
+    offers(("amount",), AMOUNTS),
+)
+DEAL_CHANGES = st.one_of(
+    *COMMON_CHANGES,
+    offers(("deal_ref", "qualification_status"), (*TEXTS, *LONG_TEXTS)),
+    offers(("currency",), (None, "EUR", "", "EURO", "E\0UR", 42, ["EUR"])),
+    offers(("account_id",), ACCOUNT_IDS),
+    offers(("meddic_paper_process", "meddic_competition"), TEXTS),
+    offers(("confidence",), FRACTIONS),
+    offers(("version",), WHOLES),
+    offers(("source_interaction_id",), IDS),
+    offers(("expected_close_date", "closed_at"), DATES),
+    offers(("embedding", "embedding_current"), EMBEDDINGS),
+    offers(("last_updated_at",), (None, NOON, LATER, LOCAL, "2026-03-01T11:00:00+02:00", "2026-03-04T00:00:00Z", "soon", 1)),
+)
+VERSION_CHANGES = st.one_of(
+    *COMMON_CHANGES,
+    offers(("version",), (*WHOLES, 1, 1, 2, 2)),
+    offers(("change_summary",), TEXTS),
+    offers(("changed_fields",), (None, ["stage"], [], ["a\0b", ""], "stage", [1], 1)),
+    offers(("change_source_interaction_id",), IDS),
+    offers(("created_at", "valid_from", "valid_until"), MOMENTS),
+)
+
+SERVICE: dict[str, Any] = {
+    "name": "Acme",
+    "stage": "proposal",
+    "amount": 1000.5,
+    "currency": "EUR",
+    "account_id": str(ACCOUNTS[0]),
+    "deal_ref": "deal_0123456789abcdef",
+    "qualification_status": "qualified",
+    "opportunity_summary": "summary",
+    "evolution_summary": "",
+    "meddic_metrics": "30 %",
+    "meddic_metrics_confidence": 0.85,
+    "meddic_economic_buyer": "",
+    "meddic_champion": "James",
+    "meddic_completeness": 0.33,
+    "dim_champion_strength": 2,
+    "dim_champion_strength_confidence": 0.855,
+    "dim_responsiveness_confidence": 0.4,
+    "dim_technical_fit": 0,
+    "dim_not_mapped": 3,
+    "ontology_completeness": 0.13,
+    "ontology_version": "v1",
+    "embedding": Vector(0.1),
+    "embedding_current": Vector(0.2),
+    "confidence": 0.9,
+    "version": 2,
+    "source_interaction_id": str(INTERACTIONS[0]),
+    "forecast_score": 0.7,
+    "expected_close_date": "2026-06-30",
+    "closed_at": "2026-06-01T22:00:00-05:00",
+    "created_at": NOON,
+    "last_updated_at": NOON,
+}
+FORMS: dict[str, dict[str, Any]] = {
+    "key": {},
+    "skeleton": {"name": "Acme", "stage": "prospecting", "account_id": "acme.com", "amount": 1000, "created_at": NOON},
+    "created": SERVICE,
+    "updated": SERVICE | {"last_updated_at": "2026-03-02T11:00:00.5+00:00", "amount": 2000, "embedding": Vector(0.3)},
+}
+VERSION_FORMS: dict[str, dict[str, Any]] = {
+    "key": {},
+    "skeleton": FORMS["skeleton"] | {"valid_until": LATER, "valid_from": NOON},
+    "snapshot": SERVICE
+    | {
+        "version": 1,
+        "change_summary": "stage moved",
+        "changed_fields": ["stage", "amount"],
+        "change_source_interaction_id": str(INTERACTIONS[1]),
+        "valid_from": "2026-03-01T10:00:00.123456Z",
+        "created_at": LATER,
+        "valid_until": LATER,
+    },
+}
+
+# An application's rules that come and go. NOT VALID and triggers: rows that stand already are not looked at.
+
+
+def trigger(name: str, table: str, timing: str, body: str) -> tuple[str, str]:
+    create = (
+        f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$; "
+        f"CREATE {timing} ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()"
+    )
+    return create, f"DROP FUNCTION {name}() CASCADE"
+
+
+def gate(table: str, column: str, value: Any, sqlstate: str, statements: tuple[str, str]) -> Gate:
+    return Gate(table, column, value, sqlstate, *statements)
+
+
+DEFERRED = "CONSTRAINT TRIGGER gate AFTER INSERT OR UPDATE"
+GATES = {
+    "raises": gate(
+        *("opportunities", "opportunity_name", "refused", "P0"),
+        trigger(
+            *("gate_raises", "opportunities", "TRIGGER raises BEFORE INSERT OR UPDATE"),
+            "IF new.opportunity_name = 'refused' THEN RAISE 'not this one'; END IF; RETURN new;",
+        ),
+    ),
+    "suppresses": gate(
+        *("opportunities", "latest_ai_summary", "plain", "09"),
+        trigger(
+            *("gate_suppresses", "opportunities", "TRIGGER suppresses BEFORE INSERT OR UPDATE"),
+            "IF new.latest_ai_summary = 'plain' THEN RETURN NULL; END IF; RETURN new;",
+        ),
+    ),
+    "check": gate(
+        *("opportunities", "meddic_champion", "plain", "23"),
+        (
+            "ALTER TABLE opportunities ADD CONSTRAINT gate_check CHECK (meddic_champion <> 'plain') NOT VALID",
+            "ALTER TABLE opportunities DROP CONSTRAINT gate_check",
+        ),
+    ),
+    "version raises": gate(
+        *("deal_versions", "name", "refused", "P0"),
+        trigger(
+            *("gate_version", "deal_versions", "TRIGGER raises BEFORE INSERT"),
+            "IF new.name = 'refused' THEN RAISE 'not this one'; END IF; RETURN new;",
+        ),
+    ),
+    "version suppresses": gate(
+        *("deal_versions", "name", "suppressed", "09"),
+        trigger(
+            *("gate_version_suppresses", "deal_versions", "TRIGGER suppresses BEFORE INSERT"),
+            "IF new.name = 'suppressed' THEN RETURN NULL; END IF; RETURN new;",
+        ),
+    ),
+    "link raises": gate(
+        *("interaction_links", "interaction_id", INTERACTIONS[1], "P0"),
+        trigger(
+            *("gate_link", "interaction_links", "TRIGGER raises BEFORE INSERT"),
+            f"IF new.interaction_id = '{INTERACTIONS[1]}' THEN RAISE 'not this one'; END IF; RETURN new;",
+        ),
+    ),
+}
+
+# People's values, by column of opportunities.
+EDITS: tuple[tuple[str, Any], ...] = (
+    *(("opportunity_name", value) for value in (None, "edited", "refused")),
+    *(("account_id", value) for value in (None, ACCOUNTS[1])),
+    *(("currency", value) for value in (None, "CHF")),
+    *(("actual_close_date", value) for value in (None, date(2020, 1, 1))),
+    *(("stage", value) for value in (None, "won")),
+    *(("amount", value) for value in (None, Decimal("7.00"))),
+    *(("deal_status", value) for value in (None, "open")),
+    *(("meddic_champion", value) for value in (None, "plain", "edited")),
+    *(("dim_champion_strength", value) for value in (None, 3)),
+    *(("ontology_scores_json", value) for value in (None, {"old": 1})),
+    *(("source_user_id", value) for value in (None, "auth0|1")),
+    *(("extraction_version", value) for value in (None, 7)),
+)
+POLICY_COLUMNS = (
+    *("name", "stage", "amount", "currency", "account_id", "closed_at", "deal_ref", "meddic_champion", "confidence"),
+    *("dim_champion_strength", "embedding", "ontology_scores_json", "ai_workflow_metadata", "opportunity_summary"),
+    *("meddic_completeness", "source_interaction_id"),
+)
+SESSIONS = (
+    {},
+    {"TimeZone": "Pacific/Auckland", "DateStyle": "SQL, DMY"},
+    {"TimeZone": "America/Lima", "extra_float_digits": "-10", "IntervalStyle": "sql_standard"},
+)
+
+
+@dataclass
+class World:
+    """The servers of the test run: one database and one graph for all sequences."""
+
+    pg: Connection
+    callers: Mapping[str, Connection]
+    graph: Graph
+    nodes: list[Node] = field(default_factory=list)
+    tables: Tables = field(default_factory=Tables)
+    columns: dict[str, Column] = field(default_factory=deal_columns)
+    options: dict[str, dict[str, str]] = field(default_factory=dict)
+    gates: dict[str, Gate] = field(default_factory=dict)
+
+    def reset(self) -> None:
+        """Back to an empty graph, empty tables, the default mapping and an application without gates."""
+        self.graph.run("MATCH (n) DETACH DELETE n")
+        for name in list(self.gates):
+            self.close_gate(name)
+        self.pg.execute("TRUNCATE opportunities, deal_versions, interaction_links, forecast_jobs CASCADE")
+        self.pg.execute("DELETE FROM deal_sync.rejects")
+        self.pg.execute("DELETE FROM deal_sync.runs")
+        for name, changed in self.options.items():
+            for option, value in changed.items():
+                self._alter(name, option, value)
+        self.nodes, self.tables, self.columns, self.options = [], Tables(), deal_columns(), {}
+
+    # The graph
+
+    def write(self, node: Node, properties: dict[str, Any]) -> None:
+        """Write all properties of a node; one without an element id is created."""
+        node.properties = {name: value for name, value in properties.items() if value is not None}
+        written = {name: v.property() if isinstance(v, Vector) else v for name, v in node.properties.items()}
+        if node.element_id:
+            self.graph.run("MATCH (n) WHERE elementId(n) = $id SET n = $written", id=node.element_id, written=written)
+        else:
+            (row,) = self.graph.run(
+                f"CREATE (n:{node.label}) SET n = $written RETURN elementId(n) AS id", written=written
+            )
+            node.element_id = row["id"]
+            self.nodes.append(node)
+        node.properties = {name: v.property() if isinstance(v, Vector) else v for name, v in node.properties.items()}
+
+    def delete(self, node: Node) -> None:
+        self.graph.run("MATCH (n) WHERE elementId(n) = $id DETACH DELETE n", id=node.element_id)
+        self.nodes.remove(node)
+
+    # The mapping
+
+    def alter(self, name: str, option: str, value: str) -> None:
+        before = self._alter(name, option, value)
+        self.options.setdefault(name, {}).setdefault(option, before)
+        setattr(self.columns[name], option, value)
+
+    def _alter(self, name: str, option: str, value: str) -> str:
+        """Set an option of a foreign column, '' drops it; gives what it was before."""
+        row = self.pg.execute(
+            "SELECT (SELECT option_value FROM pg_options_to_table(attfdwoptions) WHERE option_name = %s)"
+            " FROM pg_attribute WHERE attrelid = 'neo4j.deals'::regclass AND attname = %s",
+            [option, name],
+        ).fetchone()
+        assert row is not None
+        before = str(row[0] or "")
+        if before or value:
+            verb = "DROP" if not value else "SET" if before else "ADD"
+            self.pg.execute(
+                sql.SQL("ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN {} OPTIONS ({} {} {})").format(
+                    sql.Identifier(name), sql.SQL(verb), sql.Identifier(option), sql.Literal(value) if value else sql.SQL("")
+                )
+            )
+        return before
+
+    # The application
+
+    def open_gate(self, name: str) -> None:
+        self.pg.execute(GATES[name].create.encode())
+        self.gates[name] = GATES[name]
+
+    def close_gate(self, name: str) -> None:
+        self.pg.execute(self.gates.pop(name).drop.encode())
+
+    def insert(self, table: str, row: Row) -> None:
+        self.pg.execute(
+            sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+                sql.Identifier(table),
+                sql.SQL(", ").join(map(sql.Identifier, row)),
+                sql.SQL(", ").join(sql.Placeholder() for _ in row),
+            ),
+            [adapted(value) for value in row.values()],
+        )
+
+    # What is there
+
+    def actual(self) -> Tables:
+        opportunities = self._rows("opportunities", OPPORTUNITY_COLUMNS)
+        versions = self._rows("deal_versions", VERSION_COLUMNS)
+        links = self.pg.execute(
+            "SELECT tenant_id, interaction_id, entity_id FROM interaction_links WHERE entity_type = 'opportunity'"
+        )
+        rejects = self.pg.execute(
+            "SELECT tenant_id, kind, element_id, column_name, level, graph_id, left(sqlstate, 2) FROM deal_sync.rejects"
+        )
+        return Tables(
+            {row["id"]: row for row in opportunities},
+            {row["id"]: row for row in versions},
+            [(row[0], row[1], row[2]) for row in links],
+            [Reject(*row) for row in rejects],
+        )
+
+    def _rows(self, table: str, columns: tuple[str, ...]) -> list[Row]:
+        expressions = [
+            sql.SQL("md5(vector_send({}))" if "embedding" in column else "{}").format(sql.Identifier(column))
+            for column in columns
+        ]
+        query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(expressions), sql.Identifier(table))
+        return [dict(zip(columns, row, strict=True)) for row in self.pg.execute(query)]
+
+
+def adapted(value: Any) -> Any:
+    return Jsonb(value) if isinstance(value, dict | list) else value
+
+
+def differences(expected: Tables, actual: Tables) -> list[str]:
+    """What is not as the model has it, in words."""
+    found = []
+    for table in ("opportunities", "versions"):
+        should, is_ = getattr(expected, table), getattr(actual, table)
+        for key in sorted(should.keys() | is_.keys()):
+            if key not in is_ or key not in should:
+                found.append(f"{table} {key}: {'missing' if key in should else 'unexpected'}")
+                continue
+            for column, value in is_[key].items():
+                if not same(should[key][column], value):
+                    found.append(f"{table} {key}: {column} is {value!r}, should be {should[key][column]!r}")
+    found += [f"link {link}: missing" for link in sorted(set(expected.links) - set(actual.links))]
+    found += [f"link {link}: unexpected" for link in sorted(set(actual.links) - set(expected.links))]
+    if len(actual.links) != len(set(actual.links)):
+        found.append("a link is there twice")
+    key_of = {(r.tenant, r.kind, r.element_id, r.column): r for r in expected.rejects}
+    is_of = {(r.tenant, r.kind, r.element_id, r.column): r for r in actual.rejects}
+    for name in sorted(key_of.keys() | is_of.keys()):
+        should_be, there = key_of.get(name), is_of.get(name)
+        if should_be is None or there is None:
+            found.append(f"reject {there or should_be}: {'missing' if there is None else 'unexpected'}")
+        elif any(
+            wanted not in (UNSAID, is_)
+            for wanted, is_ in zip(astuple(should_be), astuple(there), strict=True)
+        ):
+            found.append(f"reject {there}, should be {should_be}")
+    return found
+
+
+class Machine(RuleBasedStateMachine):
+    """A sequence. Rules take plain values only, so that a failing sequence is printed as it can be run again."""
+
+    world: ClassVar[World]
+
+    @initialize()
+    def start(self) -> None:
+        self.world.reset()
+
+    @property
+    def nodes(self) -> list[Node]:
+        return self.world.nodes
+
+    @property
+    def rows(self) -> list[Row]:
+        return list(self.world.tables.opportunities.values())
+
+    # The graph
+
+    @rule(
+        tenant=st.sampled_from(TENANT_SPELLINGS),
+        deal=st.sampled_from(DEALS),
+        form=st.sampled_from(sorted(FORMS)),
+        changes=st.lists(DEAL_CHANGES, max_size=4),
+    )
+    def create_deal(self, tenant: str, deal: uuid.UUID, form: str, changes: list[Change]) -> None:
+        keys = {"tenant_id": tenant, "opportunity_id": str(deal)}
+        self.world.write(Node("", "Deal", {}), FORMS[form] | keys | dict(changes))
+
+    @rule(
+        tenant=st.sampled_from(TENANT_SPELLINGS + FOREIGN_SPELLINGS),
+        key=st.sampled_from([*spellings(DEALS[0]), "no uuid", "", 42, None, [str(DEALS[0])], POINT]),
+        form=st.sampled_from(sorted(FORMS)),
+    )
+    def create_deal_with_a_strange_key(self, tenant: Any, key: Any, form: str) -> None:
+        self.world.write(Node("", "Deal", {}), FORMS[form] | {"tenant_id": tenant, "opportunity_id": key})
+
+    @rule(
+        tenant=st.sampled_from(TENANT_SPELLINGS),
+        version=st.sampled_from(VERSIONS),
+        deal=st.sampled_from(DEALS),
+        number=st.sampled_from([1, 2, 2.0]),
+        form=st.sampled_from(sorted(VERSION_FORMS)),
+        changes=st.lists(VERSION_CHANGES, max_size=3),
+    )
+    def create_version(
+        self, tenant: str, version: uuid.UUID, deal: uuid.UUID, number: Any, form: str, changes: list[Change]
+    ) -> None:
+        # Two nodes of one key are not in the graph's description; the second is left out.
+        if any(node.properties.get("version_id") == str(version) for node in self.nodes):
+            return
+        keys = {"tenant_id": tenant, "version_id": str(version), "deal_opportunity_id": str(deal)}
+        numbered = {} if form == "skeleton" else {"version": number}
+        self.world.write(Node("", "DealVersion", {}), VERSION_FORMS[form] | keys | numbered | dict(changes))
+
+    @rule(
+        tenant=st.sampled_from(TENANT_SPELLINGS + FOREIGN_SPELLINGS),
+        key=st.sampled_from(["no uuid", "", 42, None, [str(VERSIONS[0])], str(uuid.UUID(int=99)).upper()]),
+        deal=st.sampled_from([*spellings(DEALS[0]), "no uuid", 42, None, [str(DEALS[0])]]),
+    )
+    def create_version_with_strange_keys(self, tenant: Any, key: Any, deal: Any) -> None:
+        if key is not None and any(node.properties.get("version_id") == key for node in self.nodes):
+            return
+        keys = {"tenant_id": tenant, "version_id": key, "deal_opportunity_id": deal}
+        self.world.write(Node("", "DealVersion", {}), VERSION_FORMS["snapshot"] | keys)
+
+    @precondition(lambda self: self.nodes)
+    @rule(index=st.integers(0, 11), deal=st.lists(DEAL_CHANGES, min_size=1, max_size=3))
+    def change_deal(self, index: int, deal: list[Change]) -> None:
+        deals = [node for node in self.nodes if node.label == "Deal"]
+        if index >= len(deals):
+            return
+        self.world.write(deals[index], deals[index].properties | dict(deal))
+
+    @precondition(lambda self: self.nodes)
+    @rule(index=st.integers(0, 11), version=st.lists(VERSION_CHANGES, min_size=1, max_size=3))
+    def change_version(self, index: int, version: list[Change]) -> None:
+        versions = [node for node in self.nodes if node.label == "DealVersion"]
+        if index >= len(versions):
+            return
+        self.world.write(versions[index], versions[index].properties | dict(version))
+
+    @precondition(lambda self: self.nodes)
+    @rule(index=st.integers(0, 11))
+    def delete_node(self, index: int) -> None:
+        self.world.delete(self.nodes[index % len(self.nodes)])
+
+    # The application
+
+    @rule(
+        tenant=st.sampled_from(TENANTS),
+        key=st.sampled_from([*DEALS, uuid.UUID(int=7)]),
+        graph_key=st.sampled_from([None, None, *DEALS]),
+        edits=st.lists(st.sampled_from(EDITS), max_size=3),
+    )
+    def insert_opportunity(
+        self, tenant: uuid.UUID, key: uuid.UUID, graph_key: uuid.UUID | None, edits: list[tuple[str, Any]]
+    ) -> None:
+        rows = self.world.tables.opportunities
+        if key in rows:
+            return
+        if graph_key is not None and any(row["graph_opportunity_id"] == graph_key for row in rows.values()):
+            return
+        row: Row = dict.fromkeys(OPPORTUNITY_COLUMNS) | {"extraction_version": 1} | dict(edits)
+        row |= {"id": key, "tenant_id": tenant, "graph_opportunity_id": graph_key}
+        row |= {"updated_at": datetime(2020, 1, 1, tzinfo=UTC)}
+        if any(gate.refuses("opportunities", row) for gate in self.world.gates.values()):
+            return
+        self.world.insert("opportunities", row)
+        rows[key] = row
+
+    @precondition(lambda self: self.rows)
+    @rule(index=st.integers(0, 11), edit=st.sampled_from(EDITS))
+    def edit_opportunity(self, index: int, edit: tuple[str, Any]) -> None:
+        row = self.rows[index % len(self.rows)]
+        changed = row | dict([edit])
+        if any(gate.refuses("opportunities", changed) for gate in self.world.gates.values()):
+            return
+        self.world.pg.execute(
+            sql.SQL("UPDATE opportunities SET {} = %s WHERE id = %s").format(sql.Identifier(edit[0])),
+            [adapted(edit[1]), row["id"]],
+        )
+        row.update(changed)
+
+    @precondition(lambda self: self.rows)
+    @rule(index=st.integers(0, 11))
+    def delete_opportunity(self, index: int) -> None:
+        row = self.rows[index % len(self.rows)]
+        self.world.pg.execute("DELETE FROM opportunities WHERE id = %s", [row["id"]])
+        del self.world.tables.opportunities[row["id"]]
+        versions = self.world.tables.versions
+        for key in [key for key, version in versions.items() if version["opportunity_id"] == row["id"]]:
+            del versions[key]
+
+    @precondition(lambda self: self.rows)
+    @rule(index=st.integers(0, 11), version=st.sampled_from(VERSIONS), number=st.sampled_from([1, 2]))
+    def insert_version(self, index: int, version: uuid.UUID, number: int) -> None:
+        """As the old service wrote them: without valid_until and ontology."""
+        opportunity = self.rows[index % len(self.rows)]
+        versions = self.world.tables.versions
+        if version in versions:
+            return
+        if any(v["opportunity_id"] == opportunity["id"] and v["version_number"] == number for v in versions.values()):
+            return
+        row: Row = dict.fromkeys(VERSION_COLUMNS) | {"id": version, "tenant_id": opportunity["tenant_id"]}
+        row |= {"opportunity_id": opportunity["id"], "version_number": number, "name": "old", "stage": "old"}
+        row |= {"created_at": datetime(2025, 1, 1, tzinfo=UTC), "valid_from": datetime(2025, 1, 1, tzinfo=UTC)}
+        self.world.insert("deal_versions", row)
+        versions[version] = row
+
+    @precondition(lambda self: self.world.tables.versions)
+    @rule(index=st.integers(0, 11))
+    def delete_version(self, index: int) -> None:
+        versions = self.world.tables.versions
+        key = list(versions)[index % len(versions)]
+        self.world.pg.execute("DELETE FROM deal_versions WHERE id = %s", [key])
+        del versions[key]
+
+    @precondition(lambda self: self.world.tables.links)
+    @rule(index=st.integers(0, 11))
+    def delete_link(self, index: int) -> None:
+        links = self.world.tables.links
+        link = links.pop(index % len(links))
+        self.world.pg.execute(
+            "DELETE FROM interaction_links WHERE tenant_id = %s AND interaction_id = %s AND entity_id = %s", link
+        )
+
+    @rule(name=st.sampled_from(sorted(GATES)))
+    def switch_gate(self, name: str) -> None:
+        if name in self.world.gates:
+            self.world.close_gate(name)
+        else:
+            self.world.open_gate(name)
+
+    # The mapping
+
+    @rule(column=st.sampled_from(POLICY_COLUMNS), write=st.sampled_from(["never", "insert", "fill", "always"]))
+    def alter_write(self, column: str, write: str) -> None:
+        self.world.alter(column, "write", write)
+
+    @rule(column=st.sampled_from(POLICY_COLUMNS), on_misfit=st.sampled_from(["null", "keep", "reject"]))
+    def alter_on_misfit(self, column: str, on_misfit: str) -> None:
+        self.world.alter(column, "on_misfit", on_misfit)
+
+    # The syncs
+
+    @rule(
+        tenant=st.sampled_from(TENANTS),
+        mode=st.sampled_from(["full", "incremental"]),
+        caller=st.sampled_from(["app_writer", "app_writer", "postgres"]),
+        session=st.sampled_from(SESSIONS),
+        batch_rows=st.sampled_from([2000, 1, 2]),
+    )
+    def sync(self, tenant: uuid.UUID, mode: str, caller: str, session: dict[str, str], batch_rows: int) -> None:
+        now, counts = self._run(tenant, caller, session | {"deal_sync.batch_rows": str(batch_rows)}, mode=mode)
+        expected = self._model(tenant, now).run()
+        self._compare(expected, counts)
+
+    @rule(tenant=st.sampled_from(TENANTS))
+    def sync_dry(self, tenant: uuid.UUID) -> None:
+        now, counts = self._run(tenant, "app_writer", {}, dry_run=True)
+        self._compare(self._model(tenant, now, copy.deepcopy(self.world.tables)).run(), counts)
+
+    @rule(tenant=st.sampled_from(TENANTS))
+    def sync_strictly(self, tenant: uuid.UUID) -> None:
+        expected = self._model(tenant, datetime.now(UTC), copy.deepcopy(self.world.tables)).run()
+        if expected.status == "partial":
+            with pytest.raises(psycopg.Error):
+                self._run(tenant, "app_writer", {}, strict=True)
+            self._compare(None, None)
+        else:
+            now, counts = self._run(tenant, "app_writer", {}, strict=True)
+            self._compare(self._model(tenant, now).run(), counts)
+
+    def teardown(self) -> None:
+        """Whatever has happened, the sequence ends in a sync of both tenants, each twice: the second writes nothing."""
+        if not hasattr(self, "world"):
+            return
+        for tenant in TENANTS:
+            self.sync(tenant, "full", "app_writer", {}, 2000)
+
+    def _model(self, tenant: uuid.UUID, now: datetime, tables: Tables | None = None) -> Sync:
+        world = self.world
+        return Sync(tenant, now, world.nodes, world.columns, list(world.gates.values()), tables or world.tables)
+
+    def _run(
+        self, tenant: uuid.UUID, caller: str, session: Mapping[str, str], **arguments: Any
+    ) -> tuple[datetime, Counts]:
+        connection = self.world.callers[caller]
+        named = "".join(f", {name} => %({name})s" for name in arguments)
+        columns = ", ".join(f"r.{count.name}" for count in fields(Counts))
+        query: Any = f"SELECT (extract(epoch FROM now()) * 1000000)::bigint, r.message, {columns} FROM sync_deals(%(tenant)s{named}) AS r"
+        try:
+            for name, value in session.items():
+                connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+            row = connection.execute(query, {"tenant": tenant, **arguments}).fetchone()
+        finally:
+            connection.execute("RESET ALL")
+        assert row is not None
+        note(f"message: {row[1]}")
+        told = re.search(r"(\d+) nodes of the graph belong to no tenant", row[1] or "")
+        assert int(told[1] if told else 0) == nobodys(self.nodes)
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=row[0]), Counts(*row[2:])
+
+    def _compare(self, expected: Counts | None, counts: Counts | None) -> None:
+        found = differences(self.world.tables, self.world.actual())
+        if expected and counts:
+            found += [
+                f"{name} is {value}, should be {asdict(expected)[name]}"
+                for name, value in asdict(counts).items()
+                if value != asdict(expected)[name]
+            ]
+        assert not found, "\n".join(["the sync differs from the model:", *found])
+
+
+@pytest.mark.timeout(0)
+def test_the_tables_are_the_models_after_every_sync(database: Database, pg: Connection, writer: Connection, graph: Graph) -> None:
+    for tenant in TENANTS:
+        pg.execute("INSERT INTO tenants (id, name) VALUES (%s, 'a tenant')", [tenant])
+    Machine.world = World(pg, {"postgres": database.connect(), "app_writer": writer}, graph)
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Machine,
+        settings=settings(
+            max_examples=SEQUENCES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            phases=[Phase.reuse, Phase.generate] if os.environ.get("NOSHRINK") else list(Phase),
+            print_blob=True,
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
