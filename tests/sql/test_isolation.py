@@ -1,0 +1,736 @@
+"""Flows in: sql/70_land.sql and sql/90_sync.sql, on tables whose triggers and constraints refuse rows, beside other sessions.
+Flows out: a row's error harms that row alone, everything else ends the run, and the session is afterwards as it was.
+"""
+
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from support.database import Connection, Database
+from support.graph import Graph
+from support.sync import Run, add_deal, add_tenant, add_version, one, rejects, sync
+
+WORDS: LiteralString = "Ms Miller is on leave"
+
+
+def names(pg: Connection, tenant: uuid.UUID) -> list[str]:
+    return [
+        name
+        for (name,) in pg.execute(
+            "SELECT opportunity_name FROM opportunities WHERE tenant_id = %s ORDER BY opportunity_name", [tenant]
+        )
+    ]
+
+
+def trigger(body: LiteralString, when: LiteralString = "BEFORE INSERT", table: LiteralString = "opportunities") -> Any:
+    """A row trigger; its function has no search_path of its own, as most have none."""
+    return (
+        f"CREATE FUNCTION application_trigger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN new; END $$;"
+        f"CREATE TRIGGER application {when} ON {table} FOR EACH ROW EXECUTE FUNCTION application_trigger()"
+    )
+
+
+def waits_for_lock(pg: Connection, pid: int) -> None:
+    """Returns as soon as a backend waits for a lock."""
+    deadline = time.monotonic() + 20
+    while not one(pg, "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = %s AND NOT granted)", pid):
+        assert time.monotonic() < deadline, "it never waited"
+        time.sleep(0.01)
+
+
+@contextmanager
+def in_background(work: Callable[[], Run]) -> Iterator[Future[Run]]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(work)
+
+
+@pytest.fixture
+def tenant(pg: Connection) -> uuid.UUID:
+    return add_tenant(pg)
+
+
+# Row errors are isolated
+
+IF_BAD: LiteralString = "IF new.opportunity_name = 'Bad' THEN {} END IF;"
+ACCOUNT = str(uuid.uuid4())
+
+#: What refuses the deal "Bad": how the application does it, the properties that make it so, SQLSTATE and a name to find.
+REFUSALS: dict[str, tuple[Any, dict[str, Any], str, str]] = {
+    "a trigger that raises": (trigger(IF_BAD.format(f"RAISE EXCEPTION '{WORDS}';")), {}, "P0001", "trigger"),
+    "a trigger with a SQLSTATE of its own": (
+        trigger(IF_BAD.format("RAISE EXCEPTION 'no' USING ERRCODE = 'CRM01';"), "AFTER INSERT"),
+        {},
+        "CRM01",
+        "trigger",
+    ),
+    "a trigger that asserts": (trigger(IF_BAD.format("ASSERT false, 'no';")), {}, "P0004", "trigger"),
+    "a trigger that finds no row": (
+        trigger(IF_BAD.format("SELECT 1 INTO STRICT new.forecast_count WHERE false;")),
+        {},
+        "P0002",
+        "trigger",
+    ),
+    "a trigger that divides by zero": (trigger(IF_BAD.format("PERFORM 1 / 0;")), {}, "22012", "value"),
+    "a trigger that suppresses the row": (trigger(IF_BAD.format("RETURN NULL;")), {}, "09000", "suppressed"),
+    "a trigger that empties a column": (trigger(IF_BAD.format("new.updated_at := NULL;")), {}, "23502", "updated_at"),
+    "a trigger that meets a view's check": (
+        "CREATE TABLE jobs (name text); GRANT INSERT, SELECT ON jobs TO PUBLIC;"
+        "CREATE VIEW good_jobs AS SELECT * FROM jobs WHERE name <> 'Bad' WITH CHECK OPTION;"
+        "GRANT INSERT ON good_jobs TO PUBLIC;" + trigger("INSERT INTO good_jobs VALUES (new.opportunity_name);"),
+        {},
+        "44000",
+        "view",
+    ),
+    "a CHECK": (
+        "ALTER TABLE opportunities ADD CONSTRAINT good_name CHECK (opportunity_name <> 'Bad')",
+        {},
+        "23514",
+        "good_name",
+    ),
+    "a foreign key": (
+        "CREATE TABLE accounts (id uuid PRIMARY KEY); GRANT SELECT ON accounts TO PUBLIC;"
+        "ALTER TABLE opportunities ADD CONSTRAINT its_account FOREIGN KEY (account_id) REFERENCES accounts",
+        {"account_id": ACCOUNT},
+        "23503",
+        "its_account",
+    ),
+    "a deferred foreign key": (
+        "CREATE TABLE accounts (id uuid PRIMARY KEY); GRANT SELECT ON accounts TO PUBLIC;"
+        "ALTER TABLE opportunities ADD CONSTRAINT its_account FOREIGN KEY (account_id) REFERENCES accounts"
+        " DEFERRABLE INITIALLY DEFERRED",
+        {"account_id": ACCOUNT},
+        "23503",
+        "its_account",
+    ),
+    "a deferred constraint trigger": (
+        trigger(IF_BAD.format(f"RAISE EXCEPTION '{WORDS}';"), "AFTER INSERT").replace(
+            "CREATE TRIGGER application AFTER INSERT ON opportunities",
+            "CREATE CONSTRAINT TRIGGER application AFTER INSERT ON opportunities DEFERRABLE INITIALLY DEFERRED",
+        ),
+        {},
+        "P0001",
+        "trigger",
+    ),
+    "an index whose entry is too long": (
+        "CREATE INDEX by_summary ON opportunities (latest_ai_summary)",
+        {"opportunity_summary": secrets.token_hex(20_000)},
+        "54000",
+        "index",
+    ),
+    "a unique index of the application": (
+        "CREATE UNIQUE INDEX one_reference ON opportunities (deal_ref);"
+        "INSERT INTO opportunities (id, tenant_id, deal_ref, updated_at)"
+        " SELECT gen_random_uuid(), id, 'taken', now() FROM tenants",
+        {"deal_ref": "taken"},
+        "23505",
+        "one_reference",
+    ),
+    "an exclusion constraint": (
+        "ALTER TABLE opportunities ADD CONSTRAINT no_second EXCLUDE USING btree (deal_ref WITH =);"
+        "INSERT INTO opportunities (id, tenant_id, deal_ref, updated_at)"
+        " SELECT gen_random_uuid(), id, 'taken', now() FROM tenants",
+        {"deal_ref": "taken"},
+        "23P01",
+        "no_second",
+    ),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_new_row_that_the_table_refuses_is_alone_in_it(
+    refusal: str, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    statements, properties, sqlstate, named = REFUSALS[refusal]
+    pg.execute(statements)
+    add_deal(graph, tenant, name="Good")
+    bad = add_deal(graph, tenant, name="Bad", **properties)
+    add_deal(graph, tenant, name="Good")
+
+    run = sync(writer, tenant)
+
+    assert one(pg, "SELECT count(*) FROM opportunities WHERE opportunity_name = 'Good'") == 2
+    assert one(pg, "SELECT count(*) FROM opportunities WHERE opportunity_name = 'Bad'") == 0
+    assert (run.status, run.deals_read, run.deals_inserted, run.rows_rejected, run.values_rejected) == (
+        *("partial", 3, 2, 1, 0),
+    )
+    [reject] = rejects(pg, tenant)
+    assert (reject.kind, reject.level, reject.graph_id, reject.column_name) == ("deal", "row", str(bad), "")
+    assert reject.sqlstate == sqlstate
+    assert named in reject.message
+    assert WORDS not in reject.message, "only server_text may hold people's data"
+    if WORDS in statements:
+        assert WORDS in str(reject.server_text)
+
+
+UPDATES: dict[str, tuple[Any, str]] = {
+    "a trigger that raises": (trigger("RAISE EXCEPTION 'no';", "BEFORE UPDATE"), "P0001"),
+    "a trigger that suppresses the row": (trigger("RETURN NULL;", "BEFORE UPDATE"), "09000"),
+    "a trigger that raises afterwards": (trigger("RAISE EXCEPTION 'no';", "AFTER UPDATE"), "P0001"),
+    "a CHECK": ("ALTER TABLE opportunities ADD CHECK (deal_ref <> 'new') NOT VALID", "23514"),
+}
+
+
+@pytest.mark.parametrize("refusal", UPDATES)
+def test_a_change_that_the_table_refuses_leaves_the_row_and_lands_by_itself_later(
+    refusal: str, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    statements, sqlstate = UPDATES[refusal]
+    deal = add_deal(graph, tenant, deal_ref="old")
+    assert sync(writer, tenant).status == "ok"
+    pg.execute(statements)
+    graph.run("MATCH (d:Deal) SET d.deal_ref = 'new', d.last_updated_at = datetime()")
+    add_deal(graph, tenant, name="Good")
+
+    run = sync(writer, tenant)
+    assert (run.status, run.deals_inserted, run.deals_updated, run.deals_unchanged, run.rows_rejected) == (
+        *("partial", 1, 0, 0, 1),
+    )
+    assert [(r.level, r.graph_id, r.sqlstate) for r in rejects(pg, tenant)] == [("row", str(deal), sqlstate)]
+    assert one(pg, "SELECT deal_ref FROM opportunities WHERE graph_opportunity_id = %s", deal) == "old"
+
+    assert sync(writer, tenant).rows_rejected == 1
+    assert [r.times_seen for r in rejects(pg, tenant)] == [2]
+
+    pg.execute(
+        "DROP TRIGGER IF EXISTS application ON opportunities;"
+        "ALTER TABLE opportunities DROP CONSTRAINT IF EXISTS opportunities_deal_ref_check"
+    )
+    healed = sync(writer, tenant)
+    assert (healed.status, healed.deals_updated, healed.deals_unchanged) == ("ok", 1, 1)
+    assert rejects(pg, tenant) == []
+
+
+def test_a_value_that_a_domain_refuses_is_lost_alone(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute(
+        "CREATE DOMAIN reference AS text CONSTRAINT no_blanks CHECK (value !~ ' ');"
+        "ALTER TABLE opportunities ALTER COLUMN deal_ref TYPE reference"
+    )
+    add_deal(graph, tenant, name="Good", deal_ref="fine")
+    bad = add_deal(graph, tenant, name="Lands", deal_ref="has blanks")
+    run = sync(writer, tenant)
+    assert (run.status, run.deals_inserted, run.rows_rejected, run.values_rejected) == ("partial", 2, 0, 1)
+    [reject] = rejects(pg, tenant)
+    assert (reject.level, reject.graph_id, reject.column_name) == ("value", str(bad), "deal_ref")
+    assert (reject.sqlstate, reject.value) == ("23514", "has blanks")
+    assert "no_blanks" in reject.message
+    assert "has blanks" not in reject.message
+    landed = pg.execute("SELECT opportunity_name, deal_ref FROM opportunities ORDER BY 1").fetchall()
+    assert landed == [("Good", "fine"), ("Lands", None)]
+    assert sync(writer, tenant).deals_unchanged == 2
+
+
+def test_a_domain_that_raises_harms_its_value_alone(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute(
+        "CREATE FUNCTION only_fine(text) RETURNS boolean LANGUAGE plpgsql AS"
+        " $$ BEGIN IF $1 <> 'fine' THEN RAISE EXCEPTION 'not fine' USING ERRCODE = 'CRM02'; END IF; RETURN true; END $$;"
+        "CREATE DOMAIN reference AS text CHECK (only_fine(value));"
+        "ALTER TABLE opportunities ALTER COLUMN deal_ref TYPE reference"
+    )
+    add_deal(graph, tenant, name="Good", deal_ref="fine")
+    add_deal(graph, tenant, name="Lands", deal_ref="other")
+    run = sync(writer, tenant)
+    assert (run.status, run.deals_inserted, run.values_rejected) == ("partial", 2, 1)
+    assert [(r.level, r.column_name, r.sqlstate) for r in rejects(pg, tenant)] == [("value", "deal_ref", "CRM02")]
+
+
+def test_a_version_that_the_table_refuses_is_alone_in_it(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute(trigger("IF new.version_number = 2 THEN RAISE EXCEPTION 'no'; END IF;", table="deal_versions"))
+    deal = add_deal(graph, tenant)
+    bad = [add_version(graph, tenant, deal, version=number) for number in (1, 2, 3)][1]
+    run = sync(writer, tenant)
+    assert (run.status, run.deals_inserted, run.versions_inserted, run.rows_rejected) == ("partial", 1, 2, 1)
+    assert [(r.kind, r.level, r.graph_id, r.sqlstate) for r in rejects(pg, tenant)] == [
+        ("version", "row", str(bad), "P0001")
+    ]
+
+
+def test_a_version_that_a_trigger_suppresses_is_a_refusal(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute(trigger("IF new.version_number = 2 THEN RETURN NULL; END IF;", table="deal_versions"))
+    deal = add_deal(graph, tenant)
+    for number in (1, 2):
+        add_version(graph, tenant, deal, version=number)
+    run = sync(writer, tenant)
+    assert (run.versions_inserted, run.rows_rejected) == (1, 1)
+    assert [(r.kind, r.level, r.sqlstate) for r in rejects(pg, tenant)] == [("version", "row", "09000")]
+
+
+def test_a_link_that_the_table_refuses_harms_neither_its_deal_nor_other_links(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute(
+        trigger(f"IF new.interaction_id = '{ACCOUNT}' THEN RAISE EXCEPTION 'no'; END IF;", table="interaction_links")
+    )
+    bad = add_deal(graph, tenant, source_interaction_id=ACCOUNT)
+    add_deal(graph, tenant, source_interaction_id=str(uuid.uuid4()))
+    run = sync(writer, tenant)
+    assert (run.status, run.deals_inserted, run.links_inserted, run.rows_rejected) == ("partial", 2, 1, 1)
+    assert [(r.kind, r.level, r.graph_id, r.sqlstate) for r in rejects(pg, tenant)] == [
+        ("link", "row", str(bad), "P0001")
+    ]
+
+
+def test_one_bad_row_among_many_costs_few_statements(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute(
+        "ALTER TABLE opportunities ADD CONSTRAINT good_name CHECK (opportunity_name <> 'Bad');"
+        "CREATE SEQUENCE statements; GRANT USAGE ON statements TO PUBLIC;"
+        "CREATE FUNCTION count_statement() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM nextval('public.statements'); RETURN NULL; END $$;"
+        "CREATE TRIGGER count BEFORE INSERT ON opportunities EXECUTE FUNCTION count_statement()"
+    )
+    graph.run(
+        "UNWIND range(1, 512) AS i CREATE (:Deal {tenant_id: $tenant, opportunity_id: randomUUID(), stage: 'proposal',"
+        " name: CASE i WHEN 300 THEN 'Bad' ELSE 'Good' END})",
+        tenant=str(tenant),
+    )
+    run = sync(writer, tenant)
+    assert (run.deals_inserted, run.rows_rejected) == (511, 1)
+    assert one(pg, "SELECT last_value FROM statements") <= 1 + 8 + 8 + 8, "512 in eighths, three times"
+
+
+def test_which_errors_are_a_rows(pg: Connection) -> None:
+    rows = ("22000", "22003", "22012", "22P02", "23502", "23503", "23505", "23514", "23P01", "44000", "54000")
+    triggers = ("P0001", "P0002", "P0003", "P0004", "CRM01", "U0001", "99999")
+    runs = ("08006", "0A000", "21000", "25006", "28000", "2D000", "38000", "40001", "40P01", "42501", "42P01", "42703")
+    servers = ("53100", "53200", "54001", "55000", "55P03", "57014", "57P01", "58030", "F0000", "HV000", "XX000")
+    judged = {code: one(pg, "SELECT deal_sync.is_row_error(%s)", code) for code in rows + triggers + runs + servers}
+    assert [code for code, is_row_error in judged.items() if is_row_error] == [*rows, *triggers]
+
+
+# The old service inserts beside us
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_a_row_that_somebody_inserts_beside_us_is_found_at_the_second_try(
+    others: int, database: Database, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    for _ in range(others):
+        add_deal(graph, tenant, name="Good")
+    deal = add_deal(graph, tenant, name="Ours", deal_ref="ours")
+    service, own_id = database.connect(autocommit=False), uuid.uuid4()
+    service.execute(
+        "INSERT INTO opportunities (id, tenant_id, graph_opportunity_id, opportunity_name, updated_at)"
+        " VALUES (%s, %s, %s, 'Theirs', now())",
+        [own_id, tenant, deal],
+    )
+    with in_background(lambda: sync(writer, tenant)) as run:
+        waits_for_lock(pg, writer.info.backend_pid)
+        service.commit()
+    assert run.result().status == "ok"
+    assert run.result().deals_inserted + run.result().deals_updated == others + 1
+    landed = pg.execute(
+        "SELECT id, opportunity_name, deal_ref FROM opportunities WHERE graph_opportunity_id = %s", [deal]
+    ).fetchall()
+    assert landed == [(own_id, "Theirs", "ours")]
+    assert sync(writer, tenant).deals_unchanged == others + 1
+
+
+def test_a_deal_that_was_updated_after_all_counts_as_updated(
+    database: Database, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    deal = add_deal(graph, tenant, deal_ref="ours")
+    service = database.connect(autocommit=False)
+    service.execute(
+        "INSERT INTO opportunities (id, tenant_id, graph_opportunity_id, updated_at)"
+        " VALUES (gen_random_uuid(), %s, %s, now())",
+        [tenant, deal],
+    )
+    with in_background(lambda: sync(writer, tenant)) as run:
+        waits_for_lock(pg, writer.info.backend_pid)
+        service.commit()
+    assert (run.result().deals_inserted, run.result().deals_updated) == (0, 1)
+
+
+def test_a_version_whose_number_somebody_takes_beside_us_is_a_duplicate(
+    database: Database, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    deal = add_deal(graph, tenant)
+    assert sync(writer, tenant).status == "ok"
+    version = add_version(graph, tenant, deal, version=7)
+    service = database.connect(autocommit=False)
+    service.execute(
+        "INSERT INTO deal_versions (tenant_id, opportunity_id, version_number, name, stage)"
+        " VALUES (%s, %s, 7, 'Theirs', 'proposal')",
+        [tenant, deal],
+    )
+    with in_background(lambda: sync(writer, tenant)) as run:
+        waits_for_lock(pg, writer.info.backend_pid)
+        service.commit()
+    assert (run.result().status, run.result().versions_inserted) == ("partial", 0)
+    [reject] = rejects(pg, tenant)
+    assert (reject.kind, reject.level, reject.graph_id, reject.sqlstate) == ("version", "row", str(version), "23505")
+    assert one(pg, "SELECT name FROM deal_versions") == "Theirs"
+
+
+# Everything else ends the run
+
+
+def only_the_failed_run(pg: Connection, run: Run, sqlstate: str) -> None:
+    """The run is recorded, and nothing else of it is there."""
+    recorded = pg.execute("SELECT status, sqlstate, message FROM deal_sync.runs WHERE run_id = %s", [run.run_id])
+    assert recorded.fetchall() == [("failed", sqlstate, run.message)]
+    assert "nothing was written" in str(run.message)
+    counts = (run.deals_read, run.deals_inserted, run.deals_updated, run.deals_unchanged, run.deals_adopted)
+    assert counts + (run.versions_inserted, run.links_inserted, run.rows_rejected, run.values_rejected) == (0,) * 9
+    assert one(pg, "SELECT count(*) FROM deal_sync.rejects WHERE run_id = %s", run.run_id) == 0
+
+
+def test_a_row_that_another_session_holds_fails_the_run_after_the_lock_timeout(
+    database: Database, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    deals = [add_deal(graph, tenant, deal_ref="old", account_id="no UUID") for _ in range(3)]
+    sync(writer, tenant)
+    seen = rejects(pg, tenant)
+    graph.run("MATCH (d:Deal) SET d.deal_ref = 'new', d.last_updated_at = datetime()")
+    other = database.connect(autocommit=False)
+    other.execute("SELECT FROM opportunities WHERE graph_opportunity_id = %s FOR UPDATE", [max(deals)])
+
+    writer.execute("SET deal_sync.lock_timeout = '50ms'")
+    run = sync(writer, tenant)
+    assert run.status == "failed"
+    assert "locked by another transaction" in str(run.message)
+    assert "50ms" in str(run.message)
+    only_the_failed_run(pg, run, "55P03")
+    assert one(pg, "SELECT array_agg(DISTINCT deal_ref) FROM opportunities") == ["old"]
+    assert rejects(pg, tenant) == seen
+
+    other.rollback()
+    assert sync(writer, tenant).deals_updated == 3
+
+
+def test_strict_raises_what_the_world_did(
+    database: Database, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant, deal_ref="old")
+    sync(writer, tenant)
+    graph.run("MATCH (d:Deal) SET d.deal_ref = 'new'")
+    database.connect(autocommit=False).execute("SELECT FROM opportunities FOR UPDATE")
+    writer.execute("SET deal_sync.lock_timeout = '50ms'")
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        sync(writer, tenant, strict=True)
+    assert one(pg, "SELECT count(*) FROM deal_sync.runs") == 1
+
+
+def test_a_deadlock_fails_the_run(
+    database: Database, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    first, second = sorted(add_deal(graph, tenant, deal_ref="old") for _ in range(2))
+    sync(writer, tenant)
+    graph.run("MATCH (d:Deal) SET d.deal_ref = 'new'")
+    other = database.connect(autocommit=False)
+    other.execute("SET deadlock_timeout = '1min'")
+    other.execute("SELECT FROM opportunities WHERE id = %s FOR UPDATE", [second])
+    # The run holds the first row, and goes on to the second only when the other session waits for the first.
+    pg.execute(
+        trigger(
+            f"IF new.id = '{first}' THEN PERFORM pg_advisory_xact_lock(4711);"
+            f" WHILE NOT EXISTS (SELECT FROM pg_locks WHERE pid = {other.info.backend_pid} AND NOT granted)"
+            " LOOP PERFORM pg_sleep(0.01); END LOOP; END IF;",
+            "BEFORE UPDATE",
+        )
+    )
+    runner = database.connect()  # only a superuser may shorten deadlock_timeout
+    runner.execute("SET deadlock_timeout = '10ms'")
+    with in_background(lambda: sync(runner, tenant)) as run:
+        while not one(pg, "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711)"):
+            assert not run.done()
+            time.sleep(0.01)
+        other.execute("SELECT FROM opportunities WHERE id = %s FOR UPDATE", [first])
+    assert run.result().status == "failed"
+    assert "deadlock" in str(run.result().message)
+    only_the_failed_run(pg, run.result(), "40P01")
+
+
+def test_neo4j_out_of_reach_fails_the_run(pg: Connection, writer: Connection, tenant: uuid.UUID) -> None:
+    pg.execute("ALTER SERVER neo4j OPTIONS (SET uri 'bolt://127.0.0.1:1')")
+    run = sync(writer, tenant)
+    assert run.status == "failed"
+    assert 'Neo4j server "neo4j"' in str(run.message)
+    only_the_failed_run(pg, run, "08006")
+
+
+def test_a_trigger_that_misses_a_table_raises_and_nothing_is_recorded(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute(trigger("PERFORM 1 FROM a_table_that_is_not_there;"))
+    add_deal(graph, tenant)
+    with pytest.raises(psycopg.errors.UndefinedTable, match="a_table_that_is_not_there"):
+        sync(writer, tenant)
+    assert one(pg, "SELECT count(*) FROM deal_sync.runs") == 0
+    assert names(pg, tenant) == []
+
+
+def test_statement_timeout_during_a_write_is_raised(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute(trigger("PERFORM pg_sleep(60);"))
+    add_deal(graph, tenant)
+    writer.execute("SET statement_timeout = '1s'")
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        sync(writer, tenant)
+    writer.execute("RESET statement_timeout")
+    assert one(pg, "SELECT count(*) FROM deal_sync.runs") == 0
+    pg.execute("DROP TRIGGER application ON opportunities")
+    assert sync(writer, tenant).deals_inserted == 1
+
+
+def test_too_many_refusals_fail_the_run_and_the_commonest_is_named(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute(
+        "ALTER TABLE opportunities ADD CONSTRAINT no_bad_name CHECK (opportunity_name <> 'Bad');"
+        "ALTER TABLE opportunities ADD CONSTRAINT no_odd_name CHECK (opportunity_name <> 'Odd');"
+    )
+    for name in ("Good", "Odd", "Bad", "Bad", "Bad"):
+        add_deal(graph, tenant, name=name)
+
+    writer.execute("SET deal_sync.max_rejects = 4")
+    run = sync(writer, tenant)
+    assert (run.status, run.deals_inserted, run.rows_rejected) == ("partial", 1, 4)
+    kept = rejects(pg, tenant)
+
+    add_deal(graph, tenant, name="Odd")
+    graph.run("MATCH (d:Deal {name: 'Good'}) SET d.deal_ref = 'new'")
+    run = sync(writer, tenant)
+    assert run.status == "failed"
+    assert "more than 4 rows" in str(run.message)
+    assert '3 times' in str(run.message)
+    assert '23514' in str(run.message)
+    assert 'no_bad_name' in str(run.message)
+    only_the_failed_run(pg, run, "DS001")
+    assert rejects(pg, tenant) == kept
+    assert one(pg, "SELECT deal_ref FROM opportunities") is None
+
+    writer.execute("SET deal_sync.max_rejects = 5")
+    assert sync(writer, tenant).rows_rejected == 5
+
+
+# Runs beside each other
+
+
+@pytest.mark.parametrize("second", ["postgres", "app_writer"])
+def test_a_second_run_of_one_tenant_steps_aside_and_names_the_holder(
+    second: str, database: Database, pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant)
+    first = database.connect("app_writer", autocommit=False, application_name="the night's run")
+    assert sync(first, tenant).status == "ok"
+
+    with database.connect(second) as beside:
+        notices: list[str] = []
+        beside.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
+        run = sync(beside, tenant)
+    assert (run.status, run.deals_read) == ("skipped", 0)
+    for holder in (str(first.info.backend_pid), "app_writer", "the night's run"):
+        assert holder in str(run.message)
+    assert notices == [run.message]
+    assert pg.execute("SELECT status FROM deal_sync.runs").fetchall() == [("skipped",)]
+
+    first.commit()
+    assert sync(pg, tenant).deals_unchanged == 1
+
+
+def test_runs_of_different_tenants_go_side_by_side(
+    database: Database, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    other = add_tenant(pg)
+    add_deal(graph, tenant)
+    add_deal(graph, other)
+    first = database.connect("app_writer", autocommit=False)
+    assert sync(first, tenant).deals_inserted == 1
+    assert sync(writer, other).deals_inserted == 1
+    first.commit()
+    assert one(pg, "SELECT count(*) FROM opportunities") == 2
+
+
+def test_many_runs_in_one_transaction(pg: Connection, writer: Connection, graph: Graph) -> None:
+    tenants = [add_tenant(pg) for _ in range(3)]
+    for each in tenants:
+        add_version(graph, each, add_deal(graph, each))
+    pg.execute("ALTER TABLE opportunities ADD CONSTRAINT good_name CHECK (opportunity_name <> 'Bad')")
+    add_deal(graph, tenants[1], name="Bad")
+    runs = writer.execute(
+        "SELECT r.tenant_id, r.status, r.deals_inserted, r.versions_inserted FROM tenants t, sync_deals(t.id) r"
+    ).fetchall()
+    assert sorted(runs) == sorted((each, "partial" if each == tenants[1] else "ok", 1, 1) for each in tenants)
+    with writer.transaction():
+        assert [sync(writer, tenants[0]).status for _ in range(2)] == ["ok", "ok"]
+        assert one(writer, "SELECT count(*) FROM pg_class WHERE relname LIKE 'deal\\_sync\\_%%s'") == 0
+    assert one(pg, "SELECT count(*) FROM deal_sync.runs") == 5
+
+
+def test_a_transaction_that_rolls_back_leaves_nothing(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_version(graph, tenant, add_deal(graph, tenant, account_id="no UUID", source_interaction_id=ACCOUNT))
+    with writer.transaction(force_rollback=True):
+        run = sync(writer, tenant)
+        assert (run.deals_inserted, run.versions_inserted, run.links_inserted, run.values_rejected) == (1, 1, 1, 1)
+    for table in ("opportunities", "deal_versions", "interaction_links", "deal_sync.runs", "deal_sync.rejects"):
+        query: Any = f"SELECT count(*) FROM {table}"
+        assert one(pg, query) == 0, table
+
+
+# What the session is afterwards
+
+
+ENDINGS: dict[str, dict[str, Any]] = {
+    "ok": {},
+    "partial": {},
+    "dry run": {"dry_run": True},
+    "failed": {},
+    "skipped": {},
+    "raised": {"strict": True},
+}
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+@pytest.mark.parametrize("was_set", [False, True])
+def test_the_settings_are_afterwards_as_before_whichever_way_the_run_ends(
+    was_set: bool, in_transaction: bool, database: Database, pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant, name="Bad")
+    pg.execute("ALTER TABLE opportunities ADD CONSTRAINT good_name CHECK (opportunity_name <> 'Bad') NOT VALID")
+    reached = {}
+    for ending, arguments in ENDINGS.items():
+        with database.connect("app_writer", autocommit=True) as session:
+            session.execute("SET timezone = 'Asia/Tokyo'; SET datestyle = 'German'; SET search_path = public, pg_temp")
+            session.execute("SET lock_timeout = '7s'; SET work_mem = '5MB'")
+            if was_set:
+                session.execute("SELECT set_config('app.tenant_id', %s, false)", [str(tenant)])
+            holder = database.connect("app_writer", autocommit=False)
+            match ending:
+                case "ok":
+                    graph.run("MATCH (d:Deal) SET d.name = 'Good'")
+                case "failed":
+                    session.execute("SET deal_sync.max_rejects = 0")
+                case "skipped":
+                    sync(holder, tenant)
+            query: LiteralString = (
+                "SELECT jsonb_object_agg(name, setting) || jsonb_build_object('app.tenant_id',"
+                " coalesce(current_setting('app.tenant_id', true), ''), 'deal_sync.search_path',"
+                " coalesce(current_setting('deal_sync.search_path', true), '')) FROM pg_settings"
+            )
+            before = one(session, query)
+            if in_transaction:
+                session.execute("BEGIN")
+            try:
+                reached[ending] = sync(session, tenant, **arguments).status
+            except psycopg.errors.Error as error:
+                reached[ending] = f"raised {error.sqlstate}"
+                if in_transaction:
+                    session.execute("ROLLBACK")
+            after = one(session, query)
+            assert after["app.tenant_id"] == (str(tenant) if was_set else ""), ending
+            assert {name: value for name, value in after.items() if before.get(name, value) != value} == {}, ending
+            if in_transaction and not ending == "raised":
+                session.execute("ROLLBACK")
+            holder.close()
+            if ending == "ok":
+                graph.run("MATCH (d:Deal) SET d.name = 'Bad'")
+                pg.execute("DELETE FROM opportunities")
+    assert reached == {
+        "ok": "ok",
+        "partial": "partial",
+        "dry run": "partial",
+        "failed": "failed",
+        "skipped": "skipped",
+        "raised": "raised DS002",
+    }
+
+
+def test_a_setting_of_the_transaction_stands_again_after_the_run(
+    writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    with writer.transaction():
+        writer.execute("SELECT set_config('app.tenant_id', %s, true)", [str(tenant)])
+        assert sync(writer, tenant).status == "ok"
+        assert one(writer, "SELECT current_setting('app.tenant_id')") == str(tenant)
+
+
+def test_deferred_constraints_are_deferred_again_after_the_run(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute(
+        "CREATE TABLE parent (id int PRIMARY KEY);"
+        "CREATE TABLE child (id int CONSTRAINT its_parent REFERENCES parent DEFERRABLE INITIALLY DEFERRED);"
+        "GRANT SELECT, INSERT ON parent, child TO app_writer"
+    )
+    add_deal(graph, tenant)
+    with writer.transaction():
+        assert sync(writer, tenant).status == "ok"
+        writer.execute("INSERT INTO child VALUES (1)")
+        writer.execute("INSERT INTO parent VALUES (1)")
+    assert one(pg, "SELECT count(*) FROM child") == 1
+
+
+@pytest.mark.parametrize("where", ["a schema that the caller may not use", "two tables with one constraint's name"])
+def test_deferred_constraints_of_others_do_not_disturb_the_run(
+    where: str, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    if where.startswith("a schema"):
+        pg.execute(
+            "CREATE SCHEMA billing; CREATE TABLE billing.parent (id int PRIMARY KEY);"
+            "CREATE TABLE billing.child (id int REFERENCES billing.parent DEFERRABLE INITIALLY DEFERRED)"
+        )
+    else:
+        pg.execute(
+            "CREATE TABLE parent (id int PRIMARY KEY);"
+            "CREATE TABLE child (id int CONSTRAINT its_parent REFERENCES parent DEFERRABLE INITIALLY DEFERRED);"
+            "CREATE TABLE stepchild (id int CONSTRAINT its_parent REFERENCES parent)"
+        )
+    add_deal(graph, tenant)
+    assert sync(writer, tenant).status == "ok"
+
+
+# The application's triggers count on the caller's search_path
+
+
+def test_a_trigger_finds_its_tables_by_the_callers_search_path(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute(
+        "CREATE SCHEMA crm; GRANT USAGE ON SCHEMA crm TO app_writer;"
+        "ALTER TABLE forecast_jobs SET SCHEMA crm; ALTER TABLE opportunities SET SCHEMA crm;"
+        "ALTER FOREIGN TABLE neo4j.deals OPTIONS (SET target 'crm.opportunities');"
+        "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN stage OPTIONS (SET write 'always')"
+    )
+    add_deal(graph, tenant, stage="proposal")
+    writer.execute("SET search_path = crm, public")
+    assert sync(writer, tenant).status == "ok"
+    graph.run("MATCH (d:Deal) SET d.stage = 'closed_won', d.last_updated_at = datetime()")
+    assert sync(writer, tenant).deals_updated == 1
+    assert one(pg, "SELECT count(*) FROM crm.forecast_jobs") == 1
+    assert one(writer, "SHOW search_path") == "crm, public"
+
+
+def test_a_trigger_finds_its_tables_by_the_search_path_of_the_function_that_syncs(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute(
+        "CREATE SCHEMA crm; GRANT USAGE ON SCHEMA crm TO app_writer; ALTER TABLE forecast_jobs SET SCHEMA crm;"
+        "GRANT USAGE ON ALL SEQUENCES IN SCHEMA crm TO app_writer;"
+        "CREATE FUNCTION crm.nightly(tenant uuid) RETURNS text LANGUAGE sql SET search_path = crm"
+        " AS 'SELECT status FROM public.sync_deals(tenant)';"
+        "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN stage OPTIONS (SET write 'always')"
+    )
+    add_deal(graph, tenant, stage="proposal")
+    assert one(writer, "SELECT crm.nightly(%s)", tenant) == "ok"
+    graph.run("MATCH (d:Deal) SET d.stage = 'closed_won', d.last_updated_at = datetime()")
+    assert one(writer, "SELECT crm.nightly(%s)", tenant) == "ok"
+    assert one(pg, "SELECT count(*) FROM crm.forecast_jobs") == 1
