@@ -132,7 +132,6 @@ def test_the_settings_listed_are_those_that_there_are_with_their_defaults(pg: Co
     there = pg.execute("SELECT prosrc FROM pg_proc WHERE proname = 'setting'").fetchone()
     assert there is not None
     known = dict(re.findall(r"\('(\w+)', '(\w+)'\)", there[0]))
-    del known["search_path"]  # sync_deals sets it for itself
     assert listed == known
 
 
