@@ -116,13 +116,17 @@ AS $$
 $$;
 COMMENT ON FUNCTION deal_sync.vector_type() IS 'pgvector''s type vector, in whichever schema it sits';
 
-CREATE FUNCTION deal_sync.mapping_columns(
-    relation regclass,
-    OUT place smallint, OUT name text, OUT type oid, OUT type_name text, OUT type_modifier integer, OUT options jsonb,
-    OUT target text, OUT write text, OUT target_type oid, OUT target_modifier integer, OUT target_is_there boolean,
-    OUT not_null boolean, OUT target_default text, OUT required boolean,
-    OUT staged_as text, OUT staged_type oid, OUT staged_name text, OUT staged_modifier integer
-) RETURNS SETOF record
+-- `options` as jsonb; `not_null`, `target_default` and the rest of the target's facts from the application's table; `required`: an insert
+-- has nothing to put there but the property; `staged_*`: the base type in which the sync stages the column, NULL where it does not.
+CREATE TYPE deal_sync.mapping_column AS (
+    place smallint, name text, type oid, type_name text, type_modifier integer, options jsonb,
+    target text, write text, target_type oid, target_modifier integer, target_is_there boolean,
+    not_null boolean, target_default text, required boolean,
+    staged_as text, staged_type oid, staged_name text, staged_modifier integer
+);
+COMMENT ON TYPE deal_sync.mapping_column IS 'a column of a foreign table of the mapping, and the column that it fills';
+
+CREATE FUNCTION deal_sync.mapping_columns(relation regclass) RETURNS SETOF deal_sync.mapping_column
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$

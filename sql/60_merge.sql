@@ -1,81 +1,94 @@
 -- In: the mapping. Out: the statements that land a batch, as text: the same MERGE over the staging table and over the foreign table.
 
--- Quoted and aligned pieces of a column, for both tables. `lost` is true where the graph has a value that the target cannot take.
-CREATE FUNCTION deal_sync.merge_columns(
-    kind text, staged boolean,
-    OUT name text, OUT target text, OUT write text, OUT on_misfit text, OUT place integer,
-    OUT selected text, OUT lost text, OUT inserted text, OUT updated text, OUT exotic boolean, OUT link boolean
-) RETURNS SETOF record
+-- `selected`, `inserted`, `updated`: the expressions of a MERGE, the first over the source `s`, the others over what it selects; `lost`:
+-- true where the graph has a value that the target cannot take; `exotic`: that shows only when the caller casts it.
+CREATE TYPE deal_sync.merge_column AS (
+    name text, target text, write text, on_misfit text, place integer, target_type oid, target_modifier integer,
+    selected text, lost text, inserted text, updated text, exotic boolean, link boolean
+);
+COMMENT ON TYPE deal_sync.merge_column IS 'internal: a column of a MERGE, as expressions';
+
+CREATE FUNCTION deal_sync.merge_columns(kind text, staged boolean) RETURNS SETOF deal_sync.merge_column
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    c record;
+    mapping CONSTANT deal_sync.mapping_column[] := ARRAY(
+        SELECT m FROM deal_sync.mapping_columns(deal_sync.mapped(kind)) AS m ORDER BY m.place
+    );
+    fallbacks CONSTANT jsonb := (
+        SELECT jsonb_object_agg(m.name, m.options ->> 'fallback') FROM unnest(mapping) AS m WHERE m.options ? 'fallback'
+    );
+    c deal_sync.mapping_column;
+    result deal_sync.merge_column;
     source text;
+    fallback text;
     after text;
 BEGIN
-    FOR c IN
-        SELECT m.*, m.options ->> 'fallback' AS fallback, m.options ->> 'default' AS constant
-        FROM deal_sync.mapping_columns(deal_sync.mapped(kind)) AS m
-        WHERE m.staged_as IS NOT NULL
-        ORDER BY m.place
-    LOOP
-        name := c.name;
-        target := CASE WHEN c.write <> 'never' THEN c.target END;
-        write := CASE WHEN kind = 'version' THEN 'insert' ELSE c.write END;
-        on_misfit := coalesce(c.options ->> 'on_misfit', 'null');
-        place := c.place;
-        link := c.options ? 'link';
+    FOREACH c IN ARRAY mapping LOOP
+        CONTINUE WHEN c.staged_as IS NULL;
+        result.name := c.name;
+        result.target := CASE WHEN c.write <> 'never' THEN c.target END;
+        result.write := CASE WHEN kind = 'version' THEN 'insert' ELSE c.write END;
+        result.on_misfit := coalesce(c.options ->> 'on_misfit', 'null');
+        result.place := c.place;
+        result.target_type := c.target_type;
+        result.target_modifier := c.target_modifier;
+        result.link := c.options ? 'link';
         source := 's.' || quote_ident(c.name);
         IF NOT staged AND c.options ? 'empty' THEN
             source := format('nullif(%s, '''')', source);
         END IF;
-        selected := deal_sync.cast_expression(
+        result.selected := deal_sync.cast_expression(
             source,
             CASE WHEN staged THEN c.staged_type ELSE c.type END,
             CASE WHEN staged THEN c.staged_modifier ELSE c.type_modifier END,
             coalesce(CASE WHEN c.write <> 'never' THEN c.target_type END, c.staged_type),
             coalesce(CASE WHEN c.write <> 'never' THEN c.target_modifier END, c.staged_modifier)
         );
-        exotic := staged AND selected <> source;
-        lost := format(
+        result.exotic := staged AND result.selected <> source;
+        result.lost := format(
             '%s IS NULL AND (%scoalesce(jsonb_exists(s.conversion_errors, %L::text), false))',
-            selected, CASE WHEN selected <> source THEN format('%s IS NOT NULL OR ', source) ELSE '' END, c.name
+            result.selected, CASE WHEN result.selected <> source THEN format('%s IS NOT NULL OR ', source) ELSE '' END, c.name
         );
+
         -- What stands in for an absent value on insert: other columns, a constant, the column's own default.
         after := NULL;
-        WHILE c.fallback IS NOT NULL AND position('s.' || quote_ident(c.fallback) IN coalesce(after, '')) = 0 LOOP
-            after := concat_ws(', ', after, 's.' || quote_ident(c.fallback));
-            SELECT m.options ->> 'fallback' INTO c.fallback
-            FROM deal_sync.mapping_columns(deal_sync.mapped(kind)) AS m
-            WHERE m.name = c.fallback;
+        fallback := c.options ->> 'fallback';
+        WHILE fallback IS NOT NULL AND position('s.' || quote_ident(fallback) IN coalesce(after, '')) = 0 LOOP
+            after := concat_ws(', ', after, 's.' || quote_ident(fallback));
+            fallback := fallbacks ->> fallback;
         END LOOP;
         after := concat_ws(
-            ', ', after, quote_literal(c.constant),
-            CASE WHEN c.constant IS NULL AND c.not_null THEN c.target_default END
+            ', ', after, quote_literal(c.options ->> 'default'),
+            CASE WHEN NOT c.options ? 'default' AND c.not_null THEN c.target_default END
         );
-        inserted := 's.' || quote_ident(c.name);
+        result.inserted := 's.' || quote_ident(c.name);
         IF after <> '' THEN
-            inserted := format('CASE WHEN s.%I THEN NULL ELSE coalesce(%s, %s) END', c.name || ' lost', inserted, after);
-        ELSE
-            lost := CASE WHEN on_misfit = 'null' AND NOT exotic THEN NULL ELSE lost END;
+            result.inserted := format('CASE WHEN s.%I THEN NULL ELSE coalesce(%s, %s) END', c.name || ' lost', result.inserted, after);
+        ELSIF result.on_misfit = 'null' AND NOT result.exotic THEN
+            result.lost := NULL;
         END IF;
-        updated := CASE
-            WHEN target IS NULL OR write NOT IN ('always', 'fill') THEN NULL
-            WHEN write = 'fill' THEN format('coalesce(t.%I, s.%I)', target, c.name)
-            WHEN on_misfit = 'keep' THEN format('CASE WHEN s.%I THEN t.%I ELSE s.%I END', c.name || ' lost', target, c.name)
+        result.updated := CASE
+            WHEN result.target IS NULL OR result.write NOT IN ('always', 'fill') THEN NULL
+            WHEN result.write = 'fill' THEN format('coalesce(t.%I, s.%I)', result.target, c.name)
+            WHEN result.on_misfit = 'keep' THEN
+                format('CASE WHEN s.%I THEN t.%I ELSE s.%I END', c.name || ' lost', result.target, c.name)
             ELSE format('s.%I', c.name)
         END;
-        RETURN NEXT;
+        RETURN NEXT result;
     END LOOP;
 END
 $$;
 COMMENT ON FUNCTION deal_sync.merge_columns(text, boolean) IS
 'internal: of each column of a MERGE the expressions that select, insert and update it';
 
--- `source` is the subselect that a MERGE uses; `matching` its ON; `differs` true where an update would change the row; `merge` the whole.
+-- `source` is the subselect that a MERGE uses; `matching` its ON; `differs` true where an update would change the row; `merge` the whole;
+-- `key`, `owner` (the deal's key) and `number` are names of its columns, `merged` all of them.
 CREATE FUNCTION deal_sync.merge_parts(
-    kind text, staged boolean, OUT source text, OUT matching text, OUT differs text, OUT merge text
+    kind text, staged boolean,
+    OUT source text, OUT matching text, OUT differs text, OUT merge text,
+    OUT key text, OUT owner text, OUT number text, OUT merged deal_sync.merge_column[]
 )
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -87,10 +100,7 @@ DECLARE
     deals CONSTANT regclass := deal_sync.application_table('deal', 'target');
     key_target CONSTANT text := CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END;
     stamps boolean;
-    key text;
     key_value text;
-    owner text;
-    number text;
     tenant text;
     rows text;
     selected text;
@@ -100,19 +110,17 @@ DECLARE
     columns text;
     inserts text;
 BEGIN
+    merged := ARRAY(SELECT c FROM deal_sync.merge_columns(kind, staged) AS c);
     SELECT
-        max(m.name) FILTER (WHERE m.target = key_target),
-        max(m.name) FILTER (WHERE m.target = 'opportunity_id'),
-        max(m.name) FILTER (WHERE m.target = 'version_number'),
-        max(m.name) FILTER (WHERE m.target = 'tenant_id')
-    INTO key, owner, number, tenant
-    FROM deal_sync.mapping_columns(relation) AS m;
-
-    SELECT count(*) = 1 INTO stamps
-    FROM pg_attribute AS a
-    WHERE
-        kind = 'deal' AND a.attrelid = target AND a.attname = 'updated_at' AND NOT a.attisdropped
-        AND NOT EXISTS (SELECT FROM deal_sync.merge_columns(kind, staged) AS c WHERE c.target = 'updated_at');
+        max(c.name) FILTER (WHERE c.target = key_target),
+        max(c.name) FILTER (WHERE c.target = CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'opportunity_id' END),
+        max(c.name) FILTER (WHERE c.target = 'version_number')
+    INTO key, owner, number
+    FROM unnest(merged) AS c;
+    SELECT m.name INTO tenant FROM deal_sync.mapping_columns(relation) AS m WHERE m.target = 'tenant_id';
+    stamps := kind = 'deal' AND EXISTS (
+        SELECT FROM pg_attribute AS a WHERE a.attrelid = target AND a.attname = 'updated_at' AND NOT a.attisdropped
+    ) AND NOT EXISTS (SELECT FROM unnest(merged) AS c WHERE c.target = 'updated_at');
 
     IF staged THEN
         rows := format(
@@ -136,7 +144,7 @@ BEGIN
                 E'\n            AND ', format('deal_sync.to_uuid(f.%I) IS NOT NULL', key),
                 (
                     SELECT string_agg(format('NOT coalesce(jsonb_exists(f.conversion_errors, %L::text), false)', c.name), E'\n            AND ')
-                    FROM deal_sync.merge_columns(kind, staged) AS c
+                    FROM unnest(merged) AS c
                     WHERE c.on_misfit = 'reject'
                 )
             ),
@@ -155,7 +163,7 @@ BEGIN
         string_agg(quote_ident(c.target), E',\n    ' ORDER BY c.place) FILTER (WHERE c.target NOT IN (key_target, 'opportunity_id')),
         string_agg(c.inserted, E',\n    ' ORDER BY c.place) FILTER (WHERE c.target NOT IN (key_target, 'opportunity_id'))
     INTO selected, sets, before_row, after_row, columns, inserts
-    FROM deal_sync.merge_columns(kind, staged) AS c;
+    FROM unnest(merged) AS c;
 
     IF staged THEN
         selected := E's.row_number,\n        s.element_id,\n        s.graph_id,\n        s.refusal,\n        s.conversion_errors,\n        ' || selected;

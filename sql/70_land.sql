@@ -136,17 +136,10 @@ DECLARE
     target CONSTANT regclass := deal_sync.application_table(kind, 'target');
     parts CONSTANT record := deal_sync.merge_parts(kind, true);
     staging CONSTANT text := format('pg_temp.%I', 'deal_sync_' || kind || 's');
-    key CONSTANT text := (
-        SELECT m.name FROM deal_sync.mapping_columns(deal_sync.mapped(kind)) AS m
-        WHERE m.target = CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END
-    );
-    owner CONSTANT text := (
-        SELECT m.name FROM deal_sync.mapping_columns(deal_sync.mapped(kind)) AS m
-        WHERE m.target = CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'opportunity_id' END
-    );
-    number CONSTANT text := (
-        SELECT m.name FROM deal_sync.mapping_columns(deal_sync.mapped(kind)) AS m WHERE m.target = 'version_number'
-    );
+    key CONSTANT text := parts.key;
+    owner CONSTANT text := parts.owner;
+    number CONSTANT text := parts.number;
+    merged CONSTANT deal_sync.merge_column[] := parts.merged;
     held_back text;
     exotic_losses text;
     still_counts text;
@@ -166,14 +159,13 @@ BEGIN
                     || jsonb_build_object('value', left(raw.%2$I::text, 200), 'landed', false)
                 FROM s INNER JOIN %5$s AS raw USING (row_number)
                 WHERE s.%6$I AND NOT coalesce(jsonb_exists(s.conversion_errors, %1$L), false)$losses$,
-                c.name, c.name, m.target_type::regtype, m.target_modifier, staging, c.name || ' lost'
+                c.name, c.name, c.target_type::regtype, c.target_modifier, staging, c.name || ' lost'
             ), E'\nUNION ALL'
         ) FILTER (WHERE c.exotic),
         string_agg(format('WHEN %L THEN t.%I IS NULL', c.name, c.target), ' ')
             FILTER (WHERE c.write IN ('insert', 'fill') AND c.target IS NOT NULL)
     INTO held_back, exotic_losses, still_counts
-    FROM deal_sync.merge_columns(kind, true) AS c
-    INNER JOIN deal_sync.mapping_columns(deal_sync.mapped(kind)) AS m USING (name);
+    FROM unnest(merged) AS c;
 
     IF kind = 'deal' THEN
         statements.plan := format(
@@ -290,7 +282,7 @@ BEGIN
     INTO statements.links
     FROM (
         SELECT string_agg(format('(s.%I)', c.name), ', ') AS list
-        FROM deal_sync.merge_columns(kind, true) AS c
+        FROM unnest(merged) AS c
         WHERE c.link
     ) AS linked
     CROSS JOIN LATERAL (

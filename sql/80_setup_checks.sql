@@ -8,11 +8,13 @@ DECLARE
     kind text;
     relation regclass;
     target regclass;
+    mapping deal_sync.mapping_column[];
     wrong record;
 BEGIN
     FOREACH kind IN ARRAY ARRAY['deal', 'version'] LOOP
         relation := deal_sync.mapped(kind);
         target := deal_sync.application_table(kind, 'target');
+        mapping := ARRAY(SELECT m FROM deal_sync.mapping_columns(relation) AS m);
 
         FOR wrong IN
             SELECT r.name
@@ -20,7 +22,7 @@ BEGIN
                 WHEN 'deal' THEN ARRAY['tenant_id', 'graph_opportunity_id']
                 ELSE ARRAY['tenant_id', 'id', 'opportunity_id', 'version_number']
             END) AS r (name)
-            WHERE NOT EXISTS (SELECT FROM deal_sync.mapping_columns(relation) AS m WHERE m.target = r.name AND m.write <> 'never')
+            WHERE NOT EXISTS (SELECT FROM unnest(mapping) AS m WHERE m.target = r.name AND m.write <> 'never')
         LOOP
             RAISE EXCEPTION 'no column of foreign table % has the target "%"', relation, wrong.name USING
                 ERRCODE = 'undefined_column',
@@ -29,7 +31,7 @@ BEGIN
 
         FOR wrong IN
             SELECT m.name, m.target, format_type(m.type, m.type_modifier) AS type
-            FROM deal_sync.mapping_columns(relation) AS m
+            FROM unnest(mapping) AS m
             WHERE m.target IS NOT NULL AND m.write <> 'never' AND NOT coalesce(m.target_is_there, false)
         LOOP
             RAISE EXCEPTION 'column "%" of table % does not exist', wrong.target, target USING
@@ -42,7 +44,7 @@ BEGIN
         END LOOP;
 
         FOR wrong IN
-            SELECT m.target FROM deal_sync.mapping_columns(relation) AS m
+            SELECT m.target FROM unnest(mapping) AS m
             WHERE m.target IS NOT NULL AND m.write <> 'never'
             GROUP BY m.target HAVING count(*) > 1
         LOOP
@@ -61,7 +63,7 @@ BEGIN
                 AND a.attname NOT IN ('id', 'tenant_id')
                 AND NOT (kind = 'deal' AND a.attname = 'updated_at')
                 AND NOT EXISTS (
-                    SELECT FROM deal_sync.mapping_columns(relation) AS m
+                    SELECT FROM unnest(mapping) AS m
                     WHERE m.target = a.attname AND m.write <> 'never'
                 )
         LOOP
@@ -74,7 +76,7 @@ BEGIN
                             CASE WHEN m.options ? 'write' THEN 'SET' ELSE 'ADD' END,
                             CASE WHEN m.target IS NULL THEN format(', ADD target %L', wrong.name) ELSE '' END
                         )
-                        FROM deal_sync.mapping_columns(relation) AS m
+                        FROM unnest(mapping) AS m
                         WHERE m.target = wrong.name OR (m.target IS NULL AND m.name = wrong.name)
                         LIMIT 1
                     ),

@@ -36,7 +36,18 @@ def to_staged(column: Column, limit: int = MAX_VALUE_BYTES) -> Converter:
     assert column.staged_name is not None
     if column.derive in _READY_MADE:
         return unchanged
-    return chain(column.type_name, column.type_modifier, column.staged_name, column.staged_modifier, limit)
+    convert = chain(column.type_name, column.type_modifier, column.staged_name, column.staged_modifier, limit)
+    return _without_empty_texts(convert) if column.empty_is_null else convert
+
+
+def _without_empty_texts(convert: Converter) -> Converter:
+    def converter(value: Any) -> Any:
+        try:
+            return convert(value) or None
+        except Misfit as misfit:
+            raise Misfit(misfit.sqlstate, misfit.reason, misfit.substitute or None) from None
+
+    return converter
 
 
 def unchanged(value: Any) -> Any:
@@ -71,7 +82,7 @@ class Projection:
         place = {name: at for at, name in enumerate(self.properties, start=1)}
         self._width = len(columns)
         self._plain = [
-            (at, place[column.property], short or _both(column, convert, finish), column, convert, finish)
+            (at, place[column.property], short or _both(convert, finish), column, convert, finish)
             for at, (column, convert, finish, short) in enumerate(columns)
             if not column.derive
         ]
@@ -153,10 +164,8 @@ class Projection:
         return dimension_of(key.removesuffix("_confidence"))
 
 
-def _both(column: Column, convert: Converter, finish: Converter) -> Converter:
-    if column.empty_is_null:
-        return lambda value: None if (converted := convert(value)) == "" else finish(converted)
-    return lambda value: finish(convert(value))
+def _both(convert: Converter, finish: Converter) -> Converter:
+    return lambda value: None if (converted := convert(value)) is None else finish(converted)
 
 
 def _the_long_way(value: Any, column: Column, convert: Converter, finish: Converter, lost: Lost) -> Any:
@@ -166,7 +175,7 @@ def _the_long_way(value: Any, column: Column, convert: Converter, finish: Conver
     except Misfit as misfit:
         lost[column.name] = (misfit, value)
         left = misfit.substitute
-    return None if left is None or (left == "" and column.empty_is_null) else finish(left)
+    return None if left is None else finish(left)
 
 
 def errors_json(lost: Lost) -> str | None:

@@ -56,6 +56,18 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
 
     def execute(self, quals: Sequence[Any], columns: Set[str]) -> Iterator[list[Any]]:
         """The rows that meet the pushed quals, in the order of the table's columns; those not asked for are None."""
+        rows = self._rows(*self._asked(quals, columns))
+        _open.add(rows)
+        return rows
+
+    def explain(self, quals: Sequence[Any], columns: Set[str], verbose: bool = False) -> Iterator[str]:
+        """The Cypher that a scan runs, line by line; with VERBOSE the names of its parameters."""
+        query = self._asked(quals, columns)[1]
+        yield from query.text.splitlines()
+        if verbose:
+            yield "Parameters: " + (", ".join(query.parameters) or "none")
+
+    def _asked(self, quals: Sequence[Any], columns: Set[str]) -> tuple[Projection, cypher.Query, list[int | None]]:
         wanted = [c for c in self._columns if c.name in columns]
         projection = Projection([(c, to_foreign(c), output(c), None) for c in wanted], self._columns)
         nodes = cypher.nodes(
@@ -64,10 +76,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
             equal=self._equalities(quals),
             dimensions_but=projection.known_dimensions if projection.wants_scores else None,
         )
-        places = [wanted.index(c) if c in wanted else None for c in self._columns]
-        rows = self._rows(projection, nodes, places)
-        _open.add(rows)
-        return rows
+        return projection, nodes, [wanted.index(c) if c in wanted else None for c in self._columns]
 
     def rollback(self) -> None:
         """After an error in mid-scan neither end_scan nor the generator's own end is reached: it ends here."""
