@@ -1,6 +1,43 @@
 -- In: the Python that this server runs. Out: the extension's Python functions, each one call into neo4j_deals.server.
 
-CREATE FUNCTION deal_sync.check_package() RETURNS integer
+-- PL/Python puts the name of its exception before an error's text, and the text of an error in a set-returning function into the DETAIL.
+CREATE FUNCTION deal_sync.python_error(INOUT message text, INOUT detail text)
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF message = 'error fetching next item from iterator' THEN
+        message := detail;
+        detail := NULL;
+    END IF;
+    message := regexp_replace(message, '^(plpy|spiexceptions)\.\w+: ', '');
+    detail := nullif(detail, '');
+END
+$$;
+COMMENT ON FUNCTION deal_sync.python_error(text, text) IS 'internal: message and DETAIL as they were meant';
+
+CREATE FUNCTION deal_sync.raise_again(sqlstate text, message text, detail text, hint text) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    meant CONSTANT record := deal_sync.python_error(message, detail);
+BEGIN
+    hint := nullif(hint, '');
+    -- An option of RAISE that is '' is printed as an empty line.
+    IF meant.detail IS NULL AND hint IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message;
+    ELSIF meant.detail IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message, HINT = hint;
+    ELSIF hint IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message, DETAIL = meant.detail;
+    END IF;
+    RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message, DETAIL = meant.detail, HINT = hint;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.raise_again(text, text, text, text) IS 'internal: raises an error as it was meant';
+
+CREATE FUNCTION deal_sync.load_package() RETURNS integer
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -18,23 +55,28 @@ version = plpy.execute("SELECT extversion FROM pg_catalog.pg_extension WHERE ext
 server.check_version(plpy, version[0]["extversion"])
 return sys.version_info.major * 100 + sys.version_info.minor
 $$;
-COMMENT ON FUNCTION deal_sync.check_package() IS
-'raises where the Python package is missing or does not fit the extension; else the Python version, 311 for 3.11';
+COMMENT ON FUNCTION deal_sync.load_package() IS
+'internal: the body of check_package()';
 
--- PL/Python puts the text of an error in a set-returning function behind this one.
-CREATE FUNCTION deal_sync.python_error(INOUT message text, INOUT detail text)
-LANGUAGE plpgsql IMMUTABLE
+CREATE FUNCTION deal_sync.check_package() RETURNS integer
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    code text;
+    said text;
+    detail text;
+    hint text;
 BEGIN
-    IF message = 'error fetching next item from iterator' THEN
-        message := regexp_replace(detail, '^(plpy|spiexceptions)\.\w+: ', '');
-        detail := NULL;
-    END IF;
-    detail := nullif(detail, '');
+    RETURN deal_sync.load_package();
+EXCEPTION
+    WHEN OTHERS THEN
+        GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
+        PERFORM deal_sync.raise_again(code, said, detail, hint);
 END
 $$;
-COMMENT ON FUNCTION deal_sync.python_error(text, text) IS 'internal: message and DETAIL as they were meant';
+COMMENT ON FUNCTION deal_sync.check_package() IS
+'raises where the Python package is missing or does not fit the extension; else the Python version, 311 for 3.11';
 
 CREATE FUNCTION deal_sync.default_columns(
     OUT table_name text, OUT label text, OUT kind text, OUT target text,

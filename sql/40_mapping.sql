@@ -36,7 +36,10 @@ BEGIN
     ELSIF found IS NULL THEN
         RAISE EXCEPTION 'no foreign table maps the %s of the graph', kind USING
             ERRCODE = 'undefined_object',
-            DETAIL = 'Foreign table ' || untrusted || ' does not count: it and its server must belong to a superuser or to the owner of the extension.',
+            DETAIL = coalesce(
+                format('Foreign table %s does not count: it and its server must belong to a superuser or to the owner of the extension.', untrusted),
+                'None has the option "kind".'
+            ),
             HINT = 'CREATE SERVER neo4j FOREIGN DATA WRAPPER neo4j OPTIONS (uri ''bolt://host:7687''); SELECT deal_sync.attach();';
     END IF;
     RETURN found[1];
@@ -382,6 +385,10 @@ DECLARE
     relation regclass := (SELECT t.typrelid FROM pg_type AS t WHERE t.oid = pg_typeof("table"));
     unknown text;
     forbidden text;
+    code text;
+    said text;
+    detail text;
+    hint text;
 BEGIN
     PERFORM deal_sync.check_package();
     IF NOT EXISTS (SELECT FROM pg_foreign_table AS ft WHERE ft.ftrelid = relation) THEN
@@ -409,6 +416,10 @@ BEGIN
             FROM deal_sync.mapping_columns(relation) AS m
         )
     ) USING relation, tenant, columns, row_limit;
+EXCEPTION
+    WHEN OTHERS THEN
+        GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
+        PERFORM deal_sync.raise_again(code, said, detail, hint);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.scan(anyelement, uuid, text[], bigint) IS

@@ -75,7 +75,7 @@ BEGIN
             'refused: %s rows, %s values (see deal_sync.rejects)', result.rows_rejected, result.values_rejected
         ) END,
         CASE WHEN nobodys > 0 THEN format(
-            '%s nodes of the graph belong to no tenant: their tenant_id is absent, no text or spelled in another way', nobodys
+            'nodes of the graph that belong to no tenant: %s (their tenant_id is absent, no text or spelled in another way)', nobodys
         ) END
     ), '');
 
@@ -121,6 +121,7 @@ DECLARE
     began CONSTANT timestamptz := clock_timestamp();
     lock_key CONSTANT bigint := hashtextextended('deal_sync ' || tenant, 0);
     result deal_sync.run_result;
+    is_set_up boolean := false;
     holder text;
     code text;
     said text;
@@ -138,10 +139,11 @@ BEGIN
     result.tenant_id := tenant;
     result.mode := mode;
     result := deal_sync.nothing_done(result);
-    PERFORM deal_sync.check_setup(tenant);
 
     IF pg_try_advisory_xact_lock(lock_key) THEN
         BEGIN
+            PERFORM deal_sync.check_setup(tenant);
+            is_set_up := true;
             result := deal_sync.run_tenant(result);
             IF strict AND result.status = 'partial' THEN
                 RAISE EXCEPTION 'the sync of tenant % met refusals, and strict allows none', tenant USING
@@ -157,10 +159,10 @@ BEGIN
             WHEN OTHERS THEN
                 GET STACKED DIAGNOSTICS
                     code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
-                SELECT e.message, e.detail INTO said, detail FROM deal_sync.python_error(said, detail) AS e;
-                IF strict OR left(code, 2) IN ('42', '0A', '3D', '3F') THEN
-                    RAISE EXCEPTION USING ERRCODE = code, MESSAGE = said, DETAIL = coalesce(detail, ''), HINT = coalesce(hint, '');
+                IF strict OR NOT is_set_up OR left(code, 2) IN ('42', '0A', '3D', '3F') THEN
+                    PERFORM deal_sync.raise_again(code, said, detail, hint);
                 END IF;
+                SELECT e.message, e.detail INTO said, detail FROM deal_sync.python_error(said, detail) AS e;
                 result := deal_sync.nothing_done(result);
                 result.status := 'failed';
                 result.message := CASE

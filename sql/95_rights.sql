@@ -17,7 +17,7 @@ BEGIN
     WHERE e.extname = 'deal_sync' AND p.proname = 'sync_deals';
     EXECUTE format('GRANT USAGE ON SCHEMA deal_sync TO %s', role);
     EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA deal_sync TO %s', role);
-    EXECUTE format('REVOKE EXECUTE ON FUNCTION deal_sync.grant_sync(regrole) FROM %s', role);
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION deal_sync.grant_sync(regrole), deal_sync.grant_scan(regrole) FROM %s', role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', entry, role);
     EXECUTE format('GRANT SELECT ON deal_sync.runs, deal_sync.rejects TO %s', role);
 END
@@ -25,3 +25,22 @@ $$;
 COMMENT ON FUNCTION deal_sync.grant_sync(regrole) IS
 'lets a role run the sync: trust with every tenant''s graph. It needs rights on the application''s tables as well';
 REVOKE EXECUTE ON FUNCTION deal_sync.grant_sync(regrole) FROM PUBLIC;
+
+CREATE FUNCTION deal_sync.grant_scan(role regrole) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    EXECUTE format('GRANT USAGE ON SCHEMA deal_sync TO %s', role);
+    EXECUTE format(
+        'GRANT EXECUTE ON FUNCTION deal_sync.scan(anyelement, uuid, text[], bigint), deal_sync.scan_rows(regclass, uuid, text[], bigint), '
+        'deal_sync.check_package(), deal_sync.load_package(), deal_sync.python_error(text, text), '
+        'deal_sync.raise_again(text, text, text, text), deal_sync.mapping_columns(regclass), deal_sync.options_of(text[]), '
+        'deal_sync.base_type(oid, integer), deal_sync.vector_type() TO %s',
+        role
+    );
+END
+$$;
+COMMENT ON FUNCTION deal_sync.grant_scan(regrole) IS
+'lets a role call scan(); it reads only foreign tables that it may SELECT from, with a user mapping of its own and USAGE on the server';
+REVOKE EXECUTE ON FUNCTION deal_sync.grant_scan(regrole) FROM PUBLIC;

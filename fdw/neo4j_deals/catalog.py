@@ -68,7 +68,8 @@ def server_options(plpy: Plpy, relation: str) -> ServerOptions:
     row = query(
         plpy,
         "SELECT s.srvname, deal_sync.options_of(s.srvoptions) AS options, m.usename AS login,"
-        " deal_sync.options_of(m.umoptions) AS mapping, m.umoptions IS NULL AND m.usename = 'public' AS hidden"
+        " deal_sync.options_of(m.umoptions) AS mapping,"
+        " m.umoptions IS NULL AND (m.usename = 'public' OR NOT has_server_privilege(s.oid, 'USAGE')) AS hidden"
         " FROM pg_catalog.pg_foreign_table t JOIN pg_catalog.pg_foreign_server s ON s.oid = t.ftserver"
         " LEFT JOIN LATERAL (SELECT u.usename, u.umoptions FROM pg_catalog.pg_user_mappings u"
         "  WHERE u.srvid = s.oid AND u.usename IN (current_user, 'public') AND u.umuser IN (0, current_user::regrole)"
@@ -79,13 +80,13 @@ def server_options(plpy: Plpy, relation: str) -> ServerOptions:
     )[0]
     if row["login"] is None or row["hidden"]:
         user = query(plpy, "SELECT current_user AS name")[0]["name"]
-        why = "has no user mapping" if row["login"] is None else "may not read the options of the user mapping"
-        raise DealSyncError(
-            "42704",
-            f'role "{user}" {why} for server "{row["srvname"]}"',
-            hint=f"CREATE USER MAPPING FOR {plpy.quote_ident(user)} SERVER {plpy.quote_ident(row['srvname'])}"
-            " OPTIONS (\"user\" '…', password '…');",
-        )
+        role, server = plpy.quote_ident(user), plpy.quote_ident(row["srvname"])
+        if row["hidden"] and row["login"] != "public":
+            why, hint = "may not read its user mapping", f"GRANT USAGE ON FOREIGN SERVER {server} TO {role};"
+        else:
+            why = "has no user mapping" if row["login"] is None else "may not read the PUBLIC user mapping"
+            hint = f"CREATE USER MAPPING FOR {role} SERVER {server} OPTIONS (\"user\" '…', password '…');"
+        raise DealSyncError("42704", f'role "{user}" {why} for server "{row["srvname"]}"', hint=hint)
     return ServerOptions.read(row["srvname"], json.loads(row["options"]), row["login"], json.loads(row["mapping"]))
 
 

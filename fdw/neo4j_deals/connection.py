@@ -155,7 +155,8 @@ sys.addaudithook(_watch)
 
 def _explained(error: Exception, options: ServerOptions) -> DealSyncError:
     where = f'Neo4j server "{options.server}"'
-    reason = options.redact(str(getattr(error, "message", None) or error) or type(error).__name__)
+    said = error.message if isinstance(error, exceptions.Neo4jError) else str(error)
+    reason = " ".join(options.redact(said or type(error).__name__).split())
     if isinstance(error, exceptions.AuthError):
         return DealSyncError(
             "28P01", f"{where} refused the login", reason, "check the user mapping's user and password"

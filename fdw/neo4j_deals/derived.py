@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from neo4j_deals.values import Misfit, converter, json_scalar, to_text
+from neo4j_deals.values import MAX_VALUE_BYTES, Misfit, converter, json_scalar, to_text
 
 Properties = Mapping[str, Any]
 Lost = Callable[[str, Misfit], None]
@@ -117,7 +117,14 @@ def _is_filled(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
 
-def workflow_metadata(properties: Properties, lost: Lost) -> str:
-    """The JSON document of the eight keys; a value that is not finite or no scalar becomes null and is lost."""
-    document = {key: _carried(name, properties.get(name), json_scalar, lost) for key, name in WORKFLOW_METADATA.items()}
+def workflow_metadata(properties: Properties, lost: Lost, limit: int = MAX_VALUE_BYTES) -> str:
+    """The JSON document of the eight keys; a value that is not finite or no scalar becomes null and is lost.
+
+    `limit` is the longest text in bytes.
+    """
+
+    def scalar(value: Any) -> Any:
+        return json_scalar(value, limit)
+
+    document = {key: _carried(name, properties.get(name), scalar, lost) for key, name in WORKFLOW_METADATA.items()}
     return orjson.dumps({"source": "deal_graph", **document}).decode()

@@ -60,13 +60,16 @@ class Projection:
 
     `columns` are those wanted, each with its conversion, what finishes a converted value (an encoder, or nothing), and
     perhaps a short cut for both: it raises Unusual or TypeError where a value wants the long way. `known` is the whole
-    foreign table: its "dim_…" columns are the dimensions mapped.
+    foreign table: its "dim_…" columns are the dimensions mapped. `limit` is the longest text in bytes.
     """
 
     def __init__(
-        self, columns: Sequence[tuple[Column, Converter, Converter, Converter | None]], known: Iterable[Column]
+        self,
+        columns: Sequence[tuple[Column, Converter, Converter, Converter | None]],
+        known: Iterable[Column],
+        limit: int = MAX_VALUE_BYTES,
     ):
-        known = list(known)
+        known, self._limit = list(known), limit
         by_property = {column.property: column for column in known if not column.derive}
         self._dimensions = [name for column in known if not column.derive and (name := dimension_of(column.property))]
         self._landing = {c.property for c in known if c.target and c.write != "never"}
@@ -151,7 +154,7 @@ class Projection:
             case "meddic_completeness":
                 return derived.meddic_completeness(properties, column.of)
             case "workflow_metadata":
-                return derived.workflow_metadata(properties, lose)
+                return derived.workflow_metadata(properties, lose, self._limit)
             case "element_id":
                 return record[0]
             case "conversion_errors":

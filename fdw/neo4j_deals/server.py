@@ -98,4 +98,5 @@ def to_type(value: str | None, type_name: str) -> Any:
 def _raise(plpy: Plpy, error: DealSyncError) -> NoReturn:
     """In one text: PL/Python drops the DETAIL of what a set-returning function raises."""
     message = f"{error.message}: {error.detail}" if error.detail else error.message
-    plpy.error(message, sqlstate=error.sqlstate, hint=error.hint)
+    fields = {"sqlstate": error.sqlstate, "hint": error.hint}
+    plpy.error(message, **{name: text for name, text in fields.items() if text})

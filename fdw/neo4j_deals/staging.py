@@ -83,7 +83,8 @@ class _Feed:
 
     def __init__(self, source: Table, staged: list[Column], tenant: str, limits: Limits) -> None:
         self._source, self._tenant, self._limits = source, tenant, limits
-        self._projection = Projection([_encoded(c, limits.value_bytes) for c in staged], source.columns)
+        columns = [_encoded(column, limits.value_bytes) for column in staged]
+        self._projection = Projection(columns, source.columns, limits.value_bytes)
         self._must_be_there = [
             (at, c) for at, c in enumerate(staged) if c is source.key or self._must_have(c) or c.on_misfit == "reject"
         ]
@@ -167,11 +168,10 @@ class _Feed:
             identity = tuple(_identity(value) for value in values[: len(keys)])
             if None not in identity:
                 rank = [_moment(values[len(keys)], newest), *map(str, values[len(keys) + 1 :]), element]
-                groups.setdefault(identity, []).append((*rank, values[0]))
+                groups.setdefault(identity, []).append((*rank, values[len(keys) - 1]))
+        column = keys[-1].name  # of a version's two, the number
         return {
-            node[-2]: _refusal(
-                "23505", f"{what}: node {nodes[0][-2]} with the same key lands", keys[0].name, shown(node[-1])
-            )
+            node[-2]: _refusal("23505", f"{what}: node {nodes[0][-2]} with the same key lands", column, shown(node[-1]))
             for nodes in map(sorted, groups.values())
             for node in nodes[1:]
         }

@@ -297,7 +297,7 @@ def _text_array(value: Any) -> list[str]:
     return value
 
 
-def json_scalar(value: Any) -> Any:
+def json_scalar(value: Any, limit: int = MAX_VALUE_BYTES) -> Any:
     """A value inside a JSON document: scalars as they are, temporal values as ISO 8601.
 
     Raises Misfit for what is not finite or no scalar (null is due there), and for a text that lost a character.
@@ -306,7 +306,7 @@ def json_scalar(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return _finite(value)
-    return to_text(value)
+    return to_text(value, limit)
 
 
 def to_json(value: Any) -> str:
