@@ -122,11 +122,10 @@ class Projection:
             for at, column, convert, finish in self._derived:
                 try:
                     value = self._derive(column, record, properties, lost)
+                    if value is not None:
+                        values[at] = finish(convert(value))
                 except Misfit as misfit:
                     lost[column.name] = (misfit, properties.get(column.property))
-                    value = misfit.substitute
-                if value is not None:
-                    values[at] = finish(convert(value))
         return values, lost
 
     def _named(self, record: tuple[Any, ...]) -> dict[str, Any]:
