@@ -1,0 +1,107 @@
+"""Flows in: a connection to PostgreSQL. Flows out: statements run beside the test, and what a backend holds."""
+
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from support.database import Connection
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a statement ended: its rows or its error, and when, by the monotonic clock."""
+
+    rows: list[tuple[Any, ...]]
+    error: Exception | None
+    at: float
+
+    @property
+    def sqlstate(self) -> str | None:
+        return getattr(self.error, "sqlstate", None)
+
+
+def run(connection: Connection, statement: str, *arguments: Any) -> Ended:
+    try:
+        rows = connection.execute(statement.encode(), arguments or None).fetchall()
+    except Exception as error:
+        return Ended([], error, time.monotonic())
+    return Ended(rows, None, time.monotonic())
+
+
+@contextmanager
+def running(connection: Connection, statement: str, *arguments: Any) -> Iterator[Future[Ended]]:
+    """The statement runs in a thread of its own while the block does something to it."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(run, connection, statement, *arguments)
+
+
+def await_true(condition: Any, seconds: float = 20) -> bool:
+    """Whether the condition comes true in time."""
+    deadline = time.monotonic() + seconds
+    while not (true := condition()) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return bool(true)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The server's process behind a connection, as the operating system sees it."""
+
+    pid: int
+
+    @property
+    def _proc(self) -> Path:
+        return Path(f"/proc/{self.pid}")
+
+    def lives(self) -> bool:
+        return self._proc.exists()
+
+    def threads(self) -> int:
+        return len(list((self._proc / "task").iterdir()))
+
+    def is_single_threaded(self) -> bool:
+        """The operating system may show a thread for a moment after it was joined."""
+        return await_true(lambda: self.threads() == 1, seconds=0.5)
+
+    def descriptors(self) -> list[str]:
+        """What each open descriptor leads to."""
+        found = []
+        for descriptor in (self._proc / "fd").iterdir():
+            try:
+                found.append(str(descriptor.readlink()))
+            except FileNotFoundError:  # closed since
+                continue
+        return found
+
+    def foreign_descriptors(self) -> list[str]:
+        """The same without relations and log segments, which PostgreSQL itself keeps open as long as it likes."""
+        return [target for target in self.descriptors() if not re.search(r"/(base/\d+|global|pg_\w+)/", target)]
+
+    def sockets(self) -> int:
+        return sum(target.startswith("socket:") for target in self.descriptors())
+
+    def spool_bytes(self) -> int:
+        """The disk that nameless files of pgsql_tmp hold."""
+        held = 0
+        for descriptor in (self._proc / "fd").iterdir():
+            try:
+                target = str(descriptor.readlink())
+                held += descriptor.stat().st_size if "pgsql_tmp" in target and "(deleted)" in target else 0
+            except FileNotFoundError:
+                continue
+        return held
+
+    def spool_files(self) -> list[str]:
+        return [target for target in self.descriptors() if "(deleted)" in target and "pgsql_tmp" in target]
+
+    def anonymous_memory(self) -> int:
+        """RssAnon in bytes."""
+        for line in (self._proc / "status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+        raise LookupError("RssAnon")
