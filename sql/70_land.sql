@@ -352,7 +352,8 @@ BEGIN
     SELECT l.landed, l.failures INTO landed, failures
     FROM deal_sync.land(statements.merge, written) AS l;
     -- When land() gave up, rows that it never tried are not there either: the run fails with what was found.
-    IF cardinality(written) > 0 AND cardinality(failures) <= deal_sync.setting('max_rejects')::bigint THEN
+    IF landed + cardinality(failures) < cardinality(written)
+        AND cardinality(failures) <= deal_sync.setting('max_rejects')::bigint THEN
         FOR lost IN EXECUTE statements.unwritten USING written, places, parts LOOP
             IF NOT EXISTS (SELECT FROM unnest(failures) AS f WHERE f.row_number = lost.row_number) THEN
                 failures := failures || ROW(

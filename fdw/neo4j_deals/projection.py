@@ -83,15 +83,18 @@ class Projection:
         #: The properties "dim_…" among them; where scores are wanted, a record ends with the others that a node has.
         self.known_dimensions = [name for name in self.properties if name.startswith(DIMENSION_PREFIX)]
         place = {name: at for at, name in enumerate(self.properties, start=1)}
-        self._width = len(columns)
         self._plain = [
-            (at, place[column.property], short or _both(convert, finish), column, convert, finish)
-            for at, (column, convert, finish, short) in enumerate(columns)
+            (place[column.property], short or _both(convert, finish), column, convert, finish)
+            for column, convert, finish, short in columns
             if not column.derive
         ]
-        derived_columns = [(at, *column[:3]) for at, column in enumerate(columns) if column[0].derive]
-        # What went wrong is known when everything else is done.
-        self._derived = sorted(derived_columns, key=lambda column: column[1].derive == _ERRORS)
+        self._fast = [(at, short) for at, short, *_ in self._plain]
+        self._derived = sorted(
+            (column[:3] for column in columns if column[0].derive),
+            key=lambda column: column[0].derive == _ERRORS,  # what went wrong is known when all else is done
+        )
+        #: The columns in the order of a row.
+        self.columns = [column for _, _, column, _, _ in self._plain] + [column for column, *_ in self._derived]
 
     def _sources(self, column: Column, by_property: dict[str, Column]) -> list[str]:
         match column.derive:
@@ -106,27 +109,41 @@ class Projection:
         return []
 
     def row(self, record: tuple[Any, ...]) -> tuple[list[Any], Lost]:
-        """The values of the columns in their order, and what could not be carried over."""
-        values: list[Any] = [None] * self._width
+        """The values in the order of `columns`, and what could not be carried over."""
         lost: Lost = {}
-        for at, place, short, column, convert, finish in self._plain:
-            value = record[place]
-            if value is None:
-                continue
-            try:
-                values[at] = short(value)
-            except (Misfit, Unusual, TypeError):
-                values[at] = _the_long_way(value, column, convert, finish, lost)
+        try:  # most rows need nothing else, and this is where the time goes
+            values = [None if (value := record[at]) is None else short(value) for at, short in self._fast]
+        except (Misfit, Unusual, TypeError):
+            values = [
+                self._value(record[at], short, column, convert, finish, lost)
+                for at, short, column, convert, finish in self._plain
+            ]
         if self._derived:
             properties = self._named(record)
-            for at, column, convert, finish in self._derived:
+            for column, convert, finish in self._derived:
                 try:
                     value = self._derive(column, record, properties, lost)
-                    if value is not None:
-                        values[at] = finish(convert(value))
                 except Misfit as misfit:
                     lost[column.name] = (misfit, properties.get(column.property))
+                    value = misfit.substitute
+                values.append(None if value is None else finish(convert(value)))
         return values, lost
+
+    @staticmethod
+    def _value(value: Any, short: Converter, column: Column, convert: Converter, finish: Converter, lost: Lost) -> Any:
+        """One value; where it does not fit, `lost` gets to know why, and what is left of the value lands."""
+        if value is None:
+            return None
+        try:
+            return short(value)
+        except (Misfit, Unusual, TypeError):
+            pass
+        try:
+            left = convert(value)
+        except Misfit as misfit:
+            lost[column.name] = (misfit, value)
+            left = misfit.substitute
+        return None if left is None else finish(left)
 
     def _named(self, record: tuple[Any, ...]) -> dict[str, Any]:
         properties = dict(zip(self.properties, record[1:], strict=False))
@@ -168,16 +185,6 @@ class Projection:
 
 def _both(convert: Converter, finish: Converter) -> Converter:
     return lambda value: None if (converted := convert(value)) is None else finish(converted)
-
-
-def _the_long_way(value: Any, column: Column, convert: Converter, finish: Converter, lost: Lost) -> Any:
-    """Converts and finishes a value; where it does not fit, notes why and goes on with what is left of it."""
-    try:
-        left = convert(value)
-    except Misfit as misfit:
-        lost[column.name] = (misfit, value)
-        left = misfit.substitute
-    return None if left is None else finish(left)
 
 
 def errors_json(lost: Lost) -> str | None:

@@ -66,7 +66,7 @@ def rows(
                 chunk = []
         reader.put(chunk)
 
-    places = [wanted.index(c) if c in wanted else None for c in source.columns]
+    places = [projection.columns.index(c) if c in wanted else None for c in source.columns]
     reader = Reader(connection(server_options(plpy, relation)), produce)
     with contextlib.closing(reader.batches(lambda: plpy.execute("SELECT 1"))) as batches:
         for (chunk,) in batches:

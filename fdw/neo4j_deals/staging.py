@@ -55,13 +55,12 @@ def fill(plpy: Plpy, relation: str, tenant: str, caller: str, limits: Limits) ->
     DealSyncError for what the graph or the network refused, and whatever PostgreSQL raises, a cancel too.
     """
     source = table(plpy, relation)
-    staged = [column for column in source.columns if column.staged_as]
+    feed = _Feed(source, tenant, limits)
     name = staging_name(source.kind)
-    columns = [*_OWN_COLUMNS, *((plpy.quote_ident(column.name), column.staged_as) for column in staged)]
+    columns = [*_OWN_COLUMNS, *((plpy.quote_ident(column.name), column.staged_as) for column in feed.columns)]
     plpy.execute(f"CREATE TEMPORARY TABLE {name} ({', '.join(f'{n} {t}' for n, t in columns)}) ON COMMIT DROP")
     plpy.execute(f"GRANT SELECT, TRUNCATE ON {name} TO {caller}")
 
-    feed = _Feed(source, staged, tenant, limits)
     reader = Reader(connection(server_options(plpy, relation)), feed.produce, _folder(plpy))
     with contextlib.closing(reader.batches(lambda: plpy.execute("SELECT 1"))) as batches:
         for file, last in batches:
@@ -81,12 +80,16 @@ def _folder(plpy: Plpy) -> str:
 class _Feed:
     """The reading thread's work: no `plpy` here."""
 
-    def __init__(self, source: Table, staged: list[Column], tenant: str, limits: Limits) -> None:
+    def __init__(self, source: Table, tenant: str, limits: Limits) -> None:
         self._source, self._tenant, self._limits = source, tenant, limits
-        columns = [_encoded(column, limits.value_bytes) for column in staged]
-        self._projection = Projection(columns, source.columns, limits.value_bytes)
+        staged = [_encoded(column, limits.value_bytes) for column in source.columns if column.staged_as]
+        self._projection = Projection(staged, source.columns, limits.value_bytes)
+        #: The staged columns in the order of a row.
+        self.columns = self._projection.columns
         self._must_be_there = [
-            (at, c) for at, c in enumerate(staged) if c is source.key or self._must_have(c) or c.on_misfit == "reject"
+            (at, c)
+            for at, c in enumerate(self.columns)
+            if c is source.key or self._must_have(c) or c.on_misfit == "reject"
         ]
         self._key_at = 1 + self._projection.properties.index(source.key.property)
 

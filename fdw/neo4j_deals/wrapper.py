@@ -76,7 +76,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
             equal=self._equalities(quals),
             dimensions_but=projection.known_dimensions if projection.wants_scores else None,
         )
-        return projection, nodes, [wanted.index(c) if c in wanted else None for c in self._columns]
+        return projection, nodes, [projection.columns.index(c) if c in wanted else None for c in self._columns]
 
     def rollback(self) -> None:
         """After an error in mid-scan neither end_scan nor the generator's own end is reached: it ends here."""
