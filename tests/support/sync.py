@@ -72,7 +72,7 @@ def add_tenant(pg: Connection, name: str = "a tenant") -> uuid.UUID:
 def add_deal(graph: Graph, tenant: uuid.UUID, **properties: Any) -> uuid.UUID:
     """A Deal node that lands as it is, but for the properties given (None: absent); returns its opportunity_id."""
     deal = uuid.UUID(properties.setdefault("opportunity_id", str(uuid.uuid4())))
-    defaults = {"tenant_id": str(tenant), "name": "Acme", "stage": "proposal", "currency": "EUR", "version": 2}
+    defaults = {"tenant_id": str(tenant), "name": "Acme", "stage": "proposal", "currency": "EUR"}
     graph.run("CREATE (d:Deal) SET d = $properties, d.last_updated_at = datetime()", properties=defaults | properties)
     return deal
 
@@ -80,12 +80,11 @@ def add_deal(graph: Graph, tenant: uuid.UUID, **properties: Any) -> uuid.UUID:
 def add_version(graph: Graph, tenant: uuid.UUID, deal: uuid.UUID, **properties: Any) -> uuid.UUID:
     """A DealVersion node of a deal, as `add_deal`; returns its version_id."""
     version = uuid.UUID(properties.setdefault("version_id", str(uuid.uuid4())))
-    defaults = {"tenant_id": str(tenant), "deal_opportunity_id": str(deal)}
-    defaults |= {"version": 1, "name": "Acme", "stage": "proposal"}
+    defaults = {"tenant_id": str(tenant), "deal_opportunity_id": str(deal), "name": "Acme", "stage": "proposal"}
     graph.run(
         "MATCH (d:Deal {opportunity_id: $deal}) CREATE (d)-[:HAS_VERSION]->(v:DealVersion)"
         " SET v = $properties, v.created_at = datetime(), v.valid_from = datetime(), v.valid_until = datetime()",
-        properties=defaults | properties,
+        properties={"version": 1} | defaults | properties,
         deal=str(deal),
     )
     return version
