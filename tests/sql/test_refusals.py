@@ -295,15 +295,17 @@ def test_the_deal_lands_without_the_value_that_does_not_fit(
     healed(sync(writer, tenant), pg, tenant)
 
 
+@pytest.mark.parametrize("batch_rows", [2000, 7])
 def test_all_bad_values_in_one_run_at_once(
-    pg: Connection, writer: Connection, deal: AddNode, version: AddNode, tenant: uuid.UUID
+    batch_rows: int, pg: Connection, writer: Connection, deal: AddNode, version: AddNode, tenant: uuid.UUID
 ) -> None:
     """One deal a bad value, one deal with a bad value in every column, keys that are none, versions: all in one."""
+    writer.execute(f"SET deal_sync.batch_rows = {batch_rows}")
     good = [deal(**full_deal()) for _ in range(3)]
     nodes = {bad.name: deal(**full_deal() | {bad.source: bad.value}) for bad in BAD_VALUES}
     by_source = {bad.source: bad for bad in BAD_VALUES}
     worst = deal(**{name: bad.value for name, bad in by_source.items()})
-    keyless = [deal(opportunity_id=key) for key in ("deal-17", None, 17, ["a"])]
+    keyless = [deal(opportunity_id=key) for key in ("deal-17", "deal-17", None, None, 17, ["a"])]
     refused_versions = [
         version(good[0], **{"version": number} | bad.properties) for number, bad in enumerate(BAD_VERSIONS)
     ]
@@ -314,7 +316,7 @@ def test_all_bad_values_in_one_run_at_once(
     of_worst = {at for bad in by_source.values() for at, _ in bad.rejects}
     values = sum(len(bad.rejects) for bad in BAD_VALUES) + len(of_worst)
     refused(run, len(keyless) + len(refused_versions), values)
-    assert (run.deals_read, run.deals_inserted) == (len(nodes) + 8, len(nodes) + 4)
+    assert (run.deals_read, run.deals_inserted) == (len(nodes) + len(keyless) + 4, len(nodes) + 4)
     assert run.versions_inserted == 1
     found = rejects(pg, tenant)
     assert {(reject.graph_id, reject.column_name, reject.sqlstate) for reject in found if reject.level == "value"} >= {
@@ -859,6 +861,7 @@ def test_what_the_application_refuses_is_one_rows_matter(
     assert 'constraint "cheap"' in found["23514"].message
     assert 'constraint "one_reference"' in found["23505"].message
     assert '"account_id"' in found["23502"].message
+    assert (found["23502"].column_name, found["23502"].value) == ("account_id", None)
     assert (found["22P02"].column_name, found["22P02"].value) == ("account_id", "ACC-17")
 
     pg.execute("DROP TRIGGER object ON opportunities")
@@ -895,6 +898,66 @@ def test_a_refused_update_leaves_the_row_as_it_was(
     assert {(reject.graph_id, reject.sqlstate) for reject in rejects(pg, tenant)} == {
         (checked.key, "23514"),
         (suppressed.key, "09000"),
+    }
+
+
+def test_a_refusal_hides_behind_no_note(pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID) -> None:
+    """A deal whose CRM row stands beside its own row is worth a note; that it was refused counts more."""
+    node = deal(version=100)
+    insert(pg, "opportunities", tenant_id=tenant, graph_opportunity_id=node.id)
+    insert(pg, "opportunities", tenant_id=tenant, id=node.id)
+    pg.execute("ALTER TABLE opportunities ADD CONSTRAINT cheap CHECK (extraction_version < 100)")
+
+    refused(sync(writer, tenant), 1, 0)
+
+    assert [(reject.level, reject.sqlstate) for reject in rejects(pg, tenant)] == [("row", "23514")]
+
+
+def test_a_link_that_the_application_refuses_is_the_links_matter(
+    pg: Connection, writer: Connection, deal: AddNode, version: AddNode, tenant: uuid.UUID
+) -> None:
+    """Deal and version land, and so do the other links."""
+    pg.execute("CREATE TABLE interactions (id uuid PRIMARY KEY)")
+    pg.execute("ALTER TABLE interaction_links ADD FOREIGN KEY (interaction_id) REFERENCES interactions (id)")
+    known, unknown = uuid.uuid4(), uuid.uuid4()
+    pg.execute("INSERT INTO interactions VALUES (%s)", [known])
+    good, bad = deal(source_interaction_id=str(known)), deal(source_interaction_id=str(unknown))
+    change = version(good, change_source_interaction_id=str(unknown))
+
+    run = sync(writer, tenant)
+
+    refused(run, 2, 0)
+    assert (run.deals_inserted, run.versions_inserted, run.links_inserted) == (2, 1, 1)
+    assert {(reject.kind, reject.level, reject.sqlstate, reject.graph_id) for reject in rejects(pg, tenant)} == {
+        ("link", "row", "23503", bad.key),
+        ("link", "row", "23503", change.key),
+    }
+
+    pg.execute("INSERT INTO interactions VALUES (%s)", [unknown])
+    run = sync(writer, tenant)
+    healed(run, pg, tenant)
+    assert run.links_inserted == 2
+
+
+def test_a_column_that_keeps_what_it_has_keeps_it_where_it_takes_no_null(
+    pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID
+) -> None:
+    """A new row has nothing to keep: it is refused."""
+    pg.execute("ALTER TABLE opportunities ALTER COLUMN deal_ref SET NOT NULL")
+    alter_mapping(pg, "ALTER COLUMN deal_ref OPTIONS (ADD on_misfit 'keep')")
+    node = deal(deal_ref="deal_1")
+    sync(writer, tenant)
+    node.set(deal_ref="x" * 51, opportunity_summary="new")
+    new = deal(deal_ref="x" * 51)
+
+    run = sync(writer, tenant)
+
+    refused(run, 1, 1)
+    landed = opportunity(pg, node)
+    assert (landed["deal_ref"], landed["latest_ai_summary"]) == ("deal_1", "new")
+    assert {(reject.graph_id, reject.level, reject.column_name, reject.sqlstate) for reject in rejects(pg, tenant)} == {
+        (node.key, "value", "deal_ref", "22001"),
+        (new.key, "row", "deal_ref", "22001"),
     }
 
 

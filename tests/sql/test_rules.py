@@ -453,6 +453,19 @@ def test_a_crm_row_with_the_deals_id_is_adopted_and_not_duplicated(
     assert counts(sync(writer, tenant)) == (1, 0, 0, 1, 0)
 
 
+def test_an_adopted_row_is_filled_where_the_policy_is_fill(
+    pg: Connection, writer: Connection, deal: AddDeal, tenant: uuid.UUID
+) -> None:
+    alter_mapping(pg, "ALTER COLUMN account_id OPTIONS (SET write 'fill')")
+    account = uuid.uuid4()
+    node = deal(account_id=str(account), name="graph")
+    insert(pg, "opportunities", id=node.id, tenant_id=tenant)
+
+    assert counts(sync(writer, tenant)) == (1, 0, 0, 0, 1)
+
+    assert (opportunity(pg, node)["account_id"], opportunity(pg, node)["opportunity_name"]) == (account, None)
+
+
 def test_where_another_row_is_the_deal_already_the_crm_row_is_left_alone_and_noted(
     pg: Connection, writer: Connection, deal: AddDeal, tenant: uuid.UUID
 ) -> None:
@@ -885,7 +898,7 @@ def test_numbers_go_by_their_shortest_decimal_form(
         0.07: "0.07",
     }
     deals = {number: deal(confidence=number) for number in expected}
-    integer = deal(confidence=1, version=2.0)
+    integer = deal(confidence=1, version=2.0, embedding=[1] * 1536, embedding_current=[1e-50] * 1536)
 
     clean(sync(writer, tenant))
 
@@ -893,6 +906,8 @@ def test_numbers_go_by_their_shortest_decimal_form(
     assert landed == expected
     assert opportunity(pg, integer)["extraction_confidence"] == 1
     assert opportunity(pg, integer)["extraction_version"] == 2
+    assert json.loads(opportunity(pg, integer)["extraction_embedding"]) == [1] * 1536
+    assert json.loads(opportunity(pg, integer)["extraction_embedding_current"]) == [0] * 1536
 
 
 def test_amounts_land_to_the_cent(pg: Connection, writer: Connection, deal: AddDeal, tenant: uuid.UUID) -> None:
