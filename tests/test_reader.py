@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, LiteralString
 
+import psycopg
 import pytest
 from environment.servers import Instance
 from support.backend import Backend, Ended, await_true, run, running
@@ -200,11 +201,16 @@ def terminated(world: World, session: Connection, statement: str, is_there: Call
     return ended
 
 
-def assert_holds_nothing(world: World, backend: Backend, sockets: int) -> None:
-    """No thread, spool file, socket to Neo4j or lock beyond what the backend had when it was new."""
+def assert_holds_no_reader(backend: Backend) -> None:
+    """No thread, spool file or socket to Neo4j: the client's is the one that is left."""
     assert backend.is_single_threaded()
     assert backend.spool_files() == []
-    assert backend.sockets() == sockets
+    assert backend.sockets() == 1
+
+
+def assert_holds_nothing(world: World, backend: Backend) -> None:
+    """Nor a lock, nor a file of whatever name."""
+    assert_holds_no_reader(backend)
     assert world.locks(backend.pid) == []
     assert world.temporary_files() == []
 
@@ -219,19 +225,18 @@ def test_cancel_timeout_and_terminate_end_a_stalled_reader_within_a_second_witho
     session = world.session(user)
     session.execute("SELECT set_config('app.tenant_id', %s, false)", [str(world.tenant)])
     backend = Backend(session.info.backend_pid)
-    sockets = backend.sockets()
 
     with stalled(world, where, statement) as is_there:
         ended = cancelled(world, session, statement, is_there)
     assert ended.sqlstate == "57014"
     assert "canceling statement due to user request" in str(ended.error)
-    assert_holds_nothing(world, backend, sockets)
+    assert_holds_nothing(world, backend)
 
     with stalled(world, where, statement) as is_there:
         ended = timed_out(world, session, statement, is_there)
     assert ended.sqlstate == "57014"
     assert "canceling statement due to statement timeout" in str(ended.error)
-    assert_holds_nothing(world, backend, sockets)
+    assert_holds_nothing(world, backend)
 
     terminable = world.session(user)
     with stalled(world, where, statement) as is_there:
@@ -261,7 +266,6 @@ def test_cancel_ends_a_name_look_up_that_hangs_within_a_second(world: World) -> 
     """Nothing can interrupt the resolver: its thread ends when it can, and holds nothing of the run until then."""
     session = world.session("postgres")
     backend = Backend(session.info.backend_pid)
-    sockets = backend.sockets()
     world.set_uri("bolt://hangs.invalid:7687")
     session.execute(SLOW_RESOLVER)
     ended = cancelled(world, session, SYNC, lambda backend: backend.threads() == 2)
@@ -273,31 +277,45 @@ def test_cancel_ends_a_name_look_up_that_hangs_within_a_second(world: World) -> 
     assert complete(sync(session, world.tenant))
     session.execute("DO $$ import time; time.sleep(3) $$ LANGUAGE plpython3u")
     assert backend.is_single_threaded()
-    assert backend.sockets() == sockets + KEPT_SOCKETS
+    assert backend.sockets() == 1 + KEPT_SOCKETS
 
 
 def test_a_cancel_while_a_batch_is_written_ends_the_reader_too(world: World) -> None:
     session = world.session()
     backend = Backend(session.info.backend_pid)
-    sockets = backend.sockets()
     world.pg.execute(
         "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(30); RETURN new; END $$"
     )
     world.pg.execute("CREATE TRIGGER wait BEFORE INSERT ON opportunities FOR EACH ROW EXECUTE FUNCTION wait()")
     ended = cancelled(world, session, SYNC, lambda backend: world.has_landed_a_batch(backend.pid))
     assert ended.sqlstate == "57014"
-    assert_holds_nothing(world, backend, sockets)
+    assert_holds_nothing(world, backend)
 
 
 def test_a_run_that_ends_between_two_batches_ends_the_reader_too(world: World) -> None:
     session = world.session()
     backend = Backend(session.info.backend_pid)
-    sockets = backend.sockets()
     session.execute("SET deal_sync.max_rejects = 3")
     world.pg.execute("ALTER TABLE opportunities ADD CHECK (opportunity_name IS NULL)")
     failed = sync(session, world.tenant)
     assert failed.status == "failed"
-    assert_holds_nothing(world, backend, sockets)
+    assert_holds_nothing(world, backend)
+
+
+def test_a_cancelled_run_can_be_rolled_back_to_a_savepoint_and_run_again_in_the_same_transaction(world: World) -> None:
+    session = world.session()
+    with session.transaction():
+        with (
+            stalled(world, "mid-stream", SYNC) as is_there,
+            suppress(psycopg.errors.QueryCanceled),
+            session.transaction(),
+        ):
+            ended = cancelled(world, session, SYNC, is_there)
+            raise ended.error or AssertionError("it was not cancelled")
+        assert_holds_no_reader(Backend(session.info.backend_pid))
+        assert one(session, "SELECT coalesce(current_setting('app.tenant_id', true), '')") == ""
+        assert complete(sync(session, world.tenant))
+    assert world.written() == DEALS + VERSIONS + DEALS
 
 
 def test_twenty_cancelled_runs_in_one_session_leave_no_descriptor_and_no_tenant_behind(world: World) -> None:
@@ -348,11 +366,10 @@ def test_twenty_runs_that_end_at_random_moments_leave_no_trace(world: World, ser
     backend = Backend(session.info.backend_pid)
     if end == "terminate":
         assert await_true(lambda: not backend.lives())
-    else:
-        assert backend.is_single_threaded()
-        assert backend.spool_files() == []
-    orphans = "SELECT * FROM pg_locks WHERE pid NOT IN (SELECT pid FROM pg_stat_activity)"
-    assert world.pg.execute(orphans).fetchall() == []
+    elif ended.sqlstate:
+        assert_holds_no_reader(backend)
+    orphans: LiteralString = "SELECT * FROM pg_locks WHERE pid NOT IN (SELECT pid FROM pg_stat_activity)"
+    assert await_true(lambda: world.pg.execute(orphans).fetchall() == [])
     assert world.temporary_files() == []
     assert log.crashes() == []
     assert world.rows() == before
@@ -425,6 +442,7 @@ def test_a_connection_that_breaks_once_after_the_first_batch_is_not_read_again(w
     session = world.session()
     fault = world.proxy.cut(READING, DEALS * RECORD_BYTES // 2, times=1)
     assert sync(session, world.tenant).status == "failed"
+    assert world.last_run()[1] == "08006"
     assert world.written() == 0
     assert fault.strikes == 1
     assert complete(sync(session, world.tenant))
@@ -467,6 +485,9 @@ def test_a_wrong_password_is_a_failed_run_that_does_not_show_it_and_harms_no_lat
     assert "refused the login" in failed.message
     assert world.last_run()[1] == "28P01"
     assert "not-the-password" not in str(world.pg.execute("SELECT r::text FROM deal_sync.runs AS r").fetchall())
+    raised = run(session, "SELECT * FROM sync_deals(%s, strict => true)", world.tenant)
+    assert raised.sqlstate == "28P01"
+    assert "not-the-password" not in str(raised.error)
     with servers.log.open("rb") as log:
         log.seek(logged)
         assert b"not-the-password" not in log.read()
@@ -486,12 +507,11 @@ def test_an_unknown_host_is_a_failed_run_that_names_it(world: World) -> None:
 def test_a_closed_port_is_a_failed_run_and_the_next_one_finds_the_server_again(world: World) -> None:
     session = world.session()
     backend = Backend(session.info.backend_pid)
-    sockets = backend.sockets()
     world.set_uri(closed_port())
     failed = sync(session, world.tenant)
     assert failed.status == "failed"
     assert world.last_run()[1] == "08006"
-    assert_holds_nothing(world, backend, sockets)
+    assert_holds_nothing(world, backend)
     world.set_uri(world.proxy.uri)
     assert complete(sync(session, world.tenant))
 

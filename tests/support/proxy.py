@@ -1,4 +1,4 @@
-"""Flows in: the driver's connections and a fault. Flows out: the same bytes to Neo4j and back, until the fault strikes."""
+"""Flows in: the driver's connections and a fault. Flows out: the same bytes to Neo4j and back, until it begins."""
 
 import contextlib
 import socket
