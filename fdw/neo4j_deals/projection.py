@@ -123,10 +123,10 @@ class Projection:
             for column, convert, finish in self._derived:
                 try:
                     value = self._derive(column, record, properties, lost)
-                except Misfit as misfit:
+                    values.append(None if value is None else finish(convert(value)))
+                except Misfit as misfit:  # the conversion refuses too: a figure out of its column's range
                     lost[column.name] = (misfit, properties.get(column.property))
-                    value = misfit.substitute
-                values.append(None if value is None else finish(convert(value)))
+                    values.append(None)
         return values, lost
 
     @staticmethod
