@@ -991,7 +991,7 @@ def test_a_refusal_leaves_when_its_node_is_no_more(
         deal(opportunity_id="deal-17"),
         deal(confidence="high"),
         version(good, name=None),
-        version(good, amount="x"),
+        version(good, version=2, amount="x"),
     ]
     refused(sync(writer, tenant), 2, 2)
     for node in gone:
