@@ -40,6 +40,7 @@ BEGIN
         ('max_value_bytes', '128MB', '[0-9]{1,9} *(B|kB|MB)?'),   -- a longer text is refused
         ('batch_rows', '2000', '[1-9][0-9]{0,5}'),                -- what ends a batch ...
         ('batch_bytes', '32MB', '[1-9][0-9]{0,8} *(B|kB|MB)?'),   -- ... whichever comes first
+        ('process_from', '5000', '[0-9]{1,9}'),                   -- so many nodes or more are read by a process of their own
         ('search_path', 'pg_catalog', '.*')                       -- the caller's, for the application's triggers: sync_deals sets it
     ) AS k (name, fallback, pattern)
     WHERE k.name = setting.name;

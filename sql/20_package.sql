@@ -94,16 +94,18 @@ COMMENT ON FUNCTION deal_sync.default_columns() IS
 -- With the owner's rights: it uses the owner's user mapping and loads nameless spool files. The caller gets to read and to empty the
 -- staging table, no more. `caller` is a role, `relation` a table that deal_sync.mapped() vouches for: no text becomes SQL or a path.
 CREATE FUNCTION deal_sync.fill_staging(
-    kind text, tenant_id uuid, caller regrole, batch_rows integer, batch_bytes bigint, value_bytes bigint
+    kind text, tenant_id uuid, caller regrole,
+    batch_rows integer, batch_bytes bigint, value_bytes bigint, process_from bigint
 ) RETURNS SETOF bigint
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 from neo4j_deals import catalog, server
 relation = catalog.query(plpy, "SELECT deal_sync.mapped($1)::text AS name", ["text"], [kind])[0]["name"]
-yield from server.fill_staging(plpy, relation, tenant_id, caller, batch_rows, batch_bytes, value_bytes)
+limits = batch_rows, batch_bytes, value_bytes, process_from
+yield from server.fill_staging(plpy, relation, tenant_id, caller, limits)
 $$;
-COMMENT ON FUNCTION deal_sync.fill_staging(text, uuid, regrole, integer, bigint, bigint) IS
+COMMENT ON FUNCTION deal_sync.fill_staging(text, uuid, regrole, integer, bigint, bigint, bigint) IS
 'internal: reads a tenant''s nodes into pg_temp.deal_sync_<kind>s, one batch a row fetched; the caller empties it between two';
 
 CREATE FUNCTION deal_sync.check_source(kind text) RETURNS void

@@ -122,7 +122,7 @@ BEGIN
             HINT = 'SELECT deal_sync.detach();';
     END IF;
     PERFORM deal_sync.setting(s.name)
-    FROM unnest(ARRAY['max_rejects', 'max_value_bytes', 'batch_rows', 'batch_bytes']) AS s (name);
+    FROM unnest(ARRAY['max_rejects', 'max_value_bytes', 'batch_rows', 'batch_bytes', 'process_from']) AS s (name);
     PERFORM deal_sync.check_source('deal');
     PERFORM deal_sync.check_source('version');
     PERFORM deal_sync.check_targets();

@@ -18,7 +18,7 @@ DECLARE
         SELECT deal_sync.fill_staging(
             kind, result.tenant_id, quote_ident(current_user)::regrole,
             deal_sync.setting('batch_rows')::integer, pg_size_bytes(deal_sync.setting('batch_bytes')),
-            pg_size_bytes(deal_sync.setting('max_value_bytes'))
+            pg_size_bytes(deal_sync.setting('max_value_bytes')), deal_sync.setting('process_from')::bigint
         ) AS last;
 BEGIN
     FOR batch IN batches LOOP

@@ -48,14 +48,7 @@ def nodes(
     `equal` maps a property to the values it may have. With `dimensions_but` a last column follows: a list of
     [name, value] of each property "dim_…" that is not among those named.
     """
-    parameters: dict[str, Any] = {}
-    conditions = []
-    for number, (name, values) in enumerate(equal.items()):
-        parameters[f"equal_{number}"] = list(values)
-        conditions.append(f"n.{quoted(name)} IN $equal_{number}")
-    lines = [f"MATCH (n:{quoted(label)})"]
-    if conditions:
-        lines.append("WHERE " + " AND ".join(conditions))
+    lines, parameters = _match(label, equal)
     if order_by:
         lines.append(f"WITH n ORDER BY n.{quoted(order_by)}")
     returned = ["elementId(n)", *(f"n.{quoted(name)}" for name in properties)]
@@ -67,6 +60,24 @@ def nodes(
         lines.append("LIMIT $limit")
         parameters["limit"] = limit
     return Query("\n".join(lines), parameters)
+
+
+def count(label: str, equal: Mapping[str, Sequence[str]]) -> Query:
+    """How many nodes of a label have these values."""
+    lines, parameters = _match(label, equal)
+    return Query("\n".join([*lines, "RETURN count(n)"]), parameters)
+
+
+def _match(label: str, equal: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[str, Any]]:
+    parameters: dict[str, Any] = {}
+    conditions = []
+    for number, (name, values) in enumerate(equal.items()):
+        parameters[f"equal_{number}"] = list(values)
+        conditions.append(f"n.{quoted(name)} IN $equal_{number}")
+    lines = [f"MATCH (n:{quoted(label)})"]
+    if conditions:
+        lines.append("WHERE " + " AND ".join(conditions))
+    return lines, parameters
 
 
 def duplicates(label: str, tenant: str, tenant_property: str, keys: Sequence[str], order: Sequence[str]) -> Query:

@@ -13,12 +13,12 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Generator
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from neo4j_deals.connection import Ask, Connection, Stopped, reading
 
-_AHEAD = 2  # batches that may wait; with the one being loaded and the one being filled they bound disk and memory
-_LOOK = 0.2  # seconds between two looks for an interrupt
+AHEAD = 2  # batches that may wait; with the one being loaded and the one being filled they bound disk and memory
+LOOK = 0.2  # seconds between two looks for an interrupt
 
 
 def pending(flag: str = "InterruptPending") -> bool:
@@ -32,14 +32,24 @@ def pending(flag: str = "InterruptPending") -> bool:
         return False
 
 
+class Outlet(Protocol):
+    """Where a reader's work puts what it has read."""
+
+    def spool(self) -> IO[bytes]:
+        """A file to write to."""
+
+    def put(self, *batch: Any) -> None:
+        """Hands a batch over; waits while enough others wait."""
+
+
 class Reader(threading.Thread):
     """Runs `produce(ask, reader)` in a read transaction; what it hands over with `put` comes out of `batches`."""
 
-    def __init__(self, connection: Connection, produce: Callable[[Ask, Reader], None], folder: str | None = None):
+    def __init__(self, connection: Connection, produce: Callable[[Ask, Outlet], None], folder: str | None = None):
         super().__init__(daemon=True, name="deal_sync reader")
         self._connection, self._produce, self._folder = connection, produce, folder
         self._box: queue.Queue[Any] = queue.Queue()
-        self._room = threading.Semaphore(_AHEAD)
+        self._room = threading.Semaphore(AHEAD)
         self._files: list[IO[bytes]] = []
         self._handed_on = False
 
@@ -84,7 +94,7 @@ class Reader(threading.Thread):
                 if pending():
                     serve_interrupt()
                 with contextlib.suppress(queue.Empty):
-                    got = self._box.get(timeout=_LOOK)
+                    got = self._box.get(timeout=LOOK)
                     if isinstance(got, BaseException):
                         raise got
                     if got is None:

@@ -19,7 +19,7 @@ from neo4j_deals.catalog import Plpy, server_options, table
 from neo4j_deals.connection import Ask, connection
 from neo4j_deals.mapping import Column
 from neo4j_deals.projection import Projection, to_foreign
-from neo4j_deals.reader import Reader
+from neo4j_deals.reader import Outlet, Reader
 from neo4j_deals.values import Converter
 
 CHUNK = 500  # rows that the thread hands over at once
@@ -57,7 +57,7 @@ def rows(
         limit=row_limit,
     )
 
-    def produce(ask: Ask, reader: Reader) -> None:
+    def produce(ask: Ask, reader: Outlet) -> None:
         chunk = []
         for record in ask(nodes):
             chunk.append(projection.row(record)[0])

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 from neo4j_deals import SERVES, __version__, catalog, scan, staging
 from neo4j_deals.catalog import Plpy
 from neo4j_deals.errors import DealSyncError
+from neo4j_deals.feed import Limits
 from neo4j_deals.mapping import Column
-from neo4j_deals.staging import Limits
 from neo4j_deals.values import Misfit, converter, takes
 
 _CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}")
@@ -32,11 +32,11 @@ def check_version(plpy: Plpy, extension_version: str) -> None:
 
 
 def fill_staging(
-    plpy: Plpy, relation: str, tenant: str, caller: str, batch_rows: int, batch_bytes: int, value_bytes: int
+    plpy: Plpy, relation: str, tenant: str, caller: str, limits: tuple[int, int, int, int]
 ) -> Iterator[int]:
-    """See `staging.fill`."""
+    """See `staging.fill`; `limits` are the fields of `feed.Limits`."""
     try:
-        yield from staging.fill(plpy, relation, tenant, caller, Limits(batch_rows, batch_bytes, value_bytes))
+        yield from staging.fill(plpy, relation, tenant, caller, Limits(*limits))
     except DealSyncError as error:
         _raise(plpy, error)
 

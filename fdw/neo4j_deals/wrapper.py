@@ -19,7 +19,7 @@ from neo4j_deals.errors import DealSyncError
 from neo4j_deals.mapping import Column
 from neo4j_deals.options import ServerOptions
 from neo4j_deals.projection import Projection, to_foreign
-from neo4j_deals.reader import Reader, pending
+from neo4j_deals.reader import Outlet, Reader, pending
 from neo4j_deals.scan import CHUNK, output
 
 #: PostgreSQL's names of types as Multicorn gives them, and in pg_type.
@@ -88,7 +88,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
     def _rows(
         self, projection: Projection, nodes: cypher.Query, places: Sequence[int | None]
     ) -> Generator[list[Any], None, None]:
-        def produce(ask: Ask, reader: Reader) -> None:
+        def produce(ask: Ask, reader: Outlet) -> None:
             chunk: list[list[Any]] = []
             for record in ask(nodes):
                 chunk.append(projection.row(record)[0])

@@ -1,0 +1,192 @@
+"""In: a tenant and a foreign table of the mapping. Out: its nodes as spool files of whole rows, ready for COPY.
+
+No PostgreSQL here. Source of the refusals: `sync-rules.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import IO, Any
+
+import orjson
+
+from neo4j_deals import cypher
+from neo4j_deals.connection import Ask
+from neo4j_deals.mapping import Column, Table
+from neo4j_deals.projection import Lost, Projection, errors_json, to_staged
+from neo4j_deals.reader import Outlet
+from neo4j_deals.spool import HEADER, NULL, TRAILER, Encoder, encoder, row, short_text, short_vector
+from neo4j_deals.values import Converter, Misfit, refines, shown, to_timestamptz, to_uuid
+
+#: The columns before those of the mapping, and their types, in the order of a row.
+OWN_COLUMNS = (
+    ("row_number", "bigint"),
+    ("element_id", "text"),
+    ("graph_id", "text"),
+    ("refusal", "jsonb"),
+    ("conversion_errors", "jsonb"),
+)
+_text, _bigint, _jsonb = encoder("text"), encoder("int8"), encoder("jsonb")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What ends a batch (rows, bytes), what a text may measure (bytes), and from how many nodes on a process reads."""
+
+    batch_rows: int
+    batch_bytes: int
+    value_bytes: int
+    process_from: int
+
+
+class Feed:
+    """What a reader does for a tenant's nodes of one kind; the same in a thread and in a process of its own."""
+
+    def __init__(self, source: Table, tenant: str, limits: Limits) -> None:
+        self.source, self.tenant, self.limits = source, tenant, limits
+        self._equal = {source.tenant.property: cypher.spellings(tenant)}
+        #: Asks how many nodes there are.
+        self.count = cypher.count(source.label, self._equal)
+        staged = [_encoded(column, limits.value_bytes) for column in source.columns if column.staged_as]
+        self._projection = Projection(staged, source.columns, limits.value_bytes)
+        #: The staged columns in the order of a row.
+        self.columns = self._projection.columns
+        self._must_be_there = [
+            (at, c)
+            for at, c in enumerate(self.columns)
+            if c is source.key or self._must_have(c) or c.on_misfit == "reject"
+        ]
+        self._key_at = 1 + self._projection.properties.index(source.key.property)
+
+    def produce(self, ask: Ask, reader: Outlet) -> None:
+        """Reads the nodes in key order and hands over files of whole rows in PostgreSQL's binary COPY format."""
+        duplicates = self._duplicates(ask)
+        projection = self._projection
+        nodes = cypher.nodes(
+            self.source.label,
+            projection.properties,
+            equal=self._equal,
+            order_by=self.source.key.property,
+            dimensions_but=projection.known_dimensions if projection.wants_scores else None,
+        )
+        file: IO[bytes] | None = None
+        last = rows = size = 0
+        for last, record in enumerate(ask(nodes), start=1):
+            if file is None:
+                file = reader.spool()
+                file.write(HEADER)
+            data = self._row(last, record, duplicates)
+            file.write(data)
+            rows, size = rows + 1, size + len(data)
+            if rows >= self.limits.batch_rows or size >= self.limits.batch_bytes:
+                _hand_over(reader, file, last)
+                file, rows, size = None, 0, 0
+        if file is not None:
+            _hand_over(reader, file, last)
+
+    def _row(self, number: int, record: tuple[Any, ...], duplicates: dict[str, dict[str, Any]]) -> bytes:
+        values, lost = self._projection.row(record)
+        key = record[self._key_at]
+        refusal = duplicates.get(record[0]) or self._refusal(values, lost)
+        return row(
+            [
+                _bigint(number),
+                _text(record[0]),
+                NULL if key is None else _text(shown(key)),
+                NULL if refusal is None else _jsonb(orjson.dumps(refusal).decode()),
+                _jsonb(document) if (document := errors_json(lost)) else NULL,
+                *(NULL if value is None else value for value in values),
+            ]
+        )
+
+    def _refusal(self, values: list[Any], lost: Lost) -> dict[str, Any] | None:
+        """Why the row cannot land at all, as far as the node itself tells."""
+        for at, column in self._must_be_there:
+            if values[at] is not None:
+                continue
+            if column.name in lost:
+                misfit, offending = lost[column.name]
+                return _refusal(misfit.sqlstate, misfit.reason, column.name, shown(offending))
+            if column is self.source.key or (self._must_have(column) and column.target != "version_number"):
+                return _refusal("23502", f'no property "{column.property}", and the column takes no NULL', column.name)
+        return None
+
+    def _must_have(self, column: Column) -> bool:
+        """Whether a row without this value is refused by the table, whatever stands there already."""
+        return column.required and (self.source.kind == "version" or column.write == "always")
+
+    def _duplicates(self, ask: Ask) -> dict[str, dict[str, Any]]:
+        """By element id: why a node yields to another one with the same key."""
+        source = self.source
+        if source.kind == "deal":
+            return self._yielding(ask, [source.key], ["last_updated_at"], "duplicate deal", newest=True)
+        number, deal = source.targeting("version_number"), source.targeting("opportunity_id")
+        order = ["created_at", source.key.property]
+        by_number = self._yielding(ask, [deal, number], order, "duplicate version number", newest=False)
+        by_id = self._yielding(ask, [source.key], order, "duplicate version", newest=False)
+        return by_number | {element: refusal | {"even_if_there": True} for element, refusal in by_id.items()}
+
+    def _yielding(
+        self, ask: Ask, keys: list[Column], order: list[str], what: str, *, newest: bool
+    ) -> dict[str, dict[str, Any]]:
+        names = [column.property for column in keys]
+        groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+        found = cypher.duplicates(self.source.label, self.tenant, self.source.tenant.property, names, order)
+        for element, *values in ask(found):
+            identity = tuple(_identity(value) for value in values[: len(keys)])
+            if None not in identity:
+                rank = [_moment(values[len(keys)], newest), *map(str, values[len(keys) + 1 :]), element]
+                groups.setdefault(identity, []).append((*rank, values[len(keys) - 1]))
+        column = keys[-1].name  # of a version's two, the number
+        return {
+            node[-2]: _refusal("23505", f"{what}: node {nodes[0][-2]} with the same key lands", column, shown(node[-1]))
+            for nodes in map(sorted, groups.values())
+            for node in nodes[1:]
+        }
+
+
+def _encoded(column: Column, limit: int) -> tuple[Column, Converter, Encoder, Encoder | None]:
+    """A column with its conversion, its encoder, and a short cut where there is one."""
+    name = column.staged_name or "text"
+    convert, encode = to_staged(column, limit), encoder(name, column.staged_modifier)
+    short: Encoder | None = None
+    if column.empty_is_null or column.derive:
+        pass
+    elif name in ("int2", "int4", "numeric", "bool", "date"):  # few values, often
+        short = lru_cache(maxsize=4096, typed=True)(lambda value: encode(convert(value)))
+    elif refines(column.type_name, name):
+        if name in ("text", "varchar"):
+            short = short_text(column.staged_modifier - 4 if column.staged_modifier > 0 else limit, limit)
+        elif name == "vector" and column.staged_modifier > 0:
+            short = short_vector(column.staged_modifier)
+    return column, convert, encode, short
+
+
+def _identity(value: Any) -> Any:
+    """A key's value as the table compares it; None for one that is no key."""
+    if type(value) is int:
+        return value
+    try:
+        return to_uuid(value)
+    except Misfit:
+        return None
+
+
+def _moment(value: Any, newest: bool) -> float:
+    """A sort key, smallest first: the newest or the oldest moment; one that is absent or unreadable comes last."""
+    try:
+        seconds = to_timestamptz(value).timestamp()
+    except Misfit:
+        return float("inf")
+    return -seconds if newest else seconds
+
+
+def _refusal(sqlstate: str, message: str, column: str, value: str | None = None) -> dict[str, Any]:
+    return {"sqlstate": sqlstate, "message": message, "column": column, "value": value}
+
+
+def _hand_over(reader: Outlet, file: IO[bytes], last: int) -> None:
+    file.write(TRAILER)
+    file.flush()
+    reader.put(file, last)

@@ -1,0 +1,137 @@
+"""In: a feed. Out: its spool files, from a process of its own: PostgreSQL merges a batch while the next one is read.
+
+For large loads, behind the same `batches` as the thread: a thread stands still while PostgreSQL works, since PL/Python
+never lets go of Python's lock (flow.md, "Times"). Descriptors of nameless files travel over a socket, the login in
+memory over the same; nothing of it is on a command line, in the environment or on disk.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import IO, Any
+
+from neo4j_deals.connection import Connection
+from neo4j_deals.errors import DealSyncError
+from neo4j_deals.feed import Feed
+from neo4j_deals.options import ServerOptions
+from neo4j_deals.reader import AHEAD, LOOK, pending
+
+_LAST = struct.Struct(">q")
+_MESSAGE = 128 * 1024  # bytes; a job or an error is some ten thousand
+_PR_SET_PDEATHSIG = 1
+
+
+class ReaderProcess:
+    """A process that reads and encodes; it ends with the iterator of `batches`, and with the backend."""
+
+    def __init__(self, options: ServerOptions, feed: Feed, folder: str) -> None:
+        self._job = pickle.dumps((os.getpid(), options, feed.source, feed.tenant, feed.limits, folder))
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def done_with(self, file: IO[bytes]) -> None:
+        """Frees a spool file's disk, and lets the process go on."""
+        file.close()
+        self._ours.send(b".")
+
+    def batches(self, serve_interrupt: Callable[[], object]) -> Generator[tuple[Any, ...], None, None]:
+        """As `Reader.batches`. Raises what the process met, and DealSyncError (08006) where it ended without a word."""
+        process = None
+        try:
+            with self._theirs:
+                process = _start(self._theirs.fileno())
+            self._ours.send(self._job)
+            while True:
+                if pending():
+                    serve_interrupt()
+                if not select.select([self._ours], [], [], LOOK)[0]:
+                    continue
+                message, descriptors, _, _ = socket.recv_fds(self._ours, _MESSAGE, 1)
+                if descriptors:
+                    with open(descriptors[0], "rb", buffering=0) as file:
+                        yield file, _LAST.unpack(message)[0]
+                elif message:
+                    outcome = pickle.loads(message)
+                    if outcome is None:
+                        return
+                    raise outcome
+                else:
+                    raise DealSyncError("08006", "the process that reads the graph has ended", hint="try again")
+        finally:  # also in an aborted transaction and at exit: nothing here may call PostgreSQL
+            self._ours.close()
+            if process is not None:
+                process.kill()
+                process.wait()
+
+
+def _start(descriptor: int) -> subprocess.Popen[bytes]:
+    python = Path(sys.prefix, "bin", "python3")
+    return subprocess.Popen(
+        [python, "-m", __name__, str(descriptor)],
+        env={"PYTHONPATH": os.pathsep.join(sys.path), "PATH": os.defpath, "LANG": "C.UTF-8"},
+        cwd="/",
+        pass_fds=[descriptor],
+        start_new_session=True,  # a signal to the backend's group is not for it
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+class _Socket:
+    """The outlet of the process."""
+
+    def __init__(self, peer: socket.socket, folder: str) -> None:
+        self._peer, self._folder, self._ahead = peer, folder, 0
+        self.handed_on = False
+
+    def spool(self) -> IO[bytes]:
+        """A file without a name; the descriptor that travels is the last but this one."""
+        return tempfile.TemporaryFile(buffering=1 << 20, dir=self._folder)
+
+    def put(self, *batch: Any) -> None:
+        """Sends the descriptor of a file and the number of its last row, when the backend has taken enough others."""
+        file, last = batch
+        while self._ahead > AHEAD:
+            if not self._peer.recv(1):
+                raise SystemExit(1)
+            self._ahead -= 1
+        socket.send_fds(self._peer, [_LAST.pack(last)], [file.fileno()])
+        file.close()
+        self._ahead += 1
+        self.handed_on = True
+
+
+def main() -> None:
+    """The process: takes its job from the socket whose descriptor is the first argument."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    peer = socket.socket(fileno=int(sys.argv[1]))
+    backend, options, source, tenant, limits, folder = pickle.loads(peer.recv(_MESSAGE))
+    if os.getppid() != backend:  # it was gone before prctl
+        raise SystemExit(1)
+    outlet = _Socket(peer, folder)
+    feed = Feed(source, tenant, limits)
+    outcome: Exception | None = None
+    try:
+        Connection(options).read(lambda ask: feed.produce(ask, outlet), lambda: outlet.handed_on)
+    except DealSyncError as error:
+        outcome = error
+    except Exception as error:
+        outcome = DealSyncError("XX000", f"the process that reads the graph met an error: {type(error).__name__}")
+    peer.send(pickle.dumps(outcome))
+    while peer.recv(1):  # leaving with answers unread would reset the connection, and lose the outcome
+        pass
+
+
+if __name__ == "__main__":
+    main()
