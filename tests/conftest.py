@@ -51,6 +51,17 @@ def database(servers: Instance, template: str) -> Iterator[Database]:
         database.close()
 
 
+@pytest.fixture(scope="session")
+def oracle(servers: Instance, template: str) -> Iterator[Connection]:
+    """PostgreSQL as the judge of values: a superuser's connection, in UTC, to a database that no test changes."""
+    database = Database(servers, f"oracle_{uuid.uuid4().hex}")
+    database.create(template)
+    try:
+        yield database.connect(options="-c timezone=UTC")
+    finally:
+        database.close()
+
+
 @pytest.fixture
 def pg(database: Database) -> Connection:
     """The superuser's connection."""

@@ -128,15 +128,14 @@ def test_a_time_with_an_offset_is_the_same_moment_in_utc(moment: datetime, minut
 @pytest.mark.parametrize("type_", TYPES)
 @given(data=st.data())
 @on_servers(max_examples=25)
-def test_what_is_copied_in_is_what_the_table_holds(pg: Connection, type_: str, data: st.DataObject) -> None:
+def test_what_is_copied_in_is_what_the_table_holds(oracle: Connection, type_: str, data: st.DataObject) -> None:
     name, modifier, strategy, _ = TYPES[type_]
     values = data.draw(st.lists(st.one_of(st.none(), strategy), min_size=1, max_size=20))
     encode = encoder(name, modifier)
     fields = [[NULL if value is None else encode(value)] for value in values]
-    pg.execute("SET timezone = 'UTC'")
     form = {"timestamptz": "({} AT TIME ZONE 'UTC')", "json": "{}::text", "jsonb": "{}::text"}.get(name, "{}")
     form = "{}::real[]" if name == "vector" else form
-    found = [value for (value,) in copied(pg, [type_], fields, form)]
+    found = [value for (value,) in copied(oracle, [type_], fields, form)]
     assert list(map(as_read(name), found)) == list(map(as_read(name), values))
 
 
@@ -161,10 +160,10 @@ def as_read(name: str) -> Callable[[Any], Any]:
 
 @given(values=st.lists(decimals(), min_size=1, max_size=20))
 @on_servers(max_examples=25)
-def test_a_numeric_keeps_each_digit_and_each_zero_behind_the_point(pg: Connection, values: list[Decimal]) -> None:
-    found = copied(pg, ["numeric"], [[encoder("numeric")(value)] for value in values], "{}::text")
+def test_a_numeric_keeps_each_digit_and_each_zero_behind_the_point(oracle: Connection, values: list[Decimal]) -> None:
+    found = copied(oracle, ["numeric"], [[encoder("numeric")(value)] for value in values], "{}::text")
     # As PostgreSQL reads the same number as a text; its numeric knows no negative zero and no positive exponent.
-    expected = pg.execute("SELECT t::numeric::text FROM unnest(%s::text[]) AS t", [[f"{v:f}" for v in values]])
+    expected = oracle.execute("SELECT t::numeric::text FROM unnest(%s::text[]) AS t", [[f"{v:f}" for v in values]])
     assert found == [list(text) for text in expected]
 
 
@@ -174,7 +173,7 @@ def test_a_numeric_keeps_its_zeros_whatever_was_encoded_before(scales: list[int]
     assert [struct.unpack(">H", encoder("numeric")(value)[10:12])[0] for value in values] == scales
 
 
-def test_a_whole_row_of_every_type_and_a_row_of_nulls_arrive(pg: Connection) -> None:
+def test_a_whole_row_of_every_type_and_a_row_of_nulls_arrive(oracle: Connection) -> None:
     sample: dict[str, Any] = {
         "text": "",
         "varchar(40)": EMOJI,
@@ -195,8 +194,7 @@ def test_a_whole_row_of_every_type_and_a_row_of_nulls_arrive(pg: Connection) -> 
         "vector": [0.0],
     }
     fields = [encoder(*TYPES[type_][:2])(value) for type_, value in sample.items()]
-    pg.execute("SET timezone = 'UTC'")
-    full, empty = copied(pg, list(sample), [fields, [NULL] * len(sample)], "{}::text")
+    full, empty = copied(oracle, list(sample), [fields, [NULL] * len(sample)], "{}::text")
     assert dict(zip(sample, full, strict=True)) == {
         "text": "",
         "varchar(40)": EMOJI,

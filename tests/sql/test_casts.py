@@ -64,7 +64,7 @@ MAPPED: dict[str, tuple[st.SearchStrategy[Any], list[str]]] = {
 PAIRS = [(foreign, target) for foreign, (_, targets) in MAPPED.items() for target in targets]
 
 
-def by_hand(pg: Connection, foreign: str, target: str, value: Any) -> str | None:
+def by_hand(oracle: Connection, foreign: str, target: str, value: Any) -> str | None:
     """What the MERGE from the foreign table makes of a value of the foreign column, as text."""
     query: Any = (
         "SELECT deal_sync.cast_expression('s.c', f.atttypid, f.atttypmod, t.atttypid, t.atttypmod)"
@@ -72,14 +72,14 @@ def by_hand(pg: Connection, foreign: str, target: str, value: Any) -> str | None
         " WHERE f.attrelid = 'foreign_side'::regclass AND t.attrelid = 'target_side'::regclass"
         " AND f.attnum = 1 AND t.attnum = 1"
     )
-    with pg.transaction(force_rollback=True):
+    with oracle.transaction(force_rollback=True):
         for side, type_ in (("foreign_side", foreign), ("target_side", target)):
-            pg.execute(f"CREATE TEMPORARY TABLE {side} (c {type_})")
-        pg.execute("INSERT INTO foreign_side VALUES (%s)", [json.dumps(value) if foreign == "jsonb" else value])
-        (expression,) = pg.execute(query).fetchone() or ("",)
-        pg.execute(f"INSERT INTO target_side SELECT {expression} FROM foreign_side AS s")
-        pg.execute("SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL timezone = 'UTC'; SET LOCAL extra_float_digits = 1")
-        (text,) = pg.execute("SELECT c::text FROM target_side").fetchone() or (None,)
+            oracle.execute(f"CREATE TEMPORARY TABLE {side} (c {type_})")
+        oracle.execute("INSERT INTO foreign_side VALUES (%s)", [json.dumps(value) if foreign == "jsonb" else value])
+        (expression,) = oracle.execute(query).fetchone() or ("",)
+        oracle.execute(f"INSERT INTO target_side SELECT {expression} FROM foreign_side AS s")
+        oracle.execute("SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL timezone = 'UTC'; SET LOCAL extra_float_digits = 1")
+        (text,) = oracle.execute("SELECT c::text FROM target_side").fetchone() or (None,)
         return None if text is None else str(text)
 
 
@@ -87,12 +87,11 @@ def by_hand(pg: Connection, foreign: str, target: str, value: Any) -> str | None
 @given(data=st.data())
 @on_servers(max_examples=30)
 def test_the_cast_by_hand_gives_what_the_sync_stages(
-    pg: Connection, foreign: str, target: str, data: st.DataObject
+    oracle: Connection, foreign: str, target: str, data: st.DataObject
 ) -> None:
     value = data.draw(MAPPED[foreign][0])
-    pg.execute("SET timezone = 'UTC'")
-    foreign_value = staged(pg, foreign, foreign, [value])[0] if foreign == "timestamptz" else value
-    landed, (expected,) = by_hand(pg, foreign, target, foreign_value), staged(pg, foreign, target, [value])
+    foreign_value = staged(oracle, foreign, foreign, [value])[0] if foreign == "timestamptz" else value
+    landed, (expected,) = by_hand(oracle, foreign, target, foreign_value), staged(oracle, foreign, target, [value])
     if foreign in ("jsonb", "text[]") and landed and expected:  # a document: the same, but for blanks
         assert json.loads(landed) == json.loads(expected)
     else:
@@ -127,17 +126,16 @@ def test_the_cast_by_hand_gives_what_the_sync_stages(
     ],
 )
 def test_a_value_lands_alike_by_hand_and_by_the_sync(
-    pg: Connection, foreign: str, target: str, value: Any, landed: str | None
+    oracle: Connection, foreign: str, target: str, value: Any, landed: str | None
 ) -> None:
-    pg.execute("SET timezone = 'UTC'")
-    assert by_hand(pg, foreign, target, value) == landed
-    assert staged(pg, foreign, target, [value]) == [landed]
+    assert by_hand(oracle, foreign, target, value) == landed
+    assert staged(oracle, foreign, target, [value]) == [landed]
 
 
 @pytest.mark.parametrize(("foreign", "target"), PAIRS)
-def test_null_stays_null(pg: Connection, foreign: str, target: str) -> None:
+def test_null_stays_null(oracle: Connection, foreign: str, target: str) -> None:
     if foreign != "jsonb":
-        assert by_hand(pg, foreign, target, None) is None
+        assert by_hand(oracle, foreign, target, None) is None
 
 
 @pytest.mark.parametrize(
@@ -152,13 +150,13 @@ def test_null_stays_null(pg: Connection, foreign: str, target: str) -> None:
     ],
 )
 def test_what_lands_does_not_depend_on_the_settings_of_the_session(
-    pg: Connection, foreign: str, target: str, value: Any
+    oracle: Connection, foreign: str, target: str, value: Any
 ) -> None:
-    with pg.transaction(force_rollback=True):
-        plain = by_hand(pg, foreign, target, value)
-        pg.execute("SET LOCAL extra_float_digits = 0; SET LOCAL timezone = 'Asia/Kathmandu'")
-        pg.execute("SET LOCAL datestyle = 'SQL, DMY'; SET LOCAL intervalstyle = 'sql_standard'")
-        assert by_hand(pg, foreign, target, value) == plain
+    with oracle.transaction(force_rollback=True):
+        plain = by_hand(oracle, foreign, target, value)
+        oracle.execute("SET LOCAL extra_float_digits = 0; SET LOCAL timezone = 'Asia/Kathmandu'")
+        oracle.execute("SET LOCAL datestyle = 'SQL, DMY'; SET LOCAL intervalstyle = 'sql_standard'")
+        assert by_hand(oracle, foreign, target, value) == plain
 
 
 # -- the functions -----------------------------------------------------------------------------------------------------
@@ -173,16 +171,18 @@ def test_what_lands_does_not_depend_on_the_settings_of_the_session(
         "deal_sync.to_numeric(%s::float8, NULL, NULL)",
     ],
 )
-def test_what_is_not_finite_is_null(pg: Connection, call: LiteralString, value: float | None) -> None:
-    assert pg.execute(f"SELECT {call}", [value]).fetchone() == (None,)
+def test_what_is_not_finite_is_null(oracle: Connection, call: LiteralString, value: float | None) -> None:
+    assert oracle.execute(f"SELECT {call}", [value]).fetchone() == (None,)
 
 
 @given(value=integers())
 @example(value=-32769)
 @example(value=2147483648)
 @on_servers(max_examples=50)
-def test_an_integer_out_of_range_is_null(pg: Connection, value: int) -> None:
-    found = pg.execute("SELECT deal_sync.to_smallint(%(v)s::bigint), deal_sync.to_integer(%(v)s::bigint)", {"v": value})
+def test_an_integer_out_of_range_is_null(oracle: Connection, value: int) -> None:
+    found = oracle.execute(
+        "SELECT deal_sync.to_smallint(%(v)s::bigint), deal_sync.to_integer(%(v)s::bigint)", {"v": value}
+    )
     assert found.fetchone() == (
         value if -(1 << 15) <= value < 1 << 15 else None,
         value if -(1 << 31) <= value < 1 << 31 else None,

@@ -9,14 +9,16 @@ from neo4j_deals.values import Misfit, chain, converter
 from support.database import Connection
 
 
-def copied(pg: Connection, types: Sequence[str], rows: Iterable[Sequence[bytes]], form: str = "{}") -> list[list[Any]]:
+def copied(
+    oracle: Connection, types: Sequence[str], rows: Iterable[Sequence[bytes]], form: str = "{}"
+) -> list[list[Any]]:
     """The rows of a new table with columns of these types, in their order, after COPY (FORMAT binary).
 
     `form` is the expression that is read of each column: "{}::text" reads texts.
     """
     columns = [f"c{number}" for number in range(len(types))]
     definition = ", ".join(f"{name} {type_}" for name, type_ in zip(columns, types, strict=True))
-    with pg.transaction(force_rollback=True), pg.cursor() as cursor:
+    with oracle.transaction(force_rollback=True), oracle.cursor() as cursor:
         cursor.execute(f"CREATE TEMPORARY TABLE copied (place bigserial, {definition})")
         with cursor.copy(f"COPY copied ({', '.join(columns)}) FROM STDIN (FORMAT binary)") as copy:
             copy.write(HEADER + b"".join(row(list(fields)) for fields in rows) + TRAILER)
@@ -24,11 +26,11 @@ def copied(pg: Connection, types: Sequence[str], rows: Iterable[Sequence[bytes]]
         return [list(found) for found in cursor.execute(f"SELECT {expressions} FROM copied ORDER BY place")]
 
 
-def modifier_of(pg: Connection, type_: str) -> tuple[str, int]:
+def modifier_of(oracle: Connection, type_: str) -> tuple[str, int]:
     """Name in pg_type and modifier of a type as SQL writes it: ("numeric", 196614) for numeric(3,2)."""
-    with pg.transaction(force_rollback=True):
-        pg.execute(f"CREATE TEMPORARY TABLE probe (c {type_})")
-        found = pg.execute(
+    with oracle.transaction(force_rollback=True):
+        oracle.execute(f"CREATE TEMPORARY TABLE probe (c {type_})")
+        found = oracle.execute(
             "SELECT t.typname, a.atttypmod FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid"
             " WHERE a.attrelid = 'probe'::regclass AND a.attnum = 1"
         ).fetchone()
@@ -36,10 +38,10 @@ def modifier_of(pg: Connection, type_: str) -> tuple[str, int]:
     return str(found[0]), int(found[1])
 
 
-def staged(pg: Connection, foreign: str, target: str, values: Sequence[Any]) -> list[str | None]:
+def staged(oracle: Connection, foreign: str, target: str, values: Sequence[Any]) -> list[str | None]:
     """What the sync makes of graph values, by way of a foreign type, in a column of the target's type, as text."""
-    name, modifier = modifier_of(pg, target)
-    convert, encode = chain(*modifier_of(pg, foreign), name, modifier), encoder(name, modifier)
+    name, modifier = modifier_of(oracle, target)
+    convert, encode = chain(*modifier_of(oracle, foreign), name, modifier), encoder(name, modifier)
 
     def field(value: Any) -> bytes:
         try:
@@ -48,9 +50,9 @@ def staged(pg: Connection, foreign: str, target: str, values: Sequence[Any]) -> 
             landed = misfit.substitute
         return NULL if landed is None else encode(landed)
 
-    return [text for (text,) in copied(pg, [target], [[field(value)] for value in values], "{}::text")]
+    return [text for (text,) in copied(oracle, [target], [[field(value)] for value in values], "{}::text")]
 
 
-def convert_to(pg: Connection, type_: str, value: Any) -> Any:
+def convert_to(oracle: Connection, type_: str, value: Any) -> Any:
     """One graph value as `values` converts it to a type as SQL writes it. Raises Misfit."""
-    return converter(*modifier_of(pg, type_))(value)
+    return converter(*modifier_of(oracle, type_))(value)
