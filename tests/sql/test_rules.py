@@ -3,6 +3,7 @@ Flows out: what lands where, rule by rule of `sync-rules.md`; what cannot land i
 """
 
 import json
+import re
 import uuid
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -233,8 +234,9 @@ def test_nodes_with_another_spelling_of_a_tenant_or_none_are_counted_and_land_no
 
     assert (run.status, counts(run)) == ("ok", (1, 1, 0, 0, 0))
     assert run.message is not None
-    assert run.message.startswith("8 nodes ")
+    assert "nodes" in run.message
     assert "belong to no tenant" in run.message
+    assert re.findall(r"\d+", run.message) == ["8"]
     assert one(pg, "SELECT count(*) FROM opportunities") == 1
     assert one(pg, "SELECT count(*) FROM deal_versions") == 0
 
