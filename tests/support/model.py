@@ -72,9 +72,9 @@ def instant(value: object) -> datetime:
     if isinstance(value, str):
         try:
             found = datetime.fromisoformat(value)
-        except ValueError:
+            return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+        except (ValueError, OverflowError):
             raise Unfit from None
-        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     raise Unfit
 
 
@@ -102,6 +102,7 @@ class Loss:
 
     column: str
     landed: bool = False
+    parts: frozenset[str] = frozenset()
 
 
 # A type takes a value of the graph that is there, and gives the column's value and whether something was lost from it.
@@ -227,26 +228,26 @@ def completeness_of_ontology(properties: Mapping[str, Any]) -> Any:
     return sum(score(properties.get(f"dim_{name}")) is not None for name in DIMENSIONS) / len(DIMENSIONS)
 
 
-def ontology_scores(properties: Mapping[str, Any]) -> tuple[Any, bool]:
-    """The document, and whether a value of a dimension without a column of its own was lost."""
+def ontology_scores(properties: Mapping[str, Any]) -> tuple[Any, set[str]]:
+    """The document, and the properties of which it has less than the node."""
     names = set()
     for key in properties:
         if key.startswith("dim_") and not key.endswith("_evidence"):
             names.add(key.removeprefix("dim_").removesuffix("_confidence"))
     document = {}
-    lost = False
+    lost = set()
     for name in names:
-        found, confidence = properties.get(f"dim_{name}"), properties.get(f"dim_{name}_confidence")
-        evidence = properties.get(f"dim_{name}_evidence")
-        number = confidence if is_number(confidence) and math.isfinite(confidence) else None
-        document[name] = {
-            "score": score(found),
-            "confidence": number,
-            "evidence": evidence.replace("\0", "") if isinstance(evidence, str) else None,
-        }
-        if name not in DIMENSIONS:
-            lost |= found is not None and score(found) is None
-            lost |= confidence is not None and number is None
+        entry: dict[str, Any] = {"score": score(properties.get(f"dim_{name}")), "confidence": None, "evidence": None}
+        confidence, evidence = properties.get(f"dim_{name}_confidence"), properties.get(f"dim_{name}_evidence")
+        if is_number(confidence) and math.isfinite(confidence):  # type: ignore[arg-type]
+            entry["confidence"] = confidence
+        if isinstance(evidence, str):
+            entry["evidence"] = evidence.replace("\0", "")
+        document[name] = entry
+        for key, suffix in (("score", ""), ("confidence", "_confidence"), ("evidence", "_evidence")):
+            found = properties.get(f"dim_{name}{suffix}")
+            if found is not None and found != entry[key]:
+                lost.add(f"dim_{name}{suffix}")
     return document or None, lost
 
 
@@ -261,21 +262,19 @@ METADATA = {
 }
 
 
-def workflow_metadata(properties: Mapping[str, Any]) -> tuple[Any, bool]:
+def workflow_metadata(properties: Mapping[str, Any]) -> tuple[Any, set[str]]:
+    """The document, and what of it is less than the node has."""
     document: dict[str, Any] = {"source": "deal_graph"}
-    lost = False
+    lost = set()
     for key, name in METADATA.items():
         value = properties.get(name)
+        document[key] = None
         if isinstance(value, str):
             document[key] = value.replace("\0", "")
-            lost |= document[key] != value
-        elif isinstance(value, TEMPORAL):
+        elif isinstance(value, (*TEMPORAL, bool)) or (is_number(value) and math.isfinite(value)):  # type: ignore[arg-type]
             document[key] = value
-        elif isinstance(value, bool) or (is_number(value) and math.isfinite(value)):
-            document[key] = value
-        else:
-            document[key] = None
-            lost |= value is not None
+        if value is not None and (document[key] is None or document[key] != value):
+            lost.add(f"{key} of the document")
     return document, lost
 
 
@@ -294,13 +293,13 @@ class Column:
     empty_is_null: bool = False
     default: Any = None
     derived: Callable[[Mapping[str, Any]], Any] | None = None
-    document: Callable[[Mapping[str, Any]], tuple[Any, bool]] | None = None
+    document: Callable[[Mapping[str, Any]], tuple[Any, set[str]]] | None = None
 
     def read(self, properties: Mapping[str, Any]) -> tuple[Any, Loss | None]:
         """The value that would land, None where there is none, and what was lost."""
         if self.document:
-            value, lost = self.document(properties)
-            return value, Loss(self.name, landed=True) if lost else None
+            value, parts = self.document(properties)
+            return value, Loss(self.name, landed=True, parts=frozenset(parts)) if parts else None
         found = self.derived(properties) if self.derived else properties.get(self.name)
         if found is None or (found == "" and self.empty_is_null):
             return None, None
@@ -434,17 +433,33 @@ class Node:
     properties: dict[str, Any]
 
 
-@dataclass(frozen=True, order=True)
+# A column of the foreign table ('' for the row as a whole) and the class of the SQLSTATE.
+Reason = tuple[str, str]
+
+
+@dataclass(frozen=True)
 class Reject:
-    """A row of deal_sync.rejects; of the SQLSTATE the class only. UNSAID is what the rules leave open."""
+    """A refusal: of a row for the first reason that is met, and the rules do not say which one that is."""
 
     tenant: uuid.UUID
     kind: str
-    element_id: str
-    column: str
     level: str
+    element_id: str
     graph_id: str | None
-    sqlstate: str
+    reasons: frozenset[Reason]
+
+    def explains(self, other: Reject) -> bool:
+        """Whether the other, which is one of the tables', is this one."""
+        mine = (self.tenant, self.kind, self.level, self.element_id)
+        its = (other.tenant, other.kind, other.level, other.element_id)
+        return mine == its and self.graph_id in (UNSAID, other.graph_id) and self._has_reason(other)
+
+    def _has_reason(self, other: Reject) -> bool:
+        return any(
+            column == its_column and sqlstate in (UNSAID, its_sqlstate)
+            for column, sqlstate in self.reasons
+            for its_column, its_sqlstate in other.reasons
+        )
 
 
 @dataclass
@@ -474,12 +489,12 @@ class Tables:
 
 
 class Refused(Exception):
-    """The row cannot land: column of the foreign table ('' for the row as a whole) and SQLSTATE."""
+    """The row cannot land, for one of the reasons; `note` where that is nobody's fault."""
 
-    def __init__(self, column: str, sqlstate: str) -> None:
-        super().__init__(column, sqlstate)
-        self.column = column
-        self.sqlstate = sqlstate
+    def __init__(self, *reasons: Reason, level: str = "row") -> None:
+        super().__init__(*reasons)
+        self.reasons = reasons
+        self.level = level
 
 
 def spelled(value: object) -> str | None:
@@ -499,8 +514,20 @@ def age(properties: Mapping[str, Any], name: str) -> datetime | None:
         return None
 
 
+KNOWN = __import__("os").environ.get("KNOWN", "")
 ALWAYS = datetime(1, 1, 1, tzinfo=UTC)
-NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+TAKEN: list[Reason] = [("", "23")]  # a key is another row's
+DUPLICATE: list[Reason] = [("version", "23")]  # a number is another version's
+
+
+@dataclass
+class Version:
+    """A version that is not in the table: the row that would land, what was lost, and why it cannot land."""
+
+    node: Node
+    row: Row
+    losses: list[Loss]
+    refusals: list[Reason]
 
 
 @dataclass
@@ -538,15 +565,16 @@ class Sync:
             if node.label == label and isinstance(tenant, str) and tenant in spellings:
                 yield node
 
-    def _reject(self, node: Node, kind: str, level: str, column: str, sqlstate: str) -> None:
+    def _reject(self, node: Node, kind: str, level: str, *reasons: Reason) -> None:
         key = "version_id" if node.label == "DealVersion" else "opportunity_id"
         graph_id = spelled(node.properties.get(key))
-        self.found.append(Reject(self.tenant, kind, node.element_id, column, level, graph_id, sqlstate))
+        self.found.append(Reject(self.tenant, kind, level, node.element_id, graph_id, frozenset(reasons)))
 
-    def _pass_gates(self, table: str, row: Row) -> None:
-        for gate in self.gates:
-            if gate.refuses(table, row):
-                raise Refused("", gate.sqlstate)
+    def _pass_gates(self, table: str, row: Row, *other: Reason) -> None:
+        """Raise for the application's rules, and for other reasons that are met when the row is written."""
+        refusals = [("", gate.sqlstate) for gate in self.gates if gate.refuses(table, row)]
+        if refusals or other:
+            raise Refused(*refusals, *other)
 
     # Deals
 
@@ -557,7 +585,7 @@ class Sync:
             written = node.properties.get("opportunity_id")
             key = maybe_identity(written)
             if key is None:
-                self._reject(node, "deal", "row", "opportunity_id", "23" if written is None else "22")
+                self._reject(node, "deal", "row", ("opportunity_id", "23" if written is None else "22"))
             else:
                 by_key.setdefault(key, []).append(node)
         for key in sorted(by_key):
@@ -567,15 +595,15 @@ class Sync:
                 reverse=True,
             )
             for node in newest[1:]:
-                self._reject(node, "deal", "row", "", "23")
+                self._reject(node, "deal", "row", ("opportunity_id", "23"))
             try:
                 row, losses = self._deal(key, newest[0])
             except Refused as refused:
-                self._reject(newest[0], "deal", "row", refused.column, refused.sqlstate)
+                self._reject(newest[0], "deal", "row", *refused.reasons)
                 continue
             for loss in losses:
-                self._reject(newest[0], "deal", "value", loss.column, "22")
-            self.landed.append((newest[0], row["id"], row["source_interaction_id"]))
+                self._reject(newest[0], "deal", "value", (loss.column, "22"))
+            self.landed.append((newest[0], row["id"], newest[0].properties.get("source_interaction_id")))
 
     def _deal(self, key: uuid.UUID, node: Node) -> tuple[Row, list[Loss]]:
         rows = self.tables.opportunities
@@ -584,7 +612,7 @@ class Sync:
         same_id = rows.get(key)
         waits = same_id is not None and same_id in mine and same_id["graph_opportunity_id"] is None
         if existing is not None and waits:
-            self._reject(node, "deal", "note", "", UNSAID)
+            self._reject(node, "deal", "note", ("", UNSAID))
         adopted = existing is None and waits
         if adopted:
             existing = same_id
@@ -593,9 +621,8 @@ class Sync:
         if existing is None:
             row = dict.fromkeys(OPPORTUNITY_COLUMNS) | {"id": key, "tenant_id": self.tenant} | {"extraction_version": 1}
             row |= written | {"graph_opportunity_id": key, "updated_at": self.now}
-            self._pass_gates("opportunities", row)
-            if key in rows or any(other["graph_opportunity_id"] == key for other in rows.values()):
-                raise Refused("", "23")
+            taken = key in rows or any(other["graph_opportunity_id"] == key for other in rows.values())
+            self._pass_gates("opportunities", row, *TAKEN[:taken])
             rows[key] = row
             self.counts.deals_inserted += 1
             return row, losses
@@ -605,9 +632,8 @@ class Sync:
             self.counts.deals_unchanged += 1
             return row, losses
         row["updated_at"] = self.now
-        self._pass_gates("opportunities", row)
-        if adopted and any(other["graph_opportunity_id"] == key for other in rows.values()):
-            raise Refused("", "23")
+        taken = adopted and any(other["graph_opportunity_id"] == key for other in rows.values())
+        self._pass_gates("opportunities", row, *TAKEN[:taken])
         rows[row["id"]] = row
         if adopted:
             self.counts.deals_adopted += 1
@@ -619,6 +645,7 @@ class Sync:
         """The columns that the sync writes, by policy, and what was lost on the way."""
         written: Row = {}
         losses: list[Loss] = []
+        refusals: list[Reason] = []
         for column in self.columns.values():
             if column.write == "never":
                 continue
@@ -627,120 +654,112 @@ class Sync:
             writes = existing is None or column.write == "always" or (column.write == "fill" and holds is None)
             if loss and (writes or holds is None):
                 losses.append(loss)
+            if loss and not loss.landed and column.on_misfit == "reject" and (writes or holds is None or "F2" in KNOWN):
+                refusals.append((column.name, "22"))
             if not writes:
                 continue
             if loss and not loss.landed:
-                if column.on_misfit == "reject":
-                    raise Refused(column.name, "22")
                 value = holds if column.on_misfit == "keep" else None
             elif value is None and existing is None:
                 value = column.default
             written[column.target] = value
-        return written, losses
+        if refusals:
+            raise Refused(*refusals)
+        # What a dimension's own column tells is not told again at the document.
+        told = {loss.column for loss in losses}
+        return written, [loss for loss in losses if not loss.parts or loss.parts - told]
 
     # Versions
 
     def _versions(self) -> None:
-        candidates: dict[tuple[uuid.UUID, int], list[tuple[Row, Node, list[Loss]]]] = {}
-        for node in self._nodes("DealVersion"):
+        candidates = [candidate for node in self._nodes("DealVersion") if (candidate := self._version(node))]
+        candidates.sort(key=lambda candidate: (candidate.row["created_at"], candidate.row["id"] or uuid.UUID(int=0)))
+        claimed: set[Any] = set()
+        for candidate in candidates:
+            row, node = candidate.row, candidate.node
+            number = (row["opportunity_id"], row["version_number"])
+            taken = any((its["opportunity_id"], its["version_number"]) == number for its in self.tables.versions.values())
+            also = [*candidate.refusals, *TAKEN[: row["id"] in self.tables.versions], *DUPLICATE[:taken]]
+            numbered = (maybe_identity(node.properties.get("deal_opportunity_id")), row["version_number"])
+            if "F1" in KNOWN and numbered in claimed and not taken:
+                also += DUPLICATE
+            if also and numbered in claimed:
+                also += DUPLICATE
+            claimed.add(numbered)
             try:
-                found = self._version(node)
+                self._pass_gates("deal_versions", row, *also)
             except Refused as refused:
-                level = "note" if refused.column == "version" and refused.sqlstate == UNSAID else "row"
-                self._reject(node, "version", level, refused.column, refused.sqlstate)
+                self._reject(node, "version", "row", *refused.reasons)
                 continue
-            if found:
-                row, losses = found
-                candidates.setdefault((row["opportunity_id"], row["version_number"]), []).append((row, node, losses))
-        for (opportunity, number), group in candidates.items():
-            group.sort(key=lambda candidate: (candidate[0]["created_at"], candidate[0]["id"]))
-            taken = any(
-                row["opportunity_id"] == opportunity and row["version_number"] == number
-                for row in self.tables.versions.values()
-            )
-            for row, node, losses in group:
-                if taken:
-                    self._reject(node, "version", "row", "", "23")
-                    continue
-                try:
-                    if row["id"] in self.tables.versions:
-                        raise Refused("", "23")
-                    self._pass_gates("deal_versions", row)
-                except Refused as refused:
-                    self._reject(node, "version", "row", refused.column, refused.sqlstate)
-                    continue
-                taken = True
-                self.tables.versions[row["id"]] = row
-                self.counts.versions_inserted += 1
-                for loss in losses:
-                    self._reject(node, "version", "value", loss.column, "22")
-                self.landed.append((node, row["opportunity_id"], row["change_source_interaction_id"]))
+            self.tables.versions[row["id"]] = row
+            self.counts.versions_inserted += 1
+            for loss in candidate.losses:
+                self._reject(node, "version", "value", (loss.column, "22"))
+            self.landed.append((node, row["opportunity_id"], node.properties.get("change_source_interaction_id")))
 
-    def _version(self, node: Node) -> tuple[Row, list[Loss]] | None:
-        """The row that would land, or None where it is there already."""
+    def _version(self, node: Node) -> Version | None:
+        """What would land, or None where it is there already or has no number."""
         properties = node.properties
         identifier = maybe_identity(properties.get("version_id"))
-        if identifier is None:
-            raise Refused("version_id", "23" if properties.get("version_id") is None else "22")
         read = {column.target: (column, *column.read(properties)) for column in version_columns()}
         losses = [loss for _, _, loss in read.values() if loss]
 
-        there = self.tables.versions.get(identifier)
+        there = self.tables.versions.get(identifier) if identifier else None
         if there is not None and there["tenant_id"] == self.tenant:
             for loss in losses:
                 if there[loss.column] is None:
-                    self._reject(node, "version", "value", loss.column, "22")
-            self.landed.append((node, there["opportunity_id"], there["change_source_interaction_id"]))
+                    self._reject(node, "version", "value", (loss.column, "22"))
+            self.landed.append((node, there["opportunity_id"], properties.get("change_source_interaction_id")))
+            return None
+        if properties.get("version") is None and "F5" not in KNOWN:
+            self._reject(node, "version", "note", ("", UNSAID))
             return None
 
-        if properties.get("version") is None:
-            raise Refused("version", UNSAID)
+        refusals: list[Reason] = []
+        row: Row = {"id": identifier, "tenant_id": self.tenant, "version_number": None}
+        if identifier is None:
+            refusals.append(("version_id", "23" if properties.get("version_id") is None else "22"))
         try:
-            number, _ = whole_type(32)(properties["version"])
+            row["version_number"], _ = whole_type(32)(properties.get("version"))
         except Unfit:
-            raise Refused("version", "22") from None
-        for column in ("name", "stage", "created_at", "valid_from"):
-            _, _, loss = read[column]
-            if loss and not loss.landed:
-                raise Refused(column, "22")
-
-        row = {"id": identifier, "tenant_id": self.tenant, "version_number": number}
+            refusals.append(("version", "22"))
         for target, (column, value, loss) in read.items():
             row[target] = column.default if value is None and not loss else value
-        for column in ("name", "stage"):
-            if row[column] is None:
-                raise Refused(column, "23")
+            if loss and not loss.landed and target in NOT_NULL_IN_VERSIONS:
+                refusals.append((column.name, "22"))
+        refusals += [(name, "23") for name in ("name", "stage") if properties.get(name) is None]
         if row["created_at"] is None:
             row["created_at"] = row["valid_until"]
         if row["valid_from"] is None:
             row["valid_from"] = row["created_at"]
-        for column in ("created_at", "valid_from"):
-            row[column] = self.now if row[column] is None else row[column]
+        for target in ("created_at", "valid_from"):
+            row[target] = self.now if row[target] is None else row[target]
 
         deal = maybe_identity(properties.get("deal_opportunity_id"))
-        row["opportunity_id"] = next(
-            (
-                opportunity["id"]
-                for opportunity in self.tables.opportunities.values()
-                if deal and opportunity["tenant_id"] == self.tenant and opportunity["graph_opportunity_id"] == deal
-            ),
-            None,
-        )
+        mine = [its for its in self.tables.opportunities.values() if its["tenant_id"] == self.tenant]
+        row["opportunity_id"] = next((its["id"] for its in mine if deal and its["graph_opportunity_id"] == deal), None)
         if row["opportunity_id"] is None:
-            raise Refused("deal_opportunity_id", "23")
-        return row, losses
+            refusals.append(("deal_opportunity_id", UNSAID))
+        if properties.get("version") is None and refusals == [("version", "22")]:
+            self._reject(node, "version", "note", ("", UNSAID))
+            return None
+        if properties.get("version") is None and refusals == [("version", "22"), ("deal_opportunity_id", UNSAID)]:
+            self._reject(node, "version", "note", ("", UNSAID))
+            return None
+        return Version(node, row, losses, refusals)
 
     # Links
 
     def _links(self) -> None:
-        for node, opportunity, interaction in self.landed:
+        for node, opportunity, written in self.landed:
+            interaction = maybe_identity(written)
             link = (self.tenant, interaction, opportunity)
             if interaction is None or link in self.tables.links:
                 continue
             try:
                 self._pass_gates("interaction_links", {"interaction_id": interaction})
             except Refused as refused:
-                self._reject(node, "link", "row", refused.column, refused.sqlstate)
+                self._reject(node, "link", "row", *refused.reasons)
                 continue
             self.tables.links.append(link)
             self.counts.links_inserted += 1
@@ -760,6 +779,8 @@ def same(expected: Any, actual: Any) -> bool:
     """Whether a column holds what the model says: a temporal value in a document may have any ISO 8601 form."""
     if isinstance(expected, dict) and isinstance(actual, dict):
         return expected.keys() == actual.keys() and all(same(expected[key], actual[key]) for key in expected)
-    if isinstance(expected, TEMPORAL):
+    if isinstance(expected, neo4j.time.Date):
+        return bool(actual == iso(expected))
+    if isinstance(expected, neo4j.time.DateTime):
         return isinstance(actual, str) and "T" in actual and instant(actual) == instant(expected)
     return type(expected) is type(actual) and bool(expected == actual)
