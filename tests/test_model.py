@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, Phase, note, settings
+from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from neo4j.spatial import WGS84Point
@@ -43,14 +43,14 @@ from support.model import (
     same,
 )
 
-SEQUENCES = int(os.environ.get("DEAL_SYNC_SEQUENCES", "15"))
-STEPS = 20
+SEQUENCES = int(os.environ.get("DEAL_SYNC_SEQUENCES", "20"))
+STEPS = 30
 
 # The universe is small, so that keys meet: the tenants share their deals, versions and interactions.
 
 A, B = (uuid.UUID(f"{digit * 8}-aaaa-4aaa-8aaa-{digit * 12}") for digit in "ab")
 TENANTS = (A, B)
-DEALS = tuple(uuid.UUID(f"dea1dea1-0000-4000-8000-00000000000{n}") for n in range(4))
+DEALS = tuple(uuid.UUID(f"dea1dea1-0000-4000-8000-00000000000{n}") for n in range(6))
 VERSIONS = tuple(uuid.UUID(f"0e5510e5-0000-4000-8000-00000000000{n}") for n in range(6))
 INTERACTIONS = tuple(uuid.UUID(f"1a7e1ac7-0000-4000-8000-00000000000{n}") for n in range(3))
 ACCOUNTS = tuple(uuid.UUID(f"acc0acc0-0000-4000-8000-00000000000{n}") for n in range(2))
@@ -77,11 +77,13 @@ LONG_TEXTS = ("x" * 20, "x" * 21, "x" * 20 + "\0", "x" * 50, "x" * 51, "x" * 64,
 FRACTIONS = (None, 0.145, 0.5, 0, 1, 9.994, 9.995, 12.5, -0.004, "n/a", math.nan, math.inf, True, [0.5], DURATION)
 WHOLES = (None, 0, 3, 2.0, 2.5, 32768, -32768, 2**31, 2**40, "high", math.nan, True, [1], POINT)
 AMOUNTS = (None, 1000, 99.995, 1e15, -1e13, "much", math.nan, -math.inf, [1.0], POINT, True)
-IDS: tuple[Any, ...] = (None, *spellings(INTERACTIONS[0]), str(INTERACTIONS[1]), "no uuid", "", 42, [str(INTERACTIONS[0])])
+LINKED = str(INTERACTIONS[0])
+IDS: tuple[Any, ...] = (None, *spellings(INTERACTIONS[0]), str(INTERACTIONS[1]), "no uuid", "", 42, [LINKED])
 ACCOUNT_IDS: tuple[Any, ...] = (None, *spellings(ACCOUNTS[0]), str(ACCOUNTS[1]), "acme.com", "", 42, POINT)
 DATES = (
-    *(None, "2026-03-01", "2026-03-01T23:30:00-05:00", "2026-03-01T00:30:00", "2026-03-01T00:30:00Z", NOON, LATER, LOCAL),
-    *(Date(2026, 3, 4), "soon", "", "2026-02-30", "12026-01-01", "9999-12-31T23:30:00-05:00", "2026-03-01T12:00:00.123456789Z", 42, ["2026-03-01"]),
+    *(None, "2026-03-01", "2026-03-01T23:30:00-05:00", "2026-03-01T00:30:00", "2026-03-01T00:30:00Z", NOON, LATER),
+    *(LOCAL, Date(2026, 3, 4), "2026-03-01T12:00:00.123456789Z", "soon", "", "2026-02-30", "12026-01-01"),
+    *("9999-12-31T23:30:00-05:00", 42, ["2026-03-01"]),
 )
 MOMENTS = (*DATES, DURATION)
 EMBEDDINGS = (
@@ -122,7 +124,7 @@ DEAL_CHANGES = st.one_of(
     offers(("source_interaction_id",), IDS),
     offers(("expected_close_date", "closed_at"), DATES),
     offers(("embedding", "embedding_current"), EMBEDDINGS),
-    offers(("last_updated_at",), (None, NOON, LATER, LOCAL, "2026-03-01T11:00:00+02:00", "2026-03-04T00:00:00Z", "soon", 1)),
+    offers(("last_updated_at",), (None, NOON, LATER, LOCAL, "2026-03-01T11:00:00+02:00", "2026-03-04", "soon", 1)),
 )
 VERSION_CHANGES = st.one_of(
     *COMMON_CHANGES,
@@ -268,7 +270,7 @@ POLICY_COLUMNS = (
     *("dim_champion_strength", "embedding", "ontology_scores_json", "ai_workflow_metadata", "opportunity_summary"),
     *("meddic_completeness", "source_interaction_id"),
 )
-SESSIONS = (
+SESSIONS: tuple[dict[str, str], ...] = (
     {},
     {"TimeZone": "Pacific/Auckland", "DateStyle": "SQL, DMY"},
     {"TimeZone": "America/Lima", "extra_float_digits": "-10", "IntervalStyle": "sql_standard"},
@@ -339,11 +341,11 @@ class World:
         before = str(row[0] or "")
         if before or value:
             verb = "DROP" if not value else "SET" if before else "ADD"
-            self.pg.execute(
-                sql.SQL("ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN {} OPTIONS ({} {} {})").format(
-                    sql.Identifier(name), sql.SQL(verb), sql.Identifier(option), sql.Literal(value) if value else sql.SQL("")
-                )
+            said = sql.SQL("{} {} {}").format(
+                sql.SQL(verb), sql.Identifier(option), sql.Literal(value) if value else sql.SQL("")
             )
+            alter = sql.SQL("ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN {} OPTIONS ({})")
+            self.pg.execute(alter.format(sql.Identifier(name), said))
         return before
 
     # The application
@@ -380,7 +382,7 @@ class World:
             {row["id"]: row for row in opportunities},
             {row["id"]: row for row in versions},
             [(row[0], row[1], row[2]) for row in links],
-            [Reject(*row[:5], frozenset([(row[5], row[6])])) for row in rejects],
+            [Reject(row[0], row[1], row[2], row[3], row[4], frozenset([(row[5], row[6])])) for row in rejects],
         )
 
     def _rows(self, table: str, columns: tuple[str, ...]) -> list[Row]:
@@ -448,6 +450,7 @@ class Machine(RuleBasedStateMachine):
             self.create_deal(str(tenant), deal, form, [])
         for tenant, version, deal, number in versions:
             self.create_version(str(tenant), version, deal, number, "snapshot", [])
+        self.sync_plainly(A)
 
     @property
     def nodes(self) -> list[Node]:
@@ -651,12 +654,14 @@ class Machine(RuleBasedStateMachine):
         tables = copy.deepcopy(self.world.tables) if how == "dry" else self.world.tables
         self._compare(self._model(tenant, now, tables).run(), counts)
 
+    @rule(tenant=TENANT)
+    def sync_plainly(self, tenant: uuid.UUID) -> None:
+        self.sync(tenant, "incremental", "app_writer", {}, 2000)
+
     def teardown(self) -> None:
-        """Whatever has happened, the sequence ends in a sync of both tenants, each twice: the second writes nothing."""
-        if not hasattr(self, "world"):
-            return
+        """Whatever has happened, the sequence ends in a sync of both tenants."""
         for tenant in TENANTS:
-            self.sync(tenant, "full", "app_writer", {}, 2000)
+            self.sync_plainly(tenant)
 
     def _model(self, tenant: uuid.UUID, now: datetime, tables: Tables) -> Sync:
         world = self.world
@@ -668,7 +673,10 @@ class Machine(RuleBasedStateMachine):
         connection = self.world.callers[caller]
         named = "".join(f", {name} => %({name})s" for name in arguments)
         columns = ", ".join(f"r.{count.name}" for count in fields(Counts))
-        query: Any = f"SELECT (extract(epoch FROM now()) * 1000000)::bigint, r.message, {columns} FROM sync_deals(%(tenant)s{named}) AS r"
+        query: Any = (
+            f"SELECT (extract(epoch FROM now()) * 1000000)::bigint, r.message, {columns}"
+            f" FROM sync_deals(%(tenant)s{named}) AS r"
+        )
         try:
             for name, value in session.items():
                 connection.execute("SELECT set_config(%s, %s, false)", [name, value])
@@ -678,7 +686,8 @@ class Machine(RuleBasedStateMachine):
         assert row is not None
         note(f"message: {row[1]}")
         if row[2] == "failed":
-            note(f"run: {self.world.pg.execute('SELECT * FROM deal_sync.runs ORDER BY started_at DESC LIMIT 1').fetchone()}")
+            runs = "SELECT sqlstate, server_text FROM deal_sync.runs ORDER BY started_at DESC LIMIT 1"
+            note(f"failed: {self.world.pg.execute(runs).fetchone()}")
         message = row[1] or ""
         if count := nobodys(self.nodes):
             assert "no tenant" in message, message
@@ -687,51 +696,28 @@ class Machine(RuleBasedStateMachine):
 
     def _compare(self, expected: Counts | None, counts: Counts | None) -> None:
         found = differences(self.world.tables, self.world.actual())
-        if "COLLECT" in os.environ and expected:
-            import collections
-            global STATS
-            STATS = globals().setdefault("STATS", collections.Counter())
-            STATS["syncs"] += 1
-            for k, v in asdict(expected).items():
-                if k != "status": STATS[k] += v
-            for r in self.world.tables.rejects:
-                STATS[(r.kind, r.level, *min(r.reasons))] += 1
-            open("/tmp/lab/stats.txt", "w").write("\n".join(f"{v} {k}" for k, v in sorted(STATS.items(), key=str)))
         if expected and counts:
             found += [
                 f"{name} is {value}, should be {asdict(expected)[name]}"
                 for name, value in asdict(counts).items()
                 if value != asdict(expected)[name]
             ]
-        if found and "COLLECT" in os.environ:
-            with open("/tmp/lab/found.txt", "a") as f:
-                for line in found:
-                    print(line, file=f)
-                    for node in self.nodes:
-                        short = {k: (f"<{len(v)}>" if isinstance(v, list) and len(v) > 9 else v) for k, v in node.properties.items() if SERVICE.get(k) != v or k not in SERVICE}
-                        if node.element_id in line or any(str(v) in line for k, v in node.properties.items() if k in ("opportunity_id", "version_id")):
-                            print("      ", node.element_id[-4:], node.label, short, file=f)
-                if counts and counts.status == "failed":
-                    print("   ", self.world.pg.execute("SELECT message, sqlstate, server_text FROM deal_sync.runs ORDER BY started_at DESC LIMIT 1").fetchone(), file=f)
-                print("   gates", list(self.world.gates), "options", {n: {k: getattr(self.world.columns[n], k) for k in o} for n, o in self.world.options.items()}, file=f)
-                print("-----", file=f)
-            self.world.tables = self.world.actual()
-            return
         assert not found, "\n".join(["the sync differs from the model:", *found])
 
 
 @pytest.mark.timeout(0)
-def test_the_tables_are_the_models_after_every_sync(database: Database, pg: Connection, writer: Connection, graph: Graph) -> None:
+def test_the_tables_are_the_models_after_every_sync(
+    database: Database, pg: Connection, writer: Connection, graph: Graph
+) -> None:
     for tenant in TENANTS:
         pg.execute("INSERT INTO tenants (id, name) VALUES (%s, 'a tenant')", [tenant])
     Machine.world = World(pg, {"postgres": database.connect(), "app_writer": writer}, graph)
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Machine,
         settings=settings(
             max_examples=SEQUENCES,
             stateful_step_count=STEPS,
             deadline=None,
-            phases=[Phase.reuse, Phase.generate] if os.environ.get("NOSHRINK") else list(Phase),
             print_blob=True,
             report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),

@@ -6,15 +6,15 @@ names of the dimensions and the MEDDIC fields. It is slow, plain and of one tena
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 import re
 import struct
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
@@ -273,7 +273,7 @@ def workflow_metadata(properties: Mapping[str, Any]) -> tuple[Any, set[str]]:
             document[key] = value.replace("\0", "")
         elif isinstance(value, (*TEMPORAL, bool)) or (is_number(value) and math.isfinite(value)):  # type: ignore[arg-type]
             document[key] = value
-        if value is not None and (document[key] is None or document[key] != value):
+        if value is not None and document[key] != value:
             lost.add(f"{key} of the document")
     return document, lost
 
@@ -514,7 +514,6 @@ def age(properties: Mapping[str, Any], name: str) -> datetime | None:
         return None
 
 
-KNOWN = __import__("os").environ.get("KNOWN", "")
 ALWAYS = datetime(1, 1, 1, tzinfo=UTC)
 TAKEN: list[Reason] = [("", "23")]  # a key is another row's
 DUPLICATE: list[Reason] = [("version", "23")]  # a number is another version's
@@ -528,6 +527,12 @@ class Version:
     row: Row
     losses: list[Loss]
     refusals: list[Reason]
+
+    @property
+    def number(self) -> tuple[Any, Any]:
+        """What only one version can have: the number in its deal, by the deal's key where that has not landed."""
+        deal = self.row["opportunity_id"] or maybe_identity(self.node.properties.get("deal_opportunity_id"))
+        return deal, self.row["version_number"]
 
 
 @dataclass
@@ -654,7 +659,7 @@ class Sync:
             writes = existing is None or column.write == "always" or (column.write == "fill" and holds is None)
             if loss and (writes or holds is None):
                 losses.append(loss)
-            if loss and not loss.landed and column.on_misfit == "reject" and (writes or holds is None or "F2" in KNOWN):
+            if loss and not loss.landed and column.on_misfit == "reject" and (writes or holds is None):
                 refusals.append((column.name, "22"))
             if not writes:
                 continue
@@ -665,8 +670,8 @@ class Sync:
             written[column.target] = value
         if refusals:
             raise Refused(*refusals)
-        # What a dimension's own column tells is not told again at the document.
-        told = {loss.column for loss in losses}
+        # What a dimension's own column tells in every run is not told again at the document.
+        told = {column.name for column in self.columns.values() if column.write == "always"}
         return written, [loss for loss in losses if not loss.parts or loss.parts - told]
 
     # Versions
@@ -674,18 +679,16 @@ class Sync:
     def _versions(self) -> None:
         candidates = [candidate for node in self._nodes("DealVersion") if (candidate := self._version(node))]
         candidates.sort(key=lambda candidate: (candidate.row["created_at"], candidate.row["id"] or uuid.UUID(int=0)))
-        claimed: set[Any] = set()
+        numbers = Counter(candidate.number for candidate in candidates)
+        numbers.update((row["opportunity_id"], row["version_number"]) for row in self.tables.versions.values())
+        chosen: set[Any] = {(row["opportunity_id"], row["version_number"]) for row in self.tables.versions.values()}
         for candidate in candidates:
-            row, node = candidate.row, candidate.node
-            number = (row["opportunity_id"], row["version_number"])
-            taken = any((its["opportunity_id"], its["version_number"]) == number for its in self.tables.versions.values())
-            also = [*candidate.refusals, *TAKEN[: row["id"] in self.tables.versions], *DUPLICATE[:taken]]
-            numbered = (maybe_identity(node.properties.get("deal_opportunity_id")), row["version_number"])
-            if "F1" in KNOWN and numbered in claimed and not taken:
-                also += DUPLICATE
-            if also and numbered in claimed:
-                also += DUPLICATE
-            claimed.add(numbered)
+            row, node, number = candidate.row, candidate.node, candidate.number
+            also = [*candidate.refusals, *TAKEN[: row["id"] in self.tables.versions]]
+            # The first that can land by what the graph has, whatever the application says to it.
+            also += DUPLICATE[: numbers[number] > 1 if candidate.refusals else number in chosen]
+            if not candidate.refusals:
+                chosen.add(number)
             try:
                 self._pass_gates("deal_versions", row, *also)
             except Refused as refused:
@@ -701,17 +704,20 @@ class Sync:
         """What would land, or None where it is there already or has no number."""
         properties = node.properties
         identifier = maybe_identity(properties.get("version_id"))
-        read = {column.target: (column, *column.read(properties)) for column in version_columns()}
-        losses = [loss for _, _, loss in read.values() if loss]
+        columns = {column.target: column for column in version_columns()}
+        read = {target: column.read(properties) for target, column in columns.items()}
+        losses = [loss for _, loss in read.values() if loss]
 
         there = self.tables.versions.get(identifier) if identifier else None
         if there is not None and there["tenant_id"] == self.tenant:
             for loss in losses:
                 if there[loss.column] is None:
                     self._reject(node, "version", "value", (loss.column, "22"))
-            self.landed.append((node, there["opportunity_id"], properties.get("change_source_interaction_id")))
+            deal = self._deal_of(node)
+            if deal:
+                self.landed.append((node, deal, properties.get("change_source_interaction_id")))
             return None
-        if properties.get("version") is None and "F5" not in KNOWN:
+        if properties.get("version") is None and identifier:
             self._reject(node, "version", "note", ("", UNSAID))
             return None
 
@@ -723,10 +729,10 @@ class Sync:
             row["version_number"], _ = whole_type(32)(properties.get("version"))
         except Unfit:
             refusals.append(("version", "22"))
-        for target, (column, value, loss) in read.items():
-            row[target] = column.default if value is None and not loss else value
-            if loss and not loss.landed and target in NOT_NULL_IN_VERSIONS:
-                refusals.append((column.name, "22"))
+        for target, (value, found) in read.items():
+            row[target] = columns[target].default if value is None and not found else value
+            if found and not found.landed and target in NOT_NULL_IN_VERSIONS:
+                refusals.append((columns[target].name, "22"))
         refusals += [(name, "23") for name in ("name", "stage") if properties.get(name) is None]
         if row["created_at"] is None:
             row["created_at"] = row["valid_until"]
@@ -735,26 +741,23 @@ class Sync:
         for target in ("created_at", "valid_from"):
             row[target] = self.now if row[target] is None else row[target]
 
-        deal = maybe_identity(properties.get("deal_opportunity_id"))
-        mine = [its for its in self.tables.opportunities.values() if its["tenant_id"] == self.tenant]
-        row["opportunity_id"] = next((its["id"] for its in mine if deal and its["graph_opportunity_id"] == deal), None)
+        row["opportunity_id"] = self._deal_of(node)
         if row["opportunity_id"] is None:
             refusals.append(("deal_opportunity_id", UNSAID))
-        if properties.get("version") is None and refusals == [("version", "22")]:
-            self._reject(node, "version", "note", ("", UNSAID))
-            return None
-        if properties.get("version") is None and refusals == [("version", "22"), ("deal_opportunity_id", UNSAID)]:
-            self._reject(node, "version", "note", ("", UNSAID))
-            return None
         return Version(node, row, losses, refusals)
+
+    def _deal_of(self, version: Node) -> uuid.UUID | None:
+        """The id of the row of the version's deal, which may have landed in an earlier run."""
+        deal = maybe_identity(version.properties.get("deal_opportunity_id"))
+        mine = [row for row in self.tables.opportunities.values() if row["tenant_id"] == self.tenant]
+        return next((row["id"] for row in mine if deal and row["graph_opportunity_id"] == deal), None)
 
     # Links
 
     def _links(self) -> None:
         for node, opportunity, written in self.landed:
             interaction = maybe_identity(written)
-            link = (self.tenant, interaction, opportunity)
-            if interaction is None or link in self.tables.links:
+            if interaction is None or (link := (self.tenant, interaction, opportunity)) in self.tables.links:
                 continue
             try:
                 self._pass_gates("interaction_links", {"interaction_id": interaction})
