@@ -691,7 +691,7 @@ def test_a_run_in_which_nothing_changed_writes_no_row(
     assert counts(run) == (150, 0, 0, 150, 0)
     assert (run.versions_inserted, run.links_inserted) == (0, 0)
     assert places(pg, tenant) == before
-    assert grown < 100_000  # an update of all would be 2 MB
+    assert grown < 250_000  # measured: 67 kB, the catalog rows of staging; an update of all would be 2 MB
 
 
 def test_a_row_in_which_nothing_changed_fires_no_trigger(
