@@ -107,7 +107,7 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
     )
     assert [name for (name,) in pg.execute(query)] == [
         "deal_sync.check_source(text)",
-        "deal_sync.fill_staging(text,uuid,regrole,integer,bigint,bigint)",
+        "deal_sync.fill_staging(text,uuid,regrole,integer,bigint,bigint,bigint)",
         "deal_sync.nobodys_nodes(text)",
         "deal_sync.record_rejects(uuid,uuid,jsonb)",
         "deal_sync.record_run(deal_sync.run_result,timestamp with time zone,text,text)",
