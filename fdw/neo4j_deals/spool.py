@@ -11,7 +11,6 @@ import struct
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -69,7 +68,6 @@ def _timestamp(value: datetime) -> bytes:
     return struct.pack(">iq", 8, (value - _EPOCH) // _MICROSECOND)
 
 
-@lru_cache(maxsize=4096)
 def _numeric(value: Decimal) -> bytes:
     """Groups of four decimal digits, the weight of the first, the sign, and the digits after the point (dscale)."""
     sign, digits, exponent = value.as_tuple()
