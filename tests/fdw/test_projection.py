@@ -64,7 +64,7 @@ def row(names: list[str], unknown: Any = None, **properties: Any) -> tuple[dict[
     """A node as a row of these columns, and what was lost: SQLSTATE, reason and value by column."""
     projection = selected(names)
     values, lost = projection.row(record(projection, unknown, **properties))
-    return dict(zip(names, values, strict=True)), {
+    return dict(zip([column.name for column in projection.columns], values, strict=True)), {
         name: (misfit.sqlstate, misfit.reason, value) for name, (misfit, value) in lost.items()
     }
 
@@ -119,7 +119,8 @@ def test_a_row_has_the_columns_wanted_in_their_order_and_each_loss_by_the_name_o
     values, lost = projection.row(record(projection, unknown, **properties))
     assert len(values) == len(names)
     assert set(lost) <= set(names)
-    for name, value in zip(names, values, strict=True):
+    assert {column.name for column in projection.columns} == set(names)
+    for name, value in zip([column.name for column in projection.columns], values, strict=True):
         if name in lost:
             assert value == lost[name][0].substitute or name in ("ai_workflow_metadata", "ontology_scores_json")
         elif properties.get(name) is None and name in properties:
@@ -196,7 +197,7 @@ def test_a_share_that_its_target_cannot_hold_is_lost_and_the_deal_lands(share: s
     name = next(column for column in DEAL if column.name == "name")
     projection = Projection([(derived, to_target, unchanged, None), (name, to_foreign(name), unchanged, None)], DEAL)
     values, lost = projection.row(record(projection, name="Acme", **{share: 1000.0}))
-    assert values == [None, "Acme"]
+    assert values == ["Acme", None], "derived columns come last"
     assert [(misfit.sqlstate, value) for misfit, value in lost.values()] == [("22003", 1000.0)]
 
 

@@ -528,11 +528,10 @@ class Version:
     losses: list[Loss]
     refusals: list[Reason]
 
-    @property
-    def number(self) -> tuple[Any, Any]:
-        """What only one version can have: the number in its deal, by the deal's key where that has not landed."""
-        deal = self.row["opportunity_id"] or maybe_identity(self.node.properties.get("deal_opportunity_id"))
-        return deal, self.row["version_number"]
+
+def written_number(version: Node) -> tuple[Any, Any]:
+    """The deal and the number of a version, as the graph has them."""
+    return maybe_identity(version.properties.get("deal_opportunity_id")), score(version.properties.get("version"))
 
 
 @dataclass
@@ -679,14 +678,14 @@ class Sync:
     def _versions(self) -> None:
         candidates = [candidate for node in self._nodes("DealVersion") if (candidate := self._version(node))]
         candidates.sort(key=lambda candidate: (candidate.row["created_at"], candidate.row["id"] or uuid.UUID(int=0)))
-        numbers = Counter(candidate.number for candidate in candidates)
-        numbers.update((row["opportunity_id"], row["version_number"]) for row in self.tables.versions.values())
-        chosen: set[Any] = {(row["opportunity_id"], row["version_number"]) for row in self.tables.versions.values()}
+        written = Counter(map(written_number, self._nodes("DealVersion")))
+        chosen = {(row["opportunity_id"], row["version_number"]) for row in self.tables.versions.values()}
         for candidate in candidates:
-            row, node, number = candidate.row, candidate.node, candidate.number
+            row, node = candidate.row, candidate.node
+            number = (row["opportunity_id"], row["version_number"])
             also = [*candidate.refusals, *TAKEN[: row["id"] in self.tables.versions]]
             # The first that can land by what the graph has, whatever the application says to it.
-            also += DUPLICATE[: numbers[number] > 1 if candidate.refusals else number in chosen]
+            also += DUPLICATE[: number in chosen or bool(candidate.refusals and written[written_number(node)] > 1)]
             if not candidate.refusals:
                 chosen.add(number)
             try:

@@ -1,0 +1,446 @@
+"""Flows in: a number of deals. Flows out: a table of what a sync costs, beside what it cannot do without (the read, the
+MERGE) and beside a plain external script; everything that it made is removed again.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import psycopg
+from environment import database
+from environment.servers import Instance, claimed
+from neo4j import Driver, GraphDatabase
+from neo4j_deals import catalog
+from neo4j_deals.cypher import Query
+from neo4j_deals.feed import Feed, Limits
+from neo4j_deals.mapping import Table
+from psycopg.rows import dict_row
+
+from bench.graph import TENANT, build, change, clear
+
+HERE = Path(__file__).resolve().parent
+NAME = "deal_sync_bench"
+TABLES = ("opportunities", "deal_versions", "interaction_links")
+KINDS = ("deal", "version")
+STAGING = {"deal": "deal_sync_deals", "version": "deal_sync_versions"}
+
+Connection = psycopg.Connection[Any]
+
+
+# -- what is measured --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Measure:
+    """One thing measured, several times."""
+
+    name: str
+    seconds: list[float] = field(default_factory=list)
+    wal: list[int] = field(default_factory=list)
+    written: int | None = None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def row(self, deals: int) -> list[str]:
+        spread = f"{min(self.seconds):.2f} to {max(self.seconds):.2f}" if len(self.seconds) > 1 else ""
+        wal = f"{statistics.median(self.wal) / 1e6:.1f}" if self.wal else ""
+        written = "" if self.written is None else str(self.written)
+        return [self.name, f"{self.median:.2f}", spread, f"{deals / self.median:.0f}", written, wal]
+
+
+@dataclass
+class Memory:
+    """The peaks of a backend and of the processes that it starts, in kB."""
+
+    anonymous: int = 0
+    children: int = 0
+    high_water: int = 0
+
+    @property
+    def both(self) -> int:
+        return self.anonymous + self.children
+
+
+@contextmanager
+def watched(pid: int) -> Iterator[Memory]:
+    """Sample the memory of a backend and of its children while the block runs."""
+    memory, stopped = Memory(), threading.Event()
+
+    def sample() -> None:
+        while not stopped.wait(0.01):
+            backend = status(pid)
+            memory.anonymous = max(memory.anonymous, backend.get("RssAnon", 0))
+            memory.high_water = max(memory.high_water, backend.get("VmHWM", 0))
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            memory.children = max(memory.children, sum(status(int(child)).get("RssAnon", 0) for child in children))
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield memory
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def status(pid: int) -> dict[str, int]:
+    """The sizes of a process in kB; nothing when it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return {}
+    return {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if "kB" in rest}
+
+
+# -- the mapping's own queries, without a server function --------------------------------------------------------------
+
+
+class PlpyOverPsycopg:
+    """What neo4j_deals.catalog asks of plpy, over a connection: so the benchmark reads what the sync reads."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def prepare(self, query: str, types: Sequence[str]) -> str:
+        for number, type_ in enumerate(types, start=1):
+            query = query.replace(f"${number}", f"${number}::{type_}")
+        return query
+
+    def execute(self, query: Any, arguments: Sequence[Any] = ()) -> Sequence[Mapping[str, Any]]:
+        with psycopg.RawCursor(self._connection, row_factory=dict_row) as cursor:
+            return cursor.execute(query, arguments).fetchall()
+
+    def error(self, message: str, **fields: str | None) -> NoReturn:
+        raise RuntimeError(message, fields)
+
+    def quote_ident(self, name: str) -> str:
+        return '"' + name.replace('"', '""') + '"'
+
+
+class QueriesOnly:
+    """A feed's outlet and its `ask`: notes the queries and answers nothing."""
+
+    def __init__(self) -> None:
+        self.queries: list[dict[str, Any]] = []
+
+    def ask(self, query: Query) -> Iterator[tuple[Any, ...]]:
+        self.queries.append({"text": query.text, "parameters": dict(query.parameters)})
+        return iter(())
+
+    def spool(self) -> NoReturn:
+        raise AssertionError("nothing was answered")
+
+    def put(self, *batch: Any) -> NoReturn:
+        raise AssertionError(batch)
+
+
+# -- the benchmark -----------------------------------------------------------------------------------------------------
+
+
+class Bench:
+    """A database, a graph of `deals` deals, and what is measured on them."""
+
+    def __init__(self, instance: Instance, driver: Driver, deals: int) -> None:
+        self.instance, self.driver, self.deals = instance, driver, deals
+        self.admin: Connection = psycopg.connect(instance.dsn(NAME), autocommit=True)
+        self.admin.execute("INSERT INTO tenants VALUES (%s, 'bench')", [TENANT])
+        self._task = {
+            "uri": instance.facts["neo4j_uri"],
+            "auth": [instance.facts["neo4j_user"], instance.facts["neo4j_password"]],
+            "tenant": str(TENANT),
+            "dsn": instance.dsn(NAME, "app_writer"),
+        }
+
+    # the parts
+
+    def read(self) -> float:
+        """(a) The run's own queries, read by the driver and thrown away, in a process of its own."""
+        plpy, outlet = PlpyOverPsycopg(self.admin), QueriesOnly()
+        for kind in KINDS:
+            Feed(self._table(plpy, kind), str(TENANT), Limits(1, 1, 1, 1)).produce(outlet.ask, outlet)
+        relation = self._mapped("deal")
+        fetch_size = catalog.server_options(plpy, relation).fetch_size
+        return self._script("read_only.py", queries=outlet.queries, fetch_size=fetch_size)
+
+    def keep_staged(self) -> None:
+        """For (b): what a run stages, batch by batch, in tables that stay."""
+        rows, size = self._setting("batch_rows"), self._setting("batch_bytes")
+        value_bytes, process_from = self._setting("max_value_bytes"), self._setting("process_from")
+        fill = (
+            f"SELECT deal_sync.fill_staging($1, $2, current_user::regrole, {rows},"
+            f" pg_size_bytes('{size}'), pg_size_bytes('{value_bytes}'), {process_from})"
+        )
+        for kind in KINDS:
+            with self.admin.transaction(), psycopg.RawCursor(self.admin) as cursor:
+                cursor.execute(f"DECLARE filling NO SCROLL CURSOR FOR {fill}", [kind, TENANT])
+                batch = 0
+                while cursor.execute("FETCH filling").fetchone():
+                    source = f"SELECT {batch} AS batch, * FROM pg_temp.{STAGING[kind]}"
+                    into = f"CREATE UNLOGGED TABLE kept_{kind} AS " if batch == 0 else f"INSERT INTO kept_{kind} "
+                    cursor.execute(into + source)
+                    cursor.execute(f"TRUNCATE pg_temp.{STAGING[kind]}")
+                    batch += 1
+            self.admin.execute(f"GRANT SELECT ON kept_{kind} TO app_writer")
+
+    def merge(self) -> float:
+        """(b) The MERGE alone, over the batches of a run, as the writer and with a run's settings."""
+        seconds = 0.0
+        with self.connected("app_writer") as connection, connection.transaction():
+            self._as_in_a_run(connection)
+            with psycopg.RawCursor(connection) as cursor:
+                for kind in KINDS:
+                    merge = self._one("SELECT (deal_sync.merge_parts($1, true)).merge", kind)
+                    columns = self._one(
+                        "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute"
+                        " WHERE attrelid = $1::regclass AND attnum > 0 AND attname <> 'batch'",
+                        f"public.kept_{kind}",
+                    )
+                    batches = self._one(f"SELECT max(batch) + 1 FROM kept_{kind}")
+                    source = f"SELECT {columns} FROM public.kept_{kind} WHERE batch = "
+                    cursor.execute(f"CREATE TEMP TABLE {STAGING[kind]} ON COMMIT DROP AS {source} -1")
+                    for batch in range(batches):
+                        cursor.execute(f"TRUNCATE pg_temp.{STAGING[kind]}")
+                        cursor.execute(f"INSERT INTO pg_temp.{STAGING[kind]} {source} {batch}")
+                        numbers = cursor.execute(f"SELECT array_agg(row_number) FROM {STAGING[kind]}").fetchone()
+                        began = time.perf_counter()
+                        cursor.execute(merge, numbers)
+                        seconds += time.perf_counter() - began
+            began = time.perf_counter()
+        return seconds + time.perf_counter() - began  # the commit
+
+    def script(self) -> float:
+        """(c) The external script."""
+        return self._script("external_script.py")
+
+    def sync(self) -> tuple[dict[str, Any], float, Memory]:
+        """A run in a backend of its own: its row, its seconds, its memory."""
+        with self.connected("app_writer") as connection, watched(connection.info.backend_pid) as memory:
+            began = time.perf_counter()
+            with connection.cursor(row_factory=dict_row) as cursor:
+                result = cursor.execute("SELECT * FROM sync_deals(%s)", [TENANT]).fetchone()
+            assert result is not None
+            seconds = time.perf_counter() - began
+        if result["status"] != "ok":
+            sys.exit(f"the sync was {result['status']}: {result['message']}")
+        return result, seconds, memory
+
+    # what stands round them
+
+    def empty(self) -> None:
+        """The application's tables empty, nothing left to write from before."""
+        self.admin.execute(f"TRUNCATE {', '.join(TABLES)}, deal_sync.runs, deal_sync.rejects CASCADE")
+        self.admin.execute("CHECKPOINT")
+
+    def wal_of(self, work: Callable[[], Any]) -> tuple[Any, int]:
+        """What a piece of work returns, and the bytes of WAL that it wrote."""
+        before = self._one("SELECT pg_current_wal_insert_lsn()")
+        outcome = work()
+        return outcome, int(self._one("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), $1::pg_lsn)", before))
+
+    def rows_written_since(self, transaction: int) -> int:
+        """Rows of the application's tables that this transaction or a later one has written."""
+        counts = [f"(SELECT count(*) FROM {table} WHERE xmin::text::bigint >= {transaction})" for table in TABLES]
+        return int(self._one(f"SELECT {' + '.join(counts)}"))
+
+    def next_transaction(self) -> int:
+        return int(self._one("SELECT pg_current_xact_id()::text::bigint % (1::bigint << 32)")) + 1
+
+    def remember(self, name: str) -> None:
+        """What the tables hold now, but for what two loads of the same graph cannot share: times and a link's own id."""
+        self.admin.execute(f"DROP TABLE IF EXISTS {name}")
+        parts = [
+            "SELECT 'deal' AS kind, id, to_jsonb(o) - '{created_at,updated_at,extraction_embedding,"
+            "extraction_embedding_current}'::text[] AS content, extraction_embedding AS one,"
+            " extraction_embedding_current AS two FROM opportunities AS o",
+            "SELECT 'version', id, to_jsonb(v), NULL, NULL FROM deal_versions AS v",
+            "SELECT 'link', interaction_id, to_jsonb(l) - '{id,created_at}'::text[], NULL, NULL FROM interaction_links AS l",
+        ]
+        self.admin.execute(f"CREATE UNLOGGED TABLE {name} AS {' UNION ALL '.join(parts)}")
+
+    def differences(self, one: str, other: str) -> int:
+        """Rows that two remembered states do not share."""
+        return int(
+            self._one(
+                f"SELECT count(*) FROM {one} AS a FULL JOIN {other} AS b USING (kind, id) WHERE a.content IS NULL OR"
+                " b.content IS NULL OR a.content <> b.content OR a.one IS DISTINCT FROM b.one OR a.two IS DISTINCT FROM b.two"
+            )
+        )
+
+    @contextmanager
+    def connected(self, user: str) -> Iterator[Connection]:
+        with psycopg.connect(self.instance.dsn(NAME, user), autocommit=True) as connection:
+            yield connection
+
+    def close(self) -> None:
+        self.admin.close()
+
+    def _script(self, name: str, **more: Any) -> float:
+        task = json.dumps(self._task | more)
+        ran = subprocess.run([sys.executable, HERE / name], input=task, stdout=subprocess.PIPE, text=True, check=True)
+        return float(json.loads(ran.stdout)["seconds"])
+
+    def _as_in_a_run(self, connection: Connection) -> None:
+        """The settings with which sync_tenant() runs, from the catalog."""
+        settings = self._one("SELECT proconfig FROM pg_proc WHERE oid = 'deal_sync.sync_tenant'::regproc")
+        for setting in settings:
+            name, _, value = setting.partition("=")
+            value = str(TENANT) if name == "app.tenant_id" else value.strip('"')
+            if name != "search_path":
+                connection.execute("SELECT set_config(%s, %s, true)", [name, value])
+
+    def _one(self, query: Any, *parameters: Any) -> Any:
+        with psycopg.RawCursor(self.admin) as cursor:
+            row = cursor.execute(query, parameters).fetchone()
+        assert row is not None
+        return row[0]
+
+    def _setting(self, name: str) -> Any:
+        return self._one("SELECT deal_sync.setting($1)", name)
+
+    def _mapped(self, kind: str) -> str:
+        return str(self._one("SELECT deal_sync.mapped($1)::text", kind))
+
+    def _table(self, plpy: PlpyOverPsycopg, kind: str) -> Table:
+        return catalog.table(plpy, self._mapped(kind))
+
+
+def progress(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def measure(bench: Bench, rounds: int, double: bool) -> list[str]:
+    """Everything, as the lines of a report."""
+    deals = bench.deals
+    read, merge, script = Measure("(a) read only"), Measure("(b) MERGE only"), Measure("(c) external script")
+    first, unchanged = Measure("sync, first load"), Measure("sync, nothing changed")
+    changed = Measure("sync, 1 % changed")
+
+    bench.sync()  # Neo4j's page cache and plans, and the machine's
+    bench.keep_staged()
+    for number in range(1, rounds + 1):
+        progress(f"round {number} of {rounds}")
+        read.seconds.append(bench.read())
+
+        bench.empty()
+        seconds, wal = bench.wal_of(bench.merge)
+        merge.seconds.append(seconds)
+        merge.wal.append(wal)
+
+        bench.empty()
+        seconds, wal = bench.wal_of(bench.script)
+        script.seconds.append(seconds)
+        script.wal.append(wal)
+        if number == 1:
+            bench.remember("by_script")
+
+        bench.empty()
+        (result, seconds, memory), wal = bench.wal_of(bench.sync)
+        first.seconds.append(seconds)
+        first.wal.append(wal)
+        first.written = result["deals_inserted"] + result["versions_inserted"] + result["links_inserted"]
+        if number == 1:
+            bench.remember("by_sync")
+            if different := bench.differences("by_script", "by_sync"):
+                sys.exit(f"the external script and the sync differ in {different} rows: the comparison is void")
+
+    for _ in range(rounds):
+        transaction = bench.next_transaction()
+        (_, seconds, _), wal = bench.wal_of(bench.sync)
+        unchanged.seconds.append(seconds)
+        unchanged.wal.append(wal)
+        unchanged.written = bench.rows_written_since(transaction)
+
+    for number in range(rounds):
+        expected = change(bench.driver, 0.01, deals, number)
+        (result, seconds, _), wal = bench.wal_of(bench.sync)
+        changed.seconds.append(seconds)
+        changed.wal.append(wal)
+        changed.written = result["deals_updated"]
+        if result["deals_updated"] != expected:
+            sys.exit(f"{expected} deals were changed, {result['deals_updated']} updated")
+
+    heads = ["", "seconds", "lowest, highest", "deals/s", "written", "WAL MB"]
+    lines = table([heads, *(m.row(deals) for m in (read, merge, script, first, unchanged, changed))])
+    floor = read.median + merge.median
+    targets = [
+        ("first load / ((a) + (b))", first.median / floor, "<=", 1.3),
+        ("(c) / first load", script.median / first.median, ">=", 1.8),
+        ("nothing changed: rows written", float(unchanged.written or 0), "<=", 0.0),
+        ("nothing changed: WAL, MB", max(unchanged.wal) / 1e6, "<=", 1.0),
+    ]
+    memories = [(deals, memory)]
+    if double:
+        progress(f"{2 * deals} deals")
+        build(bench.driver, deals, 2 * deals)
+        bench.empty()
+        _, seconds, twice = bench.sync()
+        memories.append((2 * deals, twice))
+        lines.append(f"sync, first load of {2 * deals}: {seconds:.2f} s, {2 * deals / seconds:.0f} deals/s")
+        targets.append((f"peak memory at {2 * deals} / at {deals}", twice.both / memory.both, "<=", 1.1))
+    lines += ["", *table([["peak memory, MB", "backend's own", "its reader's", "both", "VmHWM"], *map(memory_row, memories)])]
+    return [*lines, "", *table([["target", "measured", "due", ""], *map(target_row, targets)])]
+
+
+def memory_row(measured: tuple[int, Memory]) -> list[str]:
+    deals, memory = measured
+    sizes = (memory.anonymous, memory.children, memory.both, memory.high_water)
+    return [f"{deals} deals", *(f"{size / 1024:.0f}" for size in sizes)]
+
+
+def target_row(target: tuple[str, float, str, float]) -> list[str]:
+    name, value, relation, due = target
+    met = value <= due if relation == "<=" else value >= due
+    return [name, f"{value:.2f}", f"{relation} {due:g}", "reached" if met else "MISSED"]
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    """Rows as aligned lines: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))])
+        for first, *rest in rows
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--deals", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3, help="each figure is the median of so many")
+    parser.add_argument("--no-double", action="store_true", help="leave out the load of twice as many deals")
+    arguments = parser.parse_args()
+    began = time.perf_counter()
+    with claimed("bench") as instance:
+        facts = instance.facts
+        auth = (facts["neo4j_user"], facts["neo4j_password"])
+        with GraphDatabase.driver(facts["neo4j_uri"], auth=auth, notifications_min_severity="OFF") as driver:
+            bench = None
+            try:
+                progress(f"building {arguments.deals} deals")
+                clear(driver)
+                build(driver, 0, arguments.deals)
+                database.create(instance, NAME)
+                bench = Bench(instance, driver, arguments.deals)
+                lines = measure(bench, arguments.rounds, not arguments.no_double)
+            finally:
+                if bench is not None:
+                    bench.close()
+                instance.psql("postgres", "-c", f'DROP DATABASE IF EXISTS "{NAME}" WITH (FORCE)')
+                clear(driver)
+    print(f"{arguments.deals} deals, two embeddings of 1536 floats each, medians of {arguments.rounds}\n")
+    print("\n".join(lines))
+    print(f"\nthe whole took {time.perf_counter() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
