@@ -130,13 +130,36 @@ $$;
 COMMENT ON FUNCTION deal_sync.nobodys_nodes(text) IS
 'internal: how many nodes belong to no tenant, because tenant_id is absent, no text or spelled in another way';
 
+CREATE FUNCTION deal_sync.check_readable(relation regclass, columns text[]) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    forbidden text;
+BEGIN
+    SELECT min(a.attname) INTO forbidden
+    FROM pg_attribute AS a
+    WHERE
+        a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+        AND (columns IS NULL OR a.attname = ANY (columns)) AND NOT has_column_privilege(relation, a.attnum, 'SELECT');
+    IF forbidden IS NOT NULL THEN
+        RAISE EXCEPTION 'permission denied for column "%" of foreign table %', forbidden, relation USING
+            ERRCODE = 'insufficient_privilege';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.check_readable(regclass, text[]) IS
+'internal: raises where the caller may not SELECT the columns of a foreign table; columns NULL: all of them';
+
+-- It checks the rights itself: whoever may call scan() may call it, too.
 CREATE FUNCTION deal_sync.scan_rows(
     relation regclass, tenant uuid, columns text[], row_limit bigint
 ) RETURNS SETOF record
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
 AS $$
-from neo4j_deals import server
+from neo4j_deals import catalog, server
+catalog.query(plpy, "SELECT deal_sync.check_readable($1::pg_catalog.regclass, $2)", ["text", "text[]"], [relation, columns])
 yield from server.scan_rows(plpy, relation, tenant, columns, row_limit)
 $$;
 COMMENT ON FUNCTION deal_sync.scan_rows(regclass, uuid, text[], bigint) IS

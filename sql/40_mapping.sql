@@ -341,7 +341,7 @@ CREATE FUNCTION deal_sync.options_clause(options text[]) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce(' OPTIONS (' || string_agg(format('%I %L', o.option_name, o.option_value), ', ') || ')', '')
+    SELECT coalesce(' OPTIONS (' || string_agg(format('%I %L', o.option_name, o.option_value), ', ' ORDER BY o.option_name) || ')', '')
     FROM pg_options_to_table(options) AS o
 $$;
 COMMENT ON FUNCTION deal_sync.options_clause(text[]) IS 'internal: options as SQL writes them';
@@ -384,7 +384,6 @@ AS $$
 DECLARE
     relation regclass := (SELECT t.typrelid FROM pg_type AS t WHERE t.oid = pg_typeof("table"));
     unknown text;
-    forbidden text;
     code text;
     said text;
     detail text;
@@ -401,13 +400,6 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM deal_sync.mapping_columns(relation) AS m WHERE m.name = c.name);
     IF unknown IS NOT NULL THEN
         RAISE EXCEPTION 'column "%" of foreign table % does not exist', unknown, relation USING ERRCODE = 'undefined_column';
-    END IF;
-    SELECT min(m.name) INTO forbidden
-    FROM deal_sync.mapping_columns(relation) AS m
-    WHERE (columns IS NULL OR m.name = ANY (columns)) AND NOT has_column_privilege(relation, m.place, 'SELECT');
-    IF forbidden IS NOT NULL THEN
-        RAISE EXCEPTION 'permission denied for column "%" of foreign table %', forbidden, relation USING
-            ERRCODE = 'insufficient_privilege';
     END IF;
     RETURN QUERY EXECUTE format(
         'SELECT * FROM deal_sync.scan_rows($1, $2, $3, $4) AS t (%s)',

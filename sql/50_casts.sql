@@ -70,7 +70,10 @@ BEGIN
     result := value;
     RETURN result;
 EXCEPTION
-    WHEN data_exception OR integrity_constraint_violation OR with_check_option_violation OR raise_exception THEN
+    WHEN OTHERS OR assert_failure THEN
+        IF NOT deal_sync.is_row_error(sqlstate) THEN
+            RAISE;
+        END IF;
         RETURN NULL;
 END
 $$;
@@ -88,8 +91,11 @@ BEGIN
     EXECUTE format('SELECT $1::%s', format_type(type, modifier)) USING value;
     RETURN NULL;
 EXCEPTION
-    WHEN data_exception OR integrity_constraint_violation OR with_check_option_violation OR raise_exception THEN
+    WHEN OTHERS OR assert_failure THEN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, name = CONSTRAINT_NAME;
+        IF NOT deal_sync.is_row_error(code) THEN
+            RAISE;
+        END IF;
         RETURN jsonb_build_object(
             'sqlstate', code,
             'message', format('type %s refuses it', format_type(type, NULL)) || coalesce(format(', constraint "%s"', nullif(name, '')), '')

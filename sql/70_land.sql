@@ -63,8 +63,8 @@ COMMENT ON FUNCTION deal_sync.execute_for(text, bigint[]) IS
 'internal: runs a statement over rows of the staging table in the caller''s search_path';
 
 -- Runs a statement over staged rows. When it fails for a row's sake, in eighths, until the bad row is alone. A unique violation is tried
--- once more: somebody may have inserted beside us, and now the row is found.
-CREATE FUNCTION deal_sync.land(statement text, rows bigint[], OUT landed bigint, OUT failures deal_sync.failure[])
+-- once more: somebody may have inserted beside us, and now the row is there (`met`).
+CREATE FUNCTION deal_sync.land(statement text, rows bigint[], OUT landed bigint, OUT failures deal_sync.failure[], OUT met bigint[])
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -73,6 +73,7 @@ DECLARE
     part CONSTANT integer := greatest(1, (amount + 7) / 8);
     part_landed bigint;
     part_failures deal_sync.failure[];
+    part_met bigint[];
     code text;
     text_of_server text;
     detail text;
@@ -82,6 +83,7 @@ DECLARE
 BEGIN
     landed := 0;
     failures := '{}';
+    met := '{}';
     IF amount = 0 THEN
         RETURN;
     END IF;
@@ -89,6 +91,7 @@ BEGIN
     FOR attempt IN 1 .. 2 LOOP
         BEGIN
             landed := deal_sync.execute_for(statement, rows);
+            met := CASE attempt WHEN 2 THEN rows ELSE met END;
             RETURN;
         EXCEPTION
             WHEN OTHERS OR assert_failure THEN
@@ -111,10 +114,11 @@ BEGIN
     END IF;
 
     FOR start IN 1 .. amount BY part LOOP
-        SELECT l.landed, l.failures INTO part_landed, part_failures
+        SELECT l.landed, l.failures, l.met INTO part_landed, part_failures, part_met
         FROM deal_sync.land(statement, rows[start : start + part - 1]) AS l;
         landed := landed + part_landed;
         failures := failures || part_failures;
+        met := met || part_met;
         EXIT WHEN cardinality(failures) > deal_sync.setting('max_rejects')::integer;
     END LOOP;
 END
@@ -272,7 +276,7 @@ BEGIN
         WHERE NOT EXISTS (
             SELECT FROM %s AS l
             WHERE l.tenant_id = %s AND l.interaction_id = pair.interaction_id
-            AND l.entity_type = 'opportunity' AND l.entity_id = pair.entity_id
+            AND l.entity_type::text = 'opportunity' AND l.entity_id = pair.entity_id
         )
         ON CONFLICT DO NOTHING$links$,
         links.relation, links.extra_columns, links.extra_values, this,
@@ -320,6 +324,7 @@ DECLARE
     failures deal_sync.failure[];
     link_failures deal_sync.failure[];
     failed bigint[];
+    others bigint[];
     inserted bigint;
     adopted bigint;
     landed bigint;
@@ -349,7 +354,7 @@ BEGIN
         END IF;
     END LOOP;
 
-    SELECT l.landed, l.failures INTO landed, failures
+    SELECT l.landed, l.failures, l.met INTO landed, failures, others
     FROM deal_sync.land(statements.merge, written) AS l;
     -- When land() gave up, rows that it never tried are not there either: the run fails with what was found.
     IF landed + cardinality(failures) < cardinality(written)
@@ -357,14 +362,21 @@ BEGIN
         FOR lost IN EXECUTE statements.unwritten USING written, places, parts LOOP
             IF NOT EXISTS (SELECT FROM unnest(failures) AS f WHERE f.row_number = lost.row_number) THEN
                 failures := failures || ROW(
-                    lost.row_number, '09000', 'a trigger of the table suppressed the row', NULL
+                    lost.row_number,
+                    CASE WHEN lost.row_number = ANY (others) THEN '23505' ELSE '09000' END,
+                    CASE WHEN lost.row_number = ANY (others) THEN deal_sync.explain_error('23505', NULL, NULL, NULL)
+                        ELSE 'a trigger of the table suppressed the row' END,
+                    NULL
                 )::deal_sync.failure;
             END IF;
         END LOOP;
     END IF;
     failed := ARRAY(SELECT f.row_number FROM unnest(failures) AS f);
 
-    inserted := cardinality(new_rows) - (SELECT count(*) FROM unnest(failed) AS f (row_number) WHERE f.row_number = ANY (new_rows));
+    -- What somebody inserted beside us was not inserted here.
+    inserted := (
+        SELECT count(*) FROM unnest(new_rows) AS n (row_number) WHERE n.row_number <> ALL (failed) AND n.row_number <> ALL (others)
+    );
     adopted := cardinality(adopted_rows) - (SELECT count(*) FROM unnest(failed) AS f (row_number) WHERE f.row_number = ANY (adopted_rows));
     IF kind = 'deal' THEN
         result.deals_inserted := result.deals_inserted + inserted;

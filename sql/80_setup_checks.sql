@@ -55,8 +55,18 @@ BEGIN
 
         -- Something must fill each column that takes no NULL and has no default.
         FOR wrong IN
-            SELECT a.attname AS name
+            SELECT
+                a.attname AS name,
+                CASE
+                    WHEN b.type IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) THEN 'bigint'
+                    WHEN b.type IN ('float4'::regtype, 'float8'::regtype, 'numeric'::regtype) THEN 'double precision'
+                    WHEN b.type = 'bool'::regtype THEN 'boolean'
+                    WHEN b.type IN ('timestamp'::regtype, 'timestamptz'::regtype) THEN 'timestamp with time zone'
+                    WHEN b.type = deal_sync.vector_type() THEN format_type(b.type, b.modifier)
+                    ELSE 'text'
+                END AS type
             FROM pg_attribute AS a
+            CROSS JOIN LATERAL deal_sync.base_type(a.atttypid, a.atttypmod) AS b
             WHERE
                 a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped
                 AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
@@ -81,8 +91,8 @@ BEGIN
                         LIMIT 1
                     ),
                     format(
-                        'ALTER FOREIGN TABLE %s ADD COLUMN %I text OPTIONS (target %L, write ''insert'', "default" ''...''); or give the column of the table a default.',
-                        relation, wrong.name, wrong.name
+                        'ALTER FOREIGN TABLE %s ADD COLUMN %I %s OPTIONS (target %L, write ''insert''%s); or give the column of the table a default.',
+                        relation, wrong.name, wrong.type, wrong.name, CASE wrong.type WHEN 'text' THEN ', "default" ''...''' ELSE '' END
                     )
                 );
         END LOOP;

@@ -79,11 +79,17 @@ BEGIN
         ) END
     ), '');
 
-    -- As the constraints are by their definition.
-    SELECT string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ') INTO deferred
-    FROM pg_constraint AS c
-    INNER JOIN pg_namespace AS n ON n.oid = c.connamespace
-    WHERE c.condeferred;
+    -- As the constraints are by their definition, as far as SET CONSTRAINTS can say it: by a name that belongs to none that cannot be
+    -- deferred, in a schema that the caller may use.
+    SELECT string_agg(d.name, ', ') INTO deferred
+    FROM (
+        SELECT format('%I.%I', n.nspname, c.conname) AS name
+        FROM pg_constraint AS c
+        INNER JOIN pg_namespace AS n ON n.oid = c.connamespace
+        WHERE has_schema_privilege(n.oid, 'USAGE')
+        GROUP BY n.nspname, c.conname
+        HAVING bool_and(c.condeferred)
+    ) AS d;
     IF deferred IS NOT NULL THEN
         EXECUTE format('SET CONSTRAINTS %s DEFERRED', deferred);
     END IF;

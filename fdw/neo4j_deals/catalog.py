@@ -72,7 +72,8 @@ def server_options(plpy: Plpy, relation: str) -> ServerOptions:
         " m.umoptions IS NULL AND (m.usename = 'public' OR NOT has_server_privilege(s.oid, 'USAGE')) AS hidden"
         " FROM pg_catalog.pg_foreign_table t JOIN pg_catalog.pg_foreign_server s ON s.oid = t.ftserver"
         " LEFT JOIN LATERAL (SELECT u.usename, u.umoptions FROM pg_catalog.pg_user_mappings u"
-        "  WHERE u.srvid = s.oid AND u.usename IN (current_user, 'public') AND u.umuser IN (0, current_user::regrole)"
+        "  WHERE u.srvid = s.oid AND u.usename IN (current_user, 'public')"
+        "  AND u.umuser IN (0, quote_ident(current_user)::regrole)"
         "  ORDER BY u.umuser DESC LIMIT 1) m ON true"
         " WHERE t.ftrelid = $1::pg_catalog.regclass",
         ["text"],
