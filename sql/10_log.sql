@@ -89,7 +89,7 @@ AS $$
         kind text, level text, graph_id text, element_id text, column_name text,
         sqlstate text, message text, value text, server_text text
     )
-    ORDER BY f.kind, f.element_id, coalesce(f.column_name, ''), f.level
+    ORDER BY f.kind, f.element_id, coalesce(f.column_name, ''), f.level = 'note' -- a refusal counts more
     ON CONFLICT (tenant_id, kind, element_id, column_name) DO UPDATE SET
         level = excluded.level,
         graph_id = excluded.graph_id,

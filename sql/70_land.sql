@@ -1,7 +1,9 @@
 -- In: a staged batch. Out: its rows in the application's tables, with the caller's rights, and what could not land.
 
--- A row that failed alone; `row_number` is its number in the staging table.
-CREATE TYPE deal_sync.failure AS (row_number bigint, sqlstate text, message text, server_text text);
+-- A row that failed alone. row_number: in the staging table; relation (quoted) and column_name: those that the error names.
+CREATE TYPE deal_sync.failure AS (
+    row_number bigint, sqlstate text, message text, server_text text, relation text, column_name text
+);
 COMMENT ON TYPE deal_sync.failure IS 'internal: a row that the application''s table refused';
 
 -- Whether an error is one row's: bad data, a constraint, a view's check, a trigger that raises (with a code of PL/pgSQL or one of its
@@ -77,6 +79,7 @@ DECLARE
     code text;
     text_of_server text;
     detail text;
+    "schema" text;
     "table" text;
     "column" text;
     "constraint" text;
@@ -97,7 +100,7 @@ BEGIN
             WHEN OTHERS OR assert_failure THEN
                 GET STACKED DIAGNOSTICS
                     code := RETURNED_SQLSTATE, text_of_server := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL,
-                    "table" := TABLE_NAME, "column" := COLUMN_NAME, "constraint" := CONSTRAINT_NAME;
+                    "schema" := SCHEMA_NAME, "table" := TABLE_NAME, "column" := COLUMN_NAME, "constraint" := CONSTRAINT_NAME;
                 IF NOT deal_sync.is_row_error(code) THEN
                     RAISE;
                 END IF;
@@ -108,7 +111,7 @@ BEGIN
     IF amount = 1 THEN
         failures := ARRAY[ROW(
             rows[1], code, deal_sync.explain_error(code, "table", "column", "constraint"),
-            concat_ws(E'\n', text_of_server, nullif(detail, ''))
+            concat_ws(E'\n', text_of_server, nullif(detail, '')), format('%I.%I', "schema", "table"), "column"
         )::deal_sync.failure];
         RETURN;
     END IF;
@@ -366,7 +369,7 @@ BEGIN
                     CASE WHEN lost.row_number = ANY (others) THEN '23505' ELSE '09000' END,
                     CASE WHEN lost.row_number = ANY (others) THEN deal_sync.explain_error('23505', NULL, NULL, NULL)
                         ELSE 'a trigger of the table suppressed the row' END,
-                    NULL
+                    NULL, NULL, NULL
                 )::deal_sync.failure;
             END IF;
         END LOOP;
@@ -396,7 +399,7 @@ BEGIN
         result.links_inserted := result.links_inserted + landed;
     END IF;
 
-    -- What did not land, by node.
+    -- What did not land, by node. A NULL that the table did not take stands for a value that did not fit, where the node has one.
     EXECUTE format(
         $found$
         SELECT coalesce(jsonb_agg(jsonb_build_object(
@@ -409,12 +412,26 @@ BEGIN
                 row_number bigint, level text, "column" text, sqlstate text, message text, value text
             )
             UNION ALL
-            SELECT $1, 'row', l.row_number, NULL, l.sqlstate, l.message, NULL, l.server_text FROM unnest($3) AS l
+            SELECT
+                $1, 'row', l.row_number, m.name, coalesce(e.error ->> 'sqlstate', l.sqlstate),
+                coalesce(e.error ->> 'message', l.message), e.error ->> 'value', l.server_text
+            FROM unnest($3) AS l
+            LEFT JOIN deal_sync.mapping_columns(%s::oid) AS m
+                ON l.sqlstate = '23502' AND l.relation = %L AND m.target = l.column_name AND m.write <> 'never'
+            LEFT JOIN pg_temp.%I AS raw ON raw.row_number = l.row_number
+            CROSS JOIN LATERAL (SELECT raw.conversion_errors -> m.name::text) AS e (error)
             UNION ALL
             SELECT 'link', 'row', l.row_number, NULL, l.sqlstate, l.message, NULL, l.server_text FROM unnest($4) AS l
         ) AS f
         INNER JOIN pg_temp.%I AS s USING (row_number)$found$,
-        'deal_sync_' || kind || 's'
+        deal_sync.mapped(kind)::oid,
+        (
+            SELECT format('%I.%I', n.nspname, c.relname)
+            FROM pg_class AS c
+            INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
+            WHERE c.oid = deal_sync.application_table(kind, 'target')
+        ),
+        'deal_sync_' || kind || 's', 'deal_sync_' || kind || 's'
     ) INTO found USING kind, refused, failures, coalesce(link_failures, '{}');
 
     FOR lost IN EXECUTE statements.losses USING there, new_rows, kind = 'version' LOOP

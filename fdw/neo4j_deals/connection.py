@@ -41,11 +41,12 @@ class Stopped(Exception):
 
 @dataclass(eq=False)
 class Connection:
-    """A driver and the descriptors of its sockets. One reading thread at a time."""
+    """A driver and duplicates of the descriptors of its sockets. One reading thread at a time."""
 
     options: ServerOptions
     driver: neo4j.Driver | None = None
-    descriptors: list[int] = field(default_factory=list)
+    descriptors: list[tuple[int, int]] = field(default_factory=list)  # the driver's, and ours
+    lock: threading.Lock = field(default_factory=threading.Lock)  # of `descriptors`
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def shut(self) -> None:
@@ -53,16 +54,26 @@ class Connection:
         self.stopped.set()
         if _kept.get(_place(self.options)) is self:
             del _kept[_place(self.options)]
-        for descriptor in self.descriptors:
-            _LIBC.shutdown(descriptor, 2)
+        with self.lock:
+            for _, ours in self.descriptors:
+                _LIBC.shutdown(ours, 2)
 
     def close(self) -> None:
         """Gives the sockets back. Quick once `shut` was called."""
         if self.driver is not None:
             with contextlib.suppress(Exception):
                 self.driver.close()
-        while self.descriptors:
-            os.close(self.descriptors.pop())
+        with self.lock:
+            while self.descriptors:
+                os.close(self.descriptors.pop()[1])
+
+    def keep(self, theirs: int) -> None:
+        """Duplicates a socket's descriptor, and gives back those whose socket the driver has closed since."""
+        with self.lock:
+            for pair in [pair for pair in self.descriptors if not _same_socket(*pair)]:
+                self.descriptors.remove(pair)
+                os.close(pair[1])
+            self.descriptors.append((theirs, os.dup(theirs)))
 
     def read(self, produce: Callable[[Ask], None], began: Callable[[], bool]) -> None:
         """Runs `produce` with an `Ask` in one read transaction; again where the driver calls the error retryable
@@ -89,7 +100,7 @@ class Connection:
                 auth=(options.user, options.password() or "") if options.user else None,
                 user_agent="deal_sync",
                 connection_timeout=options.connect_timeout,
-                connection_acquisition_timeout=options.connect_timeout + 5,
+                connection_acquisition_timeout=options.connect_timeout,  # bounds handshake and login, too
                 liveness_check_timeout=_IDLE_SECONDS,
                 max_connection_pool_size=4,
                 max_transaction_retry_time=0,
@@ -142,10 +153,18 @@ def reading(connection: Connection) -> Iterator[None]:
         del _reading.connection
 
 
+def _same_socket(theirs: int, ours: int) -> bool:
+    """Whether the driver's descriptor still is the socket that ours duplicates: its number may be used again."""
+    try:
+        return os.path.samestat(os.fstat(theirs), os.fstat(ours))
+    except OSError:
+        return False
+
+
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     """Sees each socket before it connects, plain or TLS, also one that never will."""
     if event == "socket.connect" and (owner := getattr(_reading, "connection", None)) is not None:
-        owner.descriptors.append(os.dup(arguments[0].fileno()))
+        owner.keep(arguments[0].fileno())
         if owner.stopped.is_set():
             raise ConnectionAbortedError
 

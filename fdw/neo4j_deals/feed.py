@@ -106,6 +106,8 @@ class Feed:
             if values[at] is not None:
                 continue
             if column.name in lost:
+                if column.on_misfit == "keep" and column is not self.source.key:
+                    continue  # the row may have a value; where it has none, the table refuses
                 misfit, offending = lost[column.name]
                 return _refusal(misfit.sqlstate, misfit.reason, column.name, shown(offending))
             if column is self.source.key or (self._must_have(column) and column.target != "version_number"):

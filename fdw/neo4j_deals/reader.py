@@ -107,7 +107,7 @@ class Reader(threading.Thread):
                 self._connection.shut()
             self._room.release(99)
             if self.ident:
-                self.join(2)
+                self.join(0.5)  # longer only where a name look-up hangs, which nothing can interrupt
             if not finished and not self.is_alive():
                 self._connection.close()
             for file in self._files:

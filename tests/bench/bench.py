@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import psycopg
+from bench.graph import TENANT, build, change, clear
 from environment import database
 from environment.servers import Instance, claimed
 from neo4j import Driver, GraphDatabase
@@ -24,8 +25,6 @@ from neo4j_deals.cypher import Query
 from neo4j_deals.feed import Feed, Limits
 from neo4j_deals.mapping import Table
 from psycopg.rows import dict_row
-
-from bench.graph import TENANT, build, change, clear
 
 HERE = Path(__file__).resolve().parent
 NAME = "deal_sync_bench"
@@ -257,14 +256,15 @@ class Bench:
         return int(self._one("SELECT pg_current_xact_id()::text::bigint % (1::bigint << 32)")) + 1
 
     def remember(self, name: str) -> None:
-        """What the tables hold now, but for what two loads of the same graph cannot share: times and a link's own id."""
+        """What the tables hold now, but for what two loads of a graph cannot share: times and a link's own id."""
         self.admin.execute(f"DROP TABLE IF EXISTS {name}")
         parts = [
             "SELECT 'deal' AS kind, id, to_jsonb(o) - '{created_at,updated_at,extraction_embedding,"
             "extraction_embedding_current}'::text[] AS content, extraction_embedding AS one,"
             " extraction_embedding_current AS two FROM opportunities AS o",
             "SELECT 'version', id, to_jsonb(v), NULL, NULL FROM deal_versions AS v",
-            "SELECT 'link', interaction_id, to_jsonb(l) - '{id,created_at}'::text[], NULL, NULL FROM interaction_links AS l",
+            "SELECT 'link', interaction_id, to_jsonb(l) - '{id,created_at}'::text[], NULL, NULL"
+            " FROM interaction_links AS l",
         ]
         self.admin.execute(f"CREATE UNLOGGED TABLE {name} AS {' UNION ALL '.join(parts)}")
 
@@ -273,7 +273,8 @@ class Bench:
         return int(
             self._one(
                 f"SELECT count(*) FROM {one} AS a FULL JOIN {other} AS b USING (kind, id) WHERE a.content IS NULL OR"
-                " b.content IS NULL OR a.content <> b.content OR a.one IS DISTINCT FROM b.one OR a.two IS DISTINCT FROM b.two"
+                " b.content IS NULL OR a.content <> b.content OR a.one IS DISTINCT FROM b.one"
+                " OR a.two IS DISTINCT FROM b.two"
             )
         )
 
@@ -388,7 +389,10 @@ def measure(bench: Bench, rounds: int, double: bool) -> list[str]:
         memories.append((2 * deals, twice))
         lines.append(f"sync, first load of {2 * deals}: {seconds:.2f} s, {2 * deals / seconds:.0f} deals/s")
         targets.append((f"peak memory at {2 * deals} / at {deals}", twice.both / memory.both, "<=", 1.1))
-    lines += ["", *table([["peak memory, MB", "backend's own", "its reader's", "both", "VmHWM"], *map(memory_row, memories)])]
+    lines += [
+        "",
+        *table([["peak memory, MB", "backend's own", "its reader's", "both", "VmHWM"], *map(memory_row, memories)]),
+    ]
     return [*lines, "", *table([["target", "measured", "due", ""], *map(target_row, targets)])]
 
 

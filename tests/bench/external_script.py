@@ -1,8 +1,8 @@
 """Flows in: a Neo4j, a PostgreSQL and a tenant, as JSON on standard input. Flows out: the tenant's deals, versions and
 links in the application's tables, written as a team's own script would write them, and the seconds it took.
 
-Nothing of deal_sync but its list of names. It has none of the sync's care: no refusals, no adoption, no check that a row
-changed; one bad value stops it.
+Nothing of deal_sync but its list of names. It has none of the sync's care: no refusals, no adoption, no check that a
+row changed; one bad value stops it.
 """
 
 import json
@@ -179,7 +179,9 @@ def write(connection: psycopg.Connection[Any], tenant: str, nodes: Callable[[str
     """Everything in one transaction."""
     this = {"tenant": tenant}
     with connection.transaction(), connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('app.tenant_id', %(tenant)s, true), set_config('timezone', 'UTC', true)", this)
+        cursor.execute(
+            "SELECT set_config('app.tenant_id', %(tenant)s, true), set_config('timezone', 'UTC', true)", this
+        )
         columns = stage(cursor, "opportunities", nodes("Deal", DEAL_PROPERTIES), opportunity)
         if not columns:
             return
@@ -221,7 +223,7 @@ def main() -> None:
             returned = ", ".join(f"n.{name} AS {name}" for name in properties)
             query: Any = f"MATCH (n:{label} {{tenant_id: $tenant}}) RETURN {returned}"
             for record in session.run(query, tenant=task["tenant"]):
-                yield dict(record.items())
+                yield record.data()
 
         write(connection, task["tenant"], nodes)
     json.dump({"seconds": time.perf_counter() - began}, sys.stdout)

@@ -1,4 +1,4 @@
-"""Flows in: a number of deals. Flows out: a Neo4j that holds so many, nearly all of them full, a tenth with a version."""
+"""Flows in: a number of deals. Flows out: a Neo4j that holds so many, nearly all full, a tenth with a version."""
 
 import random
 import uuid
