@@ -37,7 +37,7 @@ _integer, _number = converter("int8"), converter("float8")
 
 
 def dimension_of(property_name: str) -> str | None:
-    """The dimension whose score a property holds ("dim_responsiveness" → "responsiveness"), or None."""
+    """The dimension whose score a property holds ("dim_x" → "x"), or None."""
     if not property_name.startswith(DIMENSION_PREFIX) or property_name.endswith((_CONFIDENCE, _EVIDENCE)):
         return None
     return property_name.removeprefix(DIMENSION_PREFIX)

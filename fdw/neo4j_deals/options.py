@@ -73,6 +73,10 @@ class ServerOptions:
 
     def redact(self, text: str) -> str:
         """The driver's text without what looks like a login: the password itself, and user info in a URI."""
-        if self.secret:
-            text = text.replace(self.secret, "********")
-        return re.sub(r"(\w+://)[^/@\s]*@", r"\1", text)
+        try:
+            secret = self.password()
+        except DealSyncError:
+            secret = None
+        if secret:
+            text = text.replace(secret, "********")
+        return re.sub(r"(\w+://)\S*@", r"\1", text)

@@ -206,13 +206,8 @@ def completeness_of_meddic(properties: Mapping[str, Any]) -> Any:
     own = properties.get("meddic_completeness")
     if own is not None:
         return own
-    filled = 0
-    for name in MEDDIC:
-        try:
-            filled += name in properties and text(properties[name]) != ""
-        except Unfit:
-            continue
-    return filled / 6
+    filled = sum(isinstance(properties.get(name), str) and properties[name] != "" for name in MEDDIC)
+    return filled / len(MEDDIC)
 
 
 def score(value: object) -> int | None:
