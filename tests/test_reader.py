@@ -2,7 +2,9 @@
 Flows out: that no stall holds a backend, no cut-off read is taken for a whole one, and no exit leaves a trace.
 """
 
+import os
 import random
+import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -30,16 +32,19 @@ SYNC = "SELECT * FROM sync_deals(%s)"
 SCAN = "SELECT s.opportunity_id FROM deal_sync.scan(NULL::neo4j.deals, %s) AS s"
 WRITTEN = ("opportunities", "deal_versions", "interaction_links", "deal_sync.runs", "deal_sync.rejects")
 
-# What the driver sends: with the login, with any query, with that of the deals, with that of the versions.
+# What the driver sends: with the login, with any query, with one of them.
 LOGIN = b"credentials"
 QUERY = b"MATCH (n:"
 READING = b"ORDER BY n.`opportunity_id`"
 READING_VERSIONS = b"ORDER BY n.`version_id`"
+LOOKING_FOR_DUPLICATES = b"UNWIND nodes"
+COUNTING_NOBODYS = b"AS tenant, count"
 
 KEPT_SOCKETS = 2  # of a kept connection: the driver's own and its duplicate
 
 DATABASE_OID: LiteralString = "SELECT oid FROM pg_database WHERE datname = current_database()"
 
+TIMEOUT = 2  # seconds of statement_timeout: a process has begun to read by then
 WITHIN = 1.0  # seconds, of the issue
 
 
@@ -52,10 +57,11 @@ class World:
     proxy: Proxy
     tenant: uuid.UUID
 
-    def session(self, user: str = "app_writer") -> Connection:
-        """A session that hands deals over in small batches."""
+    def session(self, user: str = "app_writer", process: bool = False) -> Connection:
+        """A session that hands deals over in small batches, read by a thread or by a process."""
         session = self.database.connect(user)
         session.execute(f"SET deal_sync.batch_rows = {BATCH}")
+        read_by_process(session, process)
         return session
 
     def set_uri(self, uri: str) -> None:
@@ -98,6 +104,10 @@ class World:
         ).fetchone()
         assert row is not None
         return row
+
+
+def read_by_process(session: Connection, process: bool = True) -> None:
+    session.execute(f"SET deal_sync.process_from = {1 if process else 1000000}".encode())
 
 
 def load(graph: Graph, tenant: uuid.UUID, deals: int, versions: int = 0, embedding: int = 0) -> None:
@@ -143,6 +153,8 @@ def complete(run: Run) -> bool:
 # A stalled reader
 
 STALLS = ["connecting", "handshake", "login", "before the first record", "mid-stream", "slow"]
+IN_QUERY = STALLS[3:]  # a process is started when a thread has connected, and counted the nodes
+THREAD, PROCESS = pytest.param(False, id="thread"), pytest.param(True, id="process")
 
 
 @contextmanager
@@ -179,10 +191,10 @@ def cancelled(world: World, session: Connection, statement: str, is_there: Calla
 
 
 def timed_out(world: World, session: Connection, statement: str, is_there: Callable[[Backend], bool]) -> Ended:
-    session.execute("SET statement_timeout = '1s'")
-    asked = time.monotonic() + 1
+    session.execute(f"SET statement_timeout = '{TIMEOUT}s'".encode())
+    asked = time.monotonic() + TIMEOUT
     with running(session, statement, world.tenant) as future:
-        assert await_true(lambda: is_there(Backend(session.info.backend_pid)), seconds=1)
+        assert await_true(lambda: is_there(Backend(session.info.backend_pid)), seconds=TIMEOUT)
         ended = future.result()
     session.execute("RESET statement_timeout")
     assert ended.at - asked < WITHIN
@@ -193,17 +205,19 @@ def terminated(world: World, session: Connection, statement: str, is_there: Call
     backend = Backend(session.info.backend_pid)
     with running(session, statement, world.tenant) as future:
         assert await_true(lambda: is_there(backend))
+        processes = [backend, *backend.children()]
         asked = time.monotonic()
         world.pg.execute("SELECT pg_terminate_backend(%s)", [backend.pid])
         ended = future.result()
-        assert await_true(lambda: not backend.lives())
+        assert await_true(lambda: not any(process.lives() for process in processes))
     assert time.monotonic() - asked < WITHIN
     return ended
 
 
 def assert_holds_no_reader(backend: Backend) -> None:
-    """No thread, spool file or socket to Neo4j: the client's is the one that is left."""
+    """No thread, process, spool file or socket to Neo4j: the client's is the one that is left."""
     assert backend.is_single_threaded()
+    assert backend.children() == []
     assert backend.spool_files() == []
     assert backend.sockets() == 1
 
@@ -215,14 +229,20 @@ def assert_holds_nothing(world: World, backend: Backend) -> None:
     assert world.temporary_files() == []
 
 
-@pytest.mark.parametrize("statement", [SYNC, SCAN], ids=["sync_deals", "scan"])
-@pytest.mark.parametrize("where", STALLS)
+@pytest.mark.parametrize(
+    ("statement", "process", "where"),
+    [
+        *(pytest.param(SYNC, False, where, id=f"sync_deals-thread-{where}") for where in STALLS),
+        *(pytest.param(SYNC, True, where, id=f"sync_deals-process-{where}") for where in IN_QUERY),
+        *(pytest.param(SCAN, False, where, id=f"scan-{where}") for where in STALLS),
+    ],
+)
 def test_cancel_timeout_and_terminate_end_a_stalled_reader_within_a_second_without_a_trace(
-    world: World, where: str, statement: str
+    world: World, where: str, statement: str, process: bool
 ) -> None:
     before = world.rows()
     user = "app_writer" if statement == SYNC else "postgres"
-    session = world.session(user)
+    session = world.session(user, process)
     session.execute("SELECT set_config('app.tenant_id', %s, false)", [str(world.tenant)])
     backend = Backend(session.info.backend_pid)
 
@@ -238,7 +258,7 @@ def test_cancel_timeout_and_terminate_end_a_stalled_reader_within_a_second_witho
     assert "canceling statement due to statement timeout" in str(ended.error)
     assert_holds_nothing(world, backend)
 
-    terminable = world.session(user)
+    terminable = world.session(user, process)
     with stalled(world, where, statement) as is_there:
         ended = terminated(world, terminable, statement, is_there)
     assert ended.sqlstate == "57P01"
@@ -280,8 +300,9 @@ def test_cancel_ends_a_name_look_up_that_hangs_within_a_second(world: World) -> 
     assert backend.sockets() == 1 + KEPT_SOCKETS
 
 
-def test_a_cancel_while_a_batch_is_written_ends_the_reader_too(world: World) -> None:
-    session = world.session()
+@pytest.mark.parametrize("process", [THREAD, PROCESS])
+def test_a_cancel_while_a_batch_is_written_ends_the_reader_too(world: World, process: bool) -> None:
+    session = world.session(process=process)
     backend = Backend(session.info.backend_pid)
     world.pg.execute(
         "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(30); RETURN new; END $$"
@@ -292,8 +313,9 @@ def test_a_cancel_while_a_batch_is_written_ends_the_reader_too(world: World) -> 
     assert_holds_nothing(world, backend)
 
 
-def test_a_run_that_ends_between_two_batches_ends_the_reader_too(world: World) -> None:
-    session = world.session()
+@pytest.mark.parametrize("process", [THREAD, PROCESS])
+def test_a_run_that_ends_between_two_batches_ends_the_reader_too(world: World, process: bool) -> None:
+    session = world.session(process=process)
     backend = Backend(session.info.backend_pid)
     session.execute("SET deal_sync.max_rejects = 3")
     world.pg.execute("ALTER TABLE opportunities ADD CHECK (opportunity_name IS NULL)")
@@ -322,7 +344,8 @@ def test_twenty_cancelled_runs_in_one_session_leave_no_descriptor_and_no_tenant_
     session = world.session()
     backend = Backend(session.info.backend_pid)
     descriptors = []
-    for _ in range(20):
+    for number in range(20):
+        read_by_process(session, number % 4 == 2)
         with stalled(world, "mid-stream", SYNC) as is_there:
             assert cancelled(world, session, SYNC, is_there).sqlstate == "57014"
         descriptors.append(len(backend.foreign_descriptors()))
@@ -348,32 +371,37 @@ def test_twenty_runs_that_end_at_random_moments_leave_no_trace(world: World, ser
     log = ServerLog(servers.log)
     before = world.rows()
     session = world.session()
-    lasts = [seconds(session, dry_run, world.tenant) for _ in range(2)][
-        end == "cancel"
-    ]  # a new session's first run is slower
-    met = set()
-    for _ in range(20):
+    read_by_process(session)
+    lasts = [seconds(session, dry_run, world.tenant) for _ in range(2)]  # a session's first run is the slower one
+    met, processes = set(), {Backend(session.info.backend_pid)}
+    for number in range(20):
         if end == "terminate":
             session = world.session()
+        read_by_process(session, number % 2 == 1)
+        backend = Backend(session.info.backend_pid)
         with running(session, dry_run, world.tenant) as future:
-            time.sleep(random.uniform(0, lasts))
-            world.pg.execute(f"SELECT pg_{end}_backend(%s)", [session.info.backend_pid])
+            time.sleep(random.uniform(0, lasts[end == "cancel"]))
+            processes.update(backend.children())
+            world.pg.execute(f"SELECT pg_{end}_backend(%s)", [backend.pid])
             ended = future.result()
         assert ended.sqlstate in (None, "57014", "57P01"), ended.error
         met.add(ended.sqlstate)
+        if end == "terminate":
+            processes.add(backend)
+        elif ended.sqlstate:
+            assert backend.is_single_threaded()
+            assert backend.children() == []
+            assert backend.spool_files() == []
+            assert backend.sockets() in (1, 1 + KEPT_SOCKETS)  # a cancel between two reads spares the connection
     assert met & {"57014", "57P01"}
-
-    backend = Backend(session.info.backend_pid)
-    if end == "terminate":
-        assert await_true(lambda: not backend.lives())
-    elif ended.sqlstate:
-        assert_holds_no_reader(backend)
+    session.close()
+    assert await_true(lambda: not any(process.lives() for process in processes))
     orphans: LiteralString = "SELECT * FROM pg_locks WHERE pid NOT IN (SELECT pid FROM pg_stat_activity)"
     assert await_true(lambda: world.pg.execute(orphans).fetchall() == [])
     assert world.temporary_files() == []
     assert log.crashes() == []
     assert world.rows() == before
-    assert complete(sync(world.session(), world.tenant))
+    assert complete(sync(world.session(process=True), world.tenant))
 
 
 def seconds(session: Connection, statement: str, tenant: uuid.UUID) -> float:
@@ -386,16 +414,17 @@ def seconds(session: Connection, statement: str, tenant: uuid.UUID) -> float:
 # A read that is cut off
 
 
+@pytest.mark.parametrize("process", [THREAD, PROCESS])
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.25, 0.5, 0.75, 0.99])
-def test_a_read_that_is_cut_off_is_a_failed_run_that_writes_nothing(world: World, share: float) -> None:
+def test_a_read_that_is_cut_off_is_a_failed_run_that_writes_nothing(world: World, share: float, process: bool) -> None:
     world.proxy.cut(READING, int(DEALS * RECORD_BYTES * share))
-    failed = sync(world.session(), world.tenant)
+    failed = sync(world.session(process=process), world.tenant)
     assert (failed.status, failed.deals_read, failed.deals_inserted) == ("failed", 0, 0)
     assert world.last_run()[:2] == ("failed", "08006")
     assert world.written() == 0
 
 
-@pytest.mark.parametrize("at", [b"", LOGIN, QUERY, READING_VERSIONS, b"count(*)"])
+@pytest.mark.parametrize("at", [b"", LOGIN, QUERY, LOOKING_FOR_DUPLICATES, READING_VERSIONS, COUNTING_NOBODYS])
 def test_a_connection_that_breaks_elsewhere_is_a_failed_run_that_writes_nothing(world: World, at: bytes) -> None:
     fault = world.proxy.cut(at)
     assert sync(world.session(), world.tenant).status == "failed"
@@ -431,15 +460,49 @@ def test_a_transaction_that_neo4j_ends_in_mid_stream_is_a_failed_run_that_writes
     assert complete(sync(session, world.tenant))
 
 
-@pytest.mark.parametrize("at", [b"", LOGIN, QUERY, READING, READING_VERSIONS, b"count(*)"])
+@pytest.mark.parametrize("at", [b"", LOGIN, QUERY, LOOKING_FOR_DUPLICATES, READING, READING_VERSIONS, COUNTING_NOBODYS])
 def test_a_connection_that_breaks_once_before_the_first_batch_is_made_anew(world: World, at: bytes) -> None:
     fault = world.proxy.cut(at, times=1)
     assert complete(sync(world.session(), world.tenant))
     assert fault.strikes == 1
 
 
-def test_a_connection_that_breaks_once_after_the_first_batch_is_not_read_again(world: World) -> None:
-    session = world.session()
+@pytest.mark.parametrize("at", [READING, READING_VERSIONS])
+def test_a_process_connects_anew_where_its_connection_breaks_once(world: World, at: bytes) -> None:
+    fault = world.proxy.cut(at, times=1)
+    assert complete(sync(world.session(process=True), world.tenant))
+    assert fault.strikes == 1
+
+
+def test_a_process_that_is_killed_is_a_failed_run_that_writes_nothing(world: World) -> None:
+    session = world.session(process=True)
+    backend = Backend(session.info.backend_pid)
+    with stalled(world, "mid-stream", SYNC) as is_there, running(session, SYNC, world.tenant) as future:
+        assert await_true(lambda: is_there(backend))
+        (process,) = backend.children()
+        os.kill(process.pid, signal.SIGKILL)
+        failed = Run(*future.result().rows[0])
+    assert failed.status == "failed"
+    assert world.last_run()[1] == "08006"
+    assert world.written() == 0
+    assert complete(sync(session, world.tenant))
+
+
+def test_a_process_shows_no_password_in_its_arguments_or_environment(world: World, servers: Instance) -> None:
+    session = world.session(process=True)
+    backend = Backend(session.info.backend_pid)
+    with stalled(world, "mid-stream", SYNC) as is_there, running(session, SYNC, world.tenant) as future:
+        assert await_true(lambda: is_there(backend))
+        (process,) = backend.children()
+        shown = [Path(f"/proc/{process.pid}/{file}").read_bytes() for file in ("cmdline", "environ")]
+        world.proxy.mended()
+        assert complete(Run(*future.result().rows[0]))
+    assert servers.facts["neo4j_password"].encode() not in b"".join(shown)
+
+
+@pytest.mark.parametrize("process", [THREAD, PROCESS])
+def test_a_connection_that_breaks_once_after_the_first_batch_is_not_read_again(world: World, process: bool) -> None:
+    session = world.session(process=process)
     fault = world.proxy.cut(READING, DEALS * RECORD_BYTES // 2, times=1)
     assert sync(session, world.tenant).status == "failed"
     assert world.last_run()[1] == "08006"
@@ -565,22 +628,23 @@ def end_transactions(graph: Graph) -> None:
 
 @dataclass
 class Peak:
-    """What a run held at the most, in bytes."""
+    """What a run held at the most, in bytes; memory is that of the backend and its process."""
 
     memory: int = 0
     spool: int = 0
     staging: int = 0
 
 
-def peak_of_first_sync(world: World, tenant: uuid.UUID) -> Peak:
-    session = world.database.connect("app_writer")
+def peak_of_sync(world: World, tenant: uuid.UUID, process: bool) -> Peak:
+    session = world.session(process=process)
     session.execute("SET deal_sync.batch_rows = 100")
     backend = Backend(session.info.backend_pid)
     folder = world.database.instance.data / "base" / str(one(world.pg, DATABASE_OID))
     peak = Peak()
     with running(session, SYNC, tenant) as future:
         while not future.done():
-            peak.memory = max(peak.memory, backend.anonymous_memory())
+            processes = [backend, *backend.children()]
+            peak.memory = max(peak.memory, sum(process.anonymous_memory() for process in processes))
             peak.spool = max(peak.spool, backend.spool_bytes())
             peak.staging = max(peak.staging, temporary_table_bytes(folder))
             time.sleep(0.002)
@@ -595,7 +659,9 @@ def test_memory_spool_and_staging_stay_flat_while_the_tenant_grows(world: World,
     load(graph, small, 1000, embedding=1536)
     load(graph, large, 2000, embedding=1536)
     batch = 100 * 2 * 4 * 1536  # bytes of embeddings in a batch of 100 rows
-    of_small, of_large = peak_of_first_sync(world, small), peak_of_first_sync(world, large)
-    assert of_large.memory < 1.1 * of_small.memory + 4 * 2**20
-    assert batch <= of_large.spool <= 5 * batch
-    assert batch <= of_large.staging <= 3 * batch
+    for process in (False, True):
+        of_small, of_large = (peak_of_sync(world, tenant, process) for tenant in (small, large))
+        assert of_large.memory < 1.1 * of_small.memory + 4 * 2**20
+        assert of_large.spool <= 5 * batch
+        assert batch <= of_large.staging <= 3 * batch
+        assert process or batch <= of_large.spool  # what a process has handed over is in flight, in no table

@@ -109,10 +109,36 @@ def to_text(value: Any, limit: int = MAX_VALUE_BYTES) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
-        return repr(_finite(value)).removesuffix(".0")
-    if isinstance(value, neo4j_time.DateTime | neo4j_time.Date | neo4j_time.Time):
+        return _float_text(_finite(value))
+    if isinstance(value, neo4j_time.DateTime):
+        return _datetime_text(value)
+    if isinstance(value, neo4j_time.Date | neo4j_time.Time):
         return value.iso_format()
+    if isinstance(value, date):  # datetime too: on its way from a foreign column of that type
+        return value.isoformat()
     raise _wrong_type(value, "a text")
+
+
+def _float_text(value: float) -> str:
+    """As PostgreSQL writes it: the shortest digits, with an exponent from 1e15 on (Python: from 1e16 on)."""
+    text = repr(value).removesuffix(".0")
+    if not 1e15 <= abs(value) < 1e16:
+        return text
+    sign, digits = ("-", text[1:]) if value < 0 else ("", text)
+    digits = digits.rstrip("0")
+    return f"{sign}{digits[0]}{'.' if digits[1:] else ''}{digits[1:]}e+15"
+
+
+def _datetime_text(value: neo4j_time.DateTime) -> str:
+    """ISO 8601 with the offset; the driver's own text is an hour off for offsets such as -03:30."""
+    offset = value.utcoffset()
+    text = str(value.replace(tzinfo=None).iso_format())
+    if offset is None:
+        return text
+    seconds = int(offset.total_seconds())
+    minutes, rest = divmod(abs(seconds), 60)
+    ending = f":{rest:02}" if rest else ""
+    return f"{text}{'-' if seconds < 0 else '+'}{minutes // 60:02}:{minutes % 60:02}{ending}"
 
 
 def _varchar(length: int, limit: int) -> Converter:
@@ -179,9 +205,12 @@ def _float8(value: Any) -> float:
 def _float4(value: Any) -> float:
     number = float(_number(value))
     try:
-        return float(struct.unpack(">f", struct.pack(">f", number))[0])
+        single = float(struct.unpack(">f", struct.pack(">f", number))[0])
     except OverflowError:
         raise Misfit("22003", "out of range for real") from None
+    if number and not single:
+        raise Misfit("22003", "too small for real")
+    return single
 
 
 def _numeric(precision: int | None, scale: int) -> Converter:
@@ -248,6 +277,8 @@ def _parsed(text: str) -> datetime:
     if offset == "Z":
         return moment.replace(tzinfo=UTC)
     digits = offset[1:].replace(":", "").ljust(6, "0")
+    if int(digits[:2]) > 15 or int(digits[2:4]) > 59 or int(digits[4:]) > 59:
+        raise Misfit("22008", "an offset from UTC that is out of range")
     shift = timedelta(hours=int(digits[:2]), minutes=int(digits[2:4]), seconds=int(digits[4:]))
     return (moment + (shift if offset[0] == "-" else -shift)).replace(tzinfo=UTC)
 

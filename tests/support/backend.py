@@ -61,6 +61,14 @@ class Backend:
     def lives(self) -> bool:
         return self._proc.exists()
 
+    def children(self) -> list["Backend"]:
+        """The processes that it has started, for as long as they live."""
+        try:
+            pids = (self._proc / f"task/{self.pid}/children").read_text().split()
+        except FileNotFoundError:
+            return []
+        return [Backend(int(pid)) for pid in pids]
+
     def threads(self) -> int:
         return len(list((self._proc / "task").iterdir()))
 
@@ -100,8 +108,10 @@ class Backend:
         return [target for target in self.descriptors() if "(deleted)" in target and "pgsql_tmp" in target]
 
     def anonymous_memory(self) -> int:
-        """RssAnon in bytes."""
-        for line in (self._proc / "status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
-        raise LookupError("RssAnon")
+        """RssAnon in bytes; of a process that is no more, none."""
+        try:
+            status = (self._proc / "status").read_text()
+        except FileNotFoundError:
+            return 0
+        found = re.search(r"^RssAnon:\s+(\d+) kB", status, re.MULTILINE)
+        return int(found[1]) * 1024 if found else 0
