@@ -35,7 +35,8 @@ _UUID = re.compile(r"(\{)?[0-9a-f]{4}(?:-?[0-9a-f]{4}){7}(?(1)\})", re.IGNORECAS
 _ISO = re.compile(
     r"(?P<date>\d{4}-\d\d-\d\d)"
     r"(?:[Tt ](?P<time>\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)"
-    r"(?P<offset>[Zz]|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)?(?:\[[^\]]+\])?)?"
+    r"(?P<offset>[Zz]|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)?(?:\[[^\]]+\])?)?",
+    re.ASCII,
 )
 
 
@@ -136,6 +137,8 @@ def _datetime_text(value: neo4j_time.DateTime) -> str:
     if offset is None:
         return text
     seconds = int(offset.total_seconds())
+    if abs(seconds) >= 16 * 3600:  # Neo4j knows offsets that PostgreSQL cannot read
+        return f"{to_timestamptz(value).replace(tzinfo=None).isoformat()}+00:00"
     minutes, rest = divmod(abs(seconds), 60)
     ending = f":{rest:02}" if rest else ""
     return f"{text}{'-' if seconds < 0 else '+'}{minutes // 60:02}:{minutes % 60:02}{ending}"
