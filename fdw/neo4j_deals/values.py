@@ -280,7 +280,7 @@ def _parsed(text: str) -> datetime:
     if offset == "Z":
         return moment.replace(tzinfo=UTC)
     digits = offset[1:].replace(":", "").ljust(6, "0")
-    if int(digits[:2]) > 15 or int(digits[2:4]) > 59 or int(digits[4:]) > 59:
+    if int(digits[:4]) > 1800 or int(digits[2:4]) > 59 or int(digits[4:]) > 59:
         raise Misfit("22008", "an offset from UTC that is out of range")
     shift = timedelta(hours=int(digits[:2]), minutes=int(digits[2:4]), seconds=int(digits[4:]))
     return (moment + (shift if offset[0] == "-" else -shift)).replace(tzinfo=UTC)

@@ -59,7 +59,11 @@ class Backend:
         return Path(f"/proc/{self.pid}")
 
     def lives(self) -> bool:
-        return self._proc.exists()
+        """Whether it runs: one that has ended may wait for somebody to take note."""
+        try:
+            return (self._proc / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except FileNotFoundError:
+            return False
 
     def children(self) -> list["Backend"]:
         """The processes that it has started, for as long as they live."""
