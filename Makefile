@@ -40,8 +40,8 @@ demo: up ## show a sync of two tenants, step by step
 test: setup ## run the whole test suite; ARGS="-k name" for a part
 	@$(DEV)/python -m pytest $(ARGS)
 
-bench: setup ## measure; ARGS="--deals 20000"
-	@PYTHONPATH=tests $(DEV)/python tests/bench/bench.py $(ARGS)
+bench: setup ## measure; ARGS="--deals 20000 --no-double"
+	@PYTHONPATH=tests:fdw $(DEV)/python -m bench.bench $(ARGS)
 
 lint: $(LINTERS) ## all linters; exclusions and their reasons are in pyproject.toml and here
 

@@ -25,6 +25,7 @@ from neo4j_deals.cypher import Query
 from neo4j_deals.feed import Feed, Limits
 from neo4j_deals.mapping import Table
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 
 HERE = Path(__file__).resolve().parent
 NAME = "deal_sync_bench"
@@ -118,6 +119,7 @@ class PlpyOverPsycopg:
 
     def execute(self, query: Any, arguments: Sequence[Any] = ()) -> Sequence[Mapping[str, Any]]:
         with psycopg.RawCursor(self._connection, row_factory=dict_row) as cursor:
+            set_json_loads(lambda text: text if isinstance(text, str) else bytes(text).decode(), cursor)  # as plpy does
             return cursor.execute(query, arguments).fetchall()
 
     def error(self, message: str, **fields: str | None) -> NoReturn:

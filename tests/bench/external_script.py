@@ -215,7 +215,7 @@ def main() -> None:
     began = time.perf_counter()
     with (
         psycopg.connect(task["dsn"]) as connection,
-        GraphDatabase.driver(task["uri"], auth=tuple(task["auth"])) as driver,
+        GraphDatabase.driver(task["uri"], auth=tuple(task["auth"]), notifications_min_severity="OFF") as driver,
         driver.session(default_access_mode=READ_ACCESS) as session,
     ):
 

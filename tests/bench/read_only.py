@@ -14,7 +14,7 @@ def main() -> None:
     began = time.perf_counter()
     records = 0
     with (
-        GraphDatabase.driver(task["uri"], auth=tuple(task["auth"])) as driver,
+        GraphDatabase.driver(task["uri"], auth=tuple(task["auth"]), notifications_min_severity="OFF") as driver,
         driver.session(default_access_mode=READ_ACCESS, fetch_size=task["fetch_size"]) as session,
         session.begin_transaction() as transaction,
     ):
