@@ -192,10 +192,10 @@ VERSION_FORMS: dict[str, dict[str, Any]] = {
 # An application's rules that come and go. NOT VALID and triggers: rows that stand already are not looked at.
 
 
-def trigger(name: str, table: str, timing: str, body: str) -> tuple[str, str]:
+def trigger(name: str, table: str, timing: str, body: str, when: str = "") -> tuple[str, str]:
     create = (
         f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$; "
-        f"CREATE {timing} ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()"
+        f"CREATE {timing} ON {table} {when} FOR EACH ROW EXECUTE FUNCTION {name}()"
     )
     return create, f"DROP FUNCTION {name}() CASCADE"
 
@@ -204,13 +204,20 @@ def gate(table: str, column: str, value: Any, sqlstate: str, statements: tuple[s
     return Gate(table, column, value, sqlstate, *statements)
 
 
-DEFERRED = "CONSTRAINT TRIGGER gate AFTER INSERT OR UPDATE"
 GATES = {
     "raises": gate(
         *("opportunities", "opportunity_name", "refused", "P0"),
         trigger(
             *("gate_raises", "opportunities", "TRIGGER raises BEFORE INSERT OR UPDATE"),
             "IF new.opportunity_name = 'refused' THEN RAISE 'not this one'; END IF; RETURN new;",
+        ),
+    ),
+    "raises at commit": gate(
+        *("opportunities", "meddic_paper_process", "plain", "P0"),
+        trigger(
+            *("gate_deferred", "opportunities", "CONSTRAINT TRIGGER deferred AFTER INSERT OR UPDATE"),
+            "IF new.meddic_paper_process = 'plain' THEN RAISE 'not this one'; END IF; RETURN NULL;",
+            "DEFERRABLE INITIALLY DEFERRED",
         ),
     ),
     "suppresses": gate(
