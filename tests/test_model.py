@@ -541,7 +541,7 @@ class Machine(RuleBasedStateMachine):
     def delete_node(self, index: int) -> None:
         self.world.delete(self.nodes[index % len(self.nodes)])
 
-    # The application
+    # The application. What the servers made decides nothing that is drawn: element ids differ from run to run.
 
     @rule(
         tenant=TENANT,
@@ -565,9 +565,10 @@ class Machine(RuleBasedStateMachine):
         self.world.insert("opportunities", row)
         rows[key] = row
 
-    @precondition(lambda self: self.rows)
     @rule(index=st.integers(0, 11), edit=st.sampled_from(EDITS))
     def edit_opportunity(self, index: int, edit: tuple[str, Any]) -> None:
+        if not self.rows:
+            return
         row = self.rows[index % len(self.rows)]
         changed = row | dict([edit])
         if any(gate.refuses("opportunities", changed) for gate in self.world.gates.values()):
@@ -578,9 +579,10 @@ class Machine(RuleBasedStateMachine):
         )
         row.update(changed)
 
-    @precondition(lambda self: self.rows)
     @rule(index=st.integers(0, 11))
     def delete_opportunity(self, index: int) -> None:
+        if not self.rows:
+            return
         row = self.rows[index % len(self.rows)]
         self.world.pg.execute("DELETE FROM opportunities WHERE id = %s", [row["id"]])
         del self.world.tables.opportunities[row["id"]]
@@ -588,10 +590,11 @@ class Machine(RuleBasedStateMachine):
         for key in [key for key, version in versions.items() if version["opportunity_id"] == row["id"]]:
             del versions[key]
 
-    @precondition(lambda self: self.rows)
     @rule(index=st.integers(0, 11), version=st.sampled_from(VERSIONS), number=st.sampled_from([1, 2]))
     def insert_version(self, index: int, version: uuid.UUID, number: int) -> None:
         """As the old service wrote them: without valid_until and ontology."""
+        if not self.rows:
+            return
         opportunity = self.rows[index % len(self.rows)]
         versions = self.world.tables.versions
         if version in versions:
@@ -604,18 +607,20 @@ class Machine(RuleBasedStateMachine):
         self.world.insert("deal_versions", row)
         versions[version] = row
 
-    @precondition(lambda self: self.world.tables.versions)
     @rule(index=st.integers(0, 11))
     def delete_version(self, index: int) -> None:
         versions = self.world.tables.versions
+        if not versions:
+            return
         key = list(versions)[index % len(versions)]
         self.world.pg.execute("DELETE FROM deal_versions WHERE id = %s", [key])
         del versions[key]
 
-    @precondition(lambda self: self.world.tables.links)
     @rule(index=st.integers(0, 11))
     def delete_link(self, index: int) -> None:
         links = self.world.tables.links
+        if not links:
+            return
         link = links.pop(index % len(links))
         self.world.pg.execute(
             "DELETE FROM interaction_links WHERE tenant_id = %s AND interaction_id = %s AND entity_id = %s", link

@@ -287,6 +287,7 @@ class Column:
     on_misfit: str = "null"
     empty_is_null: bool = False
     default: Any = None
+    link: bool = False
     derived: Callable[[Mapping[str, Any]], Any] | None = None
     document: Callable[[Mapping[str, Any]], tuple[Any, set[str]]] | None = None
 
@@ -334,7 +335,7 @@ def deal_columns() -> dict[str, Column]:
         Column("embedding_current", "extraction_embedding_current", vector_type, on_misfit="keep"),
         Column("confidence", "extraction_confidence", CONFIDENCE),
         Column("version", "extraction_version", whole_type(32)),
-        Column("source_interaction_id", "source_interaction_id", uuid_type),
+        Column("source_interaction_id", "source_interaction_id", uuid_type, link=True),
         Column("closed_at", "actual_close_date", date_type, "insert"),
         Column("ai_workflow_metadata", "ai_workflow_metadata", long_text, document=workflow_metadata),
     ]
@@ -646,9 +647,11 @@ class Sync:
         losses: list[Loss] = []
         refusals: list[Reason] = []
         for column in self.columns.values():
-            if column.write == "never":
-                continue
             value, loss = column.read(node.properties)
+            if column.write == "never":
+                if loss and column.link:  # the link is lost, and tells of it here
+                    losses.append(loss)
+                continue
             holds = None if existing is None else existing[column.target]
             writes = existing is None or column.write == "always" or (column.write == "fill" and holds is None)
             if loss and (writes or holds is None):
