@@ -25,18 +25,51 @@ AS $$
 $$;
 COMMENT ON FUNCTION deal_sync.to_double(double precision) IS 'NULL where it is not finite';
 
--- By the shortest decimal form: 0.145 becomes 0.15. precision NULL: numeric without limits.
-CREATE FUNCTION deal_sync.to_numeric(value double precision, "precision" integer, scale integer) RETURNS numeric
-LANGUAGE sql IMMUTABLE
+CREATE FUNCTION deal_sync.to_bigint(value double precision) RETURNS bigint
+LANGUAGE sql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN value = trunc(value) AND value >= -9223372036854775808 AND value < 9223372036854775808 THEN value::bigint END
+$$;
+COMMENT ON FUNCTION deal_sync.to_bigint(double precision) IS 'NULL where it has a fraction or does not fit';
+
+CREATE FUNCTION deal_sync.to_text(value double precision) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 SET extra_float_digits = 1
 AS $$
+    SELECT CASE WHEN value NOT IN ('NaN', 'Infinity', '-Infinity') THEN value::text END
+$$;
+COMMENT ON FUNCTION deal_sync.to_text(double precision) IS 'the shortest decimal form; NULL where it is not finite';
+
+CREATE FUNCTION deal_sync.to_text(value timestamptz) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT to_char(value AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
+        || CASE WHEN extract(MICROSECONDS FROM value)::bigint % 1000000 <> 0 THEN to_char(value AT TIME ZONE 'UTC', '.US') ELSE '' END
+        || '+00:00'
+$$;
+COMMENT ON FUNCTION deal_sync.to_text(timestamptz) IS 'ISO 8601, in UTC';
+
+-- precision NULL: numeric without limits.
+CREATE FUNCTION deal_sync.to_numeric(value numeric, "precision" integer, scale integer) RETURNS numeric
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
     SELECT CASE
-        WHEN value IS NULL OR value IN ('NaN', 'Infinity', '-Infinity') THEN NULL
-        WHEN "precision" IS NULL THEN value::text::numeric
-        WHEN abs(round(value::text::numeric, scale)) < 10::numeric ^ ("precision" - scale)
-            THEN round(value::text::numeric, scale)
+        WHEN "precision" IS NULL THEN value
+        WHEN abs(round(value, scale)) < 10::numeric ^ ("precision" - scale) THEN round(value, scale)
     END
+$$;
+COMMENT ON FUNCTION deal_sync.to_numeric(numeric, integer, integer) IS 'rounded to the scale; NULL where it is out of range';
+
+-- By the shortest decimal form: 0.145 becomes 0.15.
+CREATE FUNCTION deal_sync.to_numeric(value double precision, "precision" integer, scale integer) RETURNS numeric
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT deal_sync.to_numeric(deal_sync.to_text(value)::numeric, "precision", scale)
 $$;
 COMMENT ON FUNCTION deal_sync.to_numeric(double precision, integer, integer) IS
 'by the shortest decimal form, rounded to the scale; NULL where it is not finite or out of range';
@@ -98,7 +131,7 @@ EXCEPTION
         END IF;
         RETURN jsonb_build_object(
             'sqlstate', code,
-            'message', format('type %s refuses it', format_type(type, NULL)) || coalesce(format(', constraint "%s"', nullif(name, '')), '')
+            'message', format('type %s refuses it', format_type(type, NULL)) || CASE WHEN name <> '' THEN format(', constraint "%s"', name) ELSE '' END
         );
 END
 $$;
@@ -112,41 +145,46 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    target text := format_type(target_type, target_modifier);
-    pair text := source_type::regtype || ' to ' || target_type::regtype;
+    source CONSTANT text := source_type::regtype;
+    target CONSTANT text := format_type(target_type, target_modifier);
+    family CONSTANT text := target_type::regtype;
+    as_text CONSTANT text := CASE
+        WHEN source IN ('double precision', 'timestamp with time zone') THEN format('deal_sync.to_text(%s)', value)
+        WHEN source IN ('text', 'character varying') THEN value
+        ELSE value || '::text'
+    END;
 BEGIN
     IF source_type = target_type AND source_modifier = target_modifier THEN
         RETURN value;
     END IF;
-    RETURN CASE pair
-        WHEN 'bigint to smallint' THEN format('deal_sync.to_smallint(%s)', value)
-        WHEN 'bigint to integer' THEN format('deal_sync.to_integer(%s)', value)
-        WHEN 'double precision to numeric' THEN
-            CASE WHEN target_modifier < 0 THEN format('deal_sync.to_numeric(%s, NULL, NULL)', value)
-                ELSE format(
-                    'deal_sync.to_numeric(%s, %s, %s)::%s', value,
-                    (target_modifier - 4) >> 16 & 65535, ((target_modifier - 4) & 2047 # 1024) - 1024, target
-                )
-            END
-        WHEN 'text to character varying' THEN
-            CASE WHEN target_modifier < 0 THEN format('%s::%s', value, target)
-                ELSE format('deal_sync.to_varchar(%s, %s)::%s', value, target_modifier - 4, target)
-            END
-        WHEN 'text to character' THEN format('deal_sync.to_varchar(%s, %s)::%s', value, target_modifier - 4, target)
-        WHEN 'character varying to character' THEN format('%s::%s', value, target)
-        WHEN 'bigint to numeric' THEN
-            deal_sync.cast_expression(value || '::double precision', 'float8'::regtype, -1, target_type, target_modifier)
-        WHEN 'text to uuid' THEN format('deal_sync.to_uuid(%s)', value)
-        WHEN 'text to date' THEN format('deal_sync.to_type(%s, ''date'')::date', value)
-        WHEN 'text to timestamp without time zone' THEN format('deal_sync.to_type(%s, ''timestamp'')::%s', value, target)
-        WHEN 'text to timestamp with time zone' THEN format('deal_sync.to_type(%s, ''timestamptz'')::%s', value, target)
-        WHEN 'timestamp with time zone to timestamp without time zone' THEN format('(%s AT TIME ZONE ''UTC'')::%s', value, target)
-        WHEN 'timestamp with time zone to date' THEN format('(%s AT TIME ZONE ''UTC'')::date', value)
-        WHEN 'text[] to jsonb' THEN format('to_jsonb(%s)', value)
-        WHEN 'jsonb to json' THEN format('%s::json', value)
-        ELSE CASE WHEN source_type = target_type THEN format('%s::%s', value, target)
-            ELSE format('deal_sync.try_cast(%s::text, NULL::%s)', value, target)
-        END
+    RETURN CASE
+        WHEN source = 'bigint' AND family = 'smallint' THEN format('deal_sync.to_smallint(%s)', value)
+        WHEN source = 'bigint' AND family = 'integer' THEN format('deal_sync.to_integer(%s)', value)
+        WHEN source = 'double precision' AND family IN ('smallint', 'integer', 'bigint') THEN
+            deal_sync.cast_expression(format('deal_sync.to_bigint(%s)', value), 'int8'::regtype, -1, target_type, target_modifier)
+        WHEN source IN ('bigint', 'double precision') AND family = 'numeric' THEN
+            format(
+                'deal_sync.to_numeric(%s, %s, %s)::%s',
+                CASE source WHEN 'bigint' THEN value || '::numeric' ELSE value END,
+                CASE WHEN target_modifier < 0 THEN 'NULL' ELSE ((target_modifier - 4) >> 16 & 65535)::text END,
+                CASE WHEN target_modifier < 0 THEN 'NULL' ELSE (((target_modifier - 4) & 2047 # 1024) - 1024)::text END,
+                target
+            )
+        WHEN family IN ('character varying', 'character') AND target_modifier >= 0 THEN
+            format('deal_sync.to_varchar(%s, %s)::%s', as_text, target_modifier - 4, target)
+        WHEN family IN ('character varying', 'text') THEN CASE family WHEN 'text' THEN as_text ELSE format('%s::%s', as_text, target) END
+        WHEN source = 'text' AND family = 'uuid' THEN format('deal_sync.to_uuid(%s)', value)
+        WHEN source = 'text' AND family = 'date' THEN format('deal_sync.to_type(%s, ''date'')::date', value)
+        WHEN source = 'text' AND family = 'timestamp without time zone' THEN format('deal_sync.to_type(%s, ''timestamp'')::%s', value, target)
+        WHEN source = 'text' AND family = 'timestamp with time zone' THEN format('deal_sync.to_type(%s, ''timestamptz'')::%s', value, target)
+        WHEN source = 'timestamp with time zone' AND family = 'timestamp without time zone' THEN
+            format('(%s AT TIME ZONE ''UTC'')::%s', value, target)
+        WHEN source = 'timestamp with time zone' AND family = 'date' THEN format('(%s AT TIME ZONE ''UTC'')::date', value)
+        WHEN source = 'text[]' AND family = 'jsonb' THEN format('to_jsonb(%s)', value)
+        WHEN source = 'text[]' AND family = 'json' THEN format('to_json(%s)', value)
+        WHEN source = 'jsonb' AND family = 'json' THEN format('%s::json', value)
+        WHEN source_type = target_type THEN format('%s::%s', value, target)
+        ELSE format('deal_sync.try_cast(%s::text, NULL::%s)', value, target)
     END;
 END
 $$;

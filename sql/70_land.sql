@@ -155,10 +155,17 @@ BEGIN
     SELECT
         string_agg(
             format(
-                $plan$WHEN s.%I THEN jsonb_build_object('column', %L, 'message', 'held back: its value does not fit', 'sqlstate', '22000', 'value', left(raw.%I::text, 200))$plan$,
-                c.name || ' lost', c.name, c.name
+                $plan$WHEN s.%I AND %s THEN jsonb_build_object(
+                    'column', %L, 'message', 'held back: its value does not fit', 'sqlstate', '22000', 'value', left(raw.%I::text, 200)
+                ) || coalesce(s.conversion_errors -> %L, '{}')$plan$,
+                c.name || ' lost',
+                CASE WHEN kind = 'deal' AND c.write <> 'always' THEN format('t.%I IS NULL', c.target) ELSE 'true' END,
+                c.name, c.name, c.name
             ), E'\n'
-        ) FILTER (WHERE c.exotic AND c.on_misfit = 'reject'),
+        ) FILTER (
+            WHERE c.on_misfit = 'reject'
+            AND (c.exotic OR (kind = 'deal' AND c.write <> 'always' AND c.target IS NOT NULL AND c.lost IS NOT NULL))
+        ),
         string_agg(
             format(
                 $losses$

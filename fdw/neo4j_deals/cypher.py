@@ -80,15 +80,15 @@ def _match(label: str, equal: Mapping[str, Sequence[str]]) -> tuple[list[str], d
     return lines, parameters
 
 
-def duplicates(label: str, tenant: str, tenant_property: str, keys: Sequence[str], order: Sequence[str]) -> Query:
-    """The nodes of a tenant that share their key with another one: elementId, the key's values, the order's values.
+def duplicates(label: str, tenant: str, tenant_property: str, keys: Sequence[str], others: Sequence[str]) -> Query:
+    """The nodes of a tenant that share their key with another one: elementId, the values of the key and of others.
 
     Texts of a key are compared as PostgreSQL compares UUIDs: without case, hyphens and braces.
     """
     normal = [_normalised(f"n.{quoted(name)}") for name in keys]
     group = ", ".join(f"{expression} AS k{number}" for number, expression in enumerate(normal))
     present = " AND ".join(f"k{number} IS NOT NULL" for number in range(len(keys)))
-    returned = ", ".join(f"n.{quoted(name)} AS c{number}" for number, name in enumerate((*keys, *order)))
+    returned = ", ".join(f"n.{quoted(name)} AS c{number}" for number, name in enumerate((*keys, *others)))
     return Query(
         f"MATCH (n:{quoted(label)})\n"
         f"WHERE n.{quoted(tenant_property)} IN $tenant\n"
@@ -102,8 +102,8 @@ def duplicates(label: str, tenant: str, tenant_property: str, keys: Sequence[str
 
 def _normalised(expression: str) -> str:
     text = f"toLower(toStringOrNull({expression}))"
-    for character in "-{}":
-        text = f"replace({text}, '{character}', '')"
+    for part in ("-", "{", "}", ".0"):  # 2.0 is the number 2; what is brought together wrongly, the reader parts again
+        text = f"replace({text}, '{part}', '')"
     return text
 
 

@@ -12,3 +12,7 @@ class DealSyncError(Exception):
         self.message = message
         self.detail = detail
         self.hint = hint
+
+    def __reduce__(self) -> tuple[type[DealSyncError], tuple[str, str, str | None, str | None]]:
+        """So that it comes whole from the process that reads."""
+        return type(self), (self.sqlstate, self.message, self.detail, self.hint)

@@ -17,7 +17,7 @@ from neo4j_deals.mapping import Column, Table
 from neo4j_deals.projection import Lost, Projection, errors_json, to_staged
 from neo4j_deals.reader import Outlet
 from neo4j_deals.spool import HEADER, NULL, TRAILER, Encoder, encoder, row, short_text, short_vector
-from neo4j_deals.values import Converter, Misfit, refines, shown, to_timestamptz, to_uuid
+from neo4j_deals.values import Converter, Misfit, converter, refines, shown, to_timestamptz, to_uuid
 
 #: The columns before those of the mapping, and their types, in the order of a row.
 OWN_COLUMNS = (
@@ -27,6 +27,7 @@ OWN_COLUMNS = (
     ("refusal", "jsonb"),
     ("conversion_errors", "jsonb"),
 )
+_integer = converter("int8")
 _text, _bigint, _jsonb = encoder("text"), encoder("int8"), encoder("jsonb")
 
 
@@ -55,7 +56,7 @@ class Feed:
         self._must_be_there = [
             (at, c)
             for at, c in enumerate(self.columns)
-            if c is source.key or self._must_have(c) or c.on_misfit == "reject"
+            if c is source.key or self._must_have(c) or (c.on_misfit == "reject" and self._is_written(c))
         ]
         self._key_at = 1 + self._projection.properties.index(source.key.property)
 
@@ -102,6 +103,8 @@ class Feed:
 
     def _refusal(self, values: list[Any], lost: Lost) -> dict[str, Any] | None:
         """Why the row cannot land at all, as far as the node itself tells."""
+        if self._has_no_number(values, lost):
+            return None
         for at, column in self._must_be_there:
             if values[at] is not None:
                 continue
@@ -114,6 +117,18 @@ class Feed:
                 return _refusal("23502", f'no property "{column.property}", and the column takes no NULL', column.name)
         return None
 
+    def _has_no_number(self, values: list[Any], lost: Lost) -> bool:
+        """Whether it is a version that has a key and no number: worth a note, whatever else is wrong with it."""
+        if self.source.kind != "version":
+            return False
+        named = dict(zip((column.name for column in self.columns), values, strict=True))
+        number = self.source.targeting("version_number").name
+        return named[number] is None and number not in lost and named[self.source.key.name] is not None
+
+    def _is_written(self, column: Column) -> bool:
+        """Whether a bad value counts whatever the row has; of other columns the table's rows decide."""
+        return self.source.kind == "version" or column.write == "always"
+
     def _must_have(self, column: Column) -> bool:
         """Whether a row without this value is refused by the table, whatever stands there already."""
         return column.required and (self.source.kind == "version" or column.write == "always")
@@ -125,20 +140,53 @@ class Feed:
             return self._yielding(ask, [source.key], ["last_updated_at"], "duplicate deal", newest=True)
         number, deal = source.targeting("version_number"), source.targeting("opportunity_id")
         order = ["created_at", source.key.property]
-        by_number = self._yielding(ask, [deal, number], order, "duplicate version number", newest=False)
+        by_number = self._yielding(
+            ask, [deal, number], order, "duplicate version number", newest=False, able=self._land_by_themselves()
+        )
         by_id = self._yielding(ask, [source.key], order, "duplicate version", newest=False)
         return by_number | {element: refusal | {"even_if_there": True} for element, refusal in by_id.items()}
 
+    def _land_by_themselves(self) -> list[tuple[Column, Converter]]:
+        """The columns without which, or with a bad value in which, a version cannot land."""
+        return [
+            (column, to_staged(column, self.limits.value_bytes))
+            for column in self.columns
+            if not column.derive and (column is self.source.key or column.not_null or column.on_misfit == "reject")
+        ]
+
+    def _is_able(self, needed: list[tuple[Column, Converter]], values: list[Any]) -> bool:
+        for (column, convert), value in zip(needed, values, strict=True):
+            if value is None:
+                if column.required or column is self.source.key:
+                    return False
+                continue
+            try:
+                convert(value)
+            except Misfit as misfit:
+                if misfit.substitute is None:
+                    return False
+        return True
+
     def _yielding(
-        self, ask: Ask, keys: list[Column], order: list[str], what: str, *, newest: bool
+        self,
+        ask: Ask,
+        keys: list[Column],
+        order: list[str],
+        what: str,
+        *,
+        newest: bool,
+        able: list[tuple[Column, Converter]] | None = None,
     ) -> dict[str, dict[str, Any]]:
+        needed = able or []
         names = [column.property for column in keys]
         groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
-        found = cypher.duplicates(self.source.label, self.tenant, self.source.tenant.property, names, order)
+        others = [*order, *(column.property for column, _ in needed)]
+        found = cypher.duplicates(self.source.label, self.tenant, self.source.tenant.property, names, others)
         for element, *values in ask(found):
-            identity = tuple(_identity(value) for value in values[: len(keys)])
-            if None not in identity:
-                rank = [_moment(values[len(keys)], newest), *map(str, values[len(keys) + 1 :]), element]
+            identity = tuple(map(_identity, keys, values))
+            rest = values[len(keys) :]
+            if None not in identity and self._is_able(needed, rest[len(order) :]):
+                rank = [_moment(rest[0], newest), *map(str, rest[1 : len(order)]), element]
                 groups.setdefault(identity, []).append((*rank, values[len(keys) - 1]))
         column = keys[-1].name  # of a version's two, the number
         return {
@@ -165,12 +213,10 @@ def _encoded(column: Column, limit: int) -> tuple[Column, Converter, Encoder, En
     return column, convert, encode, short
 
 
-def _identity(value: Any) -> Any:
+def _identity(column: Column, value: Any) -> Any:
     """A key's value as the table compares it; None for one that is no key."""
-    if type(value) is int:
-        return value
     try:
-        return to_uuid(value)
+        return _integer(value) if column.target == "version_number" else to_uuid(value)
     except Misfit:
         return None
 

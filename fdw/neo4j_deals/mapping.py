@@ -31,6 +31,7 @@ class Column:
     empty_is_null: bool = False
     link: bool = False
     required: bool = False
+    not_null: bool = False
     staged_as: str | None = None
     staged_name: str | None = None
     staged_modifier: int = -1
@@ -52,6 +53,7 @@ class Column:
             empty_is_null=options.get("empty") == "null",
             link=options.get("link") == "true",
             required=bool(row["required"]),
+            not_null=bool(row["not_null"]),
             staged_as=row["staged_as"],
             staged_name=row["staged_name"],
             staged_modifier=row["staged_modifier"] if row["staged_modifier"] is not None else -1,

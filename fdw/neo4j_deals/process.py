@@ -7,6 +7,7 @@ memory over the same; nothing of it is on a command line, in the environment or 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pickle
@@ -42,7 +43,16 @@ class ReaderProcess:
     def done_with(self, file: IO[bytes]) -> None:
         """Frees a spool file's disk, and lets the process go on."""
         file.close()
-        self._ours.send(b".")
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # what it sent before it ended still counts
+            self._ours.send(b".")
+
+    def _received(self) -> tuple[bytes, list[int]]:
+        """A message and the descriptor that came with it; empty where the process is gone."""
+        try:
+            message, descriptors, _, _ = socket.recv_fds(self._ours, _MESSAGE, 1)
+        except ConnectionResetError:  # it ended with something of ours unread
+            return b"", []
+        return message, descriptors
 
     def batches(self, serve_interrupt: Callable[[], object]) -> Generator[tuple[Any, ...], None, None]:
         """As `Reader.batches`. Raises what the process met, and DealSyncError (08006) where it ended without a word."""
@@ -56,7 +66,7 @@ class ReaderProcess:
                     serve_interrupt()
                 if not select.select([self._ours], [], [], LOOK)[0]:
                     continue
-                message, descriptors, _, _ = socket.recv_fds(self._ours, _MESSAGE, 1)
+                message, descriptors = self._received()
                 if descriptors:
                     with open(descriptors[0], "rb", buffering=0) as file:
                         yield file, _LAST.unpack(message)[0]

@@ -72,7 +72,7 @@ class Projection:
         known, self._limit = list(known), limit
         by_property = {column.property: column for column in known if not column.derive}
         self._dimensions = [name for column in known if not column.derive and (name := dimension_of(column.property))]
-        self._landing = {c.property for c in known if c.target and c.write != "never"}
+        self._landing = {c.property for c in known if c.target and c.write == "always"}
         self.wants_scores = any(column.derive == "ontology_scores" for column, *_ in columns)
 
         wanted = [column.property for column, *_ in columns if not column.derive]

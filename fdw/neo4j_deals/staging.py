@@ -56,7 +56,9 @@ def _amount(to: Connection, feed: Feed, serve_interrupt: Callable[[], object]) -
     """How many nodes there are to read: from Neo4j's index, in a few milliseconds."""
     reader = Reader(to, lambda ask, outlet: outlet.put(next(ask(feed.count))[0]))
     with contextlib.closing(reader.batches(serve_interrupt)) as batches:
-        return int(next(batches)[0])
+        return sum(
+            amount for (amount,) in batches
+        )  # to the end: a reader that is left early takes its connection along
 
 
 def _folder(plpy: Plpy) -> str:
