@@ -62,14 +62,14 @@ class Backend:
         """Whether it runs: one that has ended may wait for somebody to take note."""
         try:
             return (self._proc / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return False
 
     def children(self) -> list["Backend"]:
         """The processes that it has started, for as long as they live."""
         try:
             pids = (self._proc / f"task/{self.pid}/children").read_text().split()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return []
         return [Backend(int(pid)) for pid in pids]
 
@@ -86,7 +86,7 @@ class Backend:
         for descriptor in (self._proc / "fd").iterdir():
             try:
                 found.append(str(descriptor.readlink()))
-            except FileNotFoundError:  # closed since
+            except (FileNotFoundError, ProcessLookupError):  # closed since
                 continue
         return found
 
@@ -104,7 +104,7 @@ class Backend:
             try:
                 target = str(descriptor.readlink())
                 held += descriptor.stat().st_size if "pgsql_tmp" in target and "(deleted)" in target else 0
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):
                 continue
         return held
 
@@ -115,7 +115,7 @@ class Backend:
         """RssAnon in bytes; of a process that is no more, none."""
         try:
             status = (self._proc / "status").read_text()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return 0
         found = re.search(r"^RssAnon:\s+(\d+) kB", status, re.MULTILINE)
         return int(found[1]) * 1024 if found else 0
