@@ -10,11 +10,11 @@ DECLARE
 BEGIN
     FOR option IN
         WITH known (place, name, pattern, superuser_only, meaning) AS (VALUES
-            ('pg_foreign_server', 'uri', '(bolt|neo4j)(\+s|\+ssc)?://[^/@\s]+/?(\?\S*)?', false,
+            ('pg_foreign_server', 'uri', '(bolt|neo4j)(\+s|\+ssc)?://([^/@\s:\[\]]+|\[[0-9a-fA-F:.%]+\])(:[0-9]{1,5})?/?(\?\S*)?', false,
                 'bolt://host:7687 or neo4j://host:7687, with +s or +ssc for TLS; a login belongs into the user mapping'),
             ('pg_foreign_server', 'database', '\S+', false, 'the name of a database'),
-            ('pg_foreign_server', 'connect_timeout', '[0-9]{1,6}(\.[0-9]+)?', false, 'seconds'),
-            ('pg_foreign_server', 'query_timeout', '[0-9]{1,6}(\.[0-9]+)?', false, 'seconds'),
+            ('pg_foreign_server', 'connect_timeout', '(?!0+(\.0+)?$)[0-9]{1,6}(\.[0-9]+)?', false, 'seconds, more than 0'),
+            ('pg_foreign_server', 'query_timeout', '(?!0+(\.0+)?$)[0-9]{1,6}(\.[0-9]+)?', false, 'seconds, more than 0'),
             ('pg_foreign_server', 'fetch_size', '[1-9][0-9]{0,5}', false, 'a number of records, 1 to 999999'),
             ('pg_foreign_server', 'wrapper', 'neo4j_deals\.wrapper\.Neo4jForeignDataWrapper', true,
                 'neo4j_deals.wrapper.Neo4jForeignDataWrapper: attach() sets it'),

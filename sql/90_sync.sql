@@ -128,6 +128,7 @@ DECLARE
     lock_key CONSTANT bigint := hashtextextended('deal_sync ' || tenant, 0);
     result deal_sync.run_result;
     is_set_up boolean := false;
+    reader_said boolean;
     holder text;
     code text;
     said text;
@@ -165,14 +166,18 @@ BEGIN
             WHEN OTHERS THEN
                 GET STACKED DIAGNOSTICS
                     code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
-                IF strict OR NOT is_set_up OR left(code, 2) IN ('42', '0A', '3D', '3F') THEN
+                -- The reader's own errors come through PL/Python, and hold nobody's data.
+                reader_said := said = 'error fetching next item from iterator' OR said LIKE 'plpy.Error: %' OR code = 'DS001';
+                IF strict
+                    OR (NOT is_set_up AND code NOT IN ('55P03', '40P01') AND left(code, 2) <> '53')
+                    OR left(code, 2) IN ('42', '0A', '3D', '3F') THEN
                     PERFORM deal_sync.raise_again(code, said, detail, hint);
                 END IF;
                 SELECT e.message, e.detail INTO said, detail FROM deal_sync.python_error(said, detail) AS e;
                 result := deal_sync.nothing_done(result);
                 result.status := 'failed';
                 result.message := CASE
-                    WHEN code IN ('08006', '28P01', 'DS001') OR code LIKE 'HV%' THEN concat_ws('; ', said, detail, nullif(hint, ''))
+                    WHEN reader_said AND (code IN ('08006', '28P01', '53000', 'DS001') OR code LIKE 'HV%') THEN concat_ws('; ', said, detail, nullif(hint, ''))
                     WHEN code = '55P03' THEN format(
                         'a row is locked by another transaction for longer than deal_sync.lock_timeout (%s)', deal_sync.setting('lock_timeout')
                     )

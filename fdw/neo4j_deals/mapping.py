@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from neo4j_deals.errors import DealSyncError
+
 
 @dataclass(frozen=True)
 class Column:
@@ -70,8 +72,11 @@ class Table:
     columns: tuple[Column, ...]
 
     def targeting(self, target: str) -> Column:
-        """The column that fills a column of the application's table. Raises StopIteration where there is none."""
-        return next(column for column in self.columns if column.target == target)
+        """The column that fills a column of the application's table. Raises DealSyncError where there is none."""
+        for column in self.columns:
+            if column.target == target:
+                return column
+        raise DealSyncError("42703", f'no column of foreign table {self.name} has the target "{target}"')
 
     @property
     def key(self) -> Column:

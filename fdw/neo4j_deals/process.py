@@ -31,6 +31,7 @@ from neo4j_deals.reader import AHEAD, LOOK, pending
 _LAST = struct.Struct(">q")
 _MESSAGE = 128 * 1024  # bytes; a job or an error is some ten thousand
 _PR_SET_PDEATHSIG = 1
+_BY_ITSELF = "the backend can read by itself: SET deal_sync.process_from = 999999999;"
 
 
 class ReaderProcess:
@@ -60,11 +61,14 @@ class ReaderProcess:
         try:
             with self._theirs:
                 process = _start(self._theirs.fileno())
-            self._ours.send(self._job)
+            with contextlib.suppress(BrokenPipeError):  # what is received says so
+                self._ours.send(self._job)
+            came = select.poll()  # not select(): that takes no descriptor above 1023
+            came.register(self._ours, select.POLLIN)
             while True:
                 if pending():
                     serve_interrupt()
-                if not select.select([self._ours], [], [], LOOK)[0]:
+                if not came.poll(LOOK * 1000):
                     continue
                 message, descriptors = self._received()
                 if descriptors:
@@ -76,7 +80,9 @@ class ReaderProcess:
                         return
                     raise outcome
                 else:
-                    raise DealSyncError("08006", "the process that reads the graph has ended", hint="try again")
+                    raise DealSyncError(
+                        "08006", f"the process that reads the graph has ended ({_end(process.wait())})", hint=_BY_ITSELF
+                    )
         finally:  # also in an aborted transaction and at exit: nothing here may call PostgreSQL
             self._ours.close()
             if process is not None:
@@ -85,17 +91,26 @@ class ReaderProcess:
 
 
 def _start(descriptor: int) -> subprocess.Popen[bytes]:
-    python = Path(sys.prefix, "bin", "python3")
-    return subprocess.Popen(
-        [python, "-m", __name__, str(descriptor)],
-        env={"PYTHONPATH": os.pathsep.join(sys.path), "PATH": os.defpath, "LANG": "C.UTF-8"},
-        cwd="/",
-        pass_fds=[descriptor],
-        start_new_session=True,  # a signal to the backend's group is not for it
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    python = Path(sys.prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
+    try:
+        return subprocess.Popen(
+            [python, "-m", __name__, str(descriptor)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            cwd="/",
+            pass_fds=[descriptor],
+            start_new_session=True,  # a signal to the backend's group is not for it
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise DealSyncError(
+            "HV00N", "the process that reads the graph cannot be started", f"{python}: {error.strerror}", _BY_ITSELF
+        ) from None
+
+
+def _end(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"exit status {status}"
 
 
 class _Socket:
@@ -106,7 +121,7 @@ class _Socket:
         self.handed_on = False
 
     def spool(self) -> IO[bytes]:
-        """A file without a name; the descriptor that travels is the last but this one."""
+        """A file without a name: gone with the last of its descriptors."""
         return tempfile.TemporaryFile(buffering=1 << 20, dir=self._folder)
 
     def put(self, *batch: Any) -> None:
@@ -124,7 +139,10 @@ class _Socket:
 
 def main() -> None:
     """The process: takes its job from the socket whose descriptor is the first argument."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Not SIGKILL: an orphan's parent is process 1, in a container the postmaster, and that takes any end of a child but
+    # exit status 0 or 1 for a crash, and restarts the server.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     peer = socket.socket(fileno=int(sys.argv[1]))
     backend, options, source, tenant, limits, folder = pickle.loads(peer.recv(_MESSAGE))
     if os.getppid() != backend:  # it was gone before prctl

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator
 from typing import IO, Any, Protocol
 
 from neo4j_deals.connection import Ask, Connection, Stopped, reading
+from neo4j_deals.errors import DealSyncError
 
 AHEAD = 2  # batches that may wait; with the one being loaded and the one being filled they bound disk and memory
 LOOK = 0.2  # seconds between two looks for an interrupt
@@ -118,5 +119,7 @@ class Reader(threading.Thread):
         old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self.start()
+        except RuntimeError:
+            raise DealSyncError("53000", "the operating system allows no further thread to read the graph") from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, old)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from neo4j_deals.catalog import Plpy, query, server_options, table
 from neo4j_deals.connection import Connection, connection
+from neo4j_deals.errors import DealSyncError
 from neo4j_deals.feed import OWN_COLUMNS, Feed, Limits
 from neo4j_deals.process import ReaderProcess
 from neo4j_deals.reader import Reader
@@ -34,6 +35,7 @@ def fill(plpy: Plpy, relation: str, tenant: str, caller: str, limits: Limits) ->
     columns = [*OWN_COLUMNS, *((plpy.quote_ident(column.name), column.staged_as) for column in feed.columns)]
     plpy.execute(f"CREATE TEMPORARY TABLE {name} ({', '.join(f'{n} {t}' for n, t in columns)}) ON COMMIT DROP")
     plpy.execute(f"GRANT SELECT, TRUNCATE ON {name} TO {caller}")
+    made = query(plpy, "SELECT $1::pg_catalog.regclass::pg_catalog.oid AS oid", ["text"], [name])[0]["oid"]
 
     def serve_interrupt() -> object:
         return plpy.execute("SELECT 1")
@@ -46,10 +48,29 @@ def fill(plpy: Plpy, relation: str, tenant: str, caller: str, limits: Limits) ->
         reader = Reader(connection(options), feed.produce, folder)
     with contextlib.closing(reader.batches(serve_interrupt)) as batches:
         for file, last in batches:
+            _check_ours(plpy, name, made)
             plpy.execute(f"COPY {name} FROM '/proc/self/fd/{file.fileno()}' (FORMAT binary)")
             reader.done_with(file)
             yield last
+    _check_ours(plpy, name, made)
     plpy.execute(f"DROP TABLE {name}")
+
+
+def _check_ours(plpy: Plpy, name: str, made: int) -> None:
+    """Raises where the name no longer is the table that was made.
+
+    The caller holds the cursor: between two fetches it can roll back to a savepoint or DISCARD TEMP, and make a table
+    of its own, whose triggers COPY would run with the owner's rights.
+    """
+    found = query(
+        plpy,
+        "SELECT 1 FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass($1) AND c.oid = $2"
+        " AND c.relowner = pg_catalog.quote_ident(current_user)::pg_catalog.regrole",
+        ["text", "oid"],
+        [name, made],
+    )
+    if not found:
+        raise DealSyncError("55000", f'table "{name}" is no longer the one that the sync made')
 
 
 def _amount(to: Connection, feed: Feed, serve_interrupt: Callable[[], object]) -> int:

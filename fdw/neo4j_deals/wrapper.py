@@ -8,6 +8,7 @@ Multicorn2's library in the process.
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence, Set
 from typing import Any
 
@@ -38,7 +39,8 @@ _TYPE_NAMES = {
 #: EXPLAIN of a run-time value of these kills the backend in Multicorn2 3.2 (field notes).
 _REFUSED = {"uuid", "numeric"}
 
-_open: set[Generator[list[Any], None, None]] = set()
+#: Weak: at the end of a scan, after a LIMIT too, Multicorn lets go of the generator, and that ends it.
+_open: weakref.WeakSet[Generator[list[Any], None, None]] = weakref.WeakSet()
 
 
 class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]

@@ -37,6 +37,7 @@ def column(definition: Definition) -> Column:
         "type_name": name,
         "type_modifier": modifier,
         "required": False,
+        "not_null": False,
         "staged_as": None,
         "staged_name": None,
         "staged_modifier": None,

@@ -121,3 +121,14 @@ def test_detach_takes_the_handler_and_leaves_scan(pg: Connection) -> None:
     assert len(pg.execute("SELECT * FROM deal_sync.scan(NULL::neo4j.deals)").fetchall()) == 3
     assert pg.execute("SELECT deal_sync.attach()").fetchone() == ("Multicorn2 answers a SELECT on the tables",)
     assert len(pg.execute("SELECT * FROM neo4j.deals").fetchall()) == 3
+
+
+def test_a_scan_that_a_limit_ends_gives_its_connection_back(pg: Connection, graph: Graph) -> None:
+    graph.run(
+        "UNWIND range(1, 4000) AS i CREATE (:Deal {tenant_id: 'many', opportunity_id: toString(i), stage: 'open'})"
+    )
+
+    for _ in range(8):  # twice as many as the driver's pool has connections
+        assert pg.execute("SELECT stage FROM neo4j.deals WHERE stage = 'open' LIMIT 1").fetchall() == [("open",)]
+    still = graph.run("SHOW TRANSACTIONS YIELD currentQuery WHERE currentQuery CONTAINS '`Deal`' RETURN count(*) AS n")
+    assert still == [{"n": 0}]

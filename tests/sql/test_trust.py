@@ -820,3 +820,39 @@ def test_a_password_in_an_exception_of_the_driver_is_redacted(
     assert run.status == "failed"
     assert "refused the login" in str(run.message)
     assert "unauthorized" not in str(run.message)
+
+
+@pytest.mark.parametrize("vanish", ["a savepoint rolled back", "DISCARD TEMP"])
+def test_a_table_put_in_the_place_of_staging_between_two_fetches_is_not_filled(
+    database: Database, pg: Connection, graph: Graph, tenant: uuid.UUID, vanish: str
+) -> None:
+    for _ in range(3):
+        add_deal(graph, tenant)
+    with psycopg.connect(database.dsn("app_writer")) as writer:
+        writer.execute(
+            "DECLARE c CURSOR FOR"
+            " SELECT deal_sync.fill_staging('deal', %s, 'app_writer', 1, 1000000, 1000000, 1000000)",
+            [tenant],
+        )
+        writer.execute("SAVEPOINT a")
+        writer.execute("FETCH 1 FROM c")
+        writer.execute("CREATE TEMP TABLE copied AS SELECT * FROM pg_temp.deal_sync_deals")
+        columns = writer.execute(
+            "SELECT string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum)"
+            " FROM pg_attribute WHERE attrelid = 'pg_temp.copied'::regclass AND attnum > 0"
+        ).fetchone()
+        assert columns is not None
+        writer.execute("ROLLBACK TO a" if vanish == "a savepoint rolled back" else "DISCARD TEMP")
+        writer.execute(sql.SQL("CREATE TEMP TABLE deal_sync_deals ({})").format(sql.SQL(columns[0])))
+        writer.execute(
+            "CREATE FUNCTION pg_temp.trap() RETURNS trigger LANGUAGE plpgsql"
+            " AS $$ BEGIN ALTER ROLE app_writer SUPERUSER; RETURN new; END $$"
+        )
+        writer.execute(
+            "CREATE TRIGGER trap BEFORE INSERT ON deal_sync_deals FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.trap()"
+        )
+
+        with pytest.raises(psycopg.Error) as refused:
+            writer.execute("FETCH 1 FROM c")
+    assert refused.value.sqlstate == "55000"
+    assert pg.execute("SELECT rolsuper FROM pg_roles WHERE rolname = 'app_writer'").fetchone() == (False,)
