@@ -138,12 +138,22 @@ class _Socket:
 
 
 def main() -> None:
-    """The process: takes its job from the socket whose descriptor is the first argument."""
-    # Not SIGKILL: an orphan's parent is process 1, in a container the postmaster, and that takes any end of a child but
-    # exit status 0 or 1 for a crash, and restarts the server.
+    """The process: takes its job from the socket whose descriptor is the first argument.
+
+    An orphan's parent is process 1, in a container the postmaster, and that takes any end of a child but exit status 0
+    or 1 for a crash, and restarts the server. So the backend's death is SIGTERM and not SIGKILL, and every way out is
+    `_exit`: in Python's own way out the handler is gone before the process is.
+    """
     signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    peer = socket.socket(fileno=int(sys.argv[1]))
+    try:
+        _work(socket.socket(fileno=int(sys.argv[1])))
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _work(peer: socket.socket) -> None:
     backend, options, source, tenant, limits, folder = pickle.loads(peer.recv(_MESSAGE))
     if os.getppid() != backend:  # it was gone before prctl
         raise SystemExit(1)

@@ -1,4 +1,4 @@
-"""Flows in: neo4j_deals/process.py, a parent that dies. Flows out: the process ends, and nobody takes its end for a crash.
+"""Flows in: neo4j_deals/process.py, a parent that dies. Flows out: the process ends, and nobody takes it for a crash.
 
 What it reads, and how cancel and termination end it, is told in tests/test_reader.py.
 """
