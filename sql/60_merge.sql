@@ -72,9 +72,11 @@ BEGIN
         result.updated := CASE
             WHEN result.target IS NULL OR result.write NOT IN ('always', 'fill') THEN NULL
             WHEN result.write = 'fill' THEN format('coalesce(t.%I, s.%I)', result.target, c.name)
-            WHEN result.on_misfit = 'keep' THEN
-                format('CASE WHEN s.%I THEN t.%I ELSE s.%I END', c.name || ' lost', result.target, c.name)
-            ELSE format('s.%I', c.name)
+            WHEN result.on_misfit = 'keep' THEN format(
+                'CASE WHEN s.%I THEN t.%I ELSE %s END', c.name || ' lost', result.target,
+                CASE WHEN after <> '' THEN format('coalesce(s.%I, %s)', c.name, after) ELSE format('s.%I', c.name) END
+            )
+            ELSE result.inserted  -- with its stand-in: else the next run would take away what this one has put there
         END;
         RETURN NEXT result;
     END LOOP;
@@ -193,7 +195,7 @@ BEGIN
         merge := format(
             $merge$MERGE INTO %1$s AS t
 USING (
-    %2$s
+    %2$s%13$s
 ) AS s
 ON %3$s
 WHEN MATCHED AND %4$s THEN UPDATE SET
@@ -212,7 +214,8 @@ WHEN NOT MATCHED THEN INSERT (
             target, source, matching, differs,
             sets, CASE WHEN stamps THEN E',\n    updated_at = now()' END,
             columns, CASE WHEN stamps THEN E',\n    updated_at' END,
-            key, this, inserts, CASE WHEN stamps THEN E',\n    now()' END
+            key, this, inserts, CASE WHEN stamps THEN E',\n    now()' END,
+            CASE WHEN staged THEN E'\n    ORDER BY s.row_number' END
         );
     ELSE
         source := format(

@@ -7,14 +7,14 @@ CREATE TYPE deal_sync.failure AS (
 COMMENT ON TYPE deal_sync.failure IS 'internal: a row that the application''s table refused';
 
 -- Whether an error is one row's: bad data, a constraint, a view's check, a trigger that raises (with a code of PL/pgSQL or one of its
--- own making), an index entry too long. Everything else ends the run.
+-- own making, or a CASE in it that one row breaks), an index entry too long. Everything else ends the run.
 CREATE FUNCTION deal_sync.is_row_error(sqlstate text) RETURNS boolean
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT
         left(sqlstate, 2) IN ('22', '23', '44', 'P0')
-        OR sqlstate = '54000'
+        OR sqlstate IN ('20000', '54000')
         OR left(sqlstate, 2) NOT IN (
             '00', '01', '02', '03', '08', '09', '0A', '0B', '0F', '0L', '0P', '0Z', '10', '20', '21', '24', '25', '26', '27', '28',
             '2B', '2D', '2F', '34', '38', '39', '3B', '3D', '3F', '40', '42', '53', '54', '55', '57', '58', '72', 'F0', 'HV', 'XX'
@@ -130,8 +130,11 @@ COMMENT ON FUNCTION deal_sync.land(text, bigint[]) IS
 'internal: runs a statement over rows of the staging table in subtransactions, isolating those that the table refuses';
 
 -- The statements of a run for one kind, made once: `plan` tells of each staged row what is to become of it, `merge` writes, `unwritten`
--- finds rows that a trigger kept from being written, `losses` the values that did not land, `links` connects interactions.
-CREATE TYPE deal_sync.statements AS (plan text, merge text, unwritten text, losses text, links text);
+-- finds rows that a trigger kept from being written, `losses` the values that did not land, `links` connects interactions, `locks` takes
+-- the rows to be changed in key order: a MERGE goes through them in whatever order its join has.
+CREATE TYPE deal_sync.statements AS (
+    plan text, locks text, merge text, unwritten text, losses text, links text, unlinked text
+);
 COMMENT ON TYPE deal_sync.statements IS 'internal: what a run executes for each batch of a kind';
 
 CREATE FUNCTION deal_sync.statements_of(kind text) RETURNS deal_sync.statements
@@ -199,6 +202,11 @@ BEGIN
             LEFT JOIN %s AS t ON %s
             ORDER BY s.row_number$plan$,
             held_back, parts.differs, parts.source, staging, target, parts.matching
+        );
+        statements.locks := format(
+            'SELECT FROM unnest($1::bigint[], $2::tid[]) AS w (row_number, place) INNER JOIN %s AS t ON t.ctid = w.place'
+            ' WHERE t.tenant_id = %s ORDER BY w.row_number FOR UPDATE OF t',
+            target, this
         );
         -- A new row must be there afterwards; a changed one must have a new place.
         statements.unwritten := format(
@@ -272,28 +280,15 @@ BEGIN
         coalesce(still_counts, format('WHEN %L THEN true', key))
     );
 
-    SELECT format(
-        $links$
-        INSERT INTO %s (%s tenant_id, interaction_id, entity_type, entity_id)
-        SELECT %s %s, pair.interaction_id, 'opportunity', pair.entity_id
-        FROM (
-            SELECT DISTINCT link.interaction_id, o.id AS entity_id
-            FROM %s AS s
-            INNER JOIN %s AS o ON o.tenant_id = %s AND o.graph_opportunity_id = s.%I
-            CROSS JOIN LATERAL (VALUES %s) AS link (interaction_id)
-            WHERE s.row_number = ANY ($1) AND link.interaction_id IS NOT NULL
-        ) AS pair
-        WHERE NOT EXISTS (
-            SELECT FROM %s AS l
-            WHERE l.tenant_id = %s AND l.interaction_id = pair.interaction_id
-            AND l.entity_type::text = 'opportunity' AND l.entity_id = pair.entity_id
-        )
-        ON CONFLICT DO NOTHING$links$,
-        links.relation, links.extra_columns, links.extra_values, this,
-        staging, deal_sync.application_table('deal', 'target'), this, owner, linked.list,
-        links.relation, this
-    )
-    INTO statements.links
+    SELECT
+        format(
+            'INSERT INTO %s (%s tenant_id, interaction_id, entity_type, entity_id)'
+            ' SELECT %s %s, pair.interaction_id, ''opportunity'', pair.entity_id'
+            ' FROM (SELECT DISTINCT interaction_id, entity_id FROM (%s) AS missing) AS pair ON CONFLICT DO NOTHING',
+            links.relation, links.extra_columns, links.extra_values, this, missing.query
+        ),
+        format('SELECT DISTINCT row_number FROM (%s) AS missing', missing.query)
+    INTO statements.links, statements.unlinked
     FROM (
         SELECT string_agg(format('(s.%I)', c.name), ', ') AS list
         FROM unnest(merged) AS c
@@ -309,6 +304,20 @@ BEGIN
             a.attrelid = deal_sync.application_table('deal', 'links') AND a.attnum > 0 AND NOT a.attisdropped
             AND a.attname IN ('id', 'created_at', 'updated_at') AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
     ) AS links
+    CROSS JOIN LATERAL format(
+        $missing$
+        SELECT s.row_number, link.interaction_id, o.id AS entity_id
+        FROM %s AS s
+        INNER JOIN %s AS o ON o.tenant_id = %s AND o.graph_opportunity_id = s.%I
+        CROSS JOIN LATERAL (VALUES %s) AS link (interaction_id)
+        WHERE s.row_number = ANY ($1) AND link.interaction_id IS NOT NULL
+        AND NOT EXISTS (
+            SELECT FROM %s AS l
+            WHERE l.tenant_id = %s AND l.interaction_id = link.interaction_id
+            AND l.entity_type::text = 'opportunity' AND l.entity_id = o.id
+        )$missing$,
+        staging, deal_sync.application_table('deal', 'target'), this, owner, linked.list, links.relation, this
+    ) AS missing (query)
     WHERE linked.list IS NOT NULL;
     RETURN statements;
 END
@@ -335,6 +344,7 @@ DECLARE
     link_failures deal_sync.failure[];
     failed bigint[];
     others bigint[];
+    unlinked bigint[];
     inserted bigint;
     adopted bigint;
     landed bigint;
@@ -364,6 +374,9 @@ BEGIN
         END IF;
     END LOOP;
 
+    IF cardinality(written) > cardinality(new_rows) AND statements.locks IS NOT NULL THEN
+        EXECUTE statements.locks USING written, places;
+    END IF;
     SELECT l.landed, l.failures, l.met INTO landed, failures, others
     FROM deal_sync.land(statements.merge, written) AS l;
     -- When land() gave up, rows that it never tried are not there either: the run fails with what was found.
@@ -401,9 +414,26 @@ BEGIN
     ) END;
 
     IF statements.links IS NOT NULL THEN
+        EXECUTE format('SELECT coalesce(array_agg(u.row_number ORDER BY u.row_number), ''{}'') FROM (%s) AS u', statements.unlinked)
+        INTO unlinked USING there;
         SELECT l.landed, l.failures INTO landed, link_failures
-        FROM deal_sync.land(statements.links, there) AS l;
+        FROM deal_sync.land(statements.links, unlinked) AS l;
         result.links_inserted := result.links_inserted + landed;
+        -- What neither landed nor failed: a trigger returned NULL, or a unique key of the table's own has the pair's place; or so many
+        -- failed (a table that is not filled yet, perhaps) that the rest was not tried. The deals land all the same.
+        IF unlinked <> '{}' THEN
+            FOR lost IN EXECUTE statements.unlinked USING unlinked LOOP
+                IF NOT EXISTS (SELECT FROM unnest(link_failures) AS f WHERE f.row_number = lost.row_number) THEN
+                    link_failures := link_failures || ROW(
+                        lost.row_number, '09000',
+                        CASE WHEN cardinality(link_failures) > deal_sync.setting('max_rejects')::bigint
+                            THEN 'not tried: more links than deal_sync.max_rejects were refused before it'
+                            ELSE 'a trigger or a unique key of the table suppressed the link' END,
+                        NULL, NULL, NULL
+                    )::deal_sync.failure;
+                END IF;
+            END LOOP;
+        END IF;
     END IF;
 
     -- What did not land, by node. A NULL that the table did not take stands for a value that did not fit, where the node has one.
@@ -459,14 +489,14 @@ BEGIN
         PERFORM deal_sync.record_rejects(result.run_id, result.tenant_id, found);
     END IF;
 
-    IF cardinality(failures) + cardinality(link_failures) > 0 THEN
+    IF cardinality(failures) > 0 THEN
         SELECT coalesce(jsonb_object_agg(r.reason, r.times), '{}') INTO reasons
         FROM (
             SELECT x.reason, sum(x.times) AS times
             FROM (
                 SELECT o.key AS reason, o.value::bigint AS times FROM jsonb_each_text(reasons) AS o
                 UNION ALL
-                SELECT format('%s %s', f.sqlstate, f.message), 1 FROM unnest(failures || link_failures) AS f
+                SELECT format('%s %s', f.sqlstate, f.message), 1 FROM unnest(failures) AS f
             ) AS x
             GROUP BY x.reason
         ) AS r;

@@ -44,6 +44,35 @@ BEGIN
         END LOOP;
 
         FOR wrong IN
+            SELECT m.name
+            FROM unnest(mapping) AS m
+            WHERE
+                m.staged_as IS NOT NULL
+                AND (
+                    octet_length(m.name) > 58
+                    OR m.name IN ('row_number', 'element_id', 'graph_id', 'refusal', 'conversion_errors', 'landed_id', 'shadows')
+                )
+        LOOP
+            RAISE EXCEPTION 'column "%" of foreign table % cannot have a target under this name', wrong.name, relation USING
+                ERRCODE = 'duplicate_column',
+                DETAIL = 'The sync uses the name itself, or it is longer than 58 bytes.',
+                HINT = format(
+                    'ALTER FOREIGN TABLE %s RENAME COLUMN %I TO ...; ALTER FOREIGN TABLE %s ALTER COLUMN ... OPTIONS (ADD property %L);',
+                    relation, wrong.name, relation, wrong.name
+                );
+        END LOOP;
+
+        FOR wrong IN
+            SELECT m.target FROM unnest(mapping) AS m
+            INNER JOIN pg_attribute AS a ON a.attrelid = deal_sync.application_table(kind, 'target') AND a.attname = m.target
+            WHERE m.write <> 'never' AND a.attgenerated <> ''
+        LOOP
+            RAISE EXCEPTION 'column "%" of table % is generated: nothing can be written to it', wrong.target, target USING
+                ERRCODE = 'generated_always',
+                HINT = format('ALTER FOREIGN TABLE %s ALTER COLUMN ... OPTIONS (DROP target);', relation);
+        END LOOP;
+
+        FOR wrong IN
             SELECT m.target FROM unnest(mapping) AS m
             WHERE m.target IS NOT NULL AND m.write <> 'never'
             GROUP BY m.target HAVING count(*) > 1
@@ -70,6 +99,7 @@ BEGIN
             WHERE
                 a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped
                 AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
+                AND NOT EXISTS (SELECT FROM pg_type AS y WHERE y.oid = a.atttypid AND y.typdefault IS NOT NULL)
                 AND a.attname NOT IN ('id', 'tenant_id')
                 AND NOT (kind = 'deal' AND a.attname = 'updated_at')
                 AND NOT EXISTS (

@@ -5,6 +5,7 @@ No PostgreSQL here. Source of the refusals: `sync-rules.md`.
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any
@@ -139,12 +140,15 @@ class Feed:
         if source.kind == "deal":
             return self._yielding(ask, [source.key], ["last_updated_at"], "duplicate deal", newest=True)
         number, deal = source.targeting("version_number"), source.targeting("opportunity_id")
-        order = ["created_at", source.key.property]
-        by_number = self._yielding(
-            ask, [deal, number], order, "duplicate version number", newest=False, able=self._land_by_themselves()
-        )
-        by_id = self._yielding(ask, [source.key], order, "duplicate version", newest=False)
+        created = ["created_at", "valid_until"]  # the one stands in for the other
+        by_id = self._yielding(ask, [source.key], created, "duplicate version", newest=False)
+        able, what = self._land_by_themselves(), "duplicate version number"
+        by_number = self._yielding(ask, [deal, number], created, what, newest=False, able=able, but=by_id)
         return by_number | {element: refusal | {"even_if_there": True} for element, refusal in by_id.items()}
+
+    def _property(self, name: str) -> str:
+        """The property behind a foreign column; of a column that is not there, the one of its name."""
+        return next((column.property for column in self.source.columns if column.name == name), name)
 
     def _land_by_themselves(self) -> list[tuple[Column, Converter]]:
         """The columns without which, or with a bad value in which, a version cannot land."""
@@ -154,8 +158,8 @@ class Feed:
             if not column.derive and (column is self.source.key or column.not_null or column.on_misfit == "reject")
         ]
 
-    def _is_able(self, needed: list[tuple[Column, Converter]], values: list[Any]) -> bool:
-        for (column, convert), value in zip(needed, values, strict=True):
+    def _is_able(self, able: Sequence[tuple[Column, Converter]], values: list[Any]) -> bool:
+        for (column, convert), value in zip(able, values, strict=True):
             if value is None:
                 if column.required or column is self.source.key:
                     return False
@@ -171,26 +175,36 @@ class Feed:
         self,
         ask: Ask,
         keys: list[Column],
-        order: list[str],
+        moments: list[str],
         what: str,
         *,
         newest: bool,
-        able: list[tuple[Column, Converter]] | None = None,
+        able: Sequence[tuple[Column, Converter]] = (),
+        but: Container[str] = (),
     ) -> dict[str, dict[str, Any]]:
-        needed = able or []
+        """Of the nodes that share `keys`, those that do not go first.
+
+        First goes the newest (or oldest) by the first of `moments` that is there, then the smaller key, then the
+        smaller element id. Nodes that cannot land by `able`, and those in `but`, are no rivals.
+        """
+        order = [*map(self._property, moments), self.source.key.property]
         names = [column.property for column in keys]
         groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
-        others = [*order, *(column.property for column, _ in needed)]
+        others = [*order, *(column.property for column, _ in able)]
         found = cypher.duplicates(self.source.label, self.tenant, self.source.tenant.property, names, others)
         for element, *values in ask(found):
             identity = tuple(map(_identity, keys, values))
             rest = values[len(keys) :]
-            if None not in identity and self._is_able(needed, rest[len(order) :]):
-                rank = [_moment(rest[0], newest), *map(str, rest[1 : len(order)]), element]
-                groups.setdefault(identity, []).append((*rank, values[len(keys) - 1]))
+            if element in but or None in identity or not self._is_able(able, rest[len(order) :]):
+                continue
+            moment = next((value for value in rest[: len(moments)] if value is not None), None)
+            rank = (_moment(moment, newest), str(identity if len(keys) == 1 else to_uuid(rest[len(moments)])), element)
+            groups.setdefault(identity, []).append((*rank, values[len(keys) - 1]))
         column = keys[-1].name  # of a version's two, the number
         return {
-            node[-2]: _refusal("23505", f"{what}: node {nodes[0][-2]} with the same key lands", column, shown(node[-1]))
+            node[-2]: _refusal(
+                "23505", f"{what}: node {nodes[0][-2]} with the same key goes first", column, shown(node[-1])
+            )
             for nodes in map(sorted, groups.values())
             for node in nodes[1:]
         }

@@ -20,6 +20,7 @@ Lost = dict[str, tuple[Misfit, Any]]
 """By column name: why its value could not land as it is, and the value."""
 
 _ERRORS = "conversion_errors"
+_MAX_JSON = 0x0FFFFFFF  # bytes of the elements of one jsonb object or array
 
 
 #: What the reader makes itself: nothing is left to convert.
@@ -123,6 +124,8 @@ class Projection:
             for column, convert, finish in self._derived:
                 try:
                     value = self._derive(column, record, properties, lost)
+                    if isinstance(value, str) and len(value) > _MAX_JSON // 4 and len(value.encode()) > _MAX_JSON:
+                        raise Misfit("54000", f"a document longer than jsonb takes ({_MAX_JSON} bytes)")
                     values.append(None if value is None else finish(convert(value)))
                 except Misfit as misfit:  # the conversion refuses too: a figure out of its column's range
                     lost[column.name] = (misfit, properties.get(column.property))

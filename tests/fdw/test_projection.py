@@ -246,3 +246,10 @@ def test_conversion_errors_say_what_was_lost_wherever_the_column_stands() -> Non
 
 def test_conversion_errors_are_null_where_nothing_was_lost() -> None:
     assert row(["conversion_errors", "version"], version=2) == ({"conversion_errors": None, "version": 2}, {})
+
+
+def test_a_document_longer_than_jsonb_takes_is_lost_and_its_neighbours_land(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neo4j_deals.projection._MAX_JSON", 1000)
+    values, lost = row(["ai_workflow_metadata", "name"], name="x" * 2000)
+    assert values == {"ai_workflow_metadata": None, "name": "x" * 2000}
+    assert lost["ai_workflow_metadata"][0] == "54000"

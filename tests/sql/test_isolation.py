@@ -304,7 +304,7 @@ def test_one_bad_row_among_many_costs_few_statements(
 
 
 def test_which_errors_are_a_rows(pg: Connection) -> None:
-    rows = ("22000", "22003", "22012", "22P02", "23502", "23503", "23505", "23514", "23P01", "44000", "54000")
+    rows = ("22000", "22003", "22012", "22P02", "23502", "23503", "23505", "23514", "23P01", "44000", "20000", "54000")
     triggers = ("P0001", "P0002", "P0003", "P0004", "CRM01", "U0001", "99999")
     runs = ("08006", "0A000", "21000", "25006", "28000", "2D000", "38000", "40001", "40P01", "42501", "42P01", "42703")
     servers = ("53100", "53200", "54001", "55000", "55P03", "57014", "57P01", "58030", "F0000", "HV000", "XX000")
@@ -436,21 +436,10 @@ def test_a_deadlock_fails_the_run(
     other = database.connect(autocommit=False)
     other.execute("SET deadlock_timeout = '1min'")
     other.execute("SELECT FROM opportunities WHERE id = %s FOR UPDATE", [second])
-    # The run holds the first row, and goes on to the second only when the other session waits for the first.
-    pg.execute(
-        trigger(
-            f"IF new.id = '{first}' THEN PERFORM pg_advisory_xact_lock(4711);"
-            f" WHILE NOT EXISTS (SELECT FROM pg_locks WHERE pid = {other.info.backend_pid} AND NOT granted)"
-            " LOOP PERFORM pg_sleep(0.01); END LOOP; END IF;",
-            "BEFORE UPDATE",
-        )
-    )
-    runner = database.connect()  # only a superuser may shorten deadlock_timeout
-    runner.execute("SET deadlock_timeout = '10ms'")
+    runner = database.connect()  # only a superuser may set deadlock_timeout
+    runner.execute("SET deadlock_timeout = '1s'")
     with in_background(lambda: sync(runner, tenant)) as run:
-        while not one(pg, "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711)"):
-            assert not run.done()
-            time.sleep(0.01)
+        waits_for_lock(pg, runner.info.backend_pid)  # in key order: it has the first row, and wants the second
         other.execute("SELECT FROM opportunities WHERE id = %s FOR UPDATE", [first])
     assert run.result().status == "failed"
     assert "deadlock" in str(run.result().message)
@@ -735,3 +724,58 @@ def test_a_trigger_finds_its_tables_by_the_search_path_of_the_function_that_sync
     graph.run("MATCH (d:Deal) SET d.stage = 'closed_won', d.last_updated_at = datetime()")
     assert one(writer, "SELECT crm.nightly(%s)", tenant) == "ok"
     assert one(pg, "SELECT count(*) FROM crm.forecast_jobs") == 1
+
+
+# Links: nothing is suppressed in silence, and no link costs a deal
+
+
+@pytest.mark.parametrize("how", ["a trigger that returns NULL", "a unique key of the table's own"])
+def test_a_link_that_is_suppressed_is_refused_and_its_deal_lands(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID, how: str
+) -> None:
+    interaction = str(uuid.uuid4())
+    for _ in range(2):
+        add_deal(graph, tenant, source_interaction_id=interaction)
+    if how == "a trigger that returns NULL":
+        pg.execute(trigger("RETURN NULL;", table="interaction_links"))
+    else:
+        pg.execute("CREATE UNIQUE INDEX ON interaction_links (tenant_id, interaction_id)")
+
+    run = sync(writer, tenant)
+
+    links = 0 if how == "a trigger that returns NULL" else 1
+    assert (run.status, run.deals_inserted, run.links_inserted, run.rows_rejected) == ("partial", 2, links, 2 - links)
+    assert {(reject.kind, reject.level, reject.sqlstate) for reject in rejects(pg, tenant)} == {
+        ("link", "row", "09000")
+    }
+
+
+def test_links_that_nobody_can_take_yet_cost_no_deal_however_many_they_are(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute("CREATE TABLE interactions (id uuid PRIMARY KEY)")
+    pg.execute("ALTER TABLE interaction_links ADD FOREIGN KEY (interaction_id) REFERENCES interactions (id)")
+    for _ in range(6):
+        add_deal(graph, tenant, source_interaction_id=str(uuid.uuid4()))
+    writer.execute("SET deal_sync.max_rejects = 2")
+
+    run = sync(writer, tenant)
+
+    assert (run.status, run.deals_inserted, run.links_inserted, run.rows_rejected) == ("partial", 6, 0, 6)
+    assert {reject.kind for reject in rejects(pg, tenant)} == {"link"}
+    pg.execute("ALTER TABLE interaction_links DROP CONSTRAINT interaction_links_interaction_id_fkey")
+    healed = sync(writer, tenant)
+    assert (healed.status, healed.links_inserted) == ("ok", 6)
+
+
+def test_a_case_in_a_trigger_that_one_row_breaks_costs_that_row(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant, name="Good")
+    add_deal(graph, tenant, name="Bad")
+    pg.execute(trigger("CASE new.opportunity_name WHEN 'Good' THEN NULL; END CASE;"))
+
+    run = sync(writer, tenant)
+
+    assert (run.status, run.rows_rejected, names(pg, tenant)) == ("partial", 1, ["Good"])
+    assert [reject.sqlstate for reject in rejects(pg, tenant)] == ["20000"]

@@ -188,6 +188,8 @@ def test_an_absent_property_of_a_not_null_column_takes_the_columns_default_on_in
     clean(sync(writer, tenant))
 
     assert opportunity(pg, node)["extraction_version"] == 1
+    again = sync(writer, tenant)
+    assert (again.status, again.deals_unchanged) == ("ok", 1), "what stands in for it stays"
 
 
 def test_a_stage_outside_the_list_is_a_text_like_any_other(

@@ -662,7 +662,7 @@ class Sync:
                 continue
             if loss and not loss.landed:
                 value = holds if column.on_misfit == "keep" else None
-            elif value is None and existing is None:
+            elif value is None and (existing is None or column.write == "always"):
                 value = column.default
             written[column.target] = value
         if refusals:
