@@ -48,7 +48,7 @@ COMMENT ON FUNCTION deal_sync.explain_error(text, text, text, text) IS
 
 -- A statement over staged rows, in the search_path of the one who called the sync (behind pg_catalog): the application's triggers may
 -- count on it. In a function of its own, so that nothing else of the extension runs there.
-CREATE FUNCTION deal_sync.execute_for(statement text, rows bigint[]) RETURNS bigint
+CREATE FUNCTION deal_sync.execute_for(statement text, rows bigint[], ids uuid[]) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -56,17 +56,19 @@ DECLARE
     landed bigint;
 BEGIN
     PERFORM set_config('search_path', deal_sync.setting('search_path'), true);
-    EXECUTE statement USING rows;
+    EXECUTE statement USING rows, ids;
     GET DIAGNOSTICS landed = ROW_COUNT;
     RETURN landed;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.execute_for(text, bigint[]) IS
+COMMENT ON FUNCTION deal_sync.execute_for(text, bigint[], uuid[]) IS
 'internal: runs a statement over rows of the staging table in the caller''s search_path';
 
 -- Runs a statement over staged rows. When it fails for a row's sake, in eighths, until the bad row is alone. A unique violation is tried
 -- once more: somebody may have inserted beside us, and now the row is there (`met`).
-CREATE FUNCTION deal_sync.land(statement text, rows bigint[], OUT landed bigint, OUT failures deal_sync.failure[], OUT met bigint[])
+CREATE FUNCTION deal_sync.land(
+    statement text, rows bigint[], ids uuid[], OUT landed bigint, OUT failures deal_sync.failure[], OUT met bigint[]
+)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -93,7 +95,7 @@ BEGIN
 
     FOR attempt IN 1 .. 2 LOOP
         BEGIN
-            landed := deal_sync.execute_for(statement, rows);
+            landed := deal_sync.execute_for(statement, rows, ids);
             met := CASE attempt WHEN 2 THEN rows ELSE met END;
             RETURN;
         EXCEPTION
@@ -118,7 +120,7 @@ BEGIN
 
     FOR start IN 1 .. amount BY part LOOP
         SELECT l.landed, l.failures, l.met INTO part_landed, part_failures, part_met
-        FROM deal_sync.land(statement, rows[start : start + part - 1]) AS l;
+        FROM deal_sync.land(statement, rows[start : start + part - 1], ids) AS l;
         landed := landed + part_landed;
         failures := failures || part_failures;
         met := met || part_met;
@@ -126,14 +128,16 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.land(text, bigint[]) IS
+COMMENT ON FUNCTION deal_sync.land(text, bigint[], uuid[]) IS
 'internal: runs a statement over rows of the staging table in subtransactions, isolating those that the table refuses';
 
 -- The statements of a run for one kind, made once: `plan` tells of each staged row what is to become of it, `merge` writes, `unwritten`
--- finds rows that a trigger kept from being written, `losses` the values that did not land, `links` connects interactions, `locks` takes
--- the rows to be changed in key order: a MERGE goes through them in whatever order its join has.
+-- finds rows that a trigger kept from being written, `losses` the values that did not land, `links` connects interactions
+-- (`linked`: those of the batch; `unlinked`: rows whose link is missing), `locks` takes the rows to be changed in key order: a MERGE goes
+-- through them in whatever order its join has.
 CREATE TYPE deal_sync.statements AS (
-    plan text, locks text, merge text, unwritten text, losses text, links text, unlinked text
+    plan text, locks text, merge text, unwritten text, losses text,
+    links text, linked text, unlinked text
 );
 COMMENT ON TYPE deal_sync.statements IS 'internal: what a run executes for each batch of a kind';
 
@@ -287,8 +291,14 @@ BEGIN
             ' FROM (SELECT DISTINCT interaction_id, entity_id FROM (%s) AS missing) AS pair ON CONFLICT DO NOTHING',
             links.relation, links.extra_columns, links.extra_values, this, missing.query
         ),
+        format(
+            'SELECT coalesce(array_agg(DISTINCT link.interaction_id), ''{}'')'
+            ' FROM %s AS s CROSS JOIN LATERAL (VALUES %s) AS link (interaction_id)'
+            ' WHERE s.row_number = ANY ($1) AND link.interaction_id IS NOT NULL',
+            staging, linked.list
+        ),
         format('SELECT DISTINCT row_number FROM (%s) AS missing', missing.query)
-    INTO statements.links, statements.unlinked
+    INTO statements.links, statements.linked, statements.unlinked
     FROM (
         SELECT string_agg(format('(s.%I)', c.name), ', ') AS list
         FROM unnest(merged) AS c
@@ -304,6 +314,8 @@ BEGIN
             a.attrelid = deal_sync.application_table('deal', 'links') AND a.attnum > 0 AND NOT a.attisdropped
             AND a.attname IN ('id', 'created_at', 'updated_at') AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
     ) AS links
+    -- By the interactions of the batch ($2), hashed: the planner may believe that the table is empty (an ANALYZE while it is filled), and a
+    -- nested loop over a table without an index on the pair takes minutes then.
     CROSS JOIN LATERAL format(
         $missing$
         SELECT s.row_number, link.interaction_id, o.id AS entity_id
@@ -311,10 +323,11 @@ BEGIN
         INNER JOIN %s AS o ON o.tenant_id = %s AND o.graph_opportunity_id = s.%I
         CROSS JOIN LATERAL (VALUES %s) AS link (interaction_id)
         WHERE s.row_number = ANY ($1) AND link.interaction_id IS NOT NULL
-        AND NOT EXISTS (
-            SELECT FROM %s AS l
-            WHERE l.tenant_id = %s AND l.interaction_id = link.interaction_id
-            AND l.entity_type::text = 'opportunity' AND l.entity_id = o.id
+        AND (link.interaction_id, o.id) NOT IN (
+            SELECT l.interaction_id, l.entity_id
+            FROM %s AS l
+            WHERE l.tenant_id = %s AND l.interaction_id = ANY ($2)
+            AND l.entity_type::text = 'opportunity' AND l.entity_id IS NOT NULL
         )$missing$,
         staging, deal_sync.application_table('deal', 'target'), this, owner, linked.list, links.relation, this
     ) AS missing (query)
@@ -344,6 +357,7 @@ DECLARE
     link_failures deal_sync.failure[];
     failed bigint[];
     others bigint[];
+    ids uuid[];
     unlinked bigint[];
     inserted bigint;
     adopted bigint;
@@ -378,7 +392,7 @@ BEGIN
         EXECUTE statements.locks USING written, places;
     END IF;
     SELECT l.landed, l.failures, l.met INTO landed, failures, others
-    FROM deal_sync.land(statements.merge, written) AS l;
+    FROM deal_sync.land(statements.merge, written, '{}') AS l;
     -- When land() gave up, rows that it never tried are not there either: the run fails with what was found.
     IF landed + cardinality(failures) < cardinality(written)
         AND cardinality(failures) <= deal_sync.setting('max_rejects')::bigint THEN
@@ -414,15 +428,16 @@ BEGIN
     ) END;
 
     IF statements.links IS NOT NULL THEN
+        EXECUTE statements.linked INTO ids USING there;
         EXECUTE format('SELECT coalesce(array_agg(u.row_number ORDER BY u.row_number), ''{}'') FROM (%s) AS u', statements.unlinked)
-        INTO unlinked USING there;
+        INTO unlinked USING there, ids;
         SELECT l.landed, l.failures INTO landed, link_failures
-        FROM deal_sync.land(statements.links, unlinked) AS l;
+        FROM deal_sync.land(statements.links, unlinked, ids) AS l;
         result.links_inserted := result.links_inserted + landed;
         -- What neither landed nor failed: a trigger returned NULL, or a unique key of the table's own has the pair's place; or so many
         -- failed (a table that is not filled yet, perhaps) that the rest was not tried. The deals land all the same.
         IF unlinked <> '{}' THEN
-            FOR lost IN EXECUTE statements.unlinked USING unlinked LOOP
+            FOR lost IN EXECUTE statements.unlinked USING unlinked, ids LOOP
                 IF NOT EXISTS (SELECT FROM unnest(link_failures) AS f WHERE f.row_number = lost.row_number) THEN
                     link_failures := link_failures || ROW(
                         lost.row_number, '09000',
