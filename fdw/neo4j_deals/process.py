@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import pickle
 import select
@@ -157,6 +158,7 @@ def _work(peer: socket.socket) -> None:
     backend, options, source, tenant, limits, folder = pickle.loads(peer.recv(_MESSAGE))
     if os.getppid() != backend:  # it was gone before prctl
         raise SystemExit(1)
+    gc.disable()  # it would look through every vector again and again, and nothing here makes cycles worth it
     outlet = _Socket(peer, folder)
     feed = Feed(source, tenant, limits)
     outcome: Exception | None = None
