@@ -84,6 +84,11 @@ class Table:
         return self.targeting("graph_opportunity_id" if self.kind == "deal" else "id")
 
     @property
+    def deal(self) -> Column:
+        """The column with the id of the deal that a node is, or belongs to."""
+        return self.targeting("graph_opportunity_id" if self.kind == "deal" else "opportunity_id")
+
+    @property
     def tenant(self) -> Column:
         """The column with the tenant's id."""
         return self.targeting("tenant_id")
