@@ -69,7 +69,7 @@ AS $$
         result.run_id, result.tenant_id, result.mode, result.status, started_at, result.seconds,
         result.deals_read, result.deals_inserted, result.deals_updated, result.deals_unchanged, result.deals_adopted,
         result.versions_inserted, result.links_inserted, result.rows_rejected, result.values_rejected,
-        result.watermark, result.message, sqlstate, server_text
+        result.watermark, result.message, sqlstate, nullif(server_text, '')
     )
 $$;
 COMMENT ON FUNCTION deal_sync.record_run(deal_sync.run_result, timestamptz, text, text) IS

@@ -100,10 +100,9 @@ CREATE FUNCTION deal_sync.fill_staging(
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-from neo4j_deals import catalog, server
-relation = catalog.query(plpy, "SELECT deal_sync.mapped($1)::text AS name", ["text"], [kind])[0]["name"]
+from neo4j_deals import server
 limits = batch_rows, batch_bytes, value_bytes, process_from
-yield from server.fill_staging(plpy, relation, tenant_id, caller, limits)
+yield from server.fill_staging(plpy, kind, tenant_id, caller, limits)
 $$;
 COMMENT ON FUNCTION deal_sync.fill_staging(text, uuid, regrole, integer, bigint, bigint, bigint) IS
 'internal: reads a tenant''s nodes into pg_temp.deal_sync_<kind>s, one batch a row fetched; the caller empties it between two';
@@ -112,9 +111,8 @@ CREATE FUNCTION deal_sync.check_source(kind text) RETURNS void
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-from neo4j_deals import catalog, server
-relation = catalog.query(plpy, "SELECT deal_sync.mapped($1)::text AS name", ["text"], [kind])[0]["name"]
-server.check_source(plpy, relation)
+from neo4j_deals import server
+server.check_source(plpy, kind)
 $$;
 COMMENT ON FUNCTION deal_sync.check_source(text) IS
 'internal: raises where the server, the user mapping or the type of a column is a mistake of set-up';
@@ -123,9 +121,8 @@ CREATE FUNCTION deal_sync.nobodys_nodes(kind text) RETURNS bigint
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-from neo4j_deals import catalog, server
-relation = catalog.query(plpy, "SELECT deal_sync.mapped($1)::text AS name", ["text"], [kind])[0]["name"]
-return server.nobodys_nodes(plpy, relation)
+from neo4j_deals import server
+return server.nobodys_nodes(plpy, kind)
 $$;
 COMMENT ON FUNCTION deal_sync.nobodys_nodes(text) IS
 'internal: how many nodes belong to no tenant, because tenant_id is absent, no text or spelled in another way';

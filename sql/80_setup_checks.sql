@@ -129,6 +129,23 @@ BEGIN
     END LOOP;
 
     FOR wrong IN
+        SELECT due.name, due.type, l.relation, a.atttypid AS is_of
+        FROM (SELECT deal_sync.application_table('deal', 'links')) AS l (relation)
+        CROSS JOIN (
+            VALUES ('tenant_id', 'uuid'), ('interaction_id', 'uuid'), ('entity_id', 'uuid'), ('entity_type', 'text')
+        ) AS due (name, type)
+        LEFT JOIN pg_attribute AS a ON a.attrelid = l.relation AND a.attname = due.name AND a.attnum > 0 AND NOT a.attisdropped
+        CROSS JOIN LATERAL deal_sync.base_type(a.atttypid, a.atttypmod) AS b
+        WHERE a.attname IS NULL OR (due.type = 'uuid' AND b.type <> 'uuid'::regtype)
+    LOOP
+        RAISE EXCEPTION 'column "%" of table % %', wrong.name, wrong.relation,
+            CASE WHEN wrong.is_of IS NULL THEN 'does not exist' ELSE format('is of type %s, and the sync writes a %s', wrong.is_of::regtype, wrong.type) END
+            USING
+                ERRCODE = CASE WHEN wrong.is_of IS NULL THEN 'undefined_column' ELSE 'datatype_mismatch' END,
+                HINT = 'Run the migration (sql/migration), or ALTER FOREIGN TABLE ... OPTIONS (SET links ...) if the table is another one.';
+    END LOOP;
+
+    FOR wrong IN
         SELECT a.attname AS name, l.relation
         FROM (SELECT deal_sync.application_table('deal', 'links')) AS l (relation)
         INNER JOIN pg_attribute AS a ON a.attrelid = l.relation

@@ -35,6 +35,11 @@ def query(plpy: Plpy, text: str, types: Sequence[str] = (), values: Sequence[Any
     return plpy.execute(plpy.prepare(text, types), values)
 
 
+def mapped(plpy: Plpy, kind: str) -> str:
+    """The foreign table that maps a kind, as regclass prints it; `deal_sync.mapped` says which ones count."""
+    return str(query(plpy, "SELECT deal_sync.mapped($1)::text AS name", ["text"], [kind])[0]["name"])
+
+
 def table(plpy: Plpy, relation: str) -> Table:
     """A foreign table of the mapping; `relation` is its name as regclass prints it."""
     head = query(

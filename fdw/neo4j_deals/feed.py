@@ -17,7 +17,7 @@ from neo4j_deals.connection import Ask
 from neo4j_deals.mapping import Column, Table
 from neo4j_deals.projection import Lost, Projection, errors_json, to_staged
 from neo4j_deals.reader import Outlet
-from neo4j_deals.spool import HEADER, NULL, TRAILER, Encoder, encoder, row, short_text, short_vector
+from neo4j_deals.spool import HEADER, NULL, TRAILER, Encoder, encoder, row, short_text, short_uuid, short_vector
 from neo4j_deals.values import Converter, Misfit, converter, refines, shown, to_timestamptz, to_uuid
 
 #: The columns before those of the mapping, and their types, in the order of a row.
@@ -98,7 +98,7 @@ class Feed:
                 NULL if key is None else _text(shown(key)),
                 NULL if refusal is None else _jsonb(orjson.dumps(refusal).decode()),
                 _jsonb(document) if (document := errors_json(lost)) else NULL,
-                *(NULL if value is None else value for value in values),
+                *[value or NULL for value in values],  # no field is empty: it begins with its length
             ]
         )
 
@@ -222,6 +222,8 @@ def _encoded(column: Column, limit: int) -> tuple[Column, Converter, Encoder, En
     elif refines(column.type_name, name):
         if name in ("text", "varchar"):
             short = short_text(column.staged_modifier - 4 if column.staged_modifier > 0 else limit, limit)
+        elif name == "uuid":
+            short = short_uuid
         elif name == "vector" and column.staged_modifier > 0:
             short = short_vector(column.staged_modifier)
     return column, convert, encode, short

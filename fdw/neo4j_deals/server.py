@@ -1,6 +1,6 @@
 """In: a call of one of the extension's PL/Python functions. Out: its result, or an error as PostgreSQL reports it.
 
-The one module that the SQL names: each function there is `from neo4j_deals import server` and one call.
+The one module that the SQL names: each function there is an import of it and one call.
 """
 
 from __future__ import annotations
@@ -31,12 +31,10 @@ def check_version(plpy: Plpy, extension_version: str) -> None:
         )
 
 
-def fill_staging(
-    plpy: Plpy, relation: str, tenant: str, caller: str, limits: tuple[int, int, int, int]
-) -> Iterator[int]:
-    """See `staging.fill`; `limits` are the fields of `feed.Limits`."""
+def fill_staging(plpy: Plpy, kind: str, tenant: str, caller: str, limits: tuple[int, int, int, int]) -> Iterator[int]:
+    """See `staging.fill`, for the table of a kind; `limits` are the fields of `feed.Limits`."""
     try:
-        yield from staging.fill(plpy, relation, tenant, caller, Limits(*limits))
+        yield from staging.fill(plpy, catalog.mapped(plpy, kind), tenant, caller, Limits(*limits))
     except DealSyncError as error:
         _raise(plpy, error)
 
@@ -51,17 +49,18 @@ def scan_rows(
         _raise(plpy, error)
 
 
-def nobodys_nodes(plpy: Plpy, relation: str) -> int:
+def nobodys_nodes(plpy: Plpy, kind: str) -> int:
     """The nodes that belong to no tenant: tenant_id absent, no text, or in another spelling than a UUID's usual two."""
     try:
-        counts = scan.tenant_counts(plpy, relation)
+        counts = scan.tenant_counts(plpy, catalog.mapped(plpy, kind))
     except DealSyncError as error:
         _raise(plpy, error)
     return sum(nodes for value, nodes in counts if not (isinstance(value, str) and _CANONICAL.fullmatch(value)))
 
 
-def check_source(plpy: Plpy, relation: str) -> None:
+def check_source(plpy: Plpy, kind: str) -> None:
     """Raises where server or user mapping are not set up, or a target cannot take its property; asks no graph."""
+    relation = catalog.mapped(plpy, kind)
     try:
         catalog.server_options(plpy, relation)
         source = catalog.table(plpy, relation)

@@ -70,22 +70,21 @@ def _timestamp(value: datetime) -> bytes:
 
 def _numeric(value: Decimal) -> bytes:
     """Groups of four decimal digits, the weight of the first, the sign, and the digits after the point (dscale)."""
-    sign, digits, exponent = value.as_tuple()
-    assert isinstance(exponent, int)  # a finite number: `values` refuses the rest
-    scale = max(0, -exponent)
-    text = "".join(map(str, digits)) + "0" * max(0, exponent) + "0" * (-scale % 4)
-    fraction_groups = (scale + 3) // 4
-    text = text.zfill(max(4 * fraction_groups, -(-len(text) // 4) * 4))
-    groups = [int(text[at : at + 4]) for at in range(0, len(text), 4)]
-    weight = len(groups) - fraction_groups - 1
+    text = format(value, "f")  # a finite number: `values` refuses the rest
+    whole, _, fraction = text.lstrip("-").partition(".")
+    scale = len(fraction)
+    whole, fraction = whole.zfill(-(-len(whole) // 4) * 4), fraction.ljust(-(-scale // 4) * 4, "0")
+    groups = [int((whole + fraction)[at : at + 4]) for at in range(0, len(whole) + len(fraction), 4)]
+    weight = len(whole) // 4 - 1
     while groups and not groups[0]:
         groups.pop(0)
         weight -= 1
     while groups and not groups[-1]:
         groups.pop()
     if not groups:
-        sign, weight = 0, 0
-    body = struct.pack(f">hhHH{len(groups)}H", len(groups), weight, 0x4000 if sign else 0, scale, *groups)
+        weight = 0
+    sign = 0x4000 if groups and text[0] == "-" else 0
+    body = struct.pack(f">hhHH{len(groups)}H", len(groups), weight, sign, scale, *groups)
     return _length(len(body)) + body
 
 
@@ -145,6 +144,21 @@ def short_text(longest: int, limit: int) -> Encoder:
         return _length(len(data)) + data
 
     return field
+
+
+def short_uuid(value: Any) -> bytes:
+    """Texts of 36 characters, in the usual form of a UUID."""
+    if type(value) is not str or len(value) != 36 or value.count("-") != 4:
+        raise Unusual
+    if not value[8] == value[13] == value[18] == value[23] == "-":
+        raise Unusual
+    try:
+        data = bytes.fromhex(value.replace("-", ""))
+    except ValueError:
+        raise Unusual from None
+    if len(data) != 16:  # fromhex passes over blanks
+        raise Unusual
+    return _length(16) + data
 
 
 def short_vector(dimensions: int) -> Encoder:

@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from neo4j_deals.spool import HEADER, NULL, TRAILER, encoder, row
+from neo4j_deals.spool import HEADER, NULL, TRAILER, Unusual, encoder, row, short_uuid
 from pgvector import Vector
 from psycopg.types import datetime as psycopg_datetime
 from psycopg.types import numeric as psycopg_numeric
@@ -228,3 +228,18 @@ def test_header_row_and_trailer_are_those_of_the_manual() -> None:
 def test_a_type_without_an_encoder_is_refused_by_name() -> None:
     with pytest.raises(KeyError, match="inet"):
         encoder("inet")
+
+
+@given(st.uuids(), st.booleans())
+def test_the_short_cut_for_a_uuid_is_the_encoders_own(value: UUID, upper: bool) -> None:
+    text = str(value).upper() if upper else str(value)
+    assert short_uuid(text) == encoder("uuid")(value)
+
+
+@given(st.uuids().map(str), st.integers(0, 35), st.sampled_from(" -\t\ng{٣é"))
+def test_the_short_cut_for_a_uuid_leaves_what_is_unusual(value: str, place: int, character: str) -> None:
+    text = value[:place] + character + value[place + 1 :]
+    for other in (text, value.replace("-", ""), f"{{{value}}}", value[:-1], 5, None, [value]):
+        if other != value:
+            with pytest.raises(Unusual):
+                short_uuid(other)

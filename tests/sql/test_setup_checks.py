@@ -90,6 +90,18 @@ MISTAKES: dict[str, tuple[LiteralString, str, str, str]] = {
     ),
     "no table of the versions": ("DROP TABLE deal_versions", "42P01", "public.deal_versions", "migration"),
     "no table of the links": ("DROP TABLE interaction_links", "42P01", "public.interaction_links", "schema"),
+    "no column of a link": (
+        "ALTER TABLE interaction_links DROP COLUMN entity_id",
+        "42703",
+        'column "entity_id" of table public.interaction_links does not exist',
+        "migration",
+    ),
+    "a link's id of another type": (
+        "ALTER TABLE interaction_links ALTER COLUMN interaction_id TYPE text USING interaction_id::text",
+        "42804",
+        'column "interaction_id" of table public.interaction_links is of type text',
+        "migration",
+    ),
     "no table of the tenants": ("DROP TABLE tenants CASCADE", "42P01", "public.tenants", "schema"),
     "no option target": (
         "ALTER FOREIGN TABLE neo4j.deals OPTIONS (DROP target)",
