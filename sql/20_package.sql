@@ -162,6 +162,22 @@ $$;
 COMMENT ON FUNCTION deal_sync.scan_rows(regclass, uuid, text[], bigint) IS
 'internal: the rows of a foreign table; call deal_sync.scan()';
 
+-- With the caller's rights and the caller's own user mapping.
+CREATE FUNCTION deal_sync.import_statements(
+    server name, schema name, limit_to text[], "except" text[], sample bigint, prefix text,
+    OUT table_name text, OUT label text, OUT statement text, OUT columns integer
+) RETURNS SETOF record
+LANGUAGE plpython3u
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import server as package
+options = {"sample": None if sample is None else str(sample), "prefix": prefix}
+given = {name: value for name, value in options.items() if value is not None}
+yield from package.import_statements(plpy, server, schema, limit_to, args[3], given)
+$$;
+COMMENT ON FUNCTION deal_sync.import_statements(name, name, text[], text[], bigint, text) IS
+'internal: the foreign tables that import_schema() creates, as statements';
+
 CREATE FUNCTION deal_sync.to_type(value text, type_name text) RETURNS text
 LANGUAGE plpython3u IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp

@@ -374,6 +374,47 @@ AS $$
 $$;
 COMMENT ON FUNCTION deal_sync.mapping_ddl() IS 'the mapping as statements, to keep in version control';
 
+CREATE FUNCTION deal_sync.import_schema(
+    server name, schema name, limit_to text[] DEFAULT NULL, "except" text[] DEFAULT NULL,
+    sample bigint DEFAULT NULL, prefix text DEFAULT NULL,
+    OUT relation regclass, OUT label text, OUT columns integer
+) RETURNS SETOF record
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    this record;
+    code text;
+    said text;
+    detail text;
+    hint text;
+BEGIN
+    PERFORM deal_sync.check_package();
+    IF limit_to IS NOT NULL AND "except" IS NOT NULL THEN
+        RAISE EXCEPTION 'limit_to and except exclude each other' USING
+            ERRCODE = 'invalid_parameter_value',
+            HINT = 'limit_to names the tables to make, except those not to make.';
+    ELSIF to_regnamespace(quote_ident(schema)) IS NULL THEN
+        RAISE EXCEPTION 'schema "%" does not exist', schema USING
+            ERRCODE = 'invalid_schema_name',
+            HINT = format('CREATE SCHEMA %I;', schema);
+    END IF;
+    FOR this IN SELECT s.* FROM deal_sync.import_statements(server, schema, limit_to, "except", sample, prefix) AS s LOOP
+        EXECUTE this.statement;
+        relation := format('%I.%I', schema, this.table_name)::regclass;
+        label := this.label;
+        columns := this.columns;
+        RETURN NEXT;
+    END LOOP;
+EXCEPTION
+    WHEN OTHERS THEN
+        GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
+        PERFORM deal_sync.raise_again(code, said, detail, hint);
+END
+$$;
+COMMENT ON FUNCTION deal_sync.import_schema(name, name, text[], text[], bigint, text) IS
+'makes a foreign table for each label of the graph, as IMPORT FOREIGN SCHEMA does with Multicorn2; limit_to and except name tables, sample is the nodes of a label that are looked at (10000; 0: all), prefix stands before each name';
+
 -- PL/Python returns records, not anyelement; a PL/pgSQL function over it can (field notes).
 CREATE FUNCTION deal_sync.scan(
     "table" anyelement, tenant uuid DEFAULT NULL, columns text[] DEFAULT NULL, row_limit bigint DEFAULT NULL

@@ -30,7 +30,7 @@ BEGIN
         result.name := c.name;
         result.target := CASE WHEN c.write <> 'never' THEN c.target END;
         result.write := CASE WHEN kind = 'version' THEN 'insert' ELSE c.write END;
-        result.on_misfit := coalesce(c.options ->> 'on_misfit', 'null');
+        result.on_misfit := coalesce(replace(c.options ->> 'on_misfit', 'error', 'reject'), 'null');  -- an error in a SELECT
         result.place := c.place;
         result.target_type := c.target_type;
         result.target_modifier := c.target_modifier;

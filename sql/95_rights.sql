@@ -35,12 +35,14 @@ BEGIN
     EXECUTE format(
         'GRANT EXECUTE ON FUNCTION deal_sync.scan(anyelement, uuid, text[], bigint), deal_sync.scan_rows(regclass, uuid, text[], bigint), '
         'deal_sync.check_readable(regclass, text[]), deal_sync.check_package(), deal_sync.load_package(), deal_sync.python_error(text, text), '
-        'deal_sync.raise_again(text, text, text, text), deal_sync.mapping_columns(regclass), deal_sync.options_of(text[]), '
+        'deal_sync.raise_again(text, text, text, text), '
+        'deal_sync.import_schema(name, name, text[], text[], bigint, text), '
+        'deal_sync.import_statements(name, name, text[], text[], bigint, text), deal_sync.mapping_columns(regclass), deal_sync.options_of(text[]), '
         'deal_sync.base_type(oid, integer), deal_sync.vector_type() TO %s',
         role
     );
 END
 $$;
 COMMENT ON FUNCTION deal_sync.grant_scan(regrole) IS
-'lets a role call scan(); it reads only foreign tables that it may SELECT from, with a user mapping of its own and USAGE on the server';
+'lets a role call scan() and import_schema(); scan() reads only foreign tables that it may SELECT from, and both use a user mapping of its own and need USAGE on the server';
 REVOKE EXECUTE ON FUNCTION deal_sync.grant_scan(regrole) FROM PUBLIC;

@@ -23,6 +23,12 @@ class Plpy(Protocol):
     def prepare(self, query: str, types: Sequence[str]) -> Any:
         """Plans a query."""
 
+    def notice(self, message: str, **fields: str | None) -> None:
+        """Tells the client something."""
+
+    def warning(self, message: str, **fields: str | None) -> None:
+        """Warns the client."""
+
     def error(self, message: str, **fields: str | None) -> NoReturn:
         """Raises an error with SQLSTATE, DETAIL and HINT."""
 
@@ -70,20 +76,39 @@ def server_options(plpy: Plpy, relation: str) -> ServerOptions:
 
     Raises DealSyncError (42704) where there is no user mapping that the current user can read.
     """
-    row = query(
+    server = query(
+        plpy,
+        "SELECT s.srvname FROM pg_catalog.pg_foreign_table t JOIN pg_catalog.pg_foreign_server s ON s.oid = t.ftserver"
+        " WHERE t.ftrelid = $1::pg_catalog.regclass",
+        ["text"],
+        [relation],
+    )[0]["srvname"]
+    return options_of_server(plpy, server)
+
+
+def options_of_server(plpy: Plpy, server: str) -> ServerOptions:
+    """The same of a server by its name, which must be one of this wrapper's. Raises DealSyncError (42704)."""
+    found = query(
         plpy,
         "SELECT s.srvname, deal_sync.options_of(s.srvoptions) AS options, m.usename AS login,"
         " deal_sync.options_of(m.umoptions) AS mapping,"
         " m.umoptions IS NULL AND (m.usename = 'public' OR NOT has_server_privilege(s.oid, 'USAGE')) AS hidden"
-        " FROM pg_catalog.pg_foreign_table t JOIN pg_catalog.pg_foreign_server s ON s.oid = t.ftserver"
+        " FROM pg_catalog.pg_foreign_server s JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw"
         " LEFT JOIN LATERAL (SELECT u.usename, u.umoptions FROM pg_catalog.pg_user_mappings u"
         "  WHERE u.srvid = s.oid AND u.usename IN (current_user, 'public')"
         "  AND u.umuser IN (0, quote_ident(current_user)::regrole)"
         "  ORDER BY u.umuser DESC LIMIT 1) m ON true"
-        " WHERE t.ftrelid = $1::pg_catalog.regclass",
+        " WHERE s.srvname = $1 AND w.fdwname = 'neo4j'",
         ["text"],
-        [relation],
-    )[0]
+        [server],
+    )
+    if not found:
+        raise DealSyncError(
+            "42704",
+            f'server "{server}" of the foreign-data wrapper neo4j does not exist',
+            hint="CREATE SERVER ... FOREIGN DATA WRAPPER neo4j OPTIONS (uri 'bolt://host:7687');",
+        )
+    row = found[0]
     if row["login"] is None or row["hidden"]:
         user = query(plpy, "SELECT current_user AS name")[0]["name"]
         role, server = plpy.quote_ident(user), plpy.quote_ident(row["srvname"])

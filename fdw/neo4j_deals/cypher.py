@@ -40,18 +40,21 @@ def nodes(
     *,
     equal: Mapping[str, Sequence[str]],
     order_by: str | None = None,
+    labels: bool = False,
     dimensions_but: Sequence[str] | None = None,
     limit: int | None = None,
 ) -> Query:
     """The nodes of a label: elementId, then the properties in their order.
 
-    `equal` maps a property to the values it may have. With `dimensions_but` a last column follows: a list of
+    `equal` maps a property to the values it may have. With `labels` the node's labels follow. With `dimensions_but` a last column follows: a list of
     [name, value] of each property "dim_…" that is not among those named.
     """
     lines, parameters = _match(label, equal)
     if order_by:
         lines.append(f"WITH n ORDER BY n.{quoted(order_by)}")
     returned = ["elementId(n)", *(f"n.{quoted(name)}" for name in properties)]
+    if labels:
+        returned.append("labels(n)")
     if dimensions_but is not None:
         parameters |= {"prefix": DIMENSION_PREFIX, "known": list(dimensions_but)}
         returned.append("[k IN keys(n) WHERE k STARTS WITH $prefix AND NOT k IN $known | [k, n[k]]]")

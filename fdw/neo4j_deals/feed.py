@@ -70,6 +70,7 @@ class Feed:
             projection.properties,
             equal=self._equal,
             order_by=self.source.key.property,
+            labels=projection.wants_labels,
             dimensions_but=projection.known_dimensions if projection.wants_scores else None,
         )
         file: IO[bytes] | None = None

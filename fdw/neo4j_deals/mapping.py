@@ -19,6 +19,7 @@ class Column:
 
     `type_name` and `type_modifier` are the foreign column's own; `staged_*` those of the staging table, None where
     the column is not staged. `required`: the target is NOT NULL and an insert has nothing else to put there.
+    `strict`: in a SELECT a value that does not fit is an error; the sync refuses the row, as with `reject`.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Column:
     target: str | None = None
     write: str = "always"
     on_misfit: str = "null"
+    strict: bool = False
     empty_is_null: bool = False
     link: bool = False
     required: bool = False
@@ -42,6 +44,7 @@ class Column:
     def read(cls, row: Mapping[str, Any]) -> Column:
         """From a row of `deal_sync.mapping_columns`."""
         options = json.loads(row["options"] or "{}")
+        strict = options.get("on_misfit") == "error"
         return cls(
             name=row["name"],
             property=options.get("property", row["name"]),
@@ -51,7 +54,8 @@ class Column:
             of=tuple(name.strip() for name in options["of"].split(",")) if "of" in options else (),
             target=options.get("target"),
             write=options.get("write", "always"),
-            on_misfit=options.get("on_misfit", "null"),
+            on_misfit="reject" if strict else options.get("on_misfit", "null"),
+            strict=strict,
             empty_is_null=options.get("empty") == "null",
             link=options.get("link") == "true",
             required=bool(row["required"]),

@@ -12,9 +12,10 @@ import orjson
 
 from neo4j_deals import derived
 from neo4j_deals.derived import DIMENSION_PREFIX, dimension_of
+from neo4j_deals.errors import DealSyncError
 from neo4j_deals.mapping import Column
 from neo4j_deals.spool import Unusual
-from neo4j_deals.values import MAX_VALUE_BYTES, Converter, Misfit, chain, converter, shown
+from neo4j_deals.values import MAX_VALUE_BYTES, Converter, Misfit, chain, converter, convertible, shown
 
 Lost = dict[str, tuple[Misfit, Any]]
 """By column name: why its value could not land as it is, and the value."""
@@ -28,8 +29,16 @@ _READY_MADE = frozenset({"ontology_scores", "workflow_metadata", "element_id", _
 
 
 def to_foreign(column: Column) -> Converter:
-    """The conversion to the foreign column's own type, for a SELECT."""
-    return unchanged if column.derive in _READY_MADE else converter(column.type_name, column.type_modifier)
+    """The conversion to the foreign column's own type, for a SELECT. Raises DealSyncError where there is none."""
+    if column.derive in _READY_MADE:
+        return unchanged
+    if not convertible(column.type_name):
+        raise DealSyncError(
+            "HV004",
+            f'column "{column.name}" is of type {column.type_name}, into which no value of the graph is converted',
+            hint="make it text, or jsonb, and cast in the query",
+        )
+    return converter(column.type_name, column.type_modifier)
 
 
 def to_staged(column: Column, limit: int = MAX_VALUE_BYTES) -> Converter:
@@ -75,11 +84,12 @@ class Projection:
         self._dimensions = [name for column in known if not column.derive and (name := dimension_of(column.property))]
         self._landing = {c.property for c in known if c.target and c.write == "always"}
         self.wants_scores = any(column.derive == "ontology_scores" for column, *_ in columns)
+        self.wants_labels = any(column.derive == "labels" for column, *_ in columns)
 
         wanted = [column.property for column, *_ in columns if not column.derive]
         for column, *_ in columns:
             wanted += self._sources(column, by_property)
-        #: The properties to ask for, in the order of a record (after its elementId).
+        #: The properties to ask for, in the order of a record (after its elementId, before its labels if wanted).
         self.properties = list(dict.fromkeys(wanted))
         #: The properties "dim_…" among them; where scores are wanted, a record ends with the others that a node has.
         self.known_dimensions = [name for name in self.properties if name.startswith(DIMENSION_PREFIX)]
@@ -176,6 +186,8 @@ class Projection:
                 return derived.workflow_metadata(properties, lose, self._limit)
             case "element_id":
                 return record[0]
+            case "labels":
+                return sorted(record[1 + len(self.properties)])
             case "conversion_errors":
                 return errors_json(lost)
         raise AssertionError(column.derive)  # the validator knows no other

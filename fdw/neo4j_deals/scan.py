@@ -6,8 +6,8 @@ The body of `deal_sync.scan_rows`, which runs with the caller's rights and the c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from datetime import date, datetime
+from collections.abc import Iterable, Iterator
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -16,9 +16,11 @@ import orjson
 
 from neo4j_deals import cypher
 from neo4j_deals.catalog import Plpy, server_options, table
-from neo4j_deals.connection import Ask, connection
-from neo4j_deals.mapping import Column
-from neo4j_deals.projection import Projection, to_foreign
+from neo4j_deals.connection import connection
+from neo4j_deals.errors import DealSyncError
+from neo4j_deals.losses import Losses
+from neo4j_deals.mapping import Column, Table
+from neo4j_deals.projection import Lost, Projection, to_foreign
 from neo4j_deals.reader import Outlet, Reader
 from neo4j_deals.values import Converter
 
@@ -27,7 +29,9 @@ CHUNK = 500  # rows that the thread hands over at once
 
 def output(column: Column) -> Converter:
     """The form in which PL/Python and Multicorn hand a value of this type to PostgreSQL's input function."""
-    return orjson_text if column.type_name == "vector" else _plain
+    if column.type_name == "vector":
+        return orjson_text
+    return _plain_list if column.type_name.startswith("_") else _plain
 
 
 def orjson_text(value: Any) -> str:
@@ -36,7 +40,35 @@ def orjson_text(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, date | datetime | Decimal | UUID) else value
+    return str(value) if isinstance(value, date | datetime | time | Decimal | UUID) else value
+
+
+def _plain_list(value: list[Any]) -> list[Any]:
+    return [_plain(item) for item in value]
+
+
+def hand_over(records: Iterable[tuple[Any, ...]], projection: Projection, to: Outlet) -> None:
+    """In the reader: records as rows, in chunks, each with what some of its rows lost: by place, node and losses."""
+    chunk: list[list[Any]] = []
+    losses: dict[int, tuple[str, Lost]] = {}
+    for record in records:
+        values, lost = projection.row(record)
+        if lost:
+            losses[len(chunk)] = record[0], lost
+        chunk.append(values)
+        if len(chunk) == CHUNK:
+            to.put(chunk, losses)
+            chunk, losses = [], {}
+    to.put(chunk, losses)
+
+
+def handed_over(batches: Iterable[tuple[Any, ...]], losses: Losses) -> Iterator[list[Any]]:
+    """The rows that `hand_over` gave; `losses` gets to know of those that are taken, and may raise."""
+    for chunk, lost in batches:
+        for at, values in enumerate(chunk):
+            if at in lost:
+                losses.add(*lost[at])
+            yield values
 
 
 def rows(
@@ -44,34 +76,43 @@ def rows(
 ) -> Iterator[tuple[Any, ...]]:
     """Rows of the foreign table, every column in its place; those not in `columns` are NULL and never asked for.
 
-    `tenant` None: of every tenant. Raises DealSyncError for what the graph or the network refused.
+    `tenant` None: of every tenant. Raises DealSyncError for what the graph or the network refused, and where a value
+    does not fit a column that wants an error; other such values make one WARNING at the end.
     """
+    if row_limit is not None and row_limit < 0:
+        raise DealSyncError("2201W", "row_limit must not be negative")
     source = table(plpy, relation)
     wanted = [c for c in source.columns if columns is None or c.name in columns]
     projection = Projection([(c, to_foreign(c), output(c), None) for c in wanted], source.columns)
     nodes = cypher.nodes(
         source.label,
         projection.properties,
-        equal={source.tenant.property: cypher.spellings(tenant)} if tenant else {},
+        equal={_tenant_property(source): cypher.spellings(tenant)} if tenant else {},
+        labels=projection.wants_labels,
         dimensions_but=projection.known_dimensions if projection.wants_scores else None,
         limit=row_limit,
     )
 
-    def produce(ask: Ask, reader: Outlet) -> None:
-        chunk = []
-        for record in ask(nodes):
-            chunk.append(projection.row(record)[0])
-            if len(chunk) == CHUNK:
-                reader.put(chunk)
-                chunk = []
-        reader.put(chunk)
-
+    losses = Losses(f"foreign table {relation}", wanted)
     places = [projection.columns.index(c) if c in wanted else None for c in source.columns]
-    reader = Reader(connection(server_options(plpy, relation)), produce)
+    reader = Reader(connection(server_options(plpy, relation)), lambda ask, to: hand_over(ask(nodes), projection, to))
     with contextlib.closing(reader.batches(lambda: plpy.execute("SELECT 1"))) as batches:
-        for (chunk,) in batches:
-            for values in chunk:
-                yield tuple(None if at is None else values[at] for at in places)
+        for values in handed_over(batches, losses):
+            yield tuple(None if at is None else values[at] for at in places)
+    if warning := losses.warning(source.columns):
+        plpy.warning(warning.message, detail=warning.detail, hint=warning.hint)
+
+
+def _tenant_property(source: Table) -> str:
+    """The property with the tenant's id: of the mapping, or of an imported table that has a column of that name."""
+    for column in source.columns:
+        if column.target == "tenant_id" or (not source.kind and column.name == "tenant_id" and not column.derive):
+            return column.property
+    raise DealSyncError(
+        "42703",
+        f'foreign table {source.name} has no column for the tenant',
+        hint="leave out the argument tenant, or give a column the option target 'tenant_id'",
+    )
 
 
 def tenant_counts(plpy: Plpy, relation: str) -> list[tuple[Any, int]]:

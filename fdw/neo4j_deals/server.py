@@ -10,8 +10,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from neo4j_deals import SERVES, __version__, catalog, scan, staging
+from neo4j_deals import SERVES, __version__, catalog, imports, scan, staging
 from neo4j_deals.catalog import Plpy
+from neo4j_deals.connection import connection
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.feed import Limits
 from neo4j_deals.mapping import Column
@@ -47,6 +48,30 @@ def scan_rows(
         yield from scan.rows(plpy, relation, tenant, columns, row_limit)
     except DealSyncError as error:
         _raise(plpy, error)
+
+
+def import_statements(
+    plpy: Plpy,
+    server: str,
+    schema: str,
+    only: list[str] | None,
+    but: list[str] | None,
+    options: dict[str, str],
+) -> Iterator[tuple[str, str, str, int]]:
+    """The tables of an import: name, label, CREATE FOREIGN TABLE, number of columns. Says what it could not map."""
+    try:
+        wish = imports.Wish.read(options, only, but)
+        vector = catalog.query(plpy, "SELECT deal_sync.vector_type()::pg_catalog.regtype::text AS name")[0]["name"]
+        to = connection(catalog.options_of_server(plpy, server))
+        _, result = imports.read(to, wish, vector, lambda: plpy.execute("SELECT 1"))
+    except DealSyncError as error:
+        _raise(plpy, error)
+    for notice in result.notices:
+        plpy.notice(notice)
+    for warning in result.warnings:
+        plpy.warning(warning)
+    for table in result.tables:
+        yield table.name, table.label, table.to_statement(schema, server), len(table.columns)
 
 
 def nobodys_nodes(plpy: Plpy, kind: str) -> int:

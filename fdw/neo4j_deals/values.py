@@ -11,7 +11,7 @@ import math
 import re
 import struct
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import lru_cache
 from typing import Any
@@ -37,6 +37,9 @@ _ISO = re.compile(
     r"(?:[Tt ](?P<time>\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)"
     r"(?P<offset>[Zz]|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)?(?:\[[^\]]+\])?)?",
     re.ASCII,
+)
+_CLOCK = re.compile(
+    r"(?P<time>\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)(?P<offset>[Zz]|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)?", re.ASCII
 )
 
 
@@ -276,14 +279,18 @@ def _parsed(text: str) -> datetime:
     if not match["time"]:
         return datetime.combine(day, time(), UTC)
     moment = datetime.combine(day, time.fromisoformat(match["time"].replace(",", ".")))
-    offset = (match["offset"] or "Z").upper()
-    if offset == "Z":
-        return moment.replace(tzinfo=UTC)
-    digits = offset[1:].replace(":", "").ljust(6, "0")
+    return (moment - _offset(match["offset"])).replace(tzinfo=UTC)
+
+
+def _offset(text: str | None) -> timedelta:
+    """The offset from UTC that an ISO 8601 text ends with; none is zero."""
+    if text in (None, "Z", "z"):
+        return timedelta()
+    digits = text[1:].replace(":", "").ljust(6, "0")
     if int(digits[:4]) > 1800 or int(digits[2:4]) > 59 or int(digits[4:]) > 59:
         raise Misfit("22008", "an offset from UTC that is out of range")
     shift = timedelta(hours=int(digits[:2]), minutes=int(digits[2:4]), seconds=int(digits[4:]))
-    return (moment + (shift if offset[0] == "-" else -shift)).replace(tzinfo=UTC)
+    return -shift if text[0] == "-" else shift
 
 
 def _timestamp(value: Any) -> datetime:
@@ -294,7 +301,96 @@ def _date(value: Any) -> date:
     return to_timestamptz(value).date()
 
 
+# -- times of day, durations, points -----------------------------------------------------------------------------------
+
+
+def _clock(value: Any) -> tuple[time, timedelta | None]:
+    """A TIME or an ISO 8601 text as a time of day and its offset from UTC, None where it has none; floored."""
+    if isinstance(value, neo4j_time.Time):
+        return time(value.hour, value.minute, value.second, value.nanosecond // 1000), value.utc_offset()
+    if not isinstance(value, str):
+        raise _wrong_type(value, "a time of day")
+    match = _CLOCK.fullmatch(value)
+    if not match:
+        raise Misfit("22007", "a text that is no ISO 8601 time of day")
+    try:
+        clock = time.fromisoformat(match["time"].replace(",", "."))
+    except ValueError:
+        raise Misfit("22008", "a time of day out of range") from None
+    return clock, _offset(match["offset"]) if match["offset"] else None
+
+
+def _time(value: Any) -> time:
+    """A local time. One with an offset has none to compare it with: it is refused, not shifted."""
+    clock, offset = _clock(value)
+    if offset is not None:
+        raise Misfit("2200G", "a ZONED TIME where a LOCAL TIME is due")
+    return clock
+
+
+def _timetz(value: Any) -> time:
+    """A time with its own offset; without one it is UTC."""
+    clock, offset = _clock(value)
+    shift = timedelta(seconds=int(offset.total_seconds())) if offset else timedelta()
+    if abs(shift) >= timedelta(hours=16):
+        raise Misfit("22009", "an offset from UTC of 16 hours or more, which PostgreSQL has not")
+    return clock.replace(tzinfo=timezone(shift))
+
+
+def _interval(value: Any) -> str:
+    """A DURATION as PostgreSQL reads it whatever its IntervalStyle: each part with its sign; nanoseconds are cut."""
+    if not isinstance(value, neo4j_time.Duration):
+        raise _wrong_type(value, "a duration")
+    months, days = int(value.months), int(value.days)
+    nanoseconds = int(value.seconds) * 1_000_000_000 + int(value.nanoseconds)
+    if max(abs(months), abs(days)) >= 1 << 31 or abs(nanoseconds) >= 1000 << 63:
+        raise Misfit("22008", "a duration out of range for interval")
+    seconds, fraction = divmod(abs(nanoseconds) // 1000, 1_000_000)
+    sign = "-" if nanoseconds < 0 else "+"
+    clock = f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{fraction:06}"
+    return f"{months:+d} mons {days:+d} days {clock}"
+
+
+def _point(value: Any) -> str:
+    """A POINT of two dimensions as PostgreSQL reads it: (x,y), which is (longitude,latitude)."""
+    if not isinstance(value, spatial.Point):
+        raise _wrong_type(value, "a point")
+    if len(value) != 2:
+        raise Misfit("2200G", f"a POINT of {len(value)} dimensions where two are due")
+    return f"({_finite(float(value[0]))!r},{_finite(float(value[1]))!r})"
+
+
+def _bytes(value: Any) -> bytes:
+    if not isinstance(value, bytes | bytearray):
+        raise _wrong_type(value, "a byte array")
+    return bytes(value)
+
+
 # -- lists and documents -----------------------------------------------------------------------------------------------
+
+
+def _elements(value: Any) -> Any:
+    """The elements of what Neo4j calls a list: a byte array is one of INTEGERs, a VECTOR one of numbers."""
+    if isinstance(value, bytes | bytearray):
+        return [byte - 256 if byte > 127 else byte for byte in value]
+    return value.to_native() if isinstance(value, Vector) else value
+
+
+def _array(element: Converter) -> Converter:
+    """A list whose every element fits; one that does not makes the whole list a misfit."""
+
+    def convert(value: Any) -> list[Any]:
+        elements = _elements(value)
+        if not isinstance(elements, list):
+            raise _wrong_type(value, "a list")
+        if None in elements:
+            raise Misfit("22004", "a null in a list")
+        try:
+            return [element(item) for item in elements]
+        except Misfit as misfit:
+            raise Misfit(misfit.sqlstate, f"in a list: {misfit.reason}") from None
+
+    return convert
 
 
 def _vector(dimensions: int | None) -> Converter:
@@ -351,14 +447,22 @@ def json_scalar(value: Any, limit: int = MAX_VALUE_BYTES) -> Any:
 
 
 def to_json(value: Any) -> str:
-    """Any value as a JSON text; what JSON cannot say becomes null inside it, and is reported as lost."""
+    """Any value as a JSON text; what JSON cannot say becomes null inside it, and is reported as lost.
+
+    A DURATION is its ISO 8601 text, a POINT an object of srid and coordinates, a VECTOR or a byte array a list.
+    """
     lost: list[Misfit] = []
 
     def plain(item: Any) -> Any:
         if isinstance(item, Mapping):
             return {_CONTROL.sub("", str(key)): plain(inner) for key, inner in item.items()}
+        item = _elements(item)
         if isinstance(item, list):
             return [plain(inner) for inner in item]
+        if isinstance(item, neo4j_time.Duration):
+            return item.iso_format()
+        if isinstance(item, spatial.Point):
+            return {"srid": item.srid, **dict(zip("xyz", map(plain, item), strict=False))}
         try:
             return json_scalar(item)
         except Misfit as misfit:
@@ -373,6 +477,30 @@ def to_json(value: Any) -> str:
 
 # -- the converter of a column -----------------------------------------------------------------------------------------
 
+#: Names of types as format_type() spells them, and as they stand in pg_type.
+_SPELLINGS = {
+    "bigint": "int8",
+    "integer": "int4",
+    "smallint": "int2",
+    "double precision": "float8",
+    "real": "float4",
+    "boolean": "bool",
+    "character varying": "varchar",
+    "character": "bpchar",
+    "timestamp with time zone": "timestamptz",
+    "timestamp without time zone": "timestamp",
+    "time with time zone": "timetz",
+    "time without time zone": "time",
+}
+
+
+def type_named(spelling: str) -> str:
+    """The name in pg_type of a type as format_type() spells it, with its schema perhaps: "text[]" → "_text"."""
+    if spelling.endswith("[]"):
+        return "_" + type_named(spelling.removesuffix("[]"))
+    name = spelling.rsplit(".", 1)[-1].strip('"')
+    return _SPELLINGS.get(name, name)
+
 
 def converter(type_name: str, modifier: int = -1, limit: int = MAX_VALUE_BYTES) -> Converter:
     """The conversion into a PostgreSQL type.
@@ -380,16 +508,27 @@ def converter(type_name: str, modifier: int = -1, limit: int = MAX_VALUE_BYTES) 
     `type_name` is the name in pg_type, `modifier` the column's atttypmod (-1: none), `limit` the longest text in bytes.
     Raises KeyError for a type that has no conversion: see `convertible`.
     """
-    if type_name == "varchar" and modifier >= 0:
+    if type_name in ("varchar", "bpchar") and modifier >= 0:
         return _varchar(modifier - 4, limit)
     if type_name == "numeric" and modifier >= 0:
         scale = (((modifier - 4) & 0x7FF) ^ 1024) - 1024  # 11 bits, signed
         return _numeric((modifier - 4) >> 16 & 0xFFFF, scale)
     if type_name == "vector":
         return _vector(modifier if modifier > 0 else None)
-    if type_name in ("text", "varchar"):
+    if type_name in ("text", "varchar", "bpchar"):
         return lambda value: to_text(value, limit)
+    if type_name.startswith("_") and type_name not in _CONVERTERS and type_name[1:] not in ("vector", "json", "jsonb"):
+        return _array(converter(type_name[1:], modifier, limit))
     return _CONVERTERS[type_name]
+
+
+def convertible(type_name: str) -> bool:
+    """Whether there is a conversion into a type, by its name in pg_type."""
+    try:
+        converter(type_name)
+    except KeyError:
+        return False
+    return True
 
 
 _CONVERTERS: dict[str, Converter] = {
@@ -404,6 +543,11 @@ _CONVERTERS: dict[str, Converter] = {
     "date": _date,
     "timestamp": _timestamp,
     "timestamptz": to_timestamptz,
+    "time": _time,
+    "timetz": _timetz,
+    "interval": _interval,
+    "point": _point,
+    "bytea": _bytes,
     "json": to_json,
     "jsonb": to_json,
     "_text": _text_array,

@@ -8,39 +8,34 @@ Multicorn2's library in the process.
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence, Set
+from logging import ERROR, INFO, WARNING
 from typing import Any
 
 from multicorn import ForeignDataWrapper  # type: ignore[import-untyped, import-not-found, unused-ignore]
+from multicorn.utils import log_to_postgres  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 from neo4j_deals import cypher
-from neo4j_deals.connection import Ask, connection
+from neo4j_deals.connection import connection
 from neo4j_deals.errors import DealSyncError
+from neo4j_deals.imports import Wish, read
+from neo4j_deals.losses import Losses
 from neo4j_deals.mapping import Column
 from neo4j_deals.options import ServerOptions
 from neo4j_deals.projection import Projection, to_foreign
-from neo4j_deals.reader import Outlet, Reader, pending
-from neo4j_deals.scan import CHUNK, output
+from neo4j_deals.reader import Reader, pending
+from neo4j_deals.scan import hand_over, handed_over, output
+from neo4j_deals.values import type_named
 
-#: PostgreSQL's names of types as Multicorn gives them, and in pg_type.
-_TYPE_NAMES = {
-    "bigint": "int8",
-    "integer": "int4",
-    "smallint": "int2",
-    "double precision": "float8",
-    "real": "float4",
-    "boolean": "bool",
-    "character varying": "varchar",
-    "timestamp with time zone": "timestamptz",
-    "timestamp without time zone": "timestamp",
-    "text[]": "_text",
-}
 #: EXPLAIN of a run-time value of these kills the backend in Multicorn2 3.2 (field notes).
 _REFUSED = {"uuid", "numeric"}
 
 #: Weak: at the end of a scan, after a LIMIT too, Multicorn lets go of the generator, and that ends it.
 _open: weakref.WeakSet[Generator[list[Any], None, None]] = weakref.WeakSet()
+#: While a failed transaction ends its scans, nothing is said of their losses.
+_rolling_back = threading.Event()
 
 
 class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
@@ -55,6 +50,35 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
             for c in self._columns
             if c.target in ("tenant_id", "graph_opportunity_id", "opportunity_id") or c.name.endswith("opportunity_id")
         }
+
+    @classmethod
+    def import_schema(
+        cls,
+        schema: str,
+        srv_options: Mapping[str, str],
+        options: Mapping[str, str],
+        restriction_type: str | None,
+        restricts: Sequence[str],
+    ) -> list[Any]:
+        """IMPORT FOREIGN SCHEMA: the tables, as Multicorn asks for them. `schema` is the Neo4j database's name."""
+        names = {"limit": (restricts, None), "except": (None, restricts)}.get(restriction_type or "", (None, None))
+        try:
+            wish = Wish.read(options, *names)
+            server = ServerOptions.read(srv_options.get("uri", "?"), srv_options, "multicorn", srv_options)
+            database, result = read(connection(server), wish, "vector", _interrupted)
+            if schema not in (database, server.database):
+                raise DealSyncError(
+                    "HV00R",
+                    f'the server reads the database "{database}", not "{schema}"',
+                    hint=f'IMPORT FOREIGN SCHEMA "{database}" FROM SERVER ... INTO ...;',
+                )
+        except DealSyncError as error:
+            log_to_postgres(error.message, ERROR, hint=error.hint, detail=error.detail)
+        for notice in result.notices:
+            log_to_postgres(notice, INFO)
+        for warning in result.warnings:
+            log_to_postgres(warning, WARNING)
+        return result.tables
 
     def execute(self, quals: Sequence[Any], columns: Set[str]) -> Iterator[list[Any]]:
         """The rows that meet the pushed quals, in the order of the table's columns; those not asked for are None."""
@@ -76,35 +100,44 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
             self._options["label"],
             projection.properties,
             equal=self._equalities(quals),
+            labels=projection.wants_labels,
             dimensions_but=projection.known_dimensions if projection.wants_scores else None,
         )
         return projection, nodes, [projection.columns.index(c) if c in wanted else None for c in self._columns]
 
     def rollback(self) -> None:
         """After an error in mid-scan neither end_scan nor the generator's own end is reached: it ends here."""
+        _rolling_back.set()
         for rows in list(_open):
             with contextlib.suppress(Exception):  # a hook that raises takes the server down
                 rows.close()
         _open.clear()
+        _rolling_back.clear()
 
     def _rows(
         self, projection: Projection, nodes: cypher.Query, places: Sequence[int | None]
     ) -> Generator[list[Any], None, None]:
-        def produce(ask: Ask, reader: Outlet) -> None:
-            chunk: list[list[Any]] = []
-            for record in ask(nodes):
-                chunk.append(projection.row(record)[0])
-                if len(chunk) == CHUNK:
-                    reader.put(chunk)
-                    chunk = []
-            reader.put(chunk)
-
+        losses = Losses(f"nodes :{self._options['label']}", projection.columns)
         options = ServerOptions.read(self._options.get("uri", "?"), self._options, "multicorn", self._options)
-        reader = Reader(connection(options), produce)
-        with contextlib.closing(reader.batches(_interrupted)) as batches:
-            for (chunk,) in batches:
-                for values in chunk:
+        reader = Reader(connection(options), lambda ask, to: hand_over(ask(nodes), projection, to))
+        try:
+            with contextlib.closing(reader.batches(_interrupted)) as batches:
+                for values in handed_over(batches, losses):
                     yield [None if at is None else values[at] for at in places]
+        except DealSyncError as error:
+            if error.sqlstate == "57014":
+                raise
+            log_to_postgres(error.message, ERROR, hint=error.hint, detail=error.detail)
+        except GeneratorExit:  # a LIMIT has enough rows, or the scan has failed
+            if not _rolling_back.is_set():
+                self._warn(losses)
+            raise
+        self._warn(losses)
+
+    def _warn(self, losses: Losses) -> None:
+        """At a scan's end, and once: in Python 3.14 a second WARNING kills the backend (field notes)."""
+        if warning := losses.warning(self._columns):
+            log_to_postgres(warning.message, WARNING, hint=warning.hint, detail=warning.detail)
 
     def _equalities(self, quals: Sequence[Any]) -> dict[str, list[Any]]:
         """Superset of what a qual lets through: a column of texts shows INTEGER 5 as '5', so that is asked for too."""
@@ -116,9 +149,8 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
 
 
 def _column(definition: Any) -> Column:
-    name = definition.base_type_name.rsplit(".", 1)[-1].strip('"')
-    type_name = _TYPE_NAMES.get(name, name)
-    if type_name in _REFUSED:
+    type_name = type_named(definition.base_type_name)
+    if type_name.removeprefix("_") in _REFUSED:
         raise DealSyncError(
             "HV004",
             f'column "{definition.column_name}" is of type {type_name}, which Multicorn2 cannot serve: '
@@ -134,6 +166,7 @@ def _column(definition: Any) -> Column:
         of=tuple(part.strip() for part in options["of"].split(",")) if "of" in options else (),
         target=options.get("target"),
         write=options.get("write", "always"),
+        strict=options.get("on_misfit") == "error",
     )
 
 

@@ -612,7 +612,7 @@ BAD_OPTIONS = [
     (COLUMN, "ADD policy 'always'", UNKNOWN, "policy", "property, derive, of, target, write, on_misfit"),
     (COLUMN, "ADD write 'sometimes'", MALFORMED, "write", "never, insert, fill or always"),
     (COLUMN, "ADD write 'ALWAYS'", MALFORMED, "write", "never, insert, fill or always"),
-    (COLUMN, "ADD on_misfit 'drop'", MALFORMED, "on_misfit", "null, keep or reject"),
+    (COLUMN, "ADD on_misfit 'drop'", MALFORMED, "on_misfit", "null, keep, reject or error"),
     (COLUMN, "ADD derive 'magic'", MALFORMED, "derive", "ontology_scores"),
     (COLUMN, "ADD empty 'yes'", MALFORMED, "empty", "null"),
     (COLUMN, "ADD link 'no'", MALFORMED, "link", "true"),

@@ -1,0 +1,347 @@
+"""In: what a graph holds under each label, and an import's options. Out: foreign tables, and what there is to say.
+
+`read` asks the graph; the rest is pure. One core for `deal_sync.import_schema()` and IMPORT FOREIGN SCHEMA: both take
+the statements from here, so that both make the same tables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from neo4j_deals import cypher
+from neo4j_deals.connection import Ask, Connection
+from neo4j_deals.cypher import Query, quoted
+from neo4j_deals.errors import DealSyncError
+from neo4j_deals.reader import Reader
+
+SAMPLE = 10_000
+"""Nodes of a label that are looked at, unless the import says otherwise."""
+
+_NAME_BYTES = 63  # of a name in PostgreSQL
+_MOST_COLUMNS = 1600  # of a table in PostgreSQL
+_MOST_DIMENSIONS = 16000  # of pgvector
+_BYTES_LOOKED_AT = 10  # lists of INTEGERs: valueType() does not tell a byte array from them
+_SYSTEM_COLUMNS = frozenset({"tableoid", "ctid", "xmin", "cmin", "xmax", "cmax"})
+#: What every table has beside its properties: column, type, what the option `derive` says.
+_DERIVED = (("element_id", "text", "element_id"), ("labels", "text[]", "labels"))
+
+#: Neo4j's names of types as valueType() spells them. They decide; a text that looks like a date is a text.
+_SCALARS = {
+    "STRING": "text",
+    "BOOLEAN": "boolean",
+    "INTEGER": "bigint",
+    "FLOAT": "double precision",
+    "DATE": "date",
+    "LOCAL TIME": "time",
+    "ZONED TIME": "time with time zone",
+    "LOCAL DATETIME": "timestamp",
+    "ZONED DATETIME": "timestamp with time zone",
+    "DURATION": "interval",
+    "POINT": "point",
+}
+_SPATIAL = (4979, 9157)  # the SRIDs of points in space: z of another point is an error
+_SPACE = "POINT of three dimensions"
+#: Those that have a text form (`values.to_text`): a property that holds several of them becomes text.
+_HAVE_A_TEXT = frozenset(_SCALARS) - {"DURATION", "POINT"}
+_VECTOR = re.compile(r"VECTOR<[A-Z0-9]+>\((\d+)\)")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be imported: the names are those of the tables, as IMPORT FOREIGN SCHEMA takes them."""
+
+    only: Sequence[str] | None = None
+    but: Sequence[str] = ()
+    sample: int = SAMPLE
+    prefix: str = ""
+
+    @classmethod
+    def read(cls, options: Mapping[str, str], only: Sequence[str] | None, but: Sequence[str] | None) -> Wish:
+        """From the options of an import, `sample` (0: every node) and `prefix`. Raises DealSyncError (HV00D, HV024)."""
+        for name in options:
+            if name not in ("sample", "prefix"):
+                raise DealSyncError(
+                    "HV00D", f'invalid option "{name}"', hint="Valid options in this context are: sample, prefix"
+                )
+        sample = options.get("sample", str(SAMPLE))
+        if not re.fullmatch("[0-9]{1,18}", sample, re.ASCII):
+            raise DealSyncError(
+                "HV024", 'invalid value for option "sample"', hint="It takes a number of nodes; 0 looks at every node."
+            )
+        return cls(
+            None if only is None else [_clipped(name) for name in only],
+            [_clipped(name) for name in but or ()],
+            int(sample),
+            options.get("prefix", ""),
+        )
+
+    def includes(self, table: str) -> bool:
+        """Whether a table of this name is wanted."""
+        return table not in self.but if self.only is None else table in self.only
+
+
+@dataclass(frozen=True)
+class Label:
+    """A label: how many nodes have it, and of each property the types found, with the number of nodes.
+
+    `dimensions` is by property the width of its vector index; `byte_arrays` names properties that hold nothing else.
+    """
+
+    name: str
+    nodes: int
+    properties: Mapping[str, Mapping[str, int]]
+    dimensions: Mapping[str, int] = field(default_factory=dict)
+    byte_arrays: Collection[str] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A foreign table to create. A column is its name, its type as SQL writes it, and its options."""
+
+    name: str
+    label: str
+    columns: Sequence[tuple[str, str, Mapping[str, str]]]
+
+    def to_statement(self, schema: str, server: str) -> str:
+        """CREATE FOREIGN TABLE, whatever the names hold. Multicorn asks for it by this name."""
+        columns = ",\n".join(f"    {_ident(name)} {type_}{_options(options)}" for name, type_, options in self.columns)
+        return (
+            f"CREATE FOREIGN TABLE {_ident(schema)}.{_ident(self.name)} (\n{columns}\n)"
+            f" SERVER {_ident(server)}{_options({'label': self.label})}"
+        )
+
+
+@dataclass
+class Import:
+    """The tables, what is worth a NOTICE, and what could not be mapped."""
+
+    tables: list[Table] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def read(to: Connection, wish: Wish, vector: str, serve_interrupt: Callable[[], object]) -> tuple[str, Import]:
+    """The database's name, and the tables that a graph gives. Raises DealSyncError for what graph or network refused.
+
+    `vector` is the name of pgvector's type as SQL writes it.
+    """
+    reader = Reader(to, lambda ask, outlet: outlet.put(found(ask, wish)))
+    with contextlib.closing(reader.batches(serve_interrupt)) as batches:
+        [((database, named, labels),)] = batches
+    return database, tables(wish, named, labels, vector)
+
+
+# -- asking the graph --------------------------------------------------------------------------------------------------
+
+
+def found(ask: Ask, wish: Wish) -> tuple[str, list[tuple[str, str]], list[Label]]:
+    """The database's name, every label with the name of its table, and what is known of those wanted."""
+    database = next(ask(Query("CALL db.info() YIELD name RETURN name")))[0]
+    names = [name for (name,) in ask(Query("CALL db.labels() YIELD label RETURN label ORDER BY label"))]
+    tables = table_names(names, wish.prefix)
+    wanted = [label for label, table in tables if wish.includes(table)]
+    widths = _vector_widths(ask) if wanted else {}
+    return database, tables, [_label(ask, name, wish.sample, widths.get(name, {})) for name in wanted]
+
+
+def _label(ask: Ask, name: str, sample: int, dimensions: Mapping[str, int]) -> Label:
+    nodes = next(ask(cypher.count(name, {})))[0]
+    properties: dict[str, dict[str, int]] = {}
+    for key, type_, spatial, amount in ask(_types(name, sample)):
+        kinds = properties.setdefault(key, {})
+        kind = _kind(type_, spatial)
+        kinds[kind] = kinds.get(kind, 0) + amount
+    byte_arrays = [
+        key
+        for key, kinds in properties.items()
+        if kinds.keys() == {"LIST<INTEGER>"}
+        and all(isinstance(value, bytes | bytearray) for (value,) in ask(_some_values(name, key, sample)))
+    ]
+    return Label(name, nodes, properties, dimensions, byte_arrays)
+
+
+def _kind(type_: str, spatial: bool) -> str:
+    """As valueType() says it, without NOT NULL; a point in space, or a list with one, is of a kind of its own."""
+    kind = type_.replace(" NOT NULL", "")
+    return kind.replace("POINT", _SPACE) if spatial else kind
+
+
+def _sampled(label: str, sample: int) -> tuple[str, dict[str, Any]]:
+    match = f"MATCH (n:{quoted(label)})"
+    return (f"{match} WITH n LIMIT $sample", {"sample": sample}) if sample else (match, {})
+
+
+def _types(label: str, sample: int) -> Query:
+    """Each property and type of the sample, whether it is a point in space, and the number of nodes."""
+    match, parameters = _sampled(label, sample)
+    return Query(
+        f"{match}\n"
+        "UNWIND keys(n) AS property\n"
+        "WITH property, n[property] AS value\n"
+        "WITH property, valueType(value) AS type, CASE\n"
+        "  WHEN value IS :: POINT NOT NULL THEN value.srid IN $spatial\n"
+        "  WHEN value IS :: LIST<POINT NOT NULL> NOT NULL THEN any(point IN value WHERE point.srid IN $spatial)\n"
+        "  ELSE false\n"
+        "END AS spatial\n"
+        "RETURN property, type, spatial, count(*) AS nodes",
+        parameters | {"spatial": _SPATIAL},
+    )
+
+
+def _some_values(label: str, key: str, sample: int) -> Query:
+    match, parameters = _sampled(label, sample)
+    return Query(
+        f"{match}\nWITH n.{quoted(key)} AS value WHERE value IS NOT NULL RETURN value LIMIT $some",
+        parameters | {"some": _BYTES_LOOKED_AT},
+    )
+
+
+def _vector_widths(ask: Ask) -> dict[str, dict[str, int]]:
+    """By label and property, the width of the vector index: a list of FLOATs is a vector where there is one."""
+    widths: dict[str, dict[str, int]] = {}
+    indexes = Query(
+        "SHOW VECTOR INDEXES YIELD entityType, labelsOrTypes, properties, options WHERE entityType = 'NODE'"
+        " RETURN labelsOrTypes, properties, options"
+    )
+    for labels, properties, options in ask(indexes):
+        width = options.get("indexConfig", {}).get("vector.dimensions")
+        if isinstance(width, int) and width <= _MOST_DIMENSIONS:
+            for label in labels:
+                widths.setdefault(label, {}).update(dict.fromkeys(properties[:1], width))
+    return widths
+
+
+# -- from what was found to tables -------------------------------------------------------------------------------------
+
+
+def table_names(labels: Iterable[str], prefix: str) -> list[tuple[str, str]]:
+    """Each label and the name of its table: the label itself behind the prefix, cut to what PostgreSQL takes."""
+    used: set[str] = set()
+    return [(label, _free(prefix + label, used)) for label in labels]
+
+
+def tables(wish: Wish, named: Sequence[tuple[str, str]], labels: Iterable[Label], vector: str) -> Import:
+    """`named` is what `table_names` says; `vector` is the name of pgvector's type as SQL writes it."""
+    result = Import()
+    names = dict(named)
+    for name in (*(wish.only or ()), *wish.but):
+        if name not in names.values():
+            result.warnings.append(
+                f'no label of the graph makes a table "{name}" (names keep their case and take the prefix)'
+            )
+    for label, table in named:
+        if table != wish.prefix + label and wish.includes(table):
+            result.notices.append(f'label "{label}" becomes table "{table}": its name is too long, or taken')
+    for label in labels:
+        result.tables.append(Table(names[label.name], label.name, _columns(label, vector, result)))
+        if wish.sample and label.nodes > wish.sample:
+            result.notices.append(
+                f'label "{label.name}": {wish.sample} of {label.nodes} nodes were looked at (option sample, 0: all)'
+            )
+    return result
+
+
+def _columns(label: Label, vector: str, result: Import) -> list[tuple[str, str, Mapping[str, str]]]:
+    where = f'of label "{label.name}"'
+    columns: list[tuple[str, str, Mapping[str, str]]] = []
+    used = set(_SYSTEM_COLUMNS)
+    room = _MOST_COLUMNS - len(_DERIVED)
+    kept = set(sorted(label.properties, key=lambda key: (-sum(label.properties[key].values()), key))[:room])
+    if len(kept) < len(label.properties):
+        result.warnings.append(
+            f"{len(label.properties) - len(kept)} properties {where} are left out:"
+            f" a table has {_MOST_COLUMNS} columns at most"
+        )
+    for key in sorted(kept):
+        kinds = label.properties[key]
+        type_ = _type(label, key, vector)
+        if type_ is None:
+            result.warnings.append(
+                f'property "{key}" {where} is left out: it holds {_listed(kinds)}, which has no type here'
+            )
+            continue
+        if len(_without_empty_lists(kinds)) > 1:
+            result.notices.append(f'property "{key}" {where} holds {_listed(kinds)}: its column is {type_}')
+        name = _free(key, used)
+        if name != key:
+            result.notices.append(f'property "{key}" {where} becomes column "{name}": its name is too long, or taken')
+        columns.append((name, type_, {} if name == key else {"property": key}))
+    for name, type_, derive in _DERIVED:
+        columns.append((_free(name, used), type_, {"derive": derive}))
+    return columns
+
+
+def _type(label: Label, key: str, vector: str) -> str | None:
+    """The type that shows every value found; None where there is none."""
+    kinds = _without_empty_lists(label.properties[key])
+    types = {_type_of(kind, vector) for kind in kinds}
+    if None in types:
+        return None
+    if kinds == {"LIST<INTEGER>"} and key in label.byte_arrays:
+        return "bytea"
+    if kinds == {"LIST<FLOAT>"} and key in label.dimensions:
+        return f"{vector}({label.dimensions[key]})"
+    if len(types) == 1:
+        return types.pop()
+    if all(_VECTOR.fullmatch(kind) for kind in kinds):
+        return vector  # of several widths
+    return "text" if kinds <= _HAVE_A_TEXT else "jsonb"
+
+
+def _type_of(kind: str, vector: str) -> str | None:
+    if kind in _SCALARS:
+        return _SCALARS[kind]
+    if kind == "LIST<NOTHING>":
+        return "text[]"
+    if _SPACE in kind:
+        return "jsonb"
+    if match := _VECTOR.fullmatch(kind):
+        return f"{vector}({match[1]})" if int(match[1]) <= _MOST_DIMENSIONS else None
+    element = _SCALARS.get(kind.removeprefix("LIST<").removesuffix(">")) if kind.startswith("LIST<") else None
+    return f"{element}[]" if element else None
+
+
+def _without_empty_lists(kinds: Iterable[str]) -> set[str]:
+    """An empty list goes with a list of anything."""
+    kinds = set(kinds)
+    return kinds - {"LIST<NOTHING>"} if any(kind.startswith("LIST<") for kind in kinds - {"LIST<NOTHING>"}) else kinds
+
+
+def _listed(kinds: Mapping[str, int]) -> str:
+    return ", ".join(f"{kind} ({nodes})" for kind, nodes in Counter(kinds).most_common())
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def _clipped(name: str, size: int = _NAME_BYTES) -> str:
+    """As PostgreSQL cuts a name: to so many bytes, at a character's edge."""
+    return name.encode()[:size].decode(errors="ignore")
+
+
+def _free(name: str, used: set[str]) -> str:
+    """The name, cut to what PostgreSQL takes; with a number behind it where it is taken."""
+    free, number = _clipped(name), 1
+    while free in used:
+        number += 1
+        free = _clipped(name, _NAME_BYTES - len(f"_{number}")) + f"_{number}"
+    used.add(free)
+    return free
+
+
+def _ident(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    quoted_text = "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+    return f"E{quoted_text}" if "\\" in text else quoted_text
+
+
+def _options(options: Mapping[str, str]) -> str:
+    return f" OPTIONS ({', '.join(f'{name} {_literal(value)}' for name, value in options.items())})" if options else ""

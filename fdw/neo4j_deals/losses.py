@@ -1,0 +1,63 @@
+"""In: what a SELECT could not show as the graph has it. Out: one WARNING at the scan's end, or an error at once.
+
+Pure. What a column does is its option `on_misfit`: `error` raises; with everything else the value is NULL (a text only
+loses the characters that PostgreSQL has not), and is counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from neo4j_deals.errors import DealSyncError
+from neo4j_deals.mapping import Column
+from neo4j_deals.projection import Lost
+
+
+@dataclass(frozen=True)
+class Warned:
+    """A message with DETAIL and HINT, as `plpy.warning` and Multicorn's `log_to_postgres` take them."""
+
+    message: str
+    detail: str
+    hint: str
+
+
+class Losses:
+    """Counts by column. `source` says whose values they are, for the message."""
+
+    def __init__(self, source: str, columns: Iterable[Column]) -> None:
+        self._source = source
+        self._strict = {column.name for column in columns if column.strict}
+        self._counts: Counter[str] = Counter()
+        self._reasons: dict[str, str] = {}
+
+    def add(self, element_id: str, lost: Lost) -> None:
+        """What a row lost. Raises DealSyncError, with the misfit's SQLSTATE, for a column that wants an error."""
+        for name, (misfit, _) in lost.items():
+            if name in self._strict:
+                raise DealSyncError(
+                    misfit.sqlstate,
+                    f'the value of column "{name}" of node "{element_id}" does not fit',
+                    misfit.reason,
+                    "mend the node, give the column a type that takes the value, or "
+                    f"ALTER FOREIGN TABLE ... ALTER COLUMN \"{name}\" OPTIONS (SET on_misfit 'null')",
+                )
+            self._counts[name] += 1
+            self._reasons.setdefault(name, misfit.reason)
+
+    def warning(self, order: Sequence[Column]) -> Warned | None:
+        """What there is to say when the scan ends; the columns as the table has them. No value is in it."""
+        if not self._counts:
+            return None
+        names = [column.name for column in order if column.name in self._counts]
+        total = sum(self._counts.values())
+        return Warned(
+            f"{total} value{'s' if total > 1 else ''} of {self._source} did not fit: "
+            + ", ".join(f'"{name}" {self._counts[name]}' for name in names),
+            "NULL, or a text without some characters, stands there. First of each column: "
+            + "; ".join(f"{name}: {self._reasons[name]}" for name in names),
+            "give the column a type that takes them (text, jsonb), or the option on_misfit 'error' to learn the node; "
+            "a column with the option derive 'conversion_errors' shows them row by row",
+        )
