@@ -23,17 +23,21 @@ class Plpy(Protocol):
     def prepare(self, query: str, types: Sequence[str]) -> Any:
         """Plans a query."""
 
-    def notice(self, message: str, **fields: str | None) -> None:
-        """Tells the client something."""
-
-    def warning(self, message: str, **fields: str | None) -> None:
-        """Warns the client."""
-
     def error(self, message: str, **fields: str | None) -> NoReturn:
         """Raises an error with SQLSTATE, DETAIL and HINT."""
 
     def quote_ident(self, name: str) -> str:
         """An identifier as SQL takes it."""
+
+
+class TellingPlpy(Plpy, Protocol):
+    """And what a scan or an import tells the client with."""
+
+    def notice(self, message: str, **fields: str | None) -> None:
+        """Sends a NOTICE with DETAIL and HINT."""
+
+    def warning(self, message: str, **fields: str | None) -> None:
+        """Sends a WARNING with DETAIL and HINT."""
 
 
 def query(plpy: Plpy, text: str, types: Sequence[str] = (), values: Sequence[Any] = ()) -> Sequence[Mapping[str, Any]]:
@@ -112,7 +116,7 @@ def options_of_server(plpy: Plpy, server: str) -> ServerOptions:
     if row["login"] is None or row["hidden"]:
         user = query(plpy, "SELECT current_user AS name")[0]["name"]
         role, server = plpy.quote_ident(user), plpy.quote_ident(row["srvname"])
-        if row["hidden"] and row["login"] != "public":
+        if row["hidden"] and row["login"] not in (None, "public"):
             why, hint = "may not read its user mapping", f"GRANT USAGE ON FOREIGN SERVER {server} TO {role};"
         else:
             why = "has no user mapping" if row["login"] is None else "may not read the PUBLIC user mapping"

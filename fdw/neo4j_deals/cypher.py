@@ -46,8 +46,8 @@ def nodes(
 ) -> Query:
     """The nodes of a label: elementId, then the properties in their order.
 
-    `equal` maps a property to the values it may have. With `labels` the node's labels follow. With `dimensions_but` a last column follows: a list of
-    [name, value] of each property "dim_…" that is not among those named.
+    `equal` maps a property to the values it may have. With `labels` the node's labels follow. With `dimensions_but` a
+    last column follows: a list of [name, value] of each property "dim_…" that is not among those named.
     """
     lines, parameters = _match(label, equal)
     if order_by:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -237,11 +236,11 @@ def tables(wish: Wish, named: Sequence[tuple[str, str]], labels: Iterable[Label]
     for label, table in named:
         if table != wish.prefix + label and wish.includes(table):
             result.notices.append(f'label "{label}" becomes table "{table}": its name is too long, or taken')
-    for label in labels:
-        result.tables.append(Table(names[label.name], label.name, _columns(label, vector, result)))
-        if wish.sample and label.nodes > wish.sample:
+    for known in labels:
+        result.tables.append(Table(names[known.name], known.name, _columns(known, vector, result)))
+        if wish.sample and known.nodes > wish.sample:
             result.notices.append(
-                f'label "{label.name}": {wish.sample} of {label.nodes} nodes were looked at (option sample, 0: all)'
+                f'label "{known.name}": {wish.sample} of {known.nodes} nodes were looked at (option sample, 0: all)'
             )
     return result
 
@@ -313,7 +312,7 @@ def _without_empty_lists(kinds: Iterable[str]) -> set[str]:
 
 
 def _listed(kinds: Mapping[str, int]) -> str:
-    return ", ".join(f"{kind} ({nodes})" for kind, nodes in Counter(kinds).most_common())
+    return ", ".join(f"{kind} ({kinds[kind]})" for kind in sorted(kinds, key=lambda kind: (-kinds[kind], kind)))
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

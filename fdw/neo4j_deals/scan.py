@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 
 from neo4j_deals import cypher
-from neo4j_deals.catalog import Plpy, server_options, table
+from neo4j_deals.catalog import Plpy, TellingPlpy, server_options, table
 from neo4j_deals.connection import connection
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.losses import Losses
@@ -72,7 +72,7 @@ def handed_over(batches: Iterable[tuple[Any, ...]], losses: Losses) -> Iterator[
 
 
 def rows(
-    plpy: Plpy, relation: str, tenant: str | None, columns: list[str] | None, row_limit: int | None
+    plpy: TellingPlpy, relation: str, tenant: str | None, columns: list[str] | None, row_limit: int | None
 ) -> Iterator[tuple[Any, ...]]:
     """Rows of the foreign table, every column in its place; those not in `columns` are NULL and never asked for.
 
@@ -110,7 +110,7 @@ def _tenant_property(source: Table) -> str:
             return column.property
     raise DealSyncError(
         "42703",
-        f'foreign table {source.name} has no column for the tenant',
+        f"foreign table {source.name} has no column for the tenant",
         hint="leave out the argument tenant, or give a column the option target 'tenant_id'",
     )
 

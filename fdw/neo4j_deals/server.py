@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from neo4j_deals import SERVES, __version__, catalog, imports, scan, staging
-from neo4j_deals.catalog import Plpy
+from neo4j_deals.catalog import Plpy, TellingPlpy
 from neo4j_deals.connection import connection
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.feed import Limits
@@ -41,7 +41,7 @@ def fill_staging(plpy: Plpy, kind: str, tenant: str, caller: str, limits: tuple[
 
 
 def scan_rows(
-    plpy: Plpy, relation: str, tenant: str | None, columns: list[str] | None, row_limit: int | None
+    plpy: TellingPlpy, relation: str, tenant: str | None, columns: list[str] | None, row_limit: int | None
 ) -> Iterator[tuple[Any, ...]]:
     """See `scan.rows`."""
     try:
@@ -51,7 +51,7 @@ def scan_rows(
 
 
 def import_statements(
-    plpy: Plpy,
+    plpy: TellingPlpy,
     server: str,
     schema: str,
     only: list[str] | None,

@@ -6,7 +6,7 @@ import json
 import math
 import uuid
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -18,8 +18,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from neo4j import spatial
 from neo4j import time as neo4j_time
+from neo4j.vector import Vector
 from neo4j_deals.spool import encoder
-from neo4j_deals.values import MAX_VALUE_BYTES, Misfit, chain, converter, kind_of, shown, to_timestamptz, to_uuid
+from neo4j_deals.values import (
+    MAX_VALUE_BYTES,
+    Misfit,
+    chain,
+    converter,
+    convertible,
+    kind_of,
+    shown,
+    to_timestamptz,
+    to_uuid,
+    type_named,
+)
 from support.copied import convert_to, copied
 from support.database import Connection
 from support.graph import Graph
@@ -510,9 +522,138 @@ def holds(document: Any, value: Any) -> bool:
         return type(document) is type(value) and bool(document == value)
     if isinstance(value, neo4j_time.DateTime):
         return bool(to_timestamptz(document) == to_timestamptz(value))
-    if isinstance(value, neo4j_time.Date | neo4j_time.Time):
+    if isinstance(value, neo4j_time.Date | neo4j_time.Time | neo4j_time.Duration):
         return bool(document == value.iso_format())
+    if isinstance(value, spatial.Point):
+        return bool(document == {"srid": value.srid} | dict(zip("xyz", map(finite_or_null, value), strict=False)))
+    if isinstance(value, bytes):
+        return bool(document == [byte - 256 if byte > 127 else byte for byte in value])
+    if isinstance(value, Vector):
+        return bool(document == value.to_native())
     return document is None
+
+
+def finite_or_null(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+# -- what only a foreign table has: times of day, durations, points, byte arrays, lists --------------------------------
+
+
+@given(value=st.times(), offset=st.none() | st.integers(-18 * 60, 18 * 60))
+@on_servers(max_examples=200)
+def test_a_time_of_day_keeps_its_offset_and_is_a_time_only_without_one(
+    oracle: Connection, value: time, offset: int | None
+) -> None:
+    zone = None if offset is None else timezone(timedelta(minutes=offset))
+    neo4j_value = neo4j_time.Time(value.hour, value.minute, value.second, value.microsecond * 1000 + 999, zone)
+    if offset is None:
+        assert converter("time")(neo4j_value) == value == converter("time")(value.isoformat())
+    else:
+        assert misfit("time", neo4j_value).sqlstate == "2200G"
+    if offset and abs(offset) >= 16 * 60:
+        assert misfit("timetz", neo4j_value).sqlstate == "22009"
+        return
+    landed = converter("timetz")(neo4j_value)
+    assert (landed.replace(tzinfo=None), landed.utcoffset()) == (value, timedelta(minutes=offset or 0))
+    minutes = "extract(timezone_minute FROM t) + 60 * extract(timezone_hour FROM t)"
+    query = f"SELECT t::time, {minutes} FROM (SELECT %s::timetz) AS x (t)".encode()
+    assert oracle.execute(query, [str(landed)]).fetchone() == (value, offset or 0), "as PostgreSQL reads it"
+
+
+@pytest.mark.parametrize(
+    ("text", "sqlstate"),
+    [("25:00", "22008"), ("12:60", "22008"), ("noon", "22007"), ("12", "22007"), ("12:00+19:00", "22008")],
+)
+def test_a_text_that_is_no_time_of_day_is_refused(text: str, sqlstate: str) -> None:
+    assert misfit("timetz", text).sqlstate == sqlstate
+
+
+@given(
+    months=st.integers(-(2**31), 2**31),
+    days=st.integers(-(2**31), 2**31),
+    seconds=st.integers(-(2**43), 2**43),
+    nanoseconds=st.integers(-(10**9) + 1, 10**9 - 1),
+)
+@example(months=0, days=0, seconds=0, nanoseconds=-1)
+@example(months=-1, days=1, seconds=-1, nanoseconds=999)
+@on_servers(max_examples=200)
+def test_a_duration_keeps_its_parts_whatever_the_interval_style(
+    oracle: Connection, months: int, days: int, seconds: int, nanoseconds: int
+) -> None:
+    value = neo4j_time.Duration(months=months, days=days, seconds=seconds, nanoseconds=nanoseconds)
+    total = seconds * 10**9 + nanoseconds
+    if max(abs(months), abs(days)) >= 2**31 or abs(total) >= 2**63 * 1000:
+        assert misfit("interval", value).sqlstate == "22008"
+        return
+    landed = converter("interval")(value)
+    for style in ("postgres", "sql_standard"):
+        oracle.execute(f"SET intervalstyle = {style}")
+        row = oracle.execute(
+            "SELECT extract(year FROM i) * 12 + extract(month FROM i), extract(day FROM i),"
+            " extract(hour FROM i) * 3600000000 + extract(minute FROM i) * 60000000 + extract(microseconds FROM i)"
+            " FROM (SELECT %s::interval) AS t (i)",
+            [landed],
+        ).fetchone()
+        assert row == (months, days, (abs(total) // 1000) * (-1 if total < 0 else 1))
+    oracle.execute("RESET intervalstyle")
+
+
+@given(x=floats(), y=floats())
+@on_servers(max_examples=100)
+def test_a_point_is_one_of_the_plane_with_finite_coordinates(oracle: Connection, x: float, y: float) -> None:
+    value = spatial.WGS84Point((x, y))
+    if math.isfinite(x) and math.isfinite(y):
+        read = oracle.execute("SELECT p[0], p[1] FROM (SELECT %s::point) AS t (p)", [converter("point")(value)])
+        assert read.fetchone() == (x, y)
+    else:
+        assert misfit("point", value).sqlstate == "22003"
+    assert misfit("point", spatial.CartesianPoint((x, y, 1.0))).sqlstate == "2200G"
+
+
+def test_a_list_fits_when_each_of_its_elements_does() -> None:
+    assert converter("_int4")([1, 2.0]) == [1, 2]
+    assert converter("_date")(["2026-02-03"]) == [date(2026, 2, 3)]
+    assert converter("_varchar", 7)(["abc"]) == ["abc"]
+    assert converter("_float8")(Vector.from_native([1.0, 2.0], "f32")) == [1.0, 2.0]
+    assert converter("_int8")(b"\x00\xff") == [0, -1]
+    assert converter("bytea")(bytearray(b"\xff")) == b"\xff"
+    for type_, value, sqlstate in (
+        ("_int4", [1, "2"], "2200G"),
+        ("_int4", [2**31], "22003"),
+        ("_int4", [1, None], "22004"),
+        ("_int4", 1, "2200G"),
+        ("_varchar", ["abcd"], "22001"),
+        ("bytea", [1], "2200G"),
+        ("interval", "P1D", "2200G"),
+    ):
+        assert misfit(type_, value, 7 if type_ == "_varchar" else -1).sqlstate == sqlstate
+
+
+def test_a_vector_of_the_driver_is_a_vector_and_a_document() -> None:
+    value = Vector.from_native([0.5, 1.0], "f32")
+    assert converter("vector", 2)(value) == [0.5, 1.0]
+    assert misfit("vector", value, 3).sqlstate == "22000"
+    assert json.loads(converter("jsonb")({"a": [value, neo4j_time.Duration(days=1)]})) == {"a": [[0.5, 1.0], "P1D"]}
+
+
+def test_the_names_of_types_are_read_as_format_type_writes_them(oracle: Connection) -> None:
+    names = {
+        type_: type_named(spelling)
+        for type_, spelling in oracle.execute(
+            "SELECT typname::text, format_type(oid, NULL) FROM pg_type WHERE typname = ANY (%s)",
+            [[*_PLAIN, *(f"_{name}" for name in _PLAIN), "vector"]],
+        )
+    }
+    assert len(names) == 2 * len(_PLAIN) + 1
+    assert names == {name: name for name in names}
+    assert all(map(convertible, names))
+    assert not convertible("inet")
+    assert not convertible("_inet")
+
+
+_PLAIN = ["int2", "int4", "int8", "float4", "float8", "numeric", "bool", "uuid", "text", "varchar", "bpchar", "bytea"]
+_PLAIN += ["date", "timestamp", "timestamptz", "time", "timetz", "interval", "point"]
 
 
 # -- what a person reads -----------------------------------------------------------------------------------------------
