@@ -24,10 +24,7 @@ MATRIX: dict[str, tuple[str, dict[str, str]]] = {
     "BOOLEAN": ("true", {"boolean": "true", "text": "true", "jsonb": "true"}),
     "INTEGER": (
         "7",
-        dict.fromkeys(
-            ("bigint", "integer", "smallint", "double precision", "real", "numeric", "text", "jsonb"),
-            "7",
-        ),
+        dict.fromkeys(("bigint", "integer", "smallint", "double precision", "real", "numeric", "text", "jsonb"), "7"),
     ),
     "FLOAT": ("0.145", dict.fromkeys(("double precision", "real", "numeric", "text", "jsonb"), "0.145")),
     "STRING": ("'x'", {"text": "x", "jsonb": '"x"'}),
@@ -130,6 +127,8 @@ MATRIX: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
 }
+#: The type that an import chooses: the first of each.
+IMPORTED = {kind: next(iter(texts)) for kind, (_, texts) in MATRIX.items()}
 SERVED_BY_SCAN_ONLY = ("uuid", "numeric", "numeric[]")
 TYPES = [*dict.fromkeys(type_ for _, shown in MATRIX.values() for type_ in shown), "uuid"]
 
@@ -212,16 +211,33 @@ def test_every_cell_of_the_type_table_is_as_it_says(
     assert [warning.message for warning in said] == [f"{sum(lost.values())} values of {whose} did not fit: {counts}"]
 
 
+def test_an_import_chooses_the_first_type_of_each_row(pg: Connection, graph: Graph) -> None:
+    for kind, (value, _) in MATRIX.items():
+        graph.run(f"CREATE (:`{kind}` {{v: {value}}})", bytes=b"\x00\xff")
+
+    pg.execute("CREATE SCHEMA imported; SELECT deal_sync.import_schema('neo4j', 'imported')")
+
+    found = pg.execute(
+        "SELECT c.relname, a.atttypid FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid"
+        " WHERE c.relnamespace = 'imported'::regnamespace AND a.attname = 'v'"
+    ).fetchall()
+    assert dict(found) == {
+        kind: pg.execute("SELECT %s::regtype::oid", [type_]).fetchall()[0][0] for kind, type_ in IMPORTED.items()
+    }
+
+
 def test_the_readme_has_this_table() -> None:
     section = README.partition("\n### Types\n")[2].partition("\n### ")[0]
     listed = {
-        neo4j: re.findall(r"`([^`]+)`", cells)
-        for neo4j, cells in re.findall(r"^\| ([A-Z][^|]*|byte array) \| ([^|]*\|[^|]*) \|", section, re.M)
+        kind: (imported, re.findall(r"`([^`]+)`", also.partition(";")[0] if kind == "FLOAT" else also))
+        for kind, imported, also in re.findall(r"^\| ([^|]+) \| `([^|]+)` \| ([^|]*)\|$", section, re.M)
     }
 
-    assert {kind: set(types) for kind, types in listed.items() if kind in MATRIX} == {
+    listed["STRING"] = ("text", ["jsonb"])  # what its content decides is the text's, and tested with the values
+    assert {kind: {imported, *also} for kind, (imported, also) in listed.items()} == {
         kind: set(texts) for kind, (_, texts) in MATRIX.items()
     }
+    assert {kind: imported for kind, (imported, _) in listed.items()} == IMPORTED
 
 
 HOSTILE: list[Any] = [
