@@ -104,7 +104,7 @@ def test_the_merge_by_hand_lands_what_the_sync_lands(database: Database, pg: Con
     assert again == (3, 0), "the sync finds nothing to change"
 
 
-@pytest.mark.parametrize("type_name", ["uuid", "numeric"])
+@pytest.mark.parametrize("type_name", ["uuid", "numeric", "numeric[]"])
 def test_a_type_whose_explain_kills_the_backend_is_refused(pg: Connection, type_name: str) -> None:
     pg.execute(f"CREATE FOREIGN TABLE odd (name {type_name}) SERVER neo4j OPTIONS (label 'Deal')")
 

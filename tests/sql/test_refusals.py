@@ -488,6 +488,20 @@ def test_no_message_holds_the_value(pg: Connection, writer: Connection, deal: Ad
 # -- what a column does with a misfit ----------------------------------------------------------------------------------
 
 
+def test_on_misfit_error_refuses_the_row_as_reject_does(
+    pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID
+) -> None:
+    alter_mapping(pg, "ALTER COLUMN version OPTIONS (ADD on_misfit 'error')")
+    bad, fine = deal(version=0.5), deal(version=1)
+
+    refused(sync(writer, tenant), 1, 0)
+
+    assert rows(pg, "opportunities", graph_opportunity_id=bad.id) == []
+    assert opportunity(pg, fine)["extraction_version"] == 1
+    with pytest.raises(psycopg.errors.InvalidTextRepresentation, match=f'column "version" of node "{bad.element_id}"'):
+        pg.execute("SELECT * FROM deal_sync.scan(NULL::neo4j.deals)")
+
+
 def test_on_misfit_null_keep_and_reject(pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID) -> None:
     alter_mapping(pg, "ALTER COLUMN qualification_status OPTIONS (ADD on_misfit 'keep')")
     alter_mapping(pg, "ALTER COLUMN version OPTIONS (ADD on_misfit 'reject')")

@@ -1,0 +1,48 @@
+"""In: what rows lost. Out: one WARNING that names columns and counts and no value, or an error that names the node."""
+
+import pytest
+from neo4j_deals.errors import DealSyncError
+from neo4j_deals.losses import Losses
+from neo4j_deals.mapping import Column
+from neo4j_deals.values import Misfit
+
+COLUMNS = [Column("b", "b", "int8"), Column("a", "a", "text"), Column("c", "c", "int8", strict=True)]
+
+
+def lost(*names: str) -> dict[str, tuple[Misfit, object]]:
+    return {name: (Misfit("22003", f"reason of {name}"), "secret") for name in names}
+
+
+def test_nothing_lost_is_nothing_said() -> None:
+    assert Losses("x", COLUMNS).warning(COLUMNS) is None
+
+
+def test_columns_are_named_in_the_tables_order_with_count_and_first_reason() -> None:
+    losses = Losses("foreign table x", COLUMNS)
+    losses.add("4:x:1", lost("a", "b"))
+    losses.add("4:x:2", lost("b"))
+
+    warning = losses.warning(COLUMNS)
+
+    assert warning is not None
+    assert warning.message == '3 values of foreign table x did not fit: "b" 2, "a" 1'
+    assert warning.detail.endswith("First of each column: b: reason of b; a: reason of a")
+    assert "on_misfit" in warning.hint
+    assert "secret" not in str(warning)
+
+
+def test_a_single_value_is_one_value() -> None:
+    losses = Losses("x", COLUMNS)
+    losses.add("4:x:1", lost("a"))
+    warning = losses.warning(COLUMNS)
+    assert warning is not None
+    assert warning.message == '1 value of x did not fit: "a" 1'
+
+
+def test_a_strict_column_is_an_error_with_the_misfits_sqlstate() -> None:
+    with pytest.raises(DealSyncError) as refused:
+        Losses("x", COLUMNS).add("4:x:7", lost("c"))
+    assert refused.value.sqlstate == "22003"
+    assert refused.value.message == 'the value of column "c" of node "4:x:7" does not fit'
+    assert refused.value.detail == "reason of c"
+    assert "secret" not in f"{refused.value.message}{refused.value.detail}{refused.value.hint}"
