@@ -125,8 +125,6 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
                 for values in handed_over(batches, losses):
                     yield [None if at is None else values[at] for at in places]
         except DealSyncError as error:
-            if error.sqlstate == "57014":
-                raise
             log_to_postgres(error.message, ERROR, hint=error.hint, detail=error.detail)
         except GeneratorExit:  # a LIMIT has enough rows, or the scan has failed
             if not _rolling_back.is_set():

@@ -1,6 +1,8 @@
 """In: a graph of any labels. Out: a foreign table for each, by import_schema() and by IMPORT FOREIGN SCHEMA alike."""
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,8 +10,10 @@ import psycopg
 import pytest
 from environment.servers import Instance
 from psycopg import sql
+from support.backend import Backend, await_true
 from support.database import Connection, Database
 from support.graph import Graph
+from support.proxy import full_backlog
 
 HOSTILE_NAMES = [
     "UPPER",
@@ -271,6 +275,23 @@ def test_more_properties_than_a_table_has_columns_are_left_out_with_a_warning(im
     assert len(imported.columns("Wide")) == 1600
     assert "p1699" in imported.columns("Wide"), "what most nodes have comes first"
     assert imported.said == ['WARNING: 102 properties of label "Wide" are left out: a table has 1600 columns at most']
+
+
+def test_cancel_ends_an_import_that_waits_for_neo4j_within_a_second(imported: Schema, database: Database) -> None:
+    with full_backlog() as uri, database.connect() as other:
+        imported.pg.execute(sql.SQL("ALTER SERVER neo4j OPTIONS (SET uri {})").format(uri))
+        backend = Backend(imported.pg.info.backend_pid)
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(imported.take)
+            assert await_true(lambda: backend.threads() > 1)
+            asked = time.monotonic()
+            other.execute("SELECT pg_cancel_backend(%s)", [backend.pid])
+            with pytest.raises(psycopg.Error) as ended:
+                future.result()
+            assert time.monotonic() - asked < 1
+    # Multicorn knows one SQLSTATE for whatever Python raises.
+    assert "interrupted" in str(ended.value) if imported.by_statement else ended.value.sqlstate == "57014"
+    assert imported.pg.execute("SELECT 1").fetchone() == (1,)
 
 
 @pytest.mark.multicorn
