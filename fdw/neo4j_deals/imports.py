@@ -10,13 +10,15 @@ import contextlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from neo4j_deals import cypher
 from neo4j_deals.connection import Ask, Connection
 from neo4j_deals.cypher import Query, quoted
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.reader import Reader
+
+T = TypeVar("T")
 
 SAMPLE = 10_000
 """Nodes of a label that are looked at, unless the import says otherwise."""
@@ -129,22 +131,46 @@ def read(to: Connection, wish: Wish, vector: str, serve_interrupt: Callable[[], 
 
     `vector` is the name of pgvector's type as SQL writes it.
     """
-    reader = Reader(to, lambda ask, outlet: outlet.put(found(ask, wish)))
-    with contextlib.closing(reader.batches(serve_interrupt)) as batches:
-        [((database, named, labels),)] = batches
-    return database, tables(wish, named, labels, vector)
+
+    def one(work: Callable[[Ask], T]) -> T:
+        reader = Reader(to, lambda ask, outlet: outlet.put(work(ask)))
+        with contextlib.closing(reader.batches(serve_interrupt)) as batches:
+            [(answer,)] = batches
+        return cast("T", answer)
+
+    # In a transaction of its own: one that was refused something is of no more use.
+    widths = unless_forbidden(lambda: one(_vector_widths))
+    database, named, labels = one(lambda ask: found(ask, wish, widths or {}))
+    result = tables(wish, named, labels, vector)
+    if widths is None:
+        result.notices.append("the login may not see indexes: lists of FLOATs with a vector index are arrays, too")
+    return database, result
+
+
+def unless_forbidden(read: Callable[[], T]) -> T | None:
+    """What is read, or None where the login has no right to it."""
+    try:
+        return read()
+    except DealSyncError as error:
+        if "Neo.ClientError.Security.Forbidden" not in error.message:
+            raise
+        return None
 
 
 # -- asking the graph --------------------------------------------------------------------------------------------------
 
 
-def found(ask: Ask, wish: Wish) -> tuple[str, list[tuple[str, str]], list[Label]]:
-    """The database's name, every label with the name of its table, and what is known of those wanted."""
+def found(
+    ask: Ask, wish: Wish, widths: Mapping[str, Mapping[str, int]]
+) -> tuple[str, list[tuple[str, str]], list[Label]]:
+    """The database's name, every label with the name of its table, and what is known of those wanted.
+
+    `widths` are those of vector indexes, by label and property.
+    """
     database = next(ask(Query("CALL db.info() YIELD name RETURN name")))[0]
     names = [name for (name,) in ask(Query("CALL db.labels() YIELD label RETURN label ORDER BY label"))]
     tables = table_names(names, wish.prefix)
     wanted = [label for label, table in tables if wish.includes(table)]
-    widths = _vector_widths(ask) if wanted else {}
     return database, tables, [_label(ask, name, wish.sample, widths.get(name, {})) for name in wanted]
 
 

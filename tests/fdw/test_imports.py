@@ -6,7 +6,7 @@ What a real graph gives is in tests/sql/test_import.py; here is what none of ver
 import psycopg
 import pytest
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.imports import Label, Table, Wish, table_names, tables
+from neo4j_deals.imports import Label, Table, Wish, table_names, tables, unless_forbidden
 from support.database import Connection
 
 
@@ -76,6 +76,16 @@ def test_limits_are_names_as_postgresql_cuts_them() -> None:
     assert wish.includes("x" * 63)
     assert not wish.includes("y")
     assert Wish.read({}, None, ["y"]).includes("x")
+
+
+def test_a_login_that_may_not_see_indexes_imports_without_them() -> None:
+    def refused(code: str) -> None:
+        raise DealSyncError("HV000", f'Neo4j server "neo4j" refused the query ({code})')
+
+    assert unless_forbidden(lambda: refused("Neo.ClientError.Security.Forbidden")) is None
+    assert unless_forbidden(lambda: {"T": {"p": 3}}) == {"T": {"p": 3}}
+    with pytest.raises(DealSyncError):
+        unless_forbidden(lambda: refused("Neo.ClientError.Statement.SyntaxError"))
 
 
 @pytest.mark.parametrize("sample", ["-1", "1.5", "", "many", "1" * 19, "\N{ARABIC-INDIC DIGIT ONE}"])

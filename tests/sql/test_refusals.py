@@ -502,6 +502,18 @@ def test_on_misfit_error_refuses_the_row_as_reject_does(
         pg.execute("SELECT * FROM deal_sync.scan(NULL::neo4j.deals)")
 
 
+def test_the_labels_of_a_node_land_in_a_document(
+    pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID, graph: Graph
+) -> None:
+    pg.execute("ALTER TABLE opportunities ADD COLUMN labels jsonb")
+    alter_mapping(pg, "ADD COLUMN labels text[] OPTIONS (derive 'labels', target 'labels')")
+    node = deal()
+    graph.run("MATCH (d:Deal) SET d:Hot")
+
+    assert sync(writer, tenant).status == "ok"
+    assert opportunity(pg, node)["labels"] == ["Deal", "Hot"]
+
+
 def test_on_misfit_null_keep_and_reject(pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID) -> None:
     alter_mapping(pg, "ALTER COLUMN qualification_status OPTIONS (ADD on_misfit 'keep')")
     alter_mapping(pg, "ALTER COLUMN version OPTIONS (ADD on_misfit 'reject')")
