@@ -99,6 +99,7 @@ CREATE FUNCTION deal_sync.fill_staging(
 ) RETURNS SETOF bigint
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET client_encoding = 'UTF8' -- COPY takes the spool's texts to be in it
 AS $$
 from neo4j_deals import server
 limits = batch_rows, batch_bytes, value_bytes, process_from

@@ -241,7 +241,9 @@ BEGIN
                     ) || ')'
                 ) ORDER BY d.place
             ) AS columns,
-            array_agg(d.name ORDER BY d.place) AS names
+            array_agg(d.name ORDER BY d.place) AS names,
+            array_agg(coalesce(d.options ->> 'property', d.name) ORDER BY d.place) AS properties,
+            array_agg(d.options ->> 'derive' ORDER BY d.place) AS derivations
         FROM deal_sync.default_columns() AS d
         GROUP BY d.table_name, d.label, d.kind, d.target
         ORDER BY d.table_name DESC
@@ -262,13 +264,19 @@ BEGIN
             );
             said := said || format('created %I.%I; ', schema, definition.table_name);
         ELSE
-            FOR place IN 1 .. cardinality(definition.names) LOOP
-                IF NOT EXISTS (
-                    SELECT FROM pg_attribute AS a
-                    WHERE a.attrelid = relation AND a.attname = definition.names[place] AND NOT a.attisdropped
+            FOR nth IN 1 .. cardinality(definition.names) LOOP
+                IF NOT EXISTS ( -- also under another name: a person may rename a column
+                    SELECT FROM deal_sync.mapping_columns(relation) AS m
+                    WHERE
+                        m.name = definition.names[nth]
+                        OR m.options ->> 'derive' = definition.derivations[nth]
+                        OR (
+                            NOT m.options ? 'derive' AND definition.derivations[nth] IS NULL
+                            AND coalesce(m.options ->> 'property', m.name) = definition.properties[nth]
+                        )
                 ) THEN
-                    EXECUTE format('ALTER FOREIGN TABLE %s ADD COLUMN %s', relation, definition.columns[place]);
-                    said := said || format('added %s.%I; ', relation, definition.names[place]);
+                    EXECUTE format('ALTER FOREIGN TABLE %s ADD COLUMN %s', relation, definition.columns[nth]);
+                    said := said || format('added %s.%I; ', relation, definition.names[nth]);
                 END IF;
             END LOOP;
         END IF;

@@ -88,7 +88,7 @@ COMMENT ON FUNCTION deal_sync.merge_columns(text, boolean) IS
 -- `source` is the subselect that a MERGE uses; `matching` its ON; `differs` true where an update would change the row; `merge` the whole;
 -- `key`, `owner` (the deal's key) and `number` are names of its columns, `merged` all of them.
 CREATE FUNCTION deal_sync.merge_parts(
-    kind text, staged boolean,
+    kind text, tenant_id uuid,
     OUT source text, OUT matching text, OUT differs text, OUT merge text,
     OUT key text, OUT owner text, OUT number text, OUT merged deal_sync.merge_column[]
 )
@@ -96,7 +96,9 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    this CONSTANT text := 'current_setting(''app.tenant_id'')::uuid';
+    staged CONSTANT boolean := tenant_id IS NOT NULL;
+    -- Of a run, a constant: a trigger of the application may change the setting.
+    this CONSTANT text := CASE WHEN staged THEN quote_literal(tenant_id) ELSE 'current_setting(''app.tenant_id'')' END || '::uuid';
     relation CONSTANT regclass := deal_sync.mapped(kind);
     target CONSTANT regclass := deal_sync.application_table(kind, 'target');
     deals CONSTANT regclass := deal_sync.application_table('deal', 'target');
@@ -262,8 +264,8 @@ WHEN NOT MATCHED THEN INSERT (
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.merge_parts(text, boolean) IS
-'internal: the MERGE of a kind and its parts, over the staging table ($1: the rows, NULL for all) or over the foreign table';
+COMMENT ON FUNCTION deal_sync.merge_parts(text, uuid) IS
+'internal: the MERGE of a kind and its parts, over the staging table of a tenant ($1: the rows, NULL for all) or, tenant_id being NULL, over the foreign table';
 
 CREATE FUNCTION deal_sync.merge_statement(relation regclass) RETURNS text
 LANGUAGE plpgsql STABLE
@@ -282,7 +284,7 @@ BEGIN
             HINT = 'SELECT deal_sync.merge_statement(''neo4j.deals'');';
     END IF;
     PERFORM deal_sync.check_targets();
-    RETURN (deal_sync.merge_parts(kind, false)).merge;
+    RETURN (deal_sync.merge_parts(kind, NULL)).merge;
 END
 $$;
 COMMENT ON FUNCTION deal_sync.merge_statement(regclass) IS

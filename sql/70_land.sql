@@ -7,7 +7,7 @@ CREATE TYPE deal_sync.failure AS (
 COMMENT ON TYPE deal_sync.failure IS 'internal: a row that the application''s table refused';
 
 -- Whether an error is one row's: bad data, a constraint, a view's check, a trigger that raises (with a code of PL/pgSQL or one of its
--- own making, or a CASE in it that one row breaks), an index entry too long. Everything else ends the run.
+-- own making, or in PL/Python; a CASE or a subquery in it that one row breaks), an index entry too long. Everything else ends the run.
 CREATE FUNCTION deal_sync.is_row_error(sqlstate text) RETURNS boolean
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
@@ -16,8 +16,8 @@ AS $$
         left(sqlstate, 2) IN ('22', '23', '44', 'P0')
         OR sqlstate IN ('20000', '54000')
         OR left(sqlstate, 2) NOT IN (
-            '00', '01', '02', '03', '08', '09', '0A', '0B', '0F', '0L', '0P', '0Z', '10', '20', '21', '24', '25', '26', '27', '28',
-            '2B', '2D', '2F', '34', '38', '39', '3B', '3D', '3F', '40', '42', '53', '54', '55', '57', '58', '72', 'F0', 'HV', 'XX'
+            '00', '01', '02', '03', '08', '09', '0A', '0B', '0F', '0L', '0P', '0Z', '10', '20', '24', '25', '26', '27', '28',
+            '2B', '2D', '2F', '34', '39', '3B', '3D', '3F', '40', '42', '53', '54', '55', '57', '58', '72', 'F0', 'HV', 'XX'
         )
 $$;
 COMMENT ON FUNCTION deal_sync.is_row_error(text) IS 'whether a SQLSTATE is about one row, and not about the run';
@@ -47,17 +47,20 @@ COMMENT ON FUNCTION deal_sync.explain_error(text, text, text, text) IS
 'a reason from SQLSTATE and names alone: it holds nobody''s data';
 
 -- A statement over staged rows, in the search_path of the one who called the sync (behind pg_catalog): the application's triggers may
--- count on it. In a function of its own, so that nothing else of the extension runs there.
+-- count on it. In a function of its own, so that nothing else of the extension runs there. Triggers may leave another app.tenant_id
+-- behind: afterwards it is the run's again.
 CREATE FUNCTION deal_sync.execute_for(statement text, rows bigint[], ids uuid[]) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    tenant CONSTANT text := current_setting('app.tenant_id');
     landed bigint;
 BEGIN
     PERFORM set_config('search_path', deal_sync.setting('search_path'), true);
     EXECUTE statement USING rows, ids;
     GET DIAGNOSTICS landed = ROW_COUNT;
+    PERFORM set_config('app.tenant_id', tenant, true);
     RETURN landed;
 END
 $$;
@@ -141,14 +144,14 @@ CREATE TYPE deal_sync.statements AS (
 );
 COMMENT ON TYPE deal_sync.statements IS 'internal: what a run executes for each batch of a kind';
 
-CREATE FUNCTION deal_sync.statements_of(kind text) RETURNS deal_sync.statements
+CREATE FUNCTION deal_sync.statements_of(kind text, tenant_id uuid) RETURNS deal_sync.statements
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    this CONSTANT text := 'current_setting(''app.tenant_id'')::uuid';
+    this CONSTANT text := quote_literal(tenant_id) || '::uuid';
     target CONSTANT regclass := deal_sync.application_table(kind, 'target');
-    parts CONSTANT record := deal_sync.merge_parts(kind, true);
+    parts CONSTANT record := deal_sync.merge_parts(kind, tenant_id);
     staging CONSTANT text := format('pg_temp.%I', 'deal_sync_' || kind || 's');
     key CONSTANT text := parts.key;
     owner CONSTANT text := parts.owner;
@@ -209,7 +212,7 @@ BEGIN
         );
         statements.locks := format(
             'SELECT FROM unnest($1::bigint[], $2::tid[]) AS w (row_number, place) INNER JOIN %s AS t ON t.ctid = w.place'
-            ' WHERE t.tenant_id = %s ORDER BY w.row_number FOR UPDATE OF t',
+            ' WHERE t.tenant_id = %s ORDER BY w.row_number FOR NO KEY UPDATE OF t',
             target, this
         );
         -- A new row must be there afterwards; a changed one must have a new place.
@@ -335,7 +338,7 @@ BEGIN
     RETURN statements;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.statements_of(text) IS 'internal: the statements that land a batch of a kind';
+COMMENT ON FUNCTION deal_sync.statements_of(text, uuid) IS 'internal: the statements that land a batch of a kind, of a tenant';
 
 -- One batch, planned, written, checked, explained, linked. `result` is carried on from batch to batch; `failures` counts by reason.
 CREATE FUNCTION deal_sync.land_batch(

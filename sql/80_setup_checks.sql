@@ -82,6 +82,38 @@ BEGIN
                 HINT = 'One of them must lose it, or be written never.';
         END LOOP;
 
+        FOR wrong IN
+            SELECT m.name, m.options ->> 'default' AS value, deal_sync.cast_error(m.options ->> 'default', m.target_type, m.target_modifier) AS error
+            FROM unnest(mapping) AS m
+            WHERE m.options ? 'default' AND m.target_is_there AND m.write <> 'never'
+        LOOP
+            -- A cast to varchar(n) cuts what is too long, an INSERT refuses it.
+            CONTINUE WHEN wrong.error IS NULL AND NOT EXISTS (
+                SELECT FROM unnest(mapping) AS m
+                WHERE
+                    m.name = wrong.name AND m.target_type IN ('varchar'::regtype, 'bpchar'::regtype) AND m.target_modifier >= 0
+                    AND char_length(wrong.value) > m.target_modifier - 4
+            );
+            RAISE EXCEPTION 'the option default of column "%" of foreign table % does not fit its target', wrong.name, relation USING
+                ERRCODE = 'datatype_mismatch',
+                DETAIL = coalesce(wrong.error ->> 'message', 'It is too long.'),
+                HINT = format('ALTER FOREIGN TABLE %s ALTER COLUMN %I OPTIONS (SET "default" ...);', relation, wrong.name);
+        END LOOP;
+
+        FOR wrong IN
+            SELECT m.name, m.options ->> 'fallback' AS fallback
+            FROM unnest(mapping) AS m
+            WHERE
+                m.options ? 'fallback' AND m.write <> 'never'
+                AND NOT EXISTS (SELECT FROM unnest(mapping) AS f WHERE f.name = m.options ->> 'fallback' AND f.staged_as IS NOT NULL)
+        LOOP
+            RAISE EXCEPTION 'column "%" of foreign table % has the fallback "%", and no column that is read has this name',
+                wrong.name, relation, wrong.fallback
+                USING
+                    ERRCODE = 'undefined_column',
+                    HINT = format('ALTER FOREIGN TABLE %s ALTER COLUMN %I OPTIONS (SET fallback ...);', relation, wrong.name);
+        END LOOP;
+
         -- Something must fill each column that takes no NULL and has no default.
         FOR wrong IN
             SELECT
@@ -177,6 +209,11 @@ BEGIN
             ERRCODE = 'object_not_in_prerequisite_state',
             DETAIL = 'From Python 3.12 on, Multicorn2 and PL/Python in one backend crash the server.',
             HINT = 'SELECT deal_sync.detach();';
+    END IF;
+    IF getdatabaseencoding() <> 'UTF8' THEN
+        RAISE EXCEPTION 'the encoding of database "%" is %, and the graph''s texts need UTF8', current_database(), getdatabaseencoding() USING
+            ERRCODE = 'feature_not_supported',
+            HINT = 'Use a database made with ENCODING ''UTF8''.';
     END IF;
     PERFORM deal_sync.setting(s.name)
     FROM unnest(ARRAY['max_rejects', 'max_value_bytes', 'batch_rows', 'batch_bytes', 'process_from']) AS s (name);

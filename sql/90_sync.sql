@@ -7,7 +7,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    statements CONSTANT deal_sync.statements := deal_sync.statements_of(kind);
+    statements CONSTANT deal_sync.statements := deal_sync.statements_of(kind, result.tenant_id);
     staging CONSTANT text := format('pg_temp.%I', 'deal_sync_' || kind || 's');
     limit_of_failures CONSTANT bigint := deal_sync.setting('max_rejects')::bigint;
     done bigint := 0;
@@ -134,6 +134,7 @@ DECLARE
     said text;
     detail text;
     hint text;
+    context text;
 BEGIN
     PERFORM set_config('app.tenant_id', tenant::text, true);
     PERFORM set_config(
@@ -165,19 +166,22 @@ BEGIN
                 NULL;  -- the counts stay, nothing else
             WHEN OTHERS THEN
                 GET STACKED DIAGNOSTICS
-                    code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
-                -- The reader's own errors come through PL/Python, and hold nobody's data.
-                reader_said := said = 'error fetching next item from iterator' OR said LIKE 'plpy.Error: %' OR code = 'DS001';
+                    code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT,
+                    context := PG_EXCEPTION_CONTEXT;
+                -- The reader's own errors, and ours, hold nobody's data; those of a trigger (which land() runs) may.
+                reader_said := code = 'DS001' OR (
+                    context ~ 'PL/Python function "(fill_staging|check_source|nobodys_nodes)"' AND context !~ 'function deal_sync.execute_for'
+                );
                 IF strict
                     OR (NOT is_set_up AND code NOT IN ('55P03', '40P01') AND left(code, 2) <> '53')
-                    OR left(code, 2) IN ('42', '0A', '3D', '3F') THEN
+                    OR left(code, 2) IN ('42', '0A', '3D', '3F') OR left(code, 3) = '57P' THEN
                     PERFORM deal_sync.raise_again(code, said, detail, hint);
                 END IF;
                 SELECT e.message, e.detail INTO said, detail FROM deal_sync.python_error(said, detail) AS e;
                 result := deal_sync.nothing_done(result);
                 result.status := 'failed';
                 result.message := CASE
-                    WHEN reader_said AND (code IN ('08006', '28P01', '53000', 'DS001') OR code LIKE 'HV%') THEN concat_ws('; ', said, detail, nullif(hint, ''))
+                    WHEN reader_said AND (code IN ('08006', '28P01', '53000', '53100', 'DS001') OR code LIKE 'HV%') THEN concat_ws('; ', said, detail, nullif(hint, ''))
                     WHEN code = '55P03' THEN format(
                         'a row is locked by another transaction for longer than deal_sync.lock_timeout (%s)', deal_sync.setting('lock_timeout')
                     )

@@ -78,7 +78,7 @@ def table(plpy: Plpy, relation: str) -> Table:
 def server_options(plpy: Plpy, relation: str) -> ServerOptions:
     """The options to reach the graph behind a foreign table, with the current user's mapping or the PUBLIC one.
 
-    Raises DealSyncError (42704) where there is no user mapping that the current user can read.
+    Raises DealSyncError: 
     """
     server = query(
         plpy,
@@ -96,7 +96,8 @@ def options_of_server(plpy: Plpy, server: str) -> ServerOptions:
         plpy,
         "SELECT s.srvname, deal_sync.options_of(s.srvoptions) AS options, m.usename AS login,"
         " deal_sync.options_of(m.umoptions) AS mapping,"
-        " m.umoptions IS NULL AND (m.usename = 'public' OR NOT has_server_privilege(s.oid, 'USAGE')) AS hidden"
+        " m.usename IS NOT NULL AND m.umoptions IS NULL"
+        " AND (m.usename = 'public' OR NOT has_server_privilege(s.oid, 'USAGE')) AS hidden"
         " FROM pg_catalog.pg_foreign_server s JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw"
         " LEFT JOIN LATERAL (SELECT u.usename, u.umoptions FROM pg_catalog.pg_user_mappings u"
         "  WHERE u.srvid = s.oid AND u.usename IN (current_user, 'public')"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 import sys
@@ -29,6 +30,7 @@ Ask = Callable[[Query], Iterator[tuple[Any, ...]]]
 """Runs a query in the transaction of the read; a record is the tuple of its columns."""
 
 _TRIES = 3
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a spool file's write: a socket knows none of them
 _IDLE_SECONDS = 60.0  # a connection unused for longer is tested before it is used
 
 logging.getLogger("neo4j").addHandler(logging.NullHandler())  # else each stop writes into the server's log
@@ -173,6 +175,13 @@ sys.addaudithook(_watch)
 
 
 def _explained(error: Exception, options: ServerOptions) -> DealSyncError:
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return DealSyncError(
+            "53100",
+            "no room for PostgreSQL's temporary files",
+            os.strerror(error.errno),
+            "make room where its data lies",
+        )
     where = f'Neo4j server "{options.server}"'
     said = error.message if isinstance(error, exceptions.Neo4jError) else str(error)
     reason = " ".join(options.redact(said or type(error).__name__).split())

@@ -21,6 +21,7 @@ Lost = dict[str, tuple[Misfit, Any]]
 """By column name: why its value could not land as it is, and the value."""
 
 _ERRORS = "conversion_errors"
+_THE_REST = ""  # stands for a document that lands without the value in question
 _MAX_JSON = 0x0FFFFFFF  # bytes of the elements of one jsonb object or array
 
 
@@ -82,7 +83,14 @@ class Projection:
         known, self._limit = list(known), limit
         by_property = {column.property: column for column in known if not column.derive}
         self._dimensions = [name for column in known if not column.derive and (name := dimension_of(column.property))]
-        self._landing = {c.property for c in known if c.target and c.write == "always"}
+        #: By property, the dimensions' columns in which a bad value is told of whatever the row holds.
+        self._landing = {name: c.name for name, c in by_property.items() if c.target and c.write == "always"}
+        #: Those that the document of scores names: also one of which only the confidence is mapped.
+        self._documented = list(
+            dict.fromkeys(
+                [*self._dimensions, *(name for property_ in by_property if (name := self._unmapped(property_)))]
+            )
+        )
         self.wants_scores = any(column.derive == "ontology_scores" for column, *_ in columns)
         self.wants_labels = any(column.derive == "labels" for column, *_ in columns)
 
@@ -166,17 +174,17 @@ class Projection:
 
     def _derive(self, column: Column, record: tuple[Any, ...], properties: dict[str, Any], lost: Lost) -> Any:
         def lose(name: str, misfit: Misfit) -> None:
-            if column.derive == "ontology_scores" and name in self._landing:
+            if column.derive == "ontology_scores" and self._landing.get(name) in lost:
                 return  # its own column says so
             reason = f"{name}: {misfit.reason}"
             if column.name in lost:
                 reason = f"{lost[column.name][0].reason}; {reason}"
-            lost[column.name] = (Misfit(misfit.sqlstate, reason), properties.get(name))
+            lost[column.name] = (Misfit(misfit.sqlstate, reason, _THE_REST), properties.get(name))
 
         match column.derive:
             case "ontology_scores":
                 unmapped = [name for key, _ in record[-1] if (name := self._unmapped(key))]
-                names = dict.fromkeys([*self._dimensions, *unmapped]) if unmapped else self._dimensions
+                names = dict.fromkeys([*self._documented, *unmapped]) if unmapped else self._documented
                 return derived.ontology_scores(properties, names, lose)
             case "ontology_completeness":
                 return derived.ontology_completeness(properties, self._dimensions)

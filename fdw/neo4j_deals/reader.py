@@ -112,7 +112,8 @@ class Reader(threading.Thread):
             if not finished and not self.is_alive():
                 self._connection.close()
             for file in self._files:
-                file.close()
+                with contextlib.suppress(OSError):  # no room for what is still in its buffer
+                    file.close()
 
     def _start_deaf(self) -> None:
         """Starts the thread with every signal blocked: else PostgreSQL's handlers run in it."""

@@ -68,6 +68,11 @@ def shown(value: Any) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def with_article(name: str) -> str:
+    """The name behind the article that it takes."""
+    return f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
+
+
 def kind_of(value: Any) -> str:
     """Neo4j's name of a value's type, as `valueType()` spells it."""
     for python, name in _NEO4J_NAMES:
@@ -94,7 +99,7 @@ _NEO4J_NAMES: tuple[tuple[type, str], ...] = (
 
 
 def _wrong_type(value: Any, due: str) -> Misfit:
-    return Misfit("2200G", f"a {kind_of(value)} where {due} is due")
+    return Misfit("2200G", f"{with_article(kind_of(value))} where {due} is due")
 
 
 # -- texts and ids -----------------------------------------------------------------------------------------------------
@@ -404,7 +409,7 @@ def _vector(dimensions: int | None) -> Converter:
         if (dimensions and len(elements) != dimensions) or not elements:
             raise Misfit("22000", f"a vector of {len(elements)} dimensions where {dimensions or 'one or more'} are due")
         if type(elements[0]) not in (float, int):
-            raise Misfit("2200G", f"a {kind_of(elements[0])} inside a vector")
+            raise Misfit("2200G", f"{with_article(kind_of(elements[0]))} inside a vector")
         if len(elements) > _MOST_DIMENSIONS:
             raise Misfit("54000", f"a vector of more than {_MOST_DIMENSIONS} dimensions")
         try:
@@ -427,7 +432,7 @@ def _text_array(value: Any) -> list[str]:
         raise _wrong_type(value, "a list of texts")
     for item in value:
         if not isinstance(item, str):
-            raise Misfit("2200G", f"a {kind_of(item)} in a list of texts")
+            raise Misfit("2200G", f"{with_article(kind_of(item))} in a list of texts")
     if any(_CONTROL.search(item) for item in value):
         cleaned = [_CONTROL.sub("", item) for item in value]
         raise Misfit("22021", "a NUL character or lone surrogate was left out", cleaned)
@@ -579,7 +584,7 @@ _BECOMES: dict[str, frozenset[str]] = {
 
 def takes(foreign: str, target: str) -> bool:
     """Whether a column of the table can take what a foreign column holds; else the mapping is a mistake of set-up."""
-    return refines(foreign, target) or target in _BECOMES.get(foreign, frozenset())
+    return foreign == target or refines(foreign, target) or target in _BECOMES.get(foreign, frozenset())
 
 
 def refines(foreign: str, target: str) -> bool:

@@ -204,7 +204,7 @@ class Bench:
             self._as_in_a_run(connection)
             with psycopg.RawCursor(connection) as cursor:
                 for kind in KINDS:
-                    merge = self._one("SELECT (deal_sync.merge_parts($1, true)).merge", kind)
+                    merge = self._one("SELECT (deal_sync.merge_parts($1, $2)).merge", kind, TENANT)
                     columns = self._one(
                         "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute"
                         " WHERE attrelid = $1::regclass AND attnum > 0 AND attname <> 'batch'",

@@ -36,8 +36,8 @@ first_sync() {
     say "One row a run. Both tenants' deals land; partial means that something was refused, and step 4 says what and why."
     sync
     say ""
-    sql -t -P format=unaligned <<'SQL'
-SELECT 'The last run says: ' || message || '.' FROM deal_sync.runs ORDER BY started_at DESC LIMIT 1;
+    sql -t -P format=unaligned <<'SQL' | fold -s -w 118
+SELECT 'Of the graph as a whole the runs say: ' || message || '.' FROM deal_sync.runs ORDER BY started_at DESC LIMIT 1;
 SQL
 }
 
@@ -58,7 +58,7 @@ SELECT
     x.ontology, x.embedding, x.version
 FROM (
     SELECT
-        opportunity_id AS id, 'graph' AS side, name, stage, amount::text, currency, left(account_id, 8) AS account,
+        opportunity_id AS id, 'graph' AS side, name, stage, amount::text, currency, right(account_id, 8) AS account,
         meddic_champion_confidence::text AS champion, round(ontology_completeness::numeric, 4)::text AS ontology,
         CASE WHEN conversion_errors ? 'embedding' THEN 'misfit' ELSE vector_dims(embedding)::text END AS embedding,
         version
@@ -66,7 +66,7 @@ FROM (
     UNION ALL
     SELECT
         o.graph_opportunity_id::text, 'table', o.opportunity_name, o.stage, o.amount::text, o.currency,
-        left(o.account_id::text, 8), o.meddic_champion_confidence::text, o.ontology_completeness::text,
+        right(o.account_id::text, 8), o.meddic_champion_confidence::text, o.ontology_completeness::text,
         vector_dims(o.extraction_embedding)::text, o.extraction_version
     FROM opportunities AS o
     INNER JOIN graph AS g ON g.opportunity_id = o.graph_opportunity_id::text
@@ -77,7 +77,8 @@ SQL
 
 versions() {
     step "3. The versions of two deals, and whether each has landed"
-    say "Acme's numbers have a gap, which is fine. Two of Hooli's have one number: the first by time lands, the other is refused."
+    say "Acme's numbers have a gap, which is fine. Two of Hooli's have one number: the first by time lands, the other is" \
+        "refused. Of ids, here and below, the last four characters are shown."
     sql <<'SQL'
 SELECT
     split_part(v.name, ' - ', 1) AS deal, v.version AS number, right(v.version_id, 4) AS id, v.stage, v.amount,
@@ -100,7 +101,8 @@ WHERE graph_id = 'OPP-2291';
 SQL
     say "" "And all of them. Level row: the row is missing; value: one column of it; note: worth knowing, nothing is missing."
     sql -P format=wrapped -P columns=120 <<'SQL'
-SELECT level, kind, right(graph_id, 4) AS id, column_name AS column, message
+SELECT level, kind, right(graph_id, 4) AS id, column_name AS column,
+    regexp_replace(message, '4:[0-9a-f-]{36}:', '…:') AS message
 FROM deal_sync.rejects
 ORDER BY array_position('{row,value,note}', level), kind, graph_id;
 SQL

@@ -253,3 +253,24 @@ def test_a_document_longer_than_jsonb_takes_is_lost_and_its_neighbours_land(monk
     values, lost = row(["ai_workflow_metadata", "name"], name="x" * 2000)
     assert values == {"ai_workflow_metadata": None, "name": "x" * 2000}
     assert lost["ai_workflow_metadata"][0] == "54000"
+
+
+def test_a_dimension_of_which_only_the_confidence_is_mapped_is_in_the_document() -> None:
+    known = [*DEAL, Column("dim_zz_confidence", "dim_zz_confidence", "float8", target="zz")]
+    scores = next(at for at in known if at.derive == "ontology_scores")
+    projection = Projection([(scores, to_foreign(scores), unchanged, None)], known)
+    values, lost = projection.row(record(projection, dim_zz_confidence=0.5))
+    assert json.loads(values[0])["zz"] == {"score": None, "confidence": 0.5, "evidence": None}
+    assert lost == {}
+
+
+def test_a_score_that_its_own_column_takes_and_the_document_does_not_is_lost_from_the_document() -> None:
+    half = Column("dim_half", "dim_half", "float8", target="half")
+    known = [*DEAL, half]
+    scores = next(at for at in known if at.derive == "ontology_scores")
+    projection = Projection([(c, to_foreign(c), unchanged, None) for c in (half, scores)], known)
+    values, lost = projection.row(record(projection, dim_half=2.5))
+    assert values[0] == 2.5
+    assert json.loads(values[1])["half"]["score"] is None
+    misfit, value = lost[scores.name]
+    assert (value, misfit.substitute is not None) == (2.5, True), "the rest of the document lands"

@@ -69,6 +69,20 @@ REFUSALS: dict[str, tuple[Any, dict[str, Any], str, str]] = {
         "CRM01",
         "trigger",
     ),
+    "a trigger whose subquery finds two rows": (
+        trigger(IF_BAD.format("new.forecast_count := (SELECT n FROM generate_series(1, 2) AS s (n));")),
+        {},
+        "21000",
+        "trigger",
+    ),
+    "a trigger in PL/Python": (
+        "CREATE FUNCTION application_trigger() RETURNS trigger LANGUAGE plpython3u AS"
+        " $$ if TD['new']['opportunity_name'] == 'Bad': raise ValueError('no') $$;"
+        "CREATE TRIGGER application BEFORE INSERT ON opportunities FOR EACH ROW EXECUTE FUNCTION application_trigger()",
+        {},
+        "38000",
+        "trigger",
+    ),
     "a trigger that asserts": (trigger(IF_BAD.format("ASSERT false, 'no';")), {}, "P0004", "trigger"),
     "a trigger that finds no row": (
         trigger(IF_BAD.format("SELECT 1 INTO STRICT new.forecast_count WHERE false;")),
@@ -305,8 +319,8 @@ def test_one_bad_row_among_many_costs_few_statements(
 
 def test_which_errors_are_a_rows(pg: Connection) -> None:
     rows = ("22000", "22003", "22012", "22P02", "23502", "23503", "23505", "23514", "23P01", "44000", "20000", "54000")
-    triggers = ("P0001", "P0002", "P0003", "P0004", "CRM01", "U0001", "99999")
-    runs = ("08006", "0A000", "21000", "25006", "28000", "2D000", "38000", "40001", "40P01", "42501", "42P01", "42703")
+    triggers = ("P0001", "P0002", "P0003", "P0004", "21000", "38000", "CRM01", "U0001", "99999")
+    runs = ("08006", "0A000", "25006", "28000", "2D000", "40001", "40P01", "42501", "42P01", "42703")
     servers = ("53100", "53200", "54001", "55000", "55P03", "57014", "57P01", "58030", "F0000", "HV000", "XX000")
     judged = {code: one(pg, "SELECT deal_sync.is_row_error(%s)", code) for code in rows + triggers + runs + servers}
     assert [code for code, is_row_error in judged.items() if is_row_error] == [*rows, *triggers]
@@ -779,3 +793,65 @@ def test_a_case_in_a_trigger_that_one_row_breaks_costs_that_row(
 
     assert (run.status, run.rows_rejected, names(pg, tenant)) == ("partial", 1, ["Good"])
     assert [reject.sqlstate for reject in rejects(pg, tenant)] == ["20000"]
+
+
+# What an application does while a run is open, and what its triggers leave behind
+
+
+def test_a_row_that_refers_to_a_changed_deal_is_in_nobodys_way(
+    database: Database, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    deal = add_deal(graph, tenant, name="Before")
+    sync(writer, tenant)
+    pg.execute("CREATE TABLE notes (deal uuid REFERENCES opportunities)")
+    graph.run("MATCH (d:Deal {opportunity_id: $id}) SET d.name = 'After', d.embedding = null", id=str(deal))
+    application = database.connect(autocommit=False)
+    application.execute("INSERT INTO notes SELECT id FROM opportunities")
+    run = sync(writer, tenant)
+    assert (run.status, run.deals_read) == ("ok", 1)
+    application.rollback()
+
+
+@pytest.mark.parametrize("rows", ["1", "2000"])
+def test_a_trigger_that_changes_the_tenants_setting_sends_nothing_to_another_tenant(
+    rows: str, pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    other = add_tenant(pg)
+    pg.execute(
+        f"CREATE FUNCTION application_trigger() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN PERFORM set_config('app.tenant_id', '{other}', true); RETURN new; END $$;"
+        "CREATE TRIGGER application BEFORE INSERT OR UPDATE ON opportunities"
+        " FOR EACH ROW EXECUTE FUNCTION application_trigger()"
+    )
+    for _ in range(3):
+        add_version(graph, tenant, add_deal(graph, tenant, source_interaction_id=str(uuid.uuid4())))
+    pg.execute("SELECT set_config('deal_sync.batch_rows', %s, false)", [rows])
+    run = sync(pg, tenant)
+    assert (run.status, run.deals_inserted, run.versions_inserted, run.links_inserted) == ("ok", 3, 3, 3)
+    for table in ("opportunities", "deal_versions", "interaction_links"):
+        assert one(pg, f"SELECT array_agg(DISTINCT tenant_id) FROM {table}") == [tenant]
+
+
+def test_a_triggers_words_are_in_no_message_though_they_look_like_the_readers(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute(
+        "CREATE FUNCTION application_trigger() RETURNS trigger LANGUAGE plpython3u AS"
+        f" $$ plpy.error('{WORDS}', sqlstate='HV000') $$;"
+        "CREATE TRIGGER application BEFORE INSERT ON opportunities FOR EACH ROW EXECUTE FUNCTION application_trigger()"
+    )
+    add_deal(graph, tenant)
+    run = sync(writer, tenant)
+    assert (run.status, run.message) == ("failed", "SQLSTATE HV000 ended the run; nothing was written")
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP"])
+def test_texts_land_as_they_are_whatever_the_sessions_encoding(
+    encoding: str, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    deal = add_deal(graph, tenant, name="Café Zoé « 漢 🎉")
+    writer.execute("SELECT set_config('client_encoding', %s, false)", [encoding])
+    assert sync(writer, tenant).status == "ok"
+    name = "SELECT opportunity_name FROM opportunities WHERE graph_opportunity_id = %s"
+    assert one(pg, name, deal) == "Café Zoé « 漢 🎉"
+    assert writer.execute("SHOW client_encoding").fetchone() == (encoding,)

@@ -102,6 +102,24 @@ MISTAKES: dict[str, tuple[LiteralString, str, str, str]] = {
         'column "interaction_id" of table public.interaction_links is of type text',
         "migration",
     ),
+    "a default of another type": (
+        "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN dim_responsiveness OPTIONS (ADD \"default\" 'abc')",
+        "42804",
+        'default of column "dim_responsiveness"',
+        "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN dim_responsiveness",
+    ),
+    "a default that is too long": (
+        "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN currency OPTIONS (SET \"default\" 'DOLLARS')",
+        "42804",
+        'default of column "currency"',
+        "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN currency",
+    ),
+    "a fallback that is not there": (
+        "ALTER FOREIGN TABLE neo4j.deal_versions ALTER COLUMN created_at OPTIONS (SET fallback 'nothing')",
+        "42703",
+        'the fallback "nothing"',
+        "ALTER FOREIGN TABLE neo4j.deal_versions ALTER COLUMN created_at",
+    ),
     "no table of the tenants": ("DROP TABLE tenants CASCADE", "42P01", "public.tenants", "schema"),
     "no option target": (
         "ALTER FOREIGN TABLE neo4j.deals OPTIONS (DROP target)",
@@ -401,6 +419,22 @@ def test_a_second_attach_changes_nothing_that_a_person_changed(pg: Connection) -
     before = mapping(pg)
     pg.execute("SELECT deal_sync.attach()")
     assert mapping(pg) == before
+
+
+def test_attach_leaves_a_column_that_a_person_renamed(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute(
+        "ALTER FOREIGN TABLE neo4j.deals RENAME COLUMN stage TO phase;"
+        "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN phase OPTIONS (ADD property 'stage', SET write 'always');"
+        "ALTER FOREIGN TABLE neo4j.deals RENAME COLUMN ontology_scores_json TO scores"
+    )
+    before = mapping(pg)
+    pg.execute("SELECT deal_sync.attach()")
+    assert mapping(pg) == before
+    add_deal(graph, tenant, stage="proposal")
+    assert sync(writer, tenant).status == "ok"
+    assert one(pg, "SELECT stage FROM opportunities") == "proposal"
 
 
 def test_attach_adds_a_column_that_is_missing_and_says_so(

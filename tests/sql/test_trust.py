@@ -856,3 +856,26 @@ def test_a_table_put_in_the_place_of_staging_between_two_fetches_is_not_filled(
             writer.execute("FETCH 1 FROM c")
     assert refused.value.sqlstate == "55000"
     assert pg.execute("SELECT rolsuper FROM pg_roles WHERE rolname = 'app_writer'").fetchone() == (False,)
+
+
+def test_scan_reads_no_password_file_that_another_wrapper_lets_a_role_name(
+    pg: Connection, servers: Instance, tmp_path: Path
+) -> None:
+    pg.execute("CREATE FOREIGN DATA WRAPPER without_a_validator")
+    with role(
+        pg, fresh("reader"), "USAGE ON FOREIGN DATA WRAPPER without_a_validator", "CREATE ON SCHEMA public"
+    ) as reader:
+        pg.execute(
+            sql.SQL("SELECT deal_sync.grant_scan({name}::regrole); SET ROLE {role}").format(
+                name=reader, role=sql.Identifier(reader)
+            )
+        )
+        pg.execute(
+            "CREATE SERVER theirs FOREIGN DATA WRAPPER without_a_validator OPTIONS (uri 'bolt://127.0.0.1:1');"
+            "CREATE USER MAPPING FOR CURRENT_USER SERVER theirs OPTIONS (\"user\" 'x', password_file '/etc/hostname');"
+            "CREATE FOREIGN TABLE theirs (name text) SERVER theirs OPTIONS (label 'Deal')"
+        )
+        with pytest.raises(psycopg.Error, match="of the foreign-data wrapper neo4j does not exist") as raised:
+            pg.execute("SELECT * FROM deal_sync.scan(NULL::public.theirs)")
+        assert raised.value.sqlstate == "42704"
+        pg.execute("RESET ROLE")
