@@ -674,3 +674,15 @@ def test_a_restored_dump_has_the_log_and_syncs_after_attach(
         assert [(r.column_name, r.times_seen) for r in rejects(again, tenant)] == [
             (r.column_name, r.times_seen + 1) for r in seen
         ]
+
+
+def test_a_database_in_another_encoding_is_refused(pg: Connection, servers: Instance) -> None:
+    name = f"latin_{uuid.uuid4().hex}"
+    pg.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    try:
+        with psycopg.connect(servers.dsn(name), autocommit=True) as latin:
+            latin.execute("CREATE EXTENSION deal_sync CASCADE")
+            with pytest.raises(psycopg.errors.FeatureNotSupported, match="LATIN1, and the graph's texts need UTF8"):
+                latin.execute("SELECT sync_deals(%s)", [uuid.uuid4()])
+    finally:
+        pg.execute(f"DROP DATABASE {name}")
