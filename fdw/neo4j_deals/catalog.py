@@ -78,7 +78,7 @@ def table(plpy: Plpy, relation: str) -> Table:
 def server_options(plpy: Plpy, relation: str) -> ServerOptions:
     """The options to reach the graph behind a foreign table, with the current user's mapping or the PUBLIC one.
 
-    Raises DealSyncError: 
+    Raises DealSyncError:
     """
     server = query(
         plpy,
