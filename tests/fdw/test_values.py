@@ -690,7 +690,8 @@ def test_a_long_value_is_cut_and_a_long_list_says_how_long_it_is() -> None:
 def test_a_wrong_type_is_named_as_neo4j_names_it(value: Any, name: str) -> None:
     assert kind_of(value) == name
     if name != "STRING":
-        assert misfit("uuid", value).reason == f"a {name} where a UUID is due"
+        article = "an" if name == "INTEGER" else "a"
+        assert misfit("uuid", value).reason == f"{article} {name} where a UUID is due"
 
 
 # -- from a foreign column's type to the table's -----------------------------------------------------------------------
