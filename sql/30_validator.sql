@@ -7,6 +7,8 @@ AS $$
 DECLARE
     option record;
     context text := catalog::regclass::text;
+    given jsonb;
+    partner text;
 BEGIN
     FOR option IN
         WITH known (place, name, pattern, superuser_only, meaning) AS (VALUES
@@ -16,11 +18,16 @@ BEGIN
             ('pg_foreign_server', 'connect_timeout', '(?!0+(\.0+)?$)[0-9]{1,6}(\.[0-9]+)?', false, 'seconds, more than 0'),
             ('pg_foreign_server', 'query_timeout', '(?!0+(\.0+)?$)[0-9]{1,6}(\.[0-9]+)?', false, 'seconds, more than 0'),
             ('pg_foreign_server', 'fetch_size', '[1-9][0-9]{0,5}', false, 'a number of records, 1 to 999999'),
+            ('pg_foreign_server', 'idle_timeout', '(?!0+(\.0+)?$)[0-9]{1,6}(\.[0-9]+)?', false, 'seconds, more than 0'),
+            ('pg_foreign_server', 'keep_alive', 'true|false|on|off', false, 'true or false'),
+            ('pg_foreign_server', 'max_rows', '[1-9][0-9]{0,17}', false, 'a number of rows, 1 or more'),
+            ('pg_foreign_server', 'sslrootcert', '/.+', true, 'the absolute path of a file on the server'),
             ('pg_foreign_server', 'wrapper', 'neo4j_deals\.wrapper\.Neo4jForeignDataWrapper', true,
                 'neo4j_deals.wrapper.Neo4jForeignDataWrapper: attach() sets it'),
             ('pg_user_mapping', 'user', '.+', false, 'a user of Neo4j'),
             ('pg_user_mapping', 'password', '.*', false, 'a password'),
             ('pg_user_mapping', 'password_file', '/.+', true, 'the absolute path of a file on the server'),
+            ('pg_user_mapping', 'bearer_token', '\S+', false, 'a token of a single sign-on'),
             ('pg_foreign_table', 'label', '.+', false, 'a label of the graph'),
             ('pg_foreign_table', 'kind', 'deal|version', false, 'deal or version'),
             ('pg_foreign_table', 'target', '.+', false, 'a table, qualified with its schema'),
@@ -48,7 +55,7 @@ BEGIN
             RAISE EXCEPTION 'invalid option "%"', option.name USING
                 ERRCODE = 'fdw_invalid_option_name',
                 HINT = CASE
-                    WHEN option.name IN ('user', 'password', 'password_file') AND context <> 'pg_user_mapping'
+                    WHEN option.name IN ('user', 'password', 'password_file', 'bearer_token') AND context <> 'pg_user_mapping'
                         THEN 'A login belongs into the user mapping: other roles can read the options of a server or table.'
                     ELSE 'Valid options in this context are: ' || coalesce(option.valid, '<none>')
                 END;
@@ -64,6 +71,25 @@ BEGIN
                 HINT = 'Only superusers can set it: it names a file or code of the server.';
         END IF;
     END LOOP;
+
+    -- What does not go together. PostgreSQL gives all options, those that stay as they are, too.
+    given := (SELECT coalesce(jsonb_object_agg(o.option_name, o.option_value), '{}') FROM pg_options_to_table(options) AS o);
+    partner := (SELECT min(n.name) FROM unnest(ARRAY['user', 'password', 'password_file']) AS n (name) WHERE given ? n.name);
+    IF given ? 'bearer_token' AND partner IS NOT NULL THEN
+        RAISE EXCEPTION 'option "bearer_token" does not go with option "%"', partner USING
+            ERRCODE = 'fdw_invalid_attribute_value',
+            HINT = 'A user mapping holds either user and password, or a token.';
+    END IF;
+    IF given ?| ARRAY['password', 'password_file'] AND NOT given ? 'user' THEN
+        RAISE EXCEPTION 'option "%" needs option "user"', partner USING
+            ERRCODE = 'fdw_invalid_attribute_value',
+            HINT = 'Give the user of Neo4j in the same statement.';
+    END IF;
+    IF given ? 'sslrootcert' AND given ->> 'uri' !~ '^\w+\+s://' THEN
+        RAISE EXCEPTION 'option "sslrootcert" needs an uri that begins with bolt+s:// or neo4j+s://' USING
+            ERRCODE = 'fdw_invalid_attribute_value',
+            HINT = 'With other schemes no certificate is checked.';
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION deal_sync.validator(text[], oid) IS

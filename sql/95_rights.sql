@@ -19,7 +19,7 @@ BEGIN
     EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA deal_sync TO %s', role);
     EXECUTE format('REVOKE EXECUTE ON FUNCTION deal_sync.grant_sync(regrole), deal_sync.grant_scan(regrole) FROM %s', role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', entry, role);
-    EXECUTE format('GRANT SELECT ON deal_sync.runs, deal_sync.rejects TO %s', role);
+    EXECUTE format('GRANT SELECT ON deal_sync.runs, deal_sync.rejects, deal_sync.connections TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.grant_sync(regrole) IS
@@ -38,9 +38,11 @@ BEGIN
         'deal_sync.raise_again(text, text, text, text), '
         'deal_sync.import_schema(name, name, text[], text[], bigint, text), '
         'deal_sync.import_statements(name, name, text[], text[], bigint, text), deal_sync.mapping_columns(regclass), deal_sync.options_of(text[]), '
-        'deal_sync.base_type(oid, integer), deal_sync.vector_type() TO %s',
+        'deal_sync.base_type(oid, integer), deal_sync.vector_type(), '
+        'deal_sync.kept_connections(), deal_sync.close_connections(name), deal_sync.disconnect(name) TO %s',
         role
     );
+    EXECUTE format('GRANT SELECT ON deal_sync.connections TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.grant_scan(regrole) IS

@@ -1,7 +1,8 @@
 """In: server options. Out: records of read-only queries, from one driver per backend, server and user mapping.
 
 The driver is kept between calls, together with duplicates of its sockets' descriptors: shutting those down is the one
-way to end a read that blocks (flow.md, rules 8 and 9).
+way to end a read that blocks (flow.md, rules 8 and 9). Reads that go on at the same time, the two sides of a join for
+example, have a driver each: so the end of one never ends another.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ import ctypes
 import errno
 import logging
 import os
+import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the driver imports numpy where it is: its threads take signals
 
 import neo4j
 from neo4j import exceptions
+from neo4j._exceptions import BoltSecurityError
 
 from neo4j_deals.cypher import Query
 from neo4j_deals.errors import DealSyncError
@@ -31,7 +35,6 @@ Ask = Callable[[Query], Iterator[tuple[Any, ...]]]
 
 _TRIES = 3
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a spool file's write: a socket knows none of them
-_IDLE_SECONDS = 60.0  # a connection unused for longer is tested before it is used
 
 logging.getLogger("neo4j").addHandler(logging.NullHandler())  # else each stop writes into the server's log
 logging.getLogger("neo4j").propagate = False
@@ -46,6 +49,9 @@ class Connection:
     """A driver and duplicates of the descriptors of its sockets. One reading thread at a time."""
 
     options: ServerOptions
+    role: int = 0  # the oid of the role whose user mapping it uses
+    in_use: bool = False
+    used: float = field(default_factory=time.monotonic)  # when it last was
     driver: neo4j.Driver | None = None
     descriptors: list[tuple[int, int]] = field(default_factory=list)  # the driver's, and ours
     lock: threading.Lock = field(default_factory=threading.Lock)  # of `descriptors`
@@ -54,8 +60,8 @@ class Connection:
     def shut(self) -> None:
         """Ends whatever read is under way, at once; the connection is of no use afterwards."""
         self.stopped.set()
-        if _kept.get(_place(self.options)) is self:
-            del _kept[_place(self.options)]
+        if self in _kept:
+            _kept.remove(self)
         with self.lock:
             for _, ours in self.descriptors:
                 _LIBC.shutdown(ours, 2)
@@ -68,6 +74,18 @@ class Connection:
         with self.lock:
             while self.descriptors:
                 os.close(self.descriptors.pop()[1])
+
+    def take(self) -> None:
+        """Until it is given back nobody else gets it."""
+        self.in_use = True
+
+    def give_back(self) -> None:
+        """From now on it is idle."""
+        self.in_use, self.used = False, time.monotonic()
+
+    def idle(self) -> float:
+        """Seconds since it was last used; 0 while it is."""
+        return 0.0 if self.in_use else time.monotonic() - self.used
 
     def keep(self, theirs: int) -> None:
         """Duplicates a socket's descriptor, and gives back those whose socket the driver has closed since."""
@@ -97,17 +115,7 @@ class Connection:
     def _read_once(self, produce: Callable[[Ask], None]) -> None:
         options = self.options
         if self.driver is None:
-            self.driver = neo4j.GraphDatabase.driver(
-                options.uri,
-                auth=(options.user, options.password() or "") if options.user else None,
-                user_agent="deal_sync",
-                connection_timeout=options.connect_timeout,
-                connection_acquisition_timeout=options.connect_timeout,  # bounds handshake and login, too
-                liveness_check_timeout=_IDLE_SECONDS,
-                max_connection_pool_size=4,
-                max_transaction_retry_time=0,
-                notifications_min_severity="OFF",
-            )
+            self.driver = _driver(options)
         with (
             self.driver.session(
                 database=options.database, default_access_mode=neo4j.READ_ACCESS, fetch_size=options.fetch_size
@@ -124,25 +132,87 @@ class Connection:
             produce(ask)
 
 
+def _driver(options: ServerOptions) -> neo4j.Driver:
+    """Connects to nothing yet."""
+    uri, tls = options.uri, dict[str, Any]()
+    if (trust := options.trusting()) is not None:  # the driver takes trust of one's own with a plain scheme only
+        uri = uri.replace("+s://", "://", 1)
+        tls = {"encrypted": True, "ssl_context": trust}
+    auth: tuple[str, str] | neo4j.Auth | None = None
+    if options.bearer_token is not None:
+        auth = neo4j.bearer_auth(options.bearer_token)
+    elif options.user:
+        auth = options.user, options.password() or ""
+    return neo4j.GraphDatabase.driver(
+        uri,
+        auth=auth,
+        user_agent="deal_sync",
+        keep_alive=options.keep_alive,
+        connection_timeout=options.connect_timeout,
+        connection_acquisition_timeout=options.connect_timeout,  # bounds handshake and login, too
+        liveness_check_timeout=options.idle_timeout,
+        max_connection_pool_size=4,
+        max_transaction_retry_time=0,
+        notifications_min_severity="OFF",
+        **tls,
+    )
+
+
 _LIBC = ctypes.CDLL(None)
-_kept: dict[tuple[str, str], Connection] = {}
+_kept: list[Connection] = []
 _reading = threading.local()
 
 
-def _place(options: ServerOptions) -> tuple[str, str]:
-    return options.server, options.login
+def role() -> int:
+    """The oid of the role that PostgreSQL checks rights for at the moment; 0 outside a backend."""
+    try:
+        return int(_LIBC.GetUserId())
+    except AttributeError:
+        return 0
+
+
+def kept() -> list[Connection]:
+    """The connections that this backend keeps."""
+    return list(_kept)
 
 
 def connection(options: ServerOptions) -> Connection:
-    """The kept connection of this server and user mapping; a new one where their options are no longer the same."""
-    kept = _kept.get(_place(options))
-    if kept is not None and kept.options == options:
-        return kept
-    if kept is not None:
-        kept.shut()
-        kept.close()
-    _kept[_place(options)] = Connection(options)
-    return _kept[_place(options)]
+    """A kept connection of this role with these options that nobody uses, or a new one.
+
+    Of the others that nobody uses, those go that have been idle for their idle_timeout, and those of the same server
+    and role: their options are no longer the server's.
+    """
+    mine, found = role(), None
+    for other in kept():
+        if other.in_use:
+            continue
+        if other.role == mine and other.options == options and found is None:
+            found = other
+        elif other.idle() > other.options.idle_timeout or (
+            other.role == mine and other.options.server == options.server and other.options != options
+        ):
+            other.shut()
+            other.close()
+    if found is None:
+        found = Connection(options, mine)
+        _kept.append(found)
+    return found
+
+
+_Record = TypeVar("_Record")
+
+
+def bounded(records: Iterator[_Record], options: ServerOptions) -> Iterator[_Record]:
+    """The records of one scan. Raises DealSyncError (54000) before there are more than the server's max_rows."""
+    for number, record in enumerate(records, start=1):
+        if options.max_rows is not None and number > options.max_rows:
+            raise DealSyncError(
+                "54000",
+                f'the scan reads more rows than the option "max_rows" of server "{options.server}" allows',
+                f"it allows {options.max_rows}",
+                "ask for less: a tenant, a key or a limit; or raise the option",
+            )
+        yield record
 
 
 @contextlib.contextmanager
@@ -186,11 +256,24 @@ def _explained(error: Exception, options: ServerOptions) -> DealSyncError:
     said = error.message if isinstance(error, exceptions.Neo4jError) else str(error)
     reason = " ".join(options.redact(said or type(error).__name__).split())
     if isinstance(error, exceptions.AuthError):
-        return DealSyncError(
-            "28P01", f"{where} refused the login", reason, "check the user mapping's user and password"
-        )
+        login = "bearer_token" if options.bearer_token else "user and password"
+        return DealSyncError("28P01", f"{where} refused the login", reason, f"check the user mapping's {login}")
     if isinstance(error, exceptions.ConfigurationError):
         return DealSyncError("HV00D", f"the options of {where} do not fit together", reason)
+    if (cause := _tls_failure(error)) is not None and "+s" in options.uri:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return DealSyncError(
+                "08006",
+                f"{where} has no certificate that this server trusts",
+                cause.verify_message,
+                'check the host name in the option "uri", and "sslrootcert": the root that signed the certificate',
+            )
+        return DealSyncError(
+            "08006",
+            f"no TLS connection to {where} at {options.redact(options.uri)}",
+            type(cause).__name__,
+            'where Neo4j has no TLS, the option "uri" begins with bolt:// or neo4j://',
+        )
     if isinstance(error, exceptions.DriverError | OSError):
         return DealSyncError(
             "08006",
@@ -200,3 +283,12 @@ def _explained(error: Exception, options: ServerOptions) -> DealSyncError:
         )
     code = getattr(error, "code", None)
     return DealSyncError("HV000", f"{where} refused the query ({code})", reason)
+
+
+def _tls_failure(error: BaseException | None) -> BaseException | None:
+    """What ended the TLS handshake, where it was that which failed."""
+    while error is not None:
+        if isinstance(error, BoltSecurityError):
+            return error.__cause__
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,12 +1,13 @@
 """In: the options of server and user mapping, as the catalog holds them. Out: a frozen dataclass.
 
 The extension's validator checks the options where they are set; here they are read, with their defaults.
-Pure but for `password()`.
+Pure but for `password()`, `redact()` and `trusting()`, which look at the server's files.
 """
 
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,18 +20,25 @@ class ServerOptions:
     """Whom to ask and how. Times in seconds; a `query_timeout` of None leaves the limit to the server.
 
     `fetch_size` is in records: the driver holds up to twice as many, some 100 kB each with both embeddings.
+    `max_rows` bounds one scan of a table, not a sync. A connection that nobody used for `idle_timeout` is tested first.
+    `server` and `login` are names for messages: two that differ in them alone reach the same graph in the same way.
     """
 
-    server: str
-    login: str
+    server: str = field(compare=False)
+    login: str = field(compare=False)
     uri: str
     database: str | None = None
+    sslrootcert: str | None = None
     connect_timeout: float = 10.0
     query_timeout: float | None = None
+    idle_timeout: float = 60.0
+    keep_alive: bool = True
     fetch_size: int = 100
+    max_rows: int | None = None
     user: str | None = None
     secret: str | None = field(default=None, repr=False)
     password_file: str | None = field(default=None, repr=False)
+    bearer_token: str | None = field(default=None, repr=False)
 
     @classmethod
     def read(cls, server: str, options: Mapping[str, str], login: str, mapping: Mapping[str, str]) -> ServerOptions:
@@ -51,10 +59,15 @@ class ServerOptions:
             database=options.get("database"),
             connect_timeout=float(options.get("connect_timeout", cls.connect_timeout)),
             query_timeout=float(options["query_timeout"]) if "query_timeout" in options else None,
+            idle_timeout=float(options.get("idle_timeout", cls.idle_timeout)),
+            keep_alive=options.get("keep_alive", "true") in ("true", "on"),
+            sslrootcert=options.get("sslrootcert"),
             fetch_size=int(options.get("fetch_size", cls.fetch_size)),
+            max_rows=int(options["max_rows"]) if "max_rows" in options else None,
             user=mapping.get("user"),
             secret=mapping.get("password"),
             password_file=mapping.get("password_file"),
+            bearer_token=mapping.get("bearer_token"),
         )
 
     def password(self) -> str | None:
@@ -71,12 +84,30 @@ class ServerOptions:
                 hint="the file must be readable by the operating system's user that runs PostgreSQL",
             ) from None
 
+    def trusting(self) -> ssl.SSLContext | None:
+        """What trusts the certificates of sslrootcert and no others; None without one.
+
+        The file is read anew at each connection. Raises DealSyncError (08006) where it cannot be read, or holds none.
+        """
+        if self.sslrootcert is None:
+            return None
+        try:
+            return ssl.create_default_context(cafile=self.sslrootcert)
+        except OSError as error:
+            raise DealSyncError(
+                "08006",
+                f'the file that the option "sslrootcert" of server "{self.server}" names cannot be used',
+                detail="it holds no certificate in PEM form" if isinstance(error, ssl.SSLError) else error.strerror,
+                hint="the file must be readable by the operating system's user that runs PostgreSQL",
+            ) from None
+
     def redact(self, text: str) -> str:
-        """The driver's text without what looks like a login: the password itself, and user info in a URI."""
+        """The driver's text without what looks like a login: the secrets themselves, and user info in a URI."""
         try:
             secret = self.password()
         except DealSyncError:
             secret = None
-        if secret:
-            text = text.replace(secret, "********")
+        for word in (secret, self.bearer_token):
+            if word:
+                text = text.replace(word, "********")
         return re.sub(r"(\w+://)\S*@", r"\1", text)

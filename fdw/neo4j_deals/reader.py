@@ -89,6 +89,7 @@ class Reader(threading.Thread):
         `serve_interrupt` is called when an interrupt is pending: it raises, or there was nothing to do.
         """
         finished = False
+        self._connection.take()
         try:
             self._start_deaf()
             while True:
@@ -109,7 +110,9 @@ class Reader(threading.Thread):
             self._room.release(99)
             if self.ident:
                 self.join(0.5)  # longer only where a name look-up hangs, which nothing can interrupt
-            if not finished and not self.is_alive():
+            if finished:
+                self._connection.give_back()
+            elif not self.is_alive():
                 self._connection.close()
             for file in self._files:
                 with contextlib.suppress(OSError):  # no room for what is still in its buffer

@@ -16,7 +16,7 @@ import orjson
 
 from neo4j_deals import cypher
 from neo4j_deals.catalog import Plpy, TellingPlpy, server_options, table
-from neo4j_deals.connection import connection
+from neo4j_deals.connection import bounded, connection
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.losses import Losses
 from neo4j_deals.mapping import Column, Table
@@ -95,7 +95,8 @@ def rows(
 
     losses = Losses(f"foreign table {relation}", wanted)
     places = [projection.columns.index(c) if c in wanted else None for c in source.columns]
-    reader = Reader(connection(server_options(plpy, relation)), lambda ask, to: hand_over(ask(nodes), projection, to))
+    options = server_options(plpy, relation)
+    reader = Reader(connection(options), lambda ask, to: hand_over(bounded(ask(nodes), options), projection, to))
     with contextlib.closing(reader.batches(lambda: plpy.execute("SELECT 1"))) as batches:
         for values in handed_over(batches, losses):
             yield tuple(None if at is None else values[at] for at in places)

@@ -18,7 +18,7 @@ from multicorn import ForeignDataWrapper  # type: ignore[import-untyped, import-
 from multicorn.utils import log_to_postgres  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 from neo4j_deals import cypher
-from neo4j_deals.connection import connection
+from neo4j_deals.connection import bounded, connection
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.imports import Wish, read
 from neo4j_deals.losses import Losses
@@ -64,7 +64,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         names = {"limit": (restricts, None), "except": (None, restricts)}.get(restriction_type or "", (None, None))
         try:
             wish = Wish.read(options, *names)
-            server = ServerOptions.read(srv_options.get("uri", "?"), srv_options, "multicorn", srv_options)
+            server = _server_options(srv_options)
             database, result = read(connection(server), wish, "vector", _interrupted)
             if schema not in (database, server.database):
                 raise DealSyncError(
@@ -118,9 +118,11 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         self, projection: Projection, nodes: cypher.Query, places: Sequence[int | None]
     ) -> Generator[list[Any], None, None]:
         losses = Losses(f"nodes :{self._options['label']}", projection.columns)
-        options = ServerOptions.read(self._options.get("uri", "?"), self._options, "multicorn", self._options)
-        reader = Reader(connection(options), lambda ask, to: hand_over(ask(nodes), projection, to))
         try:
+            options = _server_options(self._options)
+            reader = Reader(
+                connection(options), lambda ask, to: hand_over(bounded(ask(nodes), options), projection, to)
+            )
             with contextlib.closing(reader.batches(_interrupted)) as batches:
                 for values in handed_over(batches, losses):
                     yield [None if at is None else values[at] for at in places]
@@ -144,6 +146,22 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
             for qual in quals
             if qual.operator == "=" and qual.field_name in self._pushed and isinstance(qual.value, str)
         }
+
+
+def _server_options(options: Mapping[str, str]) -> ServerOptions:
+    """From those of table, server and user mapping, which come as one; Multicorn tells no server's name.
+
+    Raises DealSyncError (42704) without a login: Multicorn takes no mapping for an empty one, and a Neo4j without
+    authentication would serve everybody.
+    """
+    read = ServerOptions.read(options.get("uri", "neo4j"), options, "", options)
+    if read.user is None and read.bearer_token is None:
+        raise DealSyncError(
+            "42704",
+            f'the current role has no user mapping with a login for server "{read.server}"',
+            hint="CREATE USER MAPPING FOR CURRENT_USER SERVER ... OPTIONS (\"user\" '...', password '...');",
+        )
+    return read
 
 
 def _column(definition: Any) -> Column:
@@ -182,4 +200,4 @@ def _readings(text: str) -> list[Any]:
 def _interrupted() -> None:
     """Ends the scan on a cancel or a termination; PostgreSQL, back in charge, serves it."""
     if pending("QueryCancelPending") or pending("ProcDiePending"):
-        raise DealSyncError("57014", "the scan was interrupted")
+        raise DealSyncError("57014", "canceling statement: the scan of Neo4j was interrupted")

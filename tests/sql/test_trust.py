@@ -596,10 +596,27 @@ BAD_OPTIONS = [
     (SERVER, "ADD query_timeout 'NaN'", MALFORMED, "query_timeout", "seconds"),
     (SERVER, "ADD fetch_size '0'", MALFORMED, "fetch_size", "1 to 999999"),
     (SERVER, "ADD fetch_size '1.5'", MALFORMED, "fetch_size", "1 to 999999"),
+    (SERVER, "ADD idle_timeout '0'", MALFORMED, "idle_timeout", "seconds, more than 0"),
+    (SERVER, "ADD keep_alive '60'", MALFORMED, "keep_alive", "true or false"),
+    (SERVER, "ADD max_rows '0'", MALFORMED, "max_rows", "1 or more"),
+    (SERVER, "ADD max_rows '-5'", MALFORMED, "max_rows", "1 or more"),
+    (OTHER, "uri 'bolt+s://x', sslrootcert 'root.crt'", MALFORMED, "sslrootcert", "absolute path"),
+    (
+        SERVER,
+        "ADD sslmode 'require'",
+        UNKNOWN,
+        "sslmode",
+        "idle_timeout, keep_alive, max_rows, sslrootcert",
+    ),
     (OTHER, "wrapper 'os.system'", MALFORMED, "wrapper", "attach()"),
     (SERVER, "ADD password 'hunter2'", UNKNOWN, "password", "user mapping"),
     (SERVER, "ADD \"user\" 'neo4j'", UNKNOWN, "user", "user mapping"),
     (SERVER, "ADD password_file '/etc/passwd'", UNKNOWN, "password_file", "user mapping"),
+    (SERVER, "ADD bearer_token 'hunter2'", UNKNOWN, "bearer_token", "user mapping"),
+    (TABLE, "ADD bearer_token 'hunter2'", UNKNOWN, "bearer_token", "user mapping"),
+    (TABLE, "ADD max_rows '5'", UNKNOWN, "max_rows", "label, kind"),
+    (MAPPING, "ADD sslrootcert '/x'", UNKNOWN, "sslrootcert", "password_file, bearer_token"),
+    (MAPPING, "ADD bearer_token 'hunter 2'", MALFORMED, "bearer_token", "token"),
     (MAPPING, "ADD uri 'bolt://x'", UNKNOWN, "uri", "user, password, password_file"),
     (MAPPING, "ADD wrapper 'neo4j_deals.wrapper.Neo4jForeignDataWrapper'", UNKNOWN, "wrapper", "user, password"),
     (MAPPING, "SET \"user\" ''", MALFORMED, "user", "user of Neo4j"),
@@ -635,6 +652,33 @@ def test_a_bad_option_is_refused_where_it_is_set(
     assert "hunter2" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("where", "options", "said", "hint"),
+    [
+        (MAPPING, "ADD bearer_token 'hunter2'", '"bearer_token" does not go with option "password"', "either"),
+        (MAPPING, "DROP password, ADD bearer_token 'hunter2'", 'does not go with option "user"', "either"),
+        (MAPPING, 'DROP "user"', 'option "password" needs option "user"', "user of Neo4j"),
+        (
+            SERVER,
+            "ADD sslrootcert '/root.crt'",
+            '"sslrootcert" needs an uri that begins with',
+            "no certificate",
+        ),
+        (OTHER, "uri 'bolt+ssc://x', sslrootcert '/root.crt'", '"sslrootcert" needs an uri', "no certificate"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_where_they_are_set(
+    where: str, options: str, said: str, hint: str, pg_once: Connection
+) -> None:
+    statement: Any = f"{where} OPTIONS ({options})"
+    with pytest.raises(psycopg.Error) as refused:
+        pg_once.execute(statement)
+    assert refused.value.sqlstate == "HV024"
+    assert said in str(refused.value.diag.message_primary)
+    assert hint in str(refused.value.diag.message_hint)
+    assert "hunter2" not in str(refused.value)
+
+
 @pytest.fixture(scope="module")
 def pg_once(servers: Instance, template: str) -> Iterator[Connection]:
     """A database for all tests that change nothing."""
@@ -654,7 +698,9 @@ def test_every_good_option_is_taken(pg: Connection) -> None:
     for uri in ("bolt://a", "neo4j://a:7687", "bolt+s://a.b:1", "neo4j+ssc://[::1]:7687", "neo4j://a?policy=eu"):
         pg.execute(sql.SQL("ALTER SERVER neo4j OPTIONS (SET uri {})").format(uri))
     pg.execute(
-        "ALTER SERVER neo4j OPTIONS (database 'deals', connect_timeout '2.5', query_timeout '60', fetch_size '1')"
+        "ALTER SERVER neo4j OPTIONS (database 'deals', connect_timeout '2.5', query_timeout '60', fetch_size '1',"
+        " idle_timeout '0.5', keep_alive 'off', max_rows '100000', SET uri 'neo4j+s://a', sslrootcert '/root.crt');"
+        "ALTER USER MAPPING FOR postgres SERVER neo4j OPTIONS (DROP \"user\", DROP password, bearer_token 'a.b-c_d')"
     )
 
 
@@ -662,6 +708,7 @@ def test_every_good_option_is_taken(pg: Connection) -> None:
     ("place", "option"),
     [
         ("ALTER SERVER theirs", "wrapper 'neo4j_deals.wrapper.Neo4jForeignDataWrapper'"),
+        ("ALTER SERVER theirs", "SET uri 'bolt+s://127.0.0.1:1', sslrootcert '/etc/passwd'"),
         ("CREATE USER MAPPING FOR CURRENT_USER SERVER theirs", "\"user\" 'x', password_file '/etc/passwd'"),
     ],
 )
