@@ -42,6 +42,7 @@ def needed_packages() -> list[str]:
         "make",
         "maven",
         "default-jdk-headless",
+        "openssl",
         "shellcheck",
     ]
     if os_release()["VERSION_ID"] == "12":  # has no pgvector package, see build_pgvector

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import certificates
 from .machine import BIN
 from .state import INSTANCES, NEO4J, SERVER_USER, VENV, SetupError, as_server, locked, run, say
 
@@ -57,6 +58,11 @@ class Instance:
     @property
     def neo4j(self) -> Path:
         return self.directory / "neo4j"
+
+    @property
+    def certificates(self) -> Path:
+        """Neo4j's certificate and the root that signed it."""
+        return self.directory / "certificates"
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -143,12 +149,16 @@ class Instance:
         make_directory(self.neo4j, 0o700)
         password = secrets.token_urlsafe(24)  # a new one at each start: Neo4j refuses to set the one that it has
         write_private(self.neo4j / "password", password)
+        make_directory(self.certificates, 0o700)
+        certificates.make(self.certificates)
         port = free_port(facts.get("neo4j_port", 0))
         _, page_cache = kind(self.name)
         write_private(
             self.neo4j / "neo4j.conf",
             "dbms.security.auth_enabled=true\ndbms.usage_report.enabled=false\nserver.bolt.enabled=true\n"
             f"server.bolt.listen_address=127.0.0.1:{port}\nserver.memory.pagecache.size={page_cache}\n"
+            "server.bolt.tls_level=OPTIONAL\ndbms.ssl.policy.bolt.enabled=true\n"
+            f"dbms.ssl.policy.bolt.client_auth=NONE\ndbms.ssl.policy.bolt.base_directory={self.certificates}\n"
             "internal.server.bolt.thread_pool_shutdown_wait_time=100ms\n",  # else it waits 10 s for nothing
         )
         classes = f"{NEO4J}/classes:{NEO4J}/lib/*"

@@ -43,6 +43,7 @@ class _Link:
     tail: bytes = b""
     passed: int = 0
     closed: bool = False
+    deaf: bool = False
 
     def close(self) -> None:
         self.closed = True
@@ -96,6 +97,12 @@ class Proxy:
             links, self._links = self._links, []
         for link in links:
             link.close()
+
+    def deaf(self) -> None:
+        """The connections that there are get no answer any more, not even that they are closed; new ones do."""
+        with self._lock:
+            for link in self._links:
+                link.deaf = True
 
     def _set(self, fault: Fault) -> Fault:
         with self._lock:
@@ -153,6 +160,8 @@ class Proxy:
     def _passing(self, link: _Link, data: bytes) -> tuple[int, float]:
         """How many bytes may pass now, and how long to wait then; -1: the connection breaks."""
         with self._lock:
+            if link.deaf:
+                return 0, _LOOK
             fault = self._current(link)
             if not link.reached:
                 return len(data), 0.0
