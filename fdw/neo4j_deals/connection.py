@@ -102,6 +102,7 @@ class Connection:
         Raises DealSyncError (class 08 or 28, or HV000) for what Neo4j or the network refused, Stopped after `shut`.
         """
         for attempt in range(1, _TRIES + 1):
+            was_kept = self.driver is not None
             try:
                 self._read_once(produce)
                 return
@@ -109,8 +110,19 @@ class Connection:
                 if self.stopped.is_set():
                     raise Stopped from None
                 retryable = getattr(error, "is_retryable", bool)()
+                if was_kept and not retryable and isinstance(error, exceptions.DriverError | OSError):
+                    retryable = True  # the test of an idle connection takes as long as connecting may, and all of it
+                    self._start_anew()
                 if not retryable or attempt == _TRIES or began() or self.stopped.wait(0.2 * attempt):
                     raise _explained(error, self.options) from None
+
+    def _start_anew(self) -> None:
+        """Lets go of the sockets that there are, also where nobody answers at their other end."""
+        with self.lock:
+            for _, ours in self.descriptors:
+                _LIBC.shutdown(ours, 2)
+        self.close()
+        self.driver = None
 
     def _read_once(self, produce: Callable[[Ask], None]) -> None:
         options = self.options

@@ -22,13 +22,17 @@ SELECT: LiteralString = "SELECT opportunity_id FROM neo4j.deals"
 READS = [pytest.param(SCAN, id="scan"), pytest.param(SELECT, id="select", marks=pytest.mark.multicorn)]
 multicorn = pytest.mark.multicorn
 DEALS = 1200  # more than a scan hands over at once
+TENANT = "aaaaaaaa-0000-4000-8000-000000000001"
+#: As the sync does: a function in FROM would be read to its end at the first FETCH. A row tells of a batch.
+BATCHES: LiteralString = "SELECT deal_sync.fill_staging('deal', '" + TENANT + "', 'postgres', 100, 1000000, 1000, 9999)"
 
 
 @pytest.fixture
 def deals(graph: Graph) -> None:
     graph.run(
-        "UNWIND range(1, $n) AS i CREATE (:Deal {tenant_id: 'one', opportunity_id: toString(i), stage: 'open'})",
+        "UNWIND range(1, $n) AS i CREATE (:Deal {tenant_id: $tenant, opportunity_id: toString(i), stage: 'open'})",
         n=DEALS,
+        tenant=TENANT,
     )
 
 
@@ -77,19 +81,23 @@ def test_scan_select_and_sync_share_it(pg: Connection, proxy: Proxy, graph: Grap
     assert proxy.connections == 1
 
 
-@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize(
+    ("read", "first", "others"),
+    [
+        pytest.param(BATCHES, 1, 11, id="sync"),
+        pytest.param(SELECT, 10, DEALS - 10, id="select", marks=multicorn),
+    ],
+)
 def test_a_connection_that_a_cursor_reads_by_is_in_use_and_another_statement_has_its_own(
-    pg: Connection, deals: None, read: LiteralString
+    pg: Connection, deals: None, read: LiteralString, first: int, others: int
 ) -> None:
-    if read is SCAN:  # a function in FROM is read to its end at the first FETCH
-        read = "SELECT deal_sync.scan_rows('neo4j.deals', NULL, NULL, NULL)"
     with pg.transaction():
         pg.execute(sql.SQL("DECLARE c NO SCROLL CURSOR FOR {}").format(sql.SQL(read)))
-        assert len(pg.execute("FETCH 10 FROM c").fetchall()) == 10
+        assert len(pg.execute(sql.SQL("FETCH {} FROM c").format(first)).fetchall()) == first
         assert kept(pg) == [("neo4j", "postgres", "in use", True)]
         assert len(pg.execute(SCAN).fetchall()) == DEALS
         assert kept(pg) == [("neo4j", "postgres", "idle", True), ("neo4j", "postgres", "in use", True)]
-        assert len(pg.execute("FETCH ALL FROM c").fetchall()) == DEALS - 10, "it reads on, undisturbed"
+        assert len(pg.execute("FETCH ALL FROM c").fetchall()) == others, "it reads on, undisturbed"
     assert len(pg.execute(SCAN).fetchall()) == DEALS
 
 
@@ -178,7 +186,7 @@ def test_each_role_reads_with_its_own_login_by_a_connection_of_its_own(
                 pg.execute(sql.SQL("SET ROLE {}").format(who))
                 assert len(pg.execute(read).fetchall()) == DEALS
         assert proxy.connections == 2
-        assert sorted(kept(pg), key=str) == [("neo4j", name, "idle", True), ("neo4j", "postgres", "idle", None)]
+        assert sorted(kept(pg), key=str) == [("neo4j", "postgres", "idle", None), ("neo4j", name, "idle", True)]
         assert pg.execute("SELECT deal_sync.disconnect('neo4j')").fetchone() == (True,)
         assert kept(pg) == []
     finally:
@@ -211,7 +219,7 @@ def test_a_connection_that_broke_while_it_was_idle_is_made_anew(
 def test_a_spare_connection_goes_when_it_was_idle_for_long_enough(pg: Connection, deals: None) -> None:
     alter(pg, "ADD idle_timeout '0.3'")
     with pg.transaction():
-        pg.execute("DECLARE c CURSOR FOR SELECT deal_sync.scan_rows('neo4j.deals', NULL, NULL, NULL)")
+        pg.execute("DECLARE c CURSOR FOR " + BATCHES)
         pg.execute("FETCH 1 FROM c")
         pg.execute(SCAN)
         pg.execute("FETCH ALL FROM c")
@@ -242,11 +250,11 @@ def test_disconnect_leaves_a_connection_in_use_and_warns(pg: Connection, deals: 
     said: list[str] = []
     pg.add_notice_handler(lambda notice: said.append(str(notice.message_primary)))
     with pg.transaction():
-        pg.execute("DECLARE c CURSOR FOR SELECT deal_sync.scan_rows('neo4j.deals', NULL, NULL, NULL)")
+        pg.execute("DECLARE c CURSOR FOR " + BATCHES)
         pg.execute("FETCH 1 FROM c")
         assert one(pg, "SELECT deal_sync.disconnect('neo4j')") is False
         assert said == ['connections to server "neo4j" that are in use stay open']
-        assert len(pg.execute("FETCH ALL FROM c").fetchall()) == DEALS - 1
+        assert len(pg.execute("FETCH ALL FROM c").fetchall()) == 11
 
 
 def test_disconnect_leaves_another_servers_connection(pg: Connection, servers: Instance, deals: None) -> None:
