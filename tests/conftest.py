@@ -11,10 +11,12 @@ from environment.servers import Instance, claimed
 from neo4j import GraphDatabase
 from support.database import Connection, Database
 from support.graph import Graph
+from support.measures import Measures
 from support.server_log import ServerLog
 
 TEMPLATE = "deal_sync_template"
 SERVER_LOG = pytest.StashKey[ServerLog]()
+MEASURES = pytest.StashKey[Measures]()
 
 # Multicorn2 and PL/Python cannot live in one backend from Python 3.12 on; the venv's Python is PostgreSQL's.
 if sys.version_info >= (3, 12):
@@ -89,6 +91,12 @@ def graph(all_graph: Graph) -> Graph:
     return all_graph
 
 
+@pytest.fixture(scope="session")
+def measures(request: pytest.FixtureRequest) -> Measures:
+    """What is printed at the end of the run: `.add(title, row, column, value)`."""
+    return request.config.stash.setdefault(MEASURES, Measures())
+
+
 @pytest.fixture
 def expects_kill(servers: Instance, request: pytest.FixtureRequest) -> None:
     """Announces that the test kills a backend by signal 9 or 15, which the log check then forgives."""
@@ -112,6 +120,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("PostgreSQL crashed during the run", red=True)
         for line in log.crashes():
             terminalreporter.line(line)
+    for line in config.stash.get(MEASURES, Measures()).lines():
+        terminalreporter.line(line)
     ran = sum(
         report.when == "call" and "multicorn" in report.keywords
         for outcome in ("passed", "failed")
