@@ -21,11 +21,20 @@ def test_what_is_not_set_has_its_default() -> None:
     assert (read.server, read.login, read.uri) == ("graph", "app_owner", "bolt://localhost:7687")
     assert (read.database, read.connect_timeout, read.query_timeout, read.fetch_size) == (None, 10.0, None, 100)
     assert (read.user, read.password()) == (None, None)
+    assert (read.idle_timeout, read.keep_alive, read.max_rows) == (60.0, True, None)
+    assert (read.sslrootcert, read.trusting(), read.bearer_token) == (None, None, None)
 
 
 def test_what_is_set_is_read_in_seconds_and_records() -> None:
     read = options(database="deals", connect_timeout="2.5", query_timeout="60", fetch_size="50")
     assert (read.database, read.connect_timeout, read.query_timeout, read.fetch_size) == ("deals", 2.5, 60.0, 50)
+
+
+def test_what_else_is_set_is_read_in_seconds_and_rows() -> None:
+    read = options({"bearer_token": "t"}, idle_timeout="0.5", keep_alive="off", max_rows="10", sslrootcert="/root.crt")
+    assert (read.idle_timeout, read.keep_alive, read.max_rows) == (0.5, False, 10)
+    assert (read.sslrootcert, read.bearer_token) == ("/root.crt", "t")
+    assert [options(keep_alive=word).keep_alive for word in ("true", "on", "false")] == [True, True, False]
 
 
 def test_a_server_without_an_uri_is_a_mistake_of_set_up_with_the_statement_that_mends_it() -> None:
@@ -48,10 +57,11 @@ def test_the_options_cannot_be_changed_and_tell_two_logins_apart() -> None:
 
 
 def test_the_password_is_not_in_the_representation() -> None:
-    read = options({"user": "neo4j", "password": SECRET, "password_file": "/secret/place"})
+    read = options({"password": SECRET, "password_file": "/secret/place", "bearer_token": SECRET[::-1]})
     for text in (repr(read), str(read), f"{read}"):
         assert SECRET not in text
         assert "/secret/place" not in text
+        assert SECRET[::-1] not in text
 
 
 def test_a_password_file_comes_first_is_read_anew_and_loses_its_line_break(tmp_path: Path) -> None:
@@ -79,6 +89,11 @@ def test_a_password_file_that_cannot_be_read_says_so_without_its_content(tmp_pat
 @given(before=st.text(), after=st.text())
 def test_the_password_is_taken_out_of_what_the_driver_says(before: str, after: str) -> None:
     assert SECRET not in options({"password": SECRET}).redact(f"{before}{SECRET}{after}")
+
+
+@given(before=st.text(), after=st.text())
+def test_the_token_is_taken_out_too(before: str, after: str) -> None:
+    assert SECRET not in options({"bearer_token": SECRET}).redact(f"{before}{SECRET}{after}")
 
 
 def test_the_password_of_a_file_is_taken_out_too(tmp_path: Path) -> None:

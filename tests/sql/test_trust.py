@@ -832,11 +832,19 @@ def test_the_password_is_in_no_error_log_line_view_or_explain(
             superuser.execute("ALTER SERVER neo4j OPTIONS (ADD fetch_size '7')")  # a new driver, so a new login
         said.run(superuser, "SELECT * FROM sync_deals(%s::uuid)", tenant)
         said.run(superuser, "SELECT * FROM deal_sync.scan(NULL::neo4j.deals)")
+        said.run(superuser, "SELECT * FROM neo4j.deals")  # through Multicorn2, where that is installed
         said.run(writer, "SELECT * FROM sync_deals(%s::uuid, strict => true)", tenant)
     said.run(superuser, "ALTER SERVER neo4j OPTIONS (ADD password 'x')")
     said.run(superuser, "ALTER USER MAPPING FOR postgres SERVER neo4j OPTIONS (ADD pasword 'x')")
     for relation in (
-        *("deal_sync.runs", "deal_sync.rejects", "pg_stat_activity", "pg_prepared_statements", "pg_cursors"),
+        *(
+            "deal_sync.connections",
+            "deal_sync.runs",
+            "deal_sync.rejects",
+            "pg_stat_activity",
+            "pg_prepared_statements",
+            "pg_cursors",
+        ),
         *("pg_foreign_server", "pg_foreign_table", "information_schema.foreign_server_options", "pg_settings"),
     ):
         said.run(superuser, f"SELECT * FROM {relation}")
@@ -853,6 +861,39 @@ def test_the_password_is_in_no_error_log_line_view_or_explain(
         assert sign in everything, "the test did not provoke or hear what it should"
     for form in {ODD, repr(ODD)[1:-1], ODD.replace("'", "''")}:
         assert form not in everything
+
+
+def test_a_token_and_the_place_of_a_password_are_in_no_error_log_line_view_or_explain(
+    database: Database, pg: Connection, graph: Graph, servers: Instance, tenant: uuid.UUID, stranger: int
+) -> None:
+    """A statement that sets an option is logged as it is: it is set before anybody listens."""
+    token, place = "the.TOKEN.of-the_test", "/not/there/the-place"
+    uri, root = servers.facts["neo4j_uri"], servers.certificates / "root.crt"
+    logins = [f"DROP \"user\", DROP password, ADD bearer_token '{token}'"]
+    logins += [f"DROP bearer_token, ADD \"user\" 'x', ADD password_file '{place}'"]
+    everything, start = "", servers.log.stat().st_size
+    for login in logins:
+        alter: Any = f"{MAPPING} OPTIONS ({login})"
+        pg.execute(alter)
+        said = Said(database)
+        said.start = start
+        superuser = said.connect("postgres")
+        superuser.execute("SET log_statement = 'all'; SET log_min_messages = debug1; SET client_min_messages = debug1")
+        superuser.execute("SET log_error_verbosity = verbose")
+        for server in (uri, "bolt://127.0.0.1:1", f"bolt+s://127.0.0.1:{stranger}", f"{uri}?strange=1"):
+            said.run(superuser, f"ALTER SERVER neo4j OPTIONS (SET uri '{server}')")
+            for statement in ("neo4j.deals", "deal_sync.scan(NULL::neo4j.deals)", f"sync_deals('{tenant}')"):
+                said.run(superuser, f"SELECT * FROM {statement}")
+            said.run(superuser, "EXPLAIN (VERBOSE) SELECT * FROM neo4j.deals")
+            said.run(superuser, "SELECT * FROM deal_sync.connections, pg_stat_activity")
+        said.run(superuser, f"ALTER SERVER neo4j OPTIONS (SET uri 'bolt+s://localhost:1', ADD sslrootcert '{root}')")
+        said.run(superuser, "SELECT * FROM neo4j.deals")
+        said.run(superuser, f"ALTER SERVER neo4j OPTIONS (SET uri '{uri}', DROP sslrootcert)")
+        everything += said.everything()
+    for sign in ("08006", "28P01", "HV00D", "refused the login", "password file"):
+        assert sign in everything, "the test did not provoke or hear what it should"
+    assert token not in everything
+    assert place not in everything
 
 
 def test_a_password_in_an_exception_of_the_driver_is_redacted(
