@@ -110,7 +110,7 @@ class Connection:
                 if self.stopped.is_set():
                     raise Stopped from None
                 retryable = getattr(error, "is_retryable", bool)()
-                if was_kept and not retryable and isinstance(error, exceptions.DriverError | OSError):
+                if was_kept and not retryable and isinstance(error, exceptions.DriverError):
                     retryable = True  # the test of an idle connection takes as long as connecting may, and all of it
                     self._start_anew()
                 if not retryable or attempt == _TRIES or began() or self.stopped.wait(0.2 * attempt):
