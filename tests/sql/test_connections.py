@@ -229,6 +229,42 @@ def test_a_spare_connection_goes_when_it_was_idle_for_long_enough(pg: Connection
     assert len(kept(pg)) == 1
 
 
+# A connection that breaks
+
+QUERY = b"MATCH (n:"
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_read_is_tried_again_until_rows_were_handed_out(
+    pg: Connection, proxy: Proxy, deals: None, read: LiteralString
+) -> None:
+    for after in (0, 100):
+        fault = proxy.cut(QUERY, after, times=1)
+        assert len(pg.execute(read).fetchall()) == DEALS
+        assert fault.strikes == 1
+
+
+@pytest.mark.parametrize("read", READS)
+def test_after_that_it_is_an_error_and_never_fewer_rows(
+    pg: Connection, proxy: Proxy, deals: None, read: LiteralString
+) -> None:
+    whole = proxy.mended(QUERY)
+    assert len(pg.execute(read).fetchall()) == DEALS
+    fault = proxy.cut(QUERY, whole.passed * 9 // 10, times=1)
+    with pytest.raises(psycopg.Error, match="no connection to Neo4j server") as broken:
+        pg.execute(read)
+    assert fault.strikes == 1
+    assert broken.value.sqlstate == ("08006" if read is SCAN else "XX000")
+    assert len(pg.execute(read).fetchall()) == DEALS
+
+
+def test_what_breaks_each_time_is_given_up(pg: Connection, proxy: Proxy, deals: None) -> None:
+    fault = proxy.cut(QUERY)
+    with pytest.raises(psycopg.errors.ConnectionFailure):
+        pg.execute(SCAN)
+    assert fault.strikes == 3
+
+
 # disconnect()
 
 
