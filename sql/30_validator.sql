@@ -29,6 +29,8 @@ BEGIN
             ('pg_user_mapping', 'password_file', '/.+', true, 'the absolute path of a file on the server'),
             ('pg_user_mapping', 'bearer_token', '\S+', false, 'a token of a single sign-on'),
             ('pg_foreign_table', 'label', '.+', false, 'a label of the graph'),
+            ('pg_foreign_table', 'cypher', '.+', false, 'a query: MATCH ... RETURN ...'),
+            ('pg_foreign_table', 'key', '.+', false, 'column names, separated by commas: nodes are looked up by them'),
             ('pg_foreign_table', 'kind', 'deal|version', false, 'deal or version'),
             ('pg_foreign_table', 'target', '.+', false, 'a table, qualified with its schema'),
             ('pg_foreign_table', 'links', '.+', false, 'a table, qualified with its schema'),
@@ -89,6 +91,11 @@ BEGIN
         RAISE EXCEPTION 'option "sslrootcert" needs an uri that begins with bolt+s:// or neo4j+s://' USING
             ERRCODE = 'fdw_invalid_attribute_value',
             HINT = 'With other schemes no certificate is checked.';
+    END IF;
+    IF context = 'pg_foreign_table' AND given ? 'cypher' AND given ?| ARRAY['label', 'kind'] THEN
+        RAISE EXCEPTION 'option "cypher" does not go with options "label" and "kind"' USING
+            ERRCODE = 'fdw_invalid_attribute_value',
+            HINT = 'A foreign table has either a label or a query, and the sync reads labels only.';
     END IF;
 END
 $$;

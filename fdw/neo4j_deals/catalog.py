@@ -9,8 +9,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
+from neo4j_deals.cypher import Source
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.mapping import Column, Table
+from neo4j_deals.mapping import Column, Table, keys_of
 from neo4j_deals.options import ServerOptions
 
 
@@ -60,19 +61,16 @@ def table(plpy: Plpy, relation: str) -> Table:
         [relation],
     )[0]
     options = json.loads(head["options"])
-    if "label" not in options:
-        raise DealSyncError(
-            "HV00J",
-            f'foreign table {relation} has no option "label"',
-            hint=f"ALTER FOREIGN TABLE {relation} OPTIONS (ADD label '...');",
-        )
+    source = Source.read(options, f"foreign table {relation}")
     columns = query(
         plpy,
         "SELECT * FROM deal_sync.mapping_columns($1::pg_catalog.regclass) ORDER BY place",
         ["text"],
         [relation],
     )
-    return Table(relation, options.get("kind", ""), options["label"], tuple(Column.read(row) for row in columns))
+    return Table(
+        relation, options.get("kind", ""), source, tuple(Column.read(row, keys_of(options)) for row in columns)
+    )
 
 
 def server_options(plpy: Plpy, relation: str) -> ServerOptions:

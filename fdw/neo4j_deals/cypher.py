@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neo4j_deals.derived import DIMENSION_PREFIX
+from neo4j_deals.errors import DealSyncError
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,97 @@ def spellings(tenant: str) -> list[str]:
     return sorted({tenant.lower(), tenant.upper()})
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from: the nodes of a label, or the rows of a query that the table's owner has written."""
+
+    label: str | None = None
+    query: str | None = None
+
+    @classmethod
+    def read(cls, options: Mapping[str, str], table: str) -> Source:
+        """From a table's options. Raises DealSyncError where it has none of the two, or both."""
+        found = cls(options.get("label"), options.get("cypher"))
+        if (found.label is None) == (found.query is None):
+            raise DealSyncError(
+                "HV00J",
+                f'{table} has no option "label"' if found.label is None else f"{table} has a label and a query",
+                hint="ALTER FOREIGN TABLE ... OPTIONS (ADD label '...'), or (ADD cypher 'MATCH ... RETURN ...')",
+            )
+        return found
+
+    def __str__(self) -> str:
+        return f"nodes :{self.label}" if self.query is None else "the query of the option cypher"
+
+    def lines(self) -> list[str]:
+        """The beginning of a query: from here on a node is `n`, and a query's columns go by their own names."""
+        if self.query is None:
+            assert self.label is not None
+            return [f"MATCH (n:{quoted(self.label)})"]
+        # The line break ends a comment that the text may end with.
+        return ["CALL {", self.query.strip().rstrip(";"), "}"]
+
+    @property
+    def id(self) -> str:
+        """The node's own id; of a query's row there is none."""
+        return "elementId(n)" if self.query is None else "null"
+
+    def value(self, name: str) -> str:
+        """A property, or a column of the query."""
+        return f"n.{quoted(name)}" if self.query is None else quoted(name)
+
+
+def rows(
+    source: Source,
+    properties: Sequence[str],
+    *,
+    conditions: Sequence[str] = (),
+    parameters: Mapping[str, Any] | None = None,
+    order: Sequence[str] = (),
+    offset: int | None = None,
+    limit: int | None = None,
+    labels: bool = False,
+    dimensions_but: Sequence[str] | None = None,
+) -> Query:
+    """The rows of a source: its id, then the properties in their order.
+
+    `conditions` and `order` are Cypher, with `parameters`. With `labels` the node's labels follow. With
+    `dimensions_but` a last column follows: a list of [name, value] of each property "dim_…" that is not among those
+    named. Raises DealSyncError where a query's rows are to have these: they are no nodes.
+    """
+    if source.query is not None and (labels or dimensions_but is not None):
+        raise DealSyncError(
+            "HV024",
+            "a table defined by a query has no nodes to derive labels or ontology_scores from",
+            hint="return what is wanted from the query, and DROP the column's option derive",
+        )
+    values = dict(parameters or {})
+    lines = source.lines()
+    if conditions:
+        lines.append(
+            ("WHERE " if source.query is None else "WITH * WHERE ") + " AND ".join(map(_bracketed, conditions))
+        )
+    after = [f"ORDER BY {', '.join(order)}"] if order else []
+    for word, number in (("SKIP", offset), ("LIMIT", limit)):
+        if number is not None:
+            values[word.lower()] = number
+            after.append(f"{word} ${word.lower()}")
+    if after:
+        lines.append(" ".join(["WITH n" if source.query is None else "WITH *", *after]))
+    returned = [source.id, *map(source.value, properties)]
+    if labels:
+        returned.append("labels(n)")
+    if dimensions_but is not None:
+        values |= {"prefix": DIMENSION_PREFIX, "known": list(dimensions_but)}
+        returned.append("[k IN keys(n) WHERE k STARTS WITH $prefix AND NOT k IN $known | [k, n[k]]]")
+    lines.append("RETURN " + ", ".join(f"{expression} AS c{number}" for number, expression in enumerate(returned)))
+    return Query("\n".join(lines), values)
+
+
+def _bracketed(condition: str) -> str:
+    return f"({condition})" if " AND " in condition or " OR " in condition else condition
+
+
 def nodes(
     label: str,
     properties: Sequence[str],
@@ -44,25 +136,39 @@ def nodes(
     dimensions_but: Sequence[str] | None = None,
     limit: int | None = None,
 ) -> Query:
-    """The nodes of a label: elementId, then the properties in their order.
+    """The nodes of a label as `rows` gives them; `equal` maps a property to the values it may have."""
+    return matching(
+        Source(label),
+        properties,
+        equal=equal,
+        order_by=order_by,
+        labels=labels,
+        dimensions_but=dimensions_but,
+        limit=limit,
+    )
 
-    `equal` maps a property to the values it may have. With `labels` the node's labels follow. With `dimensions_but` a
-    last column follows: a list of [name, value] of each property "dim_…" that is not among those named.
-    """
-    lines, parameters = _match(label, equal)
-    if order_by:
-        lines.append(f"WITH n ORDER BY n.{quoted(order_by)}")
-    returned = ["elementId(n)", *(f"n.{quoted(name)}" for name in properties)]
-    if labels:
-        returned.append("labels(n)")
-    if dimensions_but is not None:
-        parameters |= {"prefix": DIMENSION_PREFIX, "known": list(dimensions_but)}
-        returned.append("[k IN keys(n) WHERE k STARTS WITH $prefix AND NOT k IN $known | [k, n[k]]]")
-    lines.append("RETURN " + ", ".join(f"{expression} AS c{number}" for number, expression in enumerate(returned)))
-    if limit is not None:
-        lines.append("LIMIT $limit")
-        parameters["limit"] = limit
-    return Query("\n".join(lines), parameters)
+
+def matching(
+    source: Source,
+    properties: Sequence[str],
+    *,
+    equal: Mapping[str, Sequence[str]],
+    order_by: str | None = None,
+    labels: bool = False,
+    dimensions_but: Sequence[str] | None = None,
+    limit: int | None = None,
+) -> Query:
+    """The same of any source."""
+    return rows(
+        source,
+        properties,
+        conditions=[f"{source.value(name)} IN $equal_{number}" for number, name in enumerate(equal)],
+        parameters={f"equal_{number}": list(values) for number, values in enumerate(equal.values())},
+        order=[source.value(order_by)] if order_by else [],
+        labels=labels,
+        dimensions_but=dimensions_but,
+        limit=limit,
+    )
 
 
 def count(label: str, equal: Mapping[str, Sequence[str]]) -> Query:

@@ -6,10 +6,11 @@ Pure. The catalog is the one source of the mapping; these are its facts under na
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from neo4j_deals.cypher import Source
 from neo4j_deals.errors import DealSyncError
 
 
@@ -20,6 +21,7 @@ class Column:
     `type_name` and `type_modifier` are the foreign column's own; `staged_*` those of the staging table, None where
     the column is not staged. `required`: the target is NOT NULL and an insert has nothing else to put there.
     `strict`: in a SELECT a value that does not fit is an error; the sync refuses the row, as with `reject`.
+    `key`: nodes are looked up by it, so its equality goes by an index; a text with a NUL character is no key.
     """
 
     name: str
@@ -39,10 +41,11 @@ class Column:
     staged_as: str | None = None
     staged_name: str | None = None
     staged_modifier: int = -1
+    key: bool = False
 
     @classmethod
-    def read(cls, row: Mapping[str, Any]) -> Column:
-        """From a row of `deal_sync.mapping_columns`."""
+    def read(cls, row: Mapping[str, Any], keys: Sequence[str] = ()) -> Column:
+        """From a row of `deal_sync.mapping_columns`; `keys` are those that the table names."""
         options = json.loads(row["options"] or "{}")
         strict = options.get("on_misfit") == "error"
         return cls(
@@ -63,17 +66,43 @@ class Column:
             staged_as=row["staged_as"],
             staged_name=row["staged_name"],
             staged_modifier=row["staged_modifier"] if row["staged_modifier"] is not None else -1,
+            key=is_key(row["name"], options.get("target"), keys),
         )
+
+
+#: Columns of the targets that hold the ids of the graph.
+_KEY_TARGETS = frozenset({"tenant_id", "graph_opportunity_id", "opportunity_id", "id"})
+
+
+def is_key(name: str, target: str | None, keys: Sequence[str]) -> bool:
+    """Whether nodes are looked up by a column: the mapping's ids, and those in the table's option "key"."""
+    return target in _KEY_TARGETS or name in keys
+
+
+def keys_of(options: Mapping[str, str]) -> list[str]:
+    """The columns that a table's option "key" names."""
+    return [name.strip() for name in options["key"].split(",")] if "key" in options else []
 
 
 @dataclass(frozen=True)
 class Table:
-    """A foreign table of the mapping: what it is in the graph, and its columns in their order."""
+    """A foreign table: what it is in the graph, and its columns in their order."""
 
     name: str
     kind: str
-    label: str
+    source: Source
     columns: tuple[Column, ...]
+
+    @property
+    def label(self) -> str:
+        """The label of its nodes. Raises DealSyncError where a query defines it."""
+        if self.source.label is None:
+            raise DealSyncError(
+                "HV00J",
+                f'foreign table {self.name} has no option "label"',
+                hint="The sync reads the nodes of a label: DROP the option cypher, ADD the option label.",
+            )
+        return self.source.label
 
     def targeting(self, target: str) -> Column:
         """The column that fills a column of the application's table. Raises DealSyncError where there is none."""

@@ -39,7 +39,20 @@ def to_foreign(column: Column) -> Converter:
             f'column "{column.name}" is of type {column.type_name}, into which no value of the graph is converted',
             hint="make it text, or jsonb, and cast in the query",
         )
-    return converter(column.type_name, column.type_modifier)
+    convert = converter(column.type_name, column.type_modifier)
+    return _whole(convert) if column.key else convert
+
+
+def _whole(convert: Converter) -> Converter:
+    """Of a key nothing is left out: a text with a NUL character is nobody's id."""
+
+    def converter(value: Any) -> Any:
+        try:
+            return convert(value)
+        except Misfit as misfit:
+            raise Misfit(misfit.sqlstate, misfit.reason) from None
+
+    return converter
 
 
 def to_staged(column: Column, limit: int = MAX_VALUE_BYTES) -> Converter:

@@ -27,10 +27,15 @@ def pending(flag: str = "InterruptPending") -> bool:
 
     InterruptPending is set for more than a cancel; QueryCancelPending and ProcDiePending are what they say.
     """
+    return bool(setting(flag, 0))
+
+
+def setting(name: str, otherwise: int) -> int:
+    """An integer variable of the backend that we run in; outside of one, `otherwise`."""
     try:
-        return bool(ctypes.c_int.in_dll(ctypes.CDLL(None), flag).value)
+        return ctypes.c_int.in_dll(ctypes.CDLL(None), name).value
     except ValueError:
-        return False
+        return otherwise
 
 
 class Outlet(Protocol):

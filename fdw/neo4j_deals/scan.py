@@ -84,8 +84,8 @@ def rows(
     source = table(plpy, relation)
     wanted = [c for c in source.columns if columns is None or c.name in columns]
     projection = Projection([(c, to_foreign(c), output(c), None) for c in wanted], source.columns)
-    nodes = cypher.nodes(
-        source.label,
+    nodes = cypher.matching(
+        source.source,
         projection.properties,
         equal={_tenant_property(source): cypher.spellings(tenant)} if tenant else {},
         labels=projection.wants_labels,

@@ -1,6 +1,7 @@
 """In: what Multicorn2 asks of a foreign table. Out: rows, by the same reader and projection as scan().
 
-Thin: columns are pruned, equality on the tenant and on the key is pushed down; PostgreSQL checks every qual itself.
+Thin: `pushdown` says what becomes of quals and sort keys, `cypher` writes the query; PostgreSQL checks every qual
+itself, but trusts the order and the limit that were promised.
 The class is named by the server's option `wrapper`, which attach() sets. Nothing else may import this module: it needs
 Multicorn2's library in the process.
 """
@@ -8,9 +9,12 @@ Multicorn2's library in the process.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
+import time
 import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from logging import ERROR, INFO, WARNING
 from typing import Any
 
@@ -22,10 +26,11 @@ from neo4j_deals.connection import bounded, connection
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.imports import Wish, read
 from neo4j_deals.losses import Losses
-from neo4j_deals.mapping import Column
+from neo4j_deals.mapping import Column, is_key, keys_of
 from neo4j_deals.options import ServerOptions
 from neo4j_deals.projection import Projection, to_foreign
-from neo4j_deals.reader import Reader, pending
+from neo4j_deals.pushdown import Pushed, order, pushed, sortable
+from neo4j_deals.reader import Reader, pending, setting
 from neo4j_deals.scan import hand_over, handed_over, output
 from neo4j_deals.values import type_named
 
@@ -38,18 +43,33 @@ _open: weakref.WeakSet[Generator[list[Any], None, None]] = weakref.WeakSet()
 _rolling_back = threading.Event()
 
 
+#: Bytes, for the planner.
+_WIDTHS = {"int8": 8, "int4": 4, "int2": 2, "float8": 8, "float4": 4, "bool": 1, "timestamptz": 8, "vector": 6148}
+_UNKNOWN = 1000  # rows of a query, and of what cannot be counted
+_COUNT_SECONDS, _FAILED_SECONDS = 300.0, 10.0  # for which a count, or a guess, is good enough
+_counts: dict[tuple[ServerOptions, str], tuple[float, int]] = {}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A scan: how records become rows, the query, the place of each column in them, and what became of the quals."""
+
+    projection: Projection
+    query: cypher.Query
+    places: Sequence[int | None]
+    pushed: Pushed
+
+
 class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
-    """The nodes of one label as rows."""
+    """The nodes of one label, or the rows of one query."""
 
     def __init__(self, options: Mapping[str, str], columns: Mapping[str, Any]) -> None:
         super().__init__(options, columns)
         self._options = options
-        self._columns = [_column(definition) for definition in columns.values()]
-        self._pushed = {
-            c.name: c.property
-            for c in self._columns
-            if c.target in ("tenant_id", "graph_opportunity_id", "opportunity_id") or c.name.endswith("opportunity_id")
-        }
+        self._source = cypher.Source.read(options, "the foreign table")
+        keys = keys_of(options)
+        self._columns = [_column(definition, keys) for definition in columns.values()]
+        self._by_name = {column.name: column for column in self._columns}
 
     @classmethod
     def import_schema(
@@ -80,30 +100,122 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
             log_to_postgres(warning, WARNING)
         return result.tables
 
-    def execute(self, quals: Sequence[Any], columns: Set[str]) -> Iterator[list[Any]]:
+    # The names are Multicorn's: it gives sortkeys, limit and offset only where they are in force.
+    def execute(
+        self,
+        quals: Sequence[Any],
+        columns: Set[str],
+        sortkeys: Sequence[Any] | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> Iterator[list[Any]]:
         """The rows that meet the pushed quals, in the order of the table's columns; those not asked for are None."""
-        rows = self._rows(*self._asked(quals, columns))
+        rows = self._rows(self._asked(quals, columns, sortkeys, limit, offset))
         _open.add(rows)
         return rows
 
-    def explain(self, quals: Sequence[Any], columns: Set[str], verbose: bool = False) -> Iterator[str]:
-        """The Cypher that a scan runs, line by line; with VERBOSE the names of its parameters."""
-        query = self._asked(quals, columns)[1]
-        yield from query.text.splitlines()
+    def explain(
+        self,
+        quals: Sequence[Any],
+        columns: Set[str],
+        sortkeys: Sequence[Any] | None = None,
+        verbose: bool = False,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> Iterator[str]:
+        """The Cypher that a scan runs, and which quals are PostgreSQL's; with VERBOSE the parameters' names."""
+        asked = self._asked(quals, columns, sortkeys, limit, offset)
+        yield from asked.query.text.splitlines()
+        if asked.pushed.superset:
+            yield "Pushed as a superset: " + ", ".join(asked.pushed.superset)
+        if asked.pushed.left:
+            yield "Not pushed: " + ", ".join(asked.pushed.left)
         if verbose:
-            yield "Parameters: " + (", ".join(query.parameters) or "none")
+            yield "Parameters: " + (", ".join(asked.query.parameters) or "none")
 
-    def _asked(self, quals: Sequence[Any], columns: Set[str]) -> tuple[Projection, cypher.Query, list[int | None]]:
+    def can_sort(self, sortkeys: Sequence[Any]) -> list[Any]:
+        """The first of the keys, as many as Neo4j can put in PostgreSQL's order."""
+        return list(itertools.takewhile(lambda key: sortable(key, self._by_name), sortkeys))
+
+    def can_limit(self, limit: int | None, offset: int | None) -> bool:
+        """Asked only where there are no quals. Multicorn cuts the numbers to 32 bits; a negative one comes as None."""
+        return limit is not None and limit > 0
+
+    def get_path_keys(self) -> list[tuple[tuple[str, ...], int]]:
+        """The columns by which a join looks nodes up one at a time, and how many nodes it finds: few."""
+        return [
+            ((c.name,), 1) for c in self._columns if (c.key and c.target != "tenant_id") or c.derive == "element_id"
+        ]
+
+    def get_rel_size(self, quals: Sequence[Any], columns: Set[str]) -> tuple[int, int]:
+        """How many rows the planner has to expect, and how wide they are in bytes."""
+        width = sum(_WIDTHS.get(c.type_name, 32) for c in self._columns if c.name in columns)
+        share = 1.0
+        nodes = self._nodes()
+        for qual in quals:
+            column = self._by_name.get(qual.field_name)
+            by_key = column is not None and (column.key or column.derive == "element_id")
+            if by_key and column is not None and column.target != "tenant_id" and qual.operator == "=":
+                share = min(share, 1 / max(nodes, 1))
+            elif by_key and isinstance(qual.value, list) and qual.operator == ("=", True):
+                share = min(share, len(qual.value) / max(nodes, 1))
+            else:
+                share *= 0.1 if qual.operator == "=" else 0.33
+        return max(1, round(nodes * share)), max(1, width)
+
+    def _nodes(self) -> int:
+        """The nodes of the label by Neo4j's own count, some minutes old at most. Where it cannot be asked, a guess:
+        the scan itself will say what is wrong."""
+        if self._source.label is None:
+            return _UNKNOWN
+        options = _server_options(self._options)
+        place = options, self._source.label
+        found = _counts.get(place)
+        if found is None or time.monotonic() > found[0]:
+            query = cypher.count(self._source.label, {})
+            try:
+                reader = Reader(connection(options), lambda ask, to: to.put(*next(ask(query))))
+                with contextlib.closing(reader.batches(_interrupted)) as batches:
+                    found = time.monotonic() + _COUNT_SECONDS, next(batches)[0]
+                    next(batches, None)  # so that the connection is given back
+            except DealSyncError as error:
+                if error.sqlstate == "57014":
+                    raise
+                found = time.monotonic() + _FAILED_SECONDS, _UNKNOWN
+            _counts[place] = found
+        return found[1]
+
+    def _asked(
+        self,
+        quals: Sequence[Any],
+        columns: Set[str],
+        sortkeys: Sequence[Any] | None,
+        limit: int | None,
+        offset: int | None,
+    ) -> _Asked:
+        source = self._source
         wanted = [c for c in self._columns if c.name in columns]
         projection = Projection([(c, to_foreign(c), output(c), None) for c in wanted], self._columns)
-        nodes = cypher.nodes(
-            self._options["label"],
+
+        def expression(column: Column) -> str | None:
+            if column.derive:
+                return source.id if column.derive == "element_id" and source.label else None
+            return source.value(column.property)
+
+        found = pushed(quals, self._by_name, expression, setting("extra_float_digits", 1) > 0)
+        query = cypher.rows(
+            source,
             projection.properties,
-            equal=self._equalities(quals),
+            conditions=found.conditions,
+            parameters=found.parameters,
+            order=order(sortkeys or (), self._by_name, expression),
+            offset=offset or None,
+            limit=limit,
             labels=projection.wants_labels,
             dimensions_but=projection.known_dimensions if projection.wants_scores else None,
         )
-        return projection, nodes, [projection.columns.index(c) if c in wanted else None for c in self._columns]
+        places = [projection.columns.index(c) if c in wanted else None for c in self._columns]
+        return _Asked(projection, query, places, found)
 
     def rollback(self) -> None:
         """After an error in mid-scan neither end_scan nor the generator's own end is reached: it ends here."""
@@ -114,18 +226,17 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         _open.clear()
         _rolling_back.clear()
 
-    def _rows(
-        self, projection: Projection, nodes: cypher.Query, places: Sequence[int | None]
-    ) -> Generator[list[Any], None, None]:
-        losses = Losses(f"nodes :{self._options['label']}", projection.columns)
+    def _rows(self, asked: _Asked) -> Generator[list[Any], None, None]:
+        losses = Losses(str(self._source), asked.projection.columns)
         try:
             options = _server_options(self._options)
             reader = Reader(
-                connection(options), lambda ask, to: hand_over(bounded(ask(nodes), options), projection, to)
+                connection(options),
+                lambda ask, to: hand_over(bounded(ask(asked.query), options), asked.projection, to),
             )
             with contextlib.closing(reader.batches(_interrupted)) as batches:
                 for values in handed_over(batches, losses):
-                    yield [None if at is None else values[at] for at in places]
+                    yield [None if at is None else values[at] for at in asked.places]
         except DealSyncError as error:
             log_to_postgres(error.message, ERROR, hint=error.hint, detail=error.detail)
         except GeneratorExit:  # a LIMIT has enough rows, or the scan has failed
@@ -138,14 +249,6 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         """At a scan's end, and once: in Python 3.14 a second WARNING kills the backend (field notes)."""
         if warning := losses.warning(self._columns):
             log_to_postgres(warning.message, WARNING, hint=warning.hint, detail=warning.detail)
-
-    def _equalities(self, quals: Sequence[Any]) -> dict[str, list[Any]]:
-        """Superset of what a qual lets through: a column of texts shows INTEGER 5 as '5', so that is asked for too."""
-        return {
-            self._pushed[qual.field_name]: _readings(qual.value)
-            for qual in quals
-            if qual.operator == "=" and qual.field_name in self._pushed and isinstance(qual.value, str)
-        }
 
 
 def _server_options(options: Mapping[str, str]) -> ServerOptions:
@@ -164,7 +267,7 @@ def _server_options(options: Mapping[str, str]) -> ServerOptions:
     return read
 
 
-def _column(definition: Any) -> Column:
+def _column(definition: Any, keys: Sequence[str]) -> Column:
     type_name = type_named(definition.base_type_name)
     if type_name.removeprefix("_") in _REFUSED:
         raise DealSyncError(
@@ -183,18 +286,8 @@ def _column(definition: Any) -> Column:
         target=options.get("target"),
         write=options.get("write", "always"),
         strict=options.get("on_misfit") == "error",
+        key=is_key(definition.column_name, options.get("target"), keys),
     )
-
-
-def _readings(text: str) -> list[Any]:
-    """The values whose text form is this one."""
-    readings: list[Any] = [text]
-    for reading in (int, float):
-        with contextlib.suppress(ValueError):
-            readings.append(reading(text))
-    if text in ("true", "false"):
-        readings.append(text == "true")
-    return readings
 
 
 def _interrupted() -> None:

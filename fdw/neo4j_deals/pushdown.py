@@ -1,0 +1,532 @@
+"""In: quals and sort keys as Multicorn2 gives them, and the columns they are about. Out: Cypher conditions and orders.
+
+Pure. What a column *shows* is what `values` makes of what a node *has*, and PostgreSQL checks every qual on that. So a
+condition may let too many nodes through, never too few: the comments say which values show what. An order has to be
+exact, so it sorts by an expression that is what the column shows. Values travel as parameters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Protocol
+
+from neo4j_deals.mapping import Column
+
+
+class Qual(Protocol):
+    """`field_name operator value`; of a list, the operator is a pair: its name, and whether ANY or ALL is meant."""
+
+    @property
+    def field_name(self) -> str:
+        """The column."""
+
+    @property
+    def operator(self) -> str | tuple[str, bool]:
+        """Its name in PostgreSQL."""
+
+    @property
+    def value(self) -> Any:
+        """The other side; None for NULL, and for IS [NOT] NULL, which are `=` and `<>`."""
+
+
+class SortKey(Protocol):
+    """One column of an ORDER BY; `collate` is None for the column's own collation, whichever that is."""
+
+    attname: str
+    is_reversed: bool
+    nulls_first: bool
+    collate: str | None
+
+
+@dataclass
+class Parameters:
+    """The values of a query, by name."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, value: Any) -> str:
+        """The parameter that stands for a value, as Cypher writes it."""
+        name = f"p{len(self.values)}"
+        self.values[name] = value
+        return f"${name}"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition of Cypher; not `exact`: it lets nodes through that PostgreSQL then leaves out."""
+
+    text: str
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What becomes of the quals of a scan: conditions and parameters, and for a person what is left to PostgreSQL."""
+
+    conditions: tuple[str, ...]
+    parameters: Mapping[str, Any]
+    superset: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+Expression = Callable[[Column], str | None]
+"""What a column is in Cypher: a property, the node's id; None for what the reader makes."""
+
+#: Operators that no NULL meets. (Those of PostgreSQL's own types are all strict.)
+_STRICT = frozenset({"=", "<>", "<", "<=", ">", ">=", "~~", "!~~", "~~*", "!~~*", "~", "!~", "~*", "!~*", "^@"})
+_RANGES = frozenset({"<", "<=", ">", ">="})
+
+_INTEGERS = {"int2": 16, "int4": 32, "int8": 64}
+_TEXTS = frozenset({"text", "varchar"})
+_MOMENTS = frozenset({"timestamptz", "timestamp", "date"})
+_EXACT = 1 << 53  # below it an integer and a float are the same number or are not, whoever compares them
+_LONGEST = 1 << 25  # characters: a longer text may be more bytes than a column shows
+_MOST = 1.7976931348623157e308
+
+
+def pushed(quals: Iterable[Qual], columns: Mapping[str, Column], of: Expression, floats_exact: bool = True) -> Pushed:
+    """The conditions for all quals. `floats_exact`: the server prints floats with all their digits."""
+    parameters, conditions, superset, left = Parameters(), [], [], []
+    for qual in quals:
+        column, name = columns.get(qual.field_name), _named(qual)
+        expression = of(column) if column else None
+        found = None
+        if column and expression:
+            found = condition(column, qual.operator, qual.value, expression, parameters, floats_exact)
+        if found is None:
+            left.append(name)
+            continue
+        conditions.append(found.text)
+        if not found.exact:
+            superset.append(name)
+    return Pushed(tuple(conditions), parameters.values, tuple(superset), tuple(left))
+
+
+def _named(qual: Qual) -> str:
+    """A qual without its value, which can be a person's data."""
+    if isinstance(qual.operator, tuple):
+        return f"{qual.field_name} {qual.operator[0]} {'ANY' if qual.operator[1] else 'ALL'}"
+    if qual.value is None and qual.operator in ("=", "<>"):
+        return f"{qual.field_name} IS {'NOT ' if qual.operator == '<>' else ''}NULL"
+    return f"{qual.field_name} {qual.operator}"
+
+
+def condition(
+    column: Column,
+    operator: str | tuple[str, bool],
+    value: Any,
+    expression: str,
+    parameters: Parameters,
+    floats_exact: bool = True,
+) -> Condition | None:
+    """One qual as Cypher, or None where nothing can be said."""
+    if column.derive:
+        return _identity(operator, value, expression, parameters) if column.derive == "element_id" else None
+    if isinstance(operator, tuple):
+        return _of_list(column, operator, value, expression, parameters, floats_exact)
+    if value is None:
+        if operator == "=":
+            return _is_null(column, expression, parameters)
+        return Condition(f"{expression} IS NOT NULL") if operator == "<>" else None
+    if operator in ("IS", "IS NOT"):
+        if operator == "IS" and (asked := _boolean(value)) is not None:
+            return Condition(f"{expression} = {parameters.add(asked)}", exact=True)
+        return None  # NULL counts too, and what shows NULL is no matter of one test
+    if operator not in _STRICT:
+        return None
+    found = None
+    if operator == "=":
+        found = _equal(column, [value], expression, parameters, floats_exact)
+    elif operator == "<>":
+        found = _unequal(column, [value], expression, parameters, floats_exact)
+    elif operator in _RANGES:
+        found = _range(column, operator, value, expression, parameters, floats_exact)
+    elif operator in ("~~", "^@") and column.type_name in _TEXTS and isinstance(value, str):
+        found = _begins(column, value if operator == "^@" else _plain_prefix(value), expression, parameters)
+    return found or Condition(f"{expression} IS NOT NULL")
+
+
+def _of_list(
+    column: Column,
+    operator: tuple[str, bool],
+    value: Any,
+    expression: str,
+    parameters: Parameters,
+    floats_exact: bool,
+) -> Condition | None:
+    """IN and NOT IN. An empty list under ALL is met by every row, a NULL one by none."""
+    name, any_of_them = operator
+    if not isinstance(value, list) or name not in _STRICT or not (any_of_them or value):
+        return None
+    values, found = [item for item in value if item is not None], None
+    if name == "=" and any_of_them:
+        found = _equal(column, values, expression, parameters, floats_exact)
+    elif name == "<>" and not any_of_them:
+        found = _unequal(column, values, expression, parameters, floats_exact)
+    return found or Condition(f"{expression} IS NOT NULL")
+
+
+# -- equality ----------------------------------------------------------------------------------------------------------
+
+
+def _equal(
+    column: Column, values: Sequence[Any], expression: str, parameters: Parameters, floats_exact: bool
+) -> Condition | None:
+    """The column shows one of the values; None where a value's meaning is not sure."""
+    if column.type_name in _TEXTS:
+        return _equal_texts(column, values, expression, parameters)
+    if column.type_name == "bool":
+        asked = [_boolean(value) for value in values]
+        return None if None in asked else Condition(f"{expression} IN {parameters.add(asked)}", exact=True)
+    if column.type_name in _MOMENTS:
+        return _within(column, values, expression, parameters)
+    numbers, exact = _numbers(column, values, floats_exact)
+    if numbers is None:
+        return None
+    parts, points = [], []
+    for number in numbers:
+        if not math.isfinite(number):
+            continue  # never shown
+        if column.type_name == "float4" or abs(number) >= _EXACT:
+            low, high = (parameters.add(bound) for bound in _around(number, column))
+            parts.append(f"({expression} >= {low} AND {expression} <= {high})")
+        else:
+            points += _spellings(number)
+    if points or not parts:
+        parts.insert(0, f"{expression} IN {parameters.add(points)}")
+    return Condition(_either(parts), exact and len(parts) == 1 and bool(points))
+
+
+def _equal_texts(column: Column, values: Sequence[Any], expression: str, parameters: Parameters) -> Condition | None:
+    """A text column shows INTEGER 5 as '5', a time as ISO 8601, and a STRING without its NUL characters."""
+    if not all(isinstance(value, str) for value in values):
+        return None
+    readings = [reading for value in values for reading in readings_of(value)]
+    parts = [f"{expression} IN {parameters.add(readings)}"]
+    if any(_LIKE_A_TIME.match(value) for value in values):
+        parts.append(_is_a_time(expression))
+    if not column.key:
+        parts.append(f"{expression} CONTAINS {parameters.add(chr(0))}")
+    if column.type_name == "varchar":  # compared with a char(n), blanks at the end do not count
+        parts += [f"{expression} STARTS WITH {parameters.add(value + ' ')}" for value in values]
+    return Condition(_either(parts), len(parts) == 1 and len(readings) == len(values))
+
+
+def readings_of(text: str) -> list[Any]:
+    """The values that a text column may show as this text, times aside."""
+    readings: list[Any] = [text]
+    with contextlib.suppress(ValueError):
+        if -(1 << 63) <= (number := int(text)) < 1 << 63:
+            readings.append(number)
+    with contextlib.suppress(ValueError):
+        if math.isfinite(real := float(text)):
+            readings += [real] if real else [0.0, -0.0]
+    if text in ("true", "false"):
+        readings.append(text == "true")
+    return readings
+
+
+def _unequal(
+    column: Column, values: Sequence[Any], expression: str, parameters: Parameters, floats_exact: bool
+) -> Condition | None:
+    """The column shows none of the values. A text column shows too many values as one text to leave any out."""
+    if column.type_name == "bool":
+        asked = [_boolean(value) for value in values]
+        return None if None in asked else Condition(_none_of(expression, asked, parameters))
+    if column.type_name in _INTEGERS or column.type_name == "float8":
+        numbers, exact = _numbers(column, values, floats_exact)
+        if numbers is None or not exact or not all(abs(number) < _EXACT for number in numbers):
+            return None
+        return Condition(_none_of(expression, [s for number in numbers for s in _spellings(number)], parameters))
+    return None
+
+
+def _none_of(expression: str, values: Sequence[Any], parameters: Parameters) -> str:
+    return f"NOT {expression} IN {parameters.add(list(values))} AND {expression} IS NOT NULL"
+
+
+def _identity(
+    operator: str | tuple[str, bool], value: Any, expression: str, parameters: Parameters
+) -> Condition | None:
+    """Equality on the node's own id: Neo4j refuses a text that cannot be one, so such a text is left out."""
+    values = [value] if operator == "=" else value if operator == ("=", True) else None
+    if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
+        return None
+    ids = [item for item in values if _ELEMENT_ID.fullmatch(item)]
+    return Condition(f"{expression} IN {parameters.add(ids)}", exact=True)
+
+
+_ELEMENT_ID = re.compile(r"\d{1,9}:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:\d{1,18}", re.ASCII)
+
+
+# -- ranges ------------------------------------------------------------------------------------------------------------
+
+
+def _range(
+    column: Column, operator: str, value: Any, expression: str, parameters: Parameters, floats_exact: bool
+) -> Condition | None:
+    """The order of numbers, booleans and moments. Text's depends on a collation that Multicorn does not tell."""
+    if column.type_name in _MOMENTS:
+        return _before_or_after(column, operator, value, expression, parameters)
+    if column.type_name == "bool":
+        asked = _boolean(value)
+        return None if asked is None else Condition(f"{expression} {operator} {parameters.add(asked)}", exact=True)
+    numbers, _ = _numbers(column, [value], floats_exact)
+    if not numbers or not all(map(math.isfinite, numbers)):
+        return None
+    number = max(numbers) if operator[0] == "<" else min(numbers)
+    if column.type_name != "float4" and 0 < abs(number) < _EXACT:
+        return Condition(f"{expression} {operator} {parameters.add(number)}")
+    low, high = _around(number, column)
+    parts = [f"{expression} {operator[0]}= {parameters.add(high if operator[0] == '<' else low)}"]
+    if isinstance(number, int):
+        parts.append(f"{expression} {operator} {parameters.add(number)}")
+    return Condition(_either(parts))
+
+
+def _numbers(column: Column, values: Sequence[Any], floats_exact: bool) -> tuple[list[int | float] | None, bool]:
+    """The numbers that the values may be, and whether they are sure; None where one is no number of the column's kind.
+
+    A real arrives as its shortest text, as a double precision does: 0.1 is one of two numbers.
+    """
+    numbers: list[int | float] = []
+    exact = column.type_name != "float4"
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            return None, False
+        try:
+            if column.type_name in _INTEGERS:
+                if isinstance(value, float):
+                    return None, False
+                numbers.append(int(value))
+                continue
+            if column.type_name not in ("float8", "float4") or (isinstance(value, str) and not floats_exact):
+                return None, False
+            numbers.append(number := float(value))
+            with contextlib.suppress(OverflowError):
+                real = float(struct.unpack("f", struct.pack("f", number))[0])
+                if real != number and not math.isnan(number):
+                    numbers.append(real)
+                    exact = False
+        except ValueError:
+            return None, False
+    return numbers, exact
+
+
+def _spellings(number: int | float) -> list[int | float]:
+    """A number as INTEGER and FLOAT, so that each is compared with its own kind; zero has a sign in a FLOAT."""
+    if number == 0:
+        return [0, 0.0, -0.0]
+    return [int(number), float(number)] if number == int(number) else [number]
+
+
+def _around(number: int | float, column: Column) -> tuple[float, float]:
+    """Bounds between which everything lies that the column shows as this number."""
+    near = float(number)
+    if column.type_name == "float4":
+        room = abs(near) * 1e-6 + 1e-44
+        low, high = near - room, near + room
+    else:
+        low, high = math.nextafter(near, -math.inf), math.nextafter(near, math.inf)
+    return max(low, -_MOST), min(high, _MOST)
+
+
+# -- moments -----------------------------------------------------------------------------------------------------------
+
+_MOMENT = re.compile(
+    r"(?P<day>\d{4}-\d\d-\d\d)(?: (?P<clock>\d\d:\d\d:\d\d(?:\.\d+)?)(?P<offset>[+-]\d\d(?::\d\d(?::\d\d)?)?))",
+    re.ASCII,
+)
+_LIKE_A_TIME = re.compile(r"[-+]?\d{4,}-\d\d|\d\d:\d\d", re.ASCII)
+_FIRST, _LAST = datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999)
+
+
+def _moment(column: Column, value: Any) -> tuple[datetime, datetime] | None:
+    """The earliest and the latest instant, in UTC without saying so, that a value may stand for.
+
+    What arrives has lost something: a timestamp its microseconds; and where the types of the two sides differ, the
+    session's time zone decides. Two minutes more bear with offsets that the driver rounds.
+    """
+    room = timedelta(days=3)
+    if isinstance(value, str):
+        match = _MOMENT.fullmatch(value)
+        if not match:
+            return None  # another DateStyle, infinity, or before Christ
+        offset = match["offset"][1:].split(":")
+        shift = timedelta(**dict(zip(("hours", "minutes", "seconds"), map(int, offset), strict=False)))
+        try:
+            moment = datetime.fromisoformat(f"{match['day']} {match['clock']}")
+            moment = moment - shift if match["offset"][0] == "+" else moment + shift
+        except (ValueError, OverflowError):
+            return None
+        if column.type_name == "timestamptz":
+            room = timedelta(minutes=2)
+    elif isinstance(value, datetime):
+        moment = value.replace(tzinfo=None)
+        if column.type_name == "timestamp":
+            room = timedelta(minutes=2)
+    elif isinstance(value, date):
+        moment = datetime(value.year, value.month, value.day)
+    else:
+        return None
+    return (
+        moment - room if moment - _FIRST > room else _FIRST,
+        moment + room if _LAST - moment > room else _LAST,
+    )
+
+
+def _before_or_after(
+    column: Column, operator: str, value: Any, expression: str, parameters: Parameters
+) -> Condition | None:
+    bounds = _moment(column, value)
+    if bounds is None:
+        return None
+    bound = bounds[1] if operator[0] == "<" else bounds[0]
+    return Condition(
+        _either([f"{expression} {operator[0]}= {parameters.add(form)}" for form in _forms(bound, operator[0])])
+    )
+
+
+def _within(column: Column, values: Sequence[Any], expression: str, parameters: Parameters) -> Condition | None:
+    parts = []
+    for value in values:
+        bounds = _moment(column, value)
+        if bounds is None:
+            return None
+        for low, high in zip(_forms(bounds[0], ">"), _forms(bounds[1], "<"), strict=True):
+            parts.append(f"({expression} >= {parameters.add(low)} AND {expression} <= {parameters.add(high)})")
+    return Condition(_either(parts)) if parts else Condition("false", exact=True)
+
+
+def _forms(bound: datetime, side: str) -> list[Any]:
+    """A bound for each type that a column of moments shows: Neo4j compares a value with one of its own type only.
+
+    A text counts by its date: with its offset it is at most a day away.
+    """
+    day = bound.date()
+    if side == "<":  # a "z" comes after everything that may follow a date
+        return [bound.replace(tzinfo=UTC), bound, day, f"{min(day, date(9999, 12, 29)) + timedelta(days=2)}z"]
+    return [bound.replace(tzinfo=UTC), bound, day, f"{max(day, date(1, 1, 3)) - timedelta(days=2)}"]
+
+
+# -- texts -------------------------------------------------------------------------------------------------------------
+
+
+def _plain_prefix(pattern: str) -> str:
+    """What a text that is LIKE the pattern begins with."""
+    return re.split(r"[%_\\]", pattern, maxsplit=1)[0]
+
+
+def _begins(column: Column, prefix: str, expression: str, parameters: Parameters) -> Condition | None:
+    if not prefix:
+        return None
+    parts = [f"{expression} STARTS WITH {parameters.add(prefix)}"]
+    if not column.key:
+        parts.append(f"{expression} CONTAINS {parameters.add(chr(0))}")
+    if prefix[0] in "+-0123456789tf":  # a number, a time, true and false begin so
+        parts.append(f"NOT {expression} IS :: STRING")
+    return Condition(_either(parts))
+
+
+# -- NULL --------------------------------------------------------------------------------------------------------------
+
+
+def _is_null(column: Column, expression: str, parameters: Parameters) -> Condition | None:
+    """A value that does not fit shows NULL: what surely fits is left out."""
+    fits: tuple[str, float, float] | None = None
+    if column.type_name in _INTEGERS:
+        top = (1 << (_INTEGERS[column.type_name] - 1)) - 1
+        fits = "INTEGER NOT NULL", -top - 1, top
+    elif column.type_name == "float8":
+        fits = "INTEGER NOT NULL | FLOAT NOT NULL", -_MOST, _MOST
+    elif column.type_name == "timestamptz":
+        low, high = (moment.replace(tzinfo=UTC) for moment in (datetime(1, 1, 3), datetime(9999, 12, 29)))
+        bounds = f"{expression} >= {parameters.add(low)} AND {expression} <= {parameters.add(high)}"
+        known = _either([f"{expression}.timezone {test}" for test in ("STARTS WITH '+'", "STARTS WITH '-'", "= 'Z'")])
+        return Condition(
+            f"CASE WHEN {expression} IS :: ZONED DATETIME NOT NULL THEN NOT ({bounds} AND {known}) ELSE true END"
+        )
+    if fits:
+        type_, lowest, highest = fits
+        inside = f"{expression} >= {parameters.add(lowest)} AND {expression} <= {parameters.add(highest)}"
+        return Condition(f"CASE WHEN {expression} IS :: {type_} THEN NOT ({inside}) ELSE true END")
+    if column.type_name == "bool":
+        return Condition(f"NOT {expression} IS :: BOOLEAN NOT NULL", exact=True)
+    if column.type_name == "text":
+        unfit = f"size({expression}) > {parameters.add(_LONGEST)}"
+        if column.key:
+            unfit += f" OR {expression} CONTAINS {parameters.add(chr(0))}"
+        return Condition(f"CASE WHEN {expression} IS :: STRING NOT NULL THEN {unfit} ELSE true END")
+    return None
+
+
+# -- order -------------------------------------------------------------------------------------------------------------
+
+
+def sortable(key: SortKey, columns: Mapping[str, Column]) -> bool:
+    """Whether Neo4j can put a column's values in the order that PostgreSQL puts what it shows in."""
+    column = columns.get(key.attname)
+    return column is not None and _shown(column, "n") is not None
+
+
+def order(keys: Iterable[SortKey], columns: Mapping[str, Column], of: Expression) -> list[str]:
+    """The sort items. In Cypher NULL is the greatest value, as in PostgreSQL where nothing else is said."""
+    items = []
+    for key in keys:
+        column = columns[key.attname]
+        expression = of(column)
+        shown = _shown(column, expression) if expression else None
+        assert shown is not None  # `sortable` said so
+        if key.nulls_first != key.is_reversed:
+            items.append(f"{shown} IS {'NOT ' if key.nulls_first else ''}NULL")
+        items.append(f"{shown} DESC" if key.is_reversed else shown)
+    return items
+
+
+def _shown(column: Column, expression: str) -> str | None:
+    """What the column shows, as Cypher; None where Cypher cannot say it."""
+    if column.derive:
+        return None
+    if column.type_name in _INTEGERS:
+        top = 1 << (_INTEGERS[column.type_name] - 1)
+        # A FLOAT without a fraction is an integer; it has to be in range before it is made one.
+        return (
+            f"CASE WHEN {expression} IS :: INTEGER NOT NULL AND {expression} >= {-top} AND {expression} <= {top - 1}"
+            f" THEN {expression} WHEN {expression} IS :: FLOAT NOT NULL AND {expression} >= {-top}.0"
+            f" AND {expression} < {top}.0 AND floor({expression}) = {expression} THEN toInteger({expression}) END"
+        )
+    if column.type_name == "float8":
+        # + 0.0: zero has no sign in PostgreSQL's order.
+        return (
+            f"CASE WHEN {expression} IS :: INTEGER NOT NULL THEN toFloat({expression})"
+            f" WHEN {expression} IS :: FLOAT NOT NULL AND {expression} >= -{_MOST} AND {expression} <= {_MOST}"
+            f" THEN {expression} + 0.0 END"
+        )
+    if column.type_name == "bool":
+        return f"CASE WHEN {expression} IS :: BOOLEAN NOT NULL THEN {expression} END"
+    return None
+
+
+# -- pieces ------------------------------------------------------------------------------------------------------------
+
+
+def _either(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else "(" + " OR ".join(parts) + ")"
+
+
+def _is_a_time(expression: str) -> str:
+    kinds = ("DATE", "LOCAL TIME", "ZONED TIME", "LOCAL DATETIME", "ZONED DATETIME")
+    return f"{expression} IS :: " + " | ".join(f"{kind} NOT NULL" for kind in kinds)
+
+
+def _boolean(value: Any) -> bool | None:
+    """A boolean as Multicorn gives it: "t" or "f"."""
+    if isinstance(value, bool):
+        return value
+    return {"t": True, "f": False, "true": True, "false": False}.get(value) if isinstance(value, str) else None
