@@ -59,7 +59,7 @@ def over(pg: Connection, graph: Graph, seed: int, statements: int) -> None:
     pg.execute("RESET ALL")
     pg.execute("DROP FOREIGN TABLE IF EXISTS far")
     pg.execute("DROP TABLE IF EXISTS near")
-    definitions = [
+    definitions: list[sql.Composable] = [
         sql.SQL("{} {} OPTIONS (property {})").format(sql.Identifier(column.name), sql.SQL(column.type), name)
         for column, name in zip(columns, names, strict=True)
     ]
@@ -87,7 +87,18 @@ def over(pg: Connection, graph: Graph, seed: int, statements: int) -> None:
             ],
         )
     pg.execute("ANALYZE local_values")
-    source = Statements(random, columns)
+    shown = {
+        column.name: [
+            row[0]
+            for row in pg.execute(
+                sql.SQL("SELECT DISTINCT {0}::text FROM near WHERE length({0}::text) < 100 ORDER BY 1").format(
+                    sql.Identifier(column.name)
+                )
+            )
+        ]
+        for column in columns
+    }
+    source = Statements(random, columns, shown)
     for _ in range(statements):
         settings, statement = source.settings(), source.one()
         for name, value in settings.items():

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from random import Random
 
-TYPES = ("text", "varchar(6)", "bigint", "integer", "smallint", "double precision", "real", "boolean")
+TYPES: tuple[str, ...] = ("text", "varchar(6)", "bigint", "integer", "smallint", "double precision", "real", "boolean")
 TYPES += ("timestamp with time zone", "timestamp without time zone", "date", "jsonb")
 
 #: Literals by type; those of one line are written with their type.
-TEXTS = (
+TEXTS: tuple[str, ...] = (
     "",
     "a",
     "A",
@@ -38,9 +38,21 @@ TEXTS += (
     "O'Neil",
 )
 TEXTS += ("1e+15", "1e+16", "9007199254740993", "-1", "0.1", "1e+22", "9223372036854775807", "👩‍👩‍👧‍👦", "5e-324")
-INTEGERS = ("0", "1", "-1", "5", "7", "32767", "32768", "-32769", "2147483647", "-2147483649", "9007199254740991")
+INTEGERS: tuple[str, ...] = (
+    "0",
+    "1",
+    "-1",
+    "5",
+    "7",
+    "32767",
+    "32768",
+    "-32769",
+    "2147483647",
+    "-2147483649",
+    "9007199254740991",
+)
 INTEGERS += ("9007199254740992", "9007199254740993", "-9007199254740993", "9223372036854775807", "-9223372036854775808")
-FLOATS = (
+FLOATS: tuple[str, ...] = (
     "0",
     "-0",
     "0.1",
@@ -64,7 +76,7 @@ FLOATS += (
     "-Infinity",
 )
 FLOATS += ("0.10000000149011612", "2147483648", "0.145", "-9007199254740992")
-MOMENTS = (
+MOMENTS: tuple[str, ...] = (
     "2026-01-02 03:04:05.123456+00",
     "2026-01-02 03:04:05.123457+00",
     "2026-01-02 00:00:00+00",
@@ -83,9 +95,14 @@ MOMENTS += (
     "20000-01-01 00:00:00+00",
     "1999-12-31 23:59:59+00",
 )
-DAYS = ("2026-01-02", "2026-01-01", "2026-01-03", "0001-01-01", "9999-12-31", "1970-01-01")
-LOCALS = ("2026-01-02 03:04:05.123456", "2026-01-02 00:00:00", "2026-01-02 03:04:05", "9999-12-31 23:59:59.999999")
-PATTERNS = (
+DAYS: tuple[str, ...] = ("2026-01-02", "2026-01-01", "2026-01-03", "0001-01-01", "9999-12-31", "1970-01-01")
+LOCALS: tuple[str, ...] = (
+    "2026-01-02 03:04:05.123456",
+    "2026-01-02 00:00:00",
+    "2026-01-02 03:04:05",
+    "9999-12-31 23:59:59.999999",
+)
+PATTERNS: tuple[str, ...] = (
     "a%",
     "a",
     "%",
@@ -150,10 +167,13 @@ class Statement:
 
 
 class Statements:
-    """Random statements over a table with these columns and `element_id`, and over a local table `local_values`."""
+    """Random statements over a table with these columns and `element_id`, and over a local table `local_values`.
 
-    def __init__(self, random: Random, columns: list[Col]) -> None:
-        self.random, self.columns = random, columns
+    `shown` are values of each column, as texts in ISO format: most literals are among them.
+    """
+
+    def __init__(self, random: Random, columns: list[Col], shown: dict[str, list[str]]) -> None:
+        self.random, self.columns, self.shown = random, columns, shown
 
     def settings(self) -> dict[str, str]:
         return {name: self.random.choice(values) for name, values in SETTINGS.items()}
@@ -261,6 +281,8 @@ class Statements:
     def _literal(self, column: Col) -> str:
         """One of the column's type, or of a type that PostgreSQL compares with it."""
         random = self.random
+        if self.shown[column.name] and random.random() < 0.6:
+            return f"{text_literal(random.choice(self.shown[column.name]))}::{self._plain(column)}"
 
         def of(values: tuple[str, ...], *types: str) -> str:
             return f"{text_literal(random.choice(values))}::{random.choice(types)}"
