@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Protocol
 
+from neo4j.time import DateTime
+
 from neo4j_deals.mapping import Column
 
 
@@ -410,8 +412,10 @@ def _forms(bound: datetime, side: str) -> list[Any]:
     A text counts by its date: with its offset it is at most a day away.
     """
     day = bound.date()
-    if side == "<":  # a "z" comes after everything that may follow a date
-        return [bound.replace(tzinfo=UTC), bound, day, f"{min(day, date(9999, 12, 29)) + timedelta(days=2)}z"]
+    if side == "<":  # a "z" comes after everything that may follow a date, 999 ns are the rest of a microsecond
+        local = DateTime.from_native(bound).replace(nanosecond=bound.microsecond * 1000 + 999)
+        zoned = local.replace(tzinfo=UTC)
+        return [zoned, local, day, f"{min(day, date(9999, 12, 29)) + timedelta(days=2)}z"]
     return [bound.replace(tzinfo=UTC), bound, day, f"{max(day, date(1, 1, 3)) - timedelta(days=2)}"]
 
 

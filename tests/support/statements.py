@@ -255,7 +255,7 @@ class Statements:
             )
         if column.family == "jsonb":
             return random.choice((f"{name} = '5'::jsonb", f"{name} <> '\"a\"'::jsonb", f"{name} ? 'a'"))
-        literals = [self._literal(column) for _ in range(random.choice((1, 2, 4)))]
+        literals = [self.literal(column) for _ in range(random.choice((1, 2, 4)))]
         if random.random() < 0.2:
             values = ", ".join([*literals, *(["NULL"] if random.random() < 0.2 else [])])
             return f"{name} {random.choice(('IN', 'IN', 'NOT IN'))} ({values})"
@@ -278,7 +278,7 @@ class Statements:
     def _plain(column: Col) -> str:
         return "text" if column.family == "varchar" else column.type
 
-    def _literal(self, column: Col) -> str:
+    def literal(self, column: Col) -> str:
         """One of the column's type, or of a type that PostgreSQL compares with it."""
         random = self.random
         if self.shown[column.name] and random.random() < 0.6:
