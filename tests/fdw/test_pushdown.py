@@ -160,7 +160,7 @@ class Far:
         )
         self.all = self.rows([])
         self.oracle = oracle
-        self.near = "near_" + hex(random.getrandbits(32))  # psycopg prepares statements by their text
+        self.near = "near_" + hex(random.getrandbits(32))  # psycopg prepares by the text
         oracle.execute(
             sql.SQL("CREATE TEMPORARY TABLE {} ({}, element_id text)").format(
                 sql.Identifier(self.near), sql.SQL(", ").join(sql.SQL(f"{c.name} {c.type}") for c in self.columns)
