@@ -189,3 +189,26 @@ def test_a_statement_that_the_header_of_the_migration_gives_for_a_busy_table_run
             " AND i.indexrelid::regclass::text ~ 'graph_opportunity_id|source_interaction_id'"
         ).fetchone()
     assert made == (2,)
+
+
+PUSHED = re.findall(r"^\| `((?:WHERE|ORDER BY) .*?)` \| (exact|superset|not) \| (.*) \|$", README, re.M)
+
+
+@pytest.mark.multicorn
+@pytest.mark.parametrize(("clause", "how", "why"), PUSHED)
+def test_what_runs_in_neo4j_is_what_the_table_says(pg: Connection, clause: str, how: str, why: str) -> None:
+    plan = "\n".join(row[0] for row in pg.execute(f"EXPLAIN SELECT name FROM neo4j.deals {clause}".encode()))
+    asked = "\n".join(line for line in plan.splitlines() if "Multicorn:" in line)
+    nodes = plan.replace(asked, "")
+    if clause.startswith("ORDER BY") or "LIMIT" in clause:
+        local = ("Limit" if "LIMIT" in clause else "Sort") in nodes
+        assert (how == "not") == local, plan
+        assert ("LIMIT $limit" in asked or "WITH n ORDER BY" in asked) == (how == "exact"), plan
+    else:
+        assert ("Multicorn: WHERE" in asked) == (how != "not"), plan
+        assert ("Pushed as a superset" in asked) == (how == "superset"), plan
+        assert "Not pushed" not in asked or how == "not", plan
+
+
+def test_the_table_of_what_runs_in_neo4j_is_read_whole() -> None:
+    assert len(PUSHED) == len(re.findall(r"^\| `", section("What runs in Neo4j"), re.M)) > 20
