@@ -130,9 +130,8 @@ def test_the_text_is_readable() -> None:
     assert query.text == (
         "MATCH (n:`Deal`)\n"
         "WHERE n.`tenant_id` IN $equal_0\n"
-        "WITH n ORDER BY n.`opportunity_id`\n"
-        "RETURN elementId(n) AS c0, n.`name` AS c1, n.`stage` AS c2\n"
-        "LIMIT $limit"
+        "WITH n ORDER BY n.`opportunity_id` LIMIT $limit\n"
+        "RETURN elementId(n) AS c0, n.`name` AS c1, n.`stage` AS c2"
     )
     assert query.parameters == {"equal_0": ["t"], "limit": 3}
 

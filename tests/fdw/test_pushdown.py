@@ -172,7 +172,8 @@ class Far:
             c.name: [
                 row[0]
                 for row in oracle.execute(
-                    f"SELECT DISTINCT {c.name}::text FROM {self.near} WHERE length({c.name}::text) < 100 ORDER BY 1".encode()
+                    f"SELECT DISTINCT {c.name}::text AS shown FROM {self.near}"
+                    f" WHERE length({c.name}::text) < 100 ORDER BY shown".encode()
                 )
             ]
             for c in self.columns
@@ -314,6 +315,16 @@ def quoted(name: str) -> str:
     return Source(label=name).lines()[0]
 
 
+def test_a_text_with_a_nul_character_is_no_key(module: Any, servers: Instance, graph: Graph) -> None:
+    graph.run("CREATE (:N {id: 'a' + $nul, text: 'a' + $nul}), (:N {id: 'a', text: 'a'})", nul="\0")
+    far = table(module, servers, ColumnDefinition("id", "text"), ColumnDefinition("text", "text"), label="N", key="id")
+    rows = {"id", "text"}
+    assert sorted(far.execute([], rows), key=str) == [["a", "a"], [None, "a"]]
+    assert list(far.execute([Qual("id", "=", "a")], rows)) == [["a", "a"]]
+    assert list(far.execute([Qual("id", "=", None)], rows)) == [[None, "a"]]
+    assert len(list(far.execute([Qual("text", "=", "a")], rows))) == 2
+
+
 def test_the_planner_is_told_neo4js_own_count(module: Any, servers: Instance, graph: Graph) -> None:
     graph.run("UNWIND range(1, 300) AS i CREATE (:Counted {id: toString(i)})")
     far = table(
@@ -361,6 +372,14 @@ def test_a_query_is_wrapped_so_that_quals_and_limits_reach_it(module: Any, serve
     lines = list(far.explain([Qual("number", "<", "3")], {"number"}))
     assert lines[0] == "CALL {"
     assert lines[2:] == ["}", "WITH * WHERE `number` < $p0", "RETURN null AS c0, `number` AS c1", lines[-1]]
+
+
+@pytest.mark.parametrize("derive", ["labels", "ontology_scores"])
+def test_a_querys_rows_are_no_nodes(module: Any, servers: Instance, derive: str) -> None:
+    made = ColumnDefinition("made", "text[]" if derive == "labels" else "jsonb", options={"derive": derive})
+    far = table(module, servers, made, cypher="RETURN 1 AS x")
+    with pytest.raises(module.DealSyncError, match="no nodes to derive"):
+        list(far.execute([], {"made"}))
 
 
 def test_a_query_that_writes_is_refused_by_the_access_mode(module: Any, servers: Instance, graph: Graph) -> None:

@@ -113,6 +113,17 @@ def test_in_a_cursor_that_is_left(pg: Connection, hold: str) -> None:
     assert value(pg, FAR) == NODES
 
 
+def test_in_two_cursors_of_which_one_is_left(pg: Connection) -> None:
+    with pg.transaction():
+        pg.execute("DECLARE one CURSOR FOR SELECT version FROM neo4j.deals ORDER BY version")
+        pg.execute("DECLARE other CURSOR FOR SELECT version FROM neo4j.deals ORDER BY version DESC")
+        assert [row[0] for row in pg.execute("FETCH 3 FROM one")] == [1, 2, 3]
+        assert [row[0] for row in pg.execute("FETCH 2 FROM other")] == [NODES, NODES - 1]
+        pg.execute("CLOSE other")
+        assert value(pg, SCAN) == NODES
+        assert len(pg.execute("FETCH ALL FROM one").fetchall()) == NODES - 3
+
+
 def test_in_a_merge_before_and_after_pl_python(pg: Connection) -> None:
     pg.execute("CREATE TABLE copy (id text PRIMARY KEY, name text)")
     merge = (

@@ -228,6 +228,9 @@ class Statements:
                 f"SELECT @selected, w.i FROM (SELECT * FROM local_values WHERE i % 3 = 0) AS w,"
                 f" LATERAL (SELECT * FROM @table AS u WHERE u.{column.quoted} = w.{other}) AS t@where",
                 "SELECT @selected, v.i FROM @table AS t JOIN local_values AS v ON t.element_id = v.x_text@where",
+                f"SELECT @selected FROM @table AS t JOIN @table AS u ON {name} = u.{column.quoted}@where",
+                f"SELECT @selected FROM @table AS t JOIN (SELECT * FROM @table AS u ORDER BY element_id LIMIT 3) AS u"
+                f" ON {name} = u.{column.quoted}@where",
             )
         )
 
