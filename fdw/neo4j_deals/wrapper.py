@@ -256,12 +256,14 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
 
 
 def _server_options(options: Mapping[str, str]) -> ServerOptions:
-    """From those of table, server and user mapping, which come as one; Multicorn tells no server's name.
+    """From those of table, server and user mapping, which come as one; Multicorn tells no server's name, so it is
+    called by its address and database.
 
     Raises DealSyncError (42704) without a login: Multicorn takes no mapping for an empty one, and a Neo4j without
     authentication would serve everybody.
     """
-    read = ServerOptions.read(options.get("uri", "neo4j"), options, "", options)
+    name = "/".join(options[part] for part in ("uri", "database") if part in options)
+    read = ServerOptions.read(name or "neo4j", options, "", options)
     if read.user is None and read.bearer_token is None:
         raise DealSyncError(
             "42704",

@@ -119,6 +119,25 @@ def test_the_end_of_one_side_of_a_join_leaves_the_other_alone(pg: Connection, de
     assert pg.execute(query).fetchone() == (64,)
 
 
+@multicorn
+def test_two_databases_of_one_neo4j_have_a_connection_each(
+    pg: Connection, servers: Instance, proxy: Proxy, deals: None
+) -> None:
+    wrapper = "neo4j_deals.wrapper.Neo4jForeignDataWrapper"
+    pg.execute(
+        sql.SQL(
+            "CREATE SERVER another FOREIGN DATA WRAPPER neo4j OPTIONS (uri {}, database 'neo4j', wrapper {});"
+            'CREATE USER MAPPING FOR postgres SERVER another OPTIONS ("user" {}, password {});'
+            "CREATE FOREIGN TABLE other (opportunity_id text) SERVER another OPTIONS (label 'Deal')"
+        ).format(proxy.uri, wrapper, servers.facts["neo4j_user"], servers.facts["neo4j_password"])
+    )
+    for _ in range(3):
+        assert one(pg, "SELECT count(opportunity_id) FROM neo4j.deals") == DEALS
+        assert one(pg, "SELECT count(opportunity_id) FROM other") == DEALS
+    assert proxy.connections == 2
+    assert {row[0] for row in kept(pg)} == {"neo4j", "another"}
+
+
 # Changed options
 
 
