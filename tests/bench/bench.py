@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 import psycopg
+from bench import reading
 from bench.graph import TENANT, build, change, clear
 from environment import database
 from environment.servers import Instance, claimed
@@ -402,6 +403,8 @@ def measure(bench: Bench, rounds: int, double: bool) -> list[str]:
         ("nothing changed: rows written", float(unchanged.written or 0), "<=", 0.0),
         ("nothing changed: WAL, MB", max(unchanged.wal) / 1e6, "<=", 1.0),
     ]
+    progress("reading by SQL")
+    reading_rows = reading.measure(bench.admin, bench.driver, rounds)
     memories = [(deals, memory)]
     if double:
         progress(f"{2 * deals} deals")
@@ -411,6 +414,7 @@ def measure(bench: Bench, rounds: int, double: bool) -> list[str]:
         memories.append((2 * deals, twice))
         lines.append(f"sync, first load of {2 * deals}: {seconds:.2f} s, {2 * deals / seconds:.0f} deals/s")
         targets.append((f"peak memory at {2 * deals} / at {deals}", twice.both / memory.both, "<=", 1.1))
+    lines += ["", *table(reading_rows)]
     lines += [
         "",
         *table([["peak memory, MB", "backend's own", "its reader's", "both", "VmHWM"], *map(memory_row, memories)]),
