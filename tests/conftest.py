@@ -2,7 +2,7 @@
 
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from environment import database as environment_database
@@ -15,8 +15,8 @@ from support.measures import Measures
 from support.server_log import ServerLog
 
 TEMPLATE = "deal_sync_template"
+MEASURE = "measure"
 SERVER_LOG = pytest.StashKey[ServerLog]()
-MEASURES = pytest.StashKey[Measures]()
 
 # Multicorn2 and PL/Python cannot live in one backend from Python 3.12 on; the venv's Python is PostgreSQL's.
 if sys.version_info >= (3, 12):
@@ -29,10 +29,15 @@ else:
 
 @pytest.fixture(scope="session")
 def servers(request: pytest.FixtureRequest) -> Iterator[Instance]:
-    """The running test instance: `.dsn(database, user)`, `.facts`, `.log`; another run at the same time has its own."""
+    """The running test instance: `.dsn(database, user)`, `.facts`, `.log`; another run at the same time has its own.
+
+    Fails at its end where PostgreSQL has crashed: the test that caused it may have passed.
+    """
     with claimed("test") as instance:
-        request.config.stash[SERVER_LOG] = ServerLog(instance.log)
+        log = request.config.stash[SERVER_LOG] = ServerLog(instance.log)
         yield instance
+        if lines := log.crashes():
+            pytest.fail("\n".join(["PostgreSQL crashed during the run:", *lines]), pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -91,10 +96,10 @@ def graph(all_graph: Graph) -> Graph:
     return all_graph
 
 
-@pytest.fixture(scope="session")
-def measures(request: pytest.FixtureRequest) -> Measures:
-    """What is printed at the end of the run: `.add(title, row, column, value)`."""
-    return request.config.stash.setdefault(MEASURES, Measures())
+@pytest.fixture
+def measure(request: pytest.FixtureRequest) -> Callable[[str, str, str, float], None]:
+    """To be called with title, row, column and value: a table of them is printed at the end of the run."""
+    return lambda *measured: request.node.user_properties.append((MEASURE, measured))
 
 
 @pytest.fixture
@@ -108,23 +113,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(MULTICORN_ABSENT)
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    log = session.config.stash.get(SERVER_LOG, None)
-    if log and log.crashes():
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    log = config.stash.get(SERVER_LOG, None)
-    if log and log.crashes():
-        terminalreporter.section("PostgreSQL crashed during the run", red=True)
-        for line in log.crashes():
-            terminalreporter.line(line)
-    for line in config.stash.get(MEASURES, Measures()).lines():
-        terminalreporter.line(line)
-    ran = sum(
-        report.when == "call" and "multicorn" in report.keywords
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    called = [
+        report
         for outcome in ("passed", "failed")
         for report in terminalreporter.getreports(outcome)
-    )
+        if report.when == "call"
+    ]
+    measures = Measures()
+    for report in called:
+        for name, measured in report.user_properties:
+            if name == MEASURE:
+                measures.add(*measured)
+    for line in measures.lines():
+        terminalreporter.line(line)
+    ran = sum("multicorn" in report.keywords for report in called)
     terminalreporter.line(MULTICORN_ABSENT or f"{ran} tests ran with Multicorn2")

@@ -17,7 +17,6 @@ from psycopg import sql
 from support.backend import Backend, Ended, await_true, run, running
 from support.database import Connection, Database
 from support.graph import Graph
-from support.measures import Measures
 from support.proxy import Fault, Proxy, full_backlog
 
 DEALS = 40
@@ -126,7 +125,13 @@ def ended(
     [pytest.param(n, marks=() if "scan()" in n else pytest.mark.multicorn, id=n.replace(" ", "-")) for n in PLACES],
 )
 def test_it_ends_within_a_second_and_leaves_no_trace(
-    database: Database, pg: Connection, graph: Graph, proxy: Proxy, measures: Measures, name: str, end: str
+    database: Database,
+    pg: Connection,
+    graph: Graph,
+    proxy: Proxy,
+    measure: Callable[[str, str, str, float], None],
+    name: str,
+    end: str,
 ) -> None:
     place = PLACES[name]
     session = database.connect()
@@ -134,7 +139,7 @@ def test_it_ends_within_a_second_and_leaves_no_trace(
     with waiting(place, pg, proxy, backend) as is_there:
         result, seconds = ended(end, pg, session, place, is_there)
         assert await_true(lambda: reads_at_neo4j(graph) == 0, seconds=5), "while the proxy is still silent"
-    measures.add("seconds until it ended", name, end, seconds)
+    measure("seconds until it ended", name, end, seconds)
     assert seconds < WITHIN
     assert result.error is not None
     if end == "terminate":
