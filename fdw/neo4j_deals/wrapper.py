@@ -137,6 +137,12 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         if verbose:
             yield "Parameters: " + (", ".join(asked.query.parameters) or "none")
 
+    @property
+    def rowid_column(self) -> str:
+        """Asked for by UPDATE, DELETE and INSERT: there is none."""
+        log_to_postgres("a foreign table of the graph can only be read", ERROR, hint="change the graph with Cypher")
+        raise AssertionError  # an ERROR does not come back
+
     def can_sort(self, sortkeys: Sequence[Any]) -> list[Any]:
         """The first of the keys, as many as Neo4j can put in PostgreSQL's order."""
         return list(itertools.takewhile(lambda key: sortable(key, self._by_name), sortkeys))

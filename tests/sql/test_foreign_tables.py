@@ -204,10 +204,53 @@ def test_a_join_with_local_ids_starts_from_the_small_side_and_asks_by_key(pg: Co
     assert len(pg.execute(query.encode()).fetchall()) == 20
 
 
-def test_a_thousand_ids_are_asked_for_in_one_go_as_an_array(pg: Connection, graph: Graph) -> None:
+def test_a_thousand_ids_are_asked_for_by_key(pg: Connection, graph: Graph) -> None:
+    graph.run(
+        "UNWIND range($nodes + 1, 20000) AS i CREATE (:Deal {tenant_id: 'other', opportunity_id: 'x' + i})", nodes=NODES
+    )
     pg.execute(f"CREATE TABLE many AS {IDS.format(1000)}".encode())
-    query = "SELECT count(name) FROM neo4j.deals WHERE opportunity_id = ANY (ARRAY(SELECT id FROM many))"
+    pg.execute("ANALYZE many")
+    query = "SELECT d.name FROM many AS m JOIN neo4j.deals AS d ON d.opportunity_id = m.id"
+    shown = plan(pg, query)
+
+    assert "Nested Loop" in shown
+    assert "WHERE n.`opportunity_id` IN $p0" in shown
+    assert len(pg.execute(query.encode()).fetchall()) == 1000
+
+
+def test_a_thousand_ids_in_one_query(pg: Connection) -> None:
+    ids = value(pg, f"SELECT string_agg(quote_literal(id), ',') FROM ({IDS.format(1000)}) AS i")
+    query = f"SELECT count(name) FROM neo4j.deals WHERE opportunity_id IN ({ids})"
+    read = plan(pg, query, "ANALYZE")
+    assert "rows=1000 loops=1" in next(line for line in read.splitlines() if "Foreign Scan" in line)
+    assert "Rows Removed" not in read, "Neo4j was asked for those alone"
     assert value(pg, query) == 1000
+    arrays = "SELECT count(name) FROM neo4j.deals WHERE opportunity_id = ANY (ARRAY(SELECT id FROM ({}) AS i))"
+    assert value(pg, arrays.format(IDS.format(1000))) == 1000  # EXPLAIN of it would kill the backend
+
+
+@pytest.mark.parametrize(
+    "write",
+    ["INSERT INTO neo4j.deals (name) VALUES ('x')", "UPDATE neo4j.deals SET name = 'x'", "DELETE FROM neo4j.deals"],
+)
+def test_it_can_only_be_read(pg: Connection, write: str) -> None:
+    with pytest.raises(psycopg.Error, match="can only be read"):
+        pg.execute(write.encode())
+
+
+def test_what_multicorn_does_not_tell_is_as_the_readme_says(pg: Connection) -> None:
+    """Should a newer Multicorn2 do better, the README's limits shrink."""
+    whole = "to_jsonb({0}) ->> 'name' FROM {1} AS {0} LIMIT 1"
+    assert value(pg, "SELECT " + whole.format("d", "neo4j.deals")) is None
+    assert value(pg, "SELECT " + whole.format("x", "(SELECT * FROM neo4j.deals OFFSET 0)")) is not None
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="set-valued function"):
+        pg.execute("SELECT generate_series(1, 3), name FROM neo4j.deals LIMIT 2")
+    several = "SELECT generate_series(1, 3), name FROM (SELECT name FROM neo4j.deals OFFSET 0) AS d LIMIT 2"
+    assert len(pg.execute(several.encode()).fetchall()) == 2
+    assert len(pg.execute("SELECT name FROM neo4j.deals LIMIT 4294967299").fetchall()) == 3
+    pg.execute("CREATE FOREIGN TABLE days (d date) SERVER neo4j OPTIONS (label 'Deal')")
+    with pytest.raises(psycopg.Error, match="ValueError"):
+        pg.execute("SELECT * FROM days WHERE d < 'infinity'")
 
 
 def test_row_estimates_are_neo4js_counts(pg: Connection) -> None:
