@@ -178,7 +178,10 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         the scan itself will say what is wrong."""
         if self._source.label is None:
             return _UNKNOWN
-        options = _server_options(self._options)
+        try:
+            options = _server_options(self._options)
+        except DealSyncError:
+            return _UNKNOWN
         place = options, self._source.label
         found = _counts.get(place)
         if found is None or time.monotonic() > found[0]:
