@@ -114,7 +114,8 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         offset: int | None = None,
     ) -> Iterator[list[Any]]:
         """The rows that meet the pushed quals, in the order of the table's columns; those not asked for are None."""
-        rows = self._rows(self._asked(quals, columns, sortkeys, limit, offset))
+        with _reported():
+            rows = self._rows(self._asked(quals, columns, sortkeys, limit, offset))
         _open.add(rows)
         return rows
 
@@ -128,7 +129,8 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         offset: int | None = None,
     ) -> Iterator[str]:
         """The Cypher that a scan runs, and which quals are PostgreSQL's; with VERBOSE the parameters' names."""
-        asked = self._asked(quals, columns, sortkeys, limit, offset)
+        with _reported():
+            asked = self._asked(quals, columns, sortkeys, limit, offset)
         yield from asked.query.text.splitlines()
         if asked.pushed.superset:
             yield "Pushed as a superset: " + ", ".join(asked.pushed.superset)
@@ -161,7 +163,8 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         """How many rows the planner has to expect, and how wide they are in bytes."""
         width = sum(_WIDTHS.get(c.type_name, 32) for c in self._columns if c.name in columns)
         share = 1.0
-        nodes = self._nodes()
+        with _reported():
+            nodes = self._nodes()
         for qual in quals:
             column = self._by_name.get(qual.field_name)
             by_key = column is not None and (column.key or column.derive == "element_id")
@@ -176,27 +179,29 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
     def _nodes(self) -> int:
         """The nodes of the label by Neo4j's own count, some minutes old at most. Where it cannot be asked, a guess:
         the scan itself will say what is wrong."""
-        if self._source.label is None:
+        label = self._source.label
+        if label is None:
             return _UNKNOWN
         try:
             options = _server_options(self._options)
         except DealSyncError:
             return _UNKNOWN
-        place = options, self._source.label
-        found = _counts.get(place)
-        if found is None or time.monotonic() > found[0]:
-            query = cypher.count(self._source.label, {})
-            try:
-                reader = Reader(connection(options), lambda ask, to: to.put(*next(ask(query))))
-                with contextlib.closing(reader.batches(_interrupted)) as batches:
-                    found = time.monotonic() + _COUNT_SECONDS, next(batches)[0]
-                    next(batches, None)  # so that the connection is given back
-            except DealSyncError as error:
-                if error.sqlstate == "57014":
-                    raise
-                found = time.monotonic() + _FAILED_SECONDS, _UNKNOWN
-            _counts[place] = found
-        return found[1]
+        until, nodes = _counts.get((options, label), (0.0, 0))
+        if time.monotonic() < until:
+            return nodes
+        seconds = _COUNT_SECONDS
+        try:
+            query = cypher.count(label, {})
+            reader = Reader(connection(options), lambda ask, to: to.put(*next(ask(query))))
+            with contextlib.closing(reader.batches(_interrupted)) as batches:
+                nodes = int(next(batches)[0])
+                next(batches, None)  # so that the connection is given back
+        except DealSyncError as error:
+            if error.sqlstate == "57014":
+                raise
+            seconds, nodes = _FAILED_SECONDS, _UNKNOWN
+        _counts[options, label] = time.monotonic() + seconds, nodes
+        return nodes
 
     def _asked(
         self,
@@ -262,6 +267,15 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         """At a scan's end, and once: in Python 3.14 a second WARNING kills the backend (field notes)."""
         if warning := losses.warning(self._columns):
             log_to_postgres(warning.message, WARNING, hint=warning.hint, detail=warning.detail)
+
+
+@contextlib.contextmanager
+def _reported() -> Iterator[None]:
+    """Errors reach the client as they were meant, with DETAIL and HINT."""
+    try:
+        yield
+    except DealSyncError as error:
+        log_to_postgres(error.message, ERROR, hint=error.hint, detail=error.detail)
 
 
 def _server_options(options: Mapping[str, str]) -> ServerOptions:
