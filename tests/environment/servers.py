@@ -107,13 +107,24 @@ class Instance:
     def _start_postgresql(self) -> None:
         if not (self.data / "PG_VERSION").exists():
             self._init_postgresql()
-        if self._pg_ctl("status") == 0:
+        if self._postgresql_runs():
             return
         if self._pg_ctl("start", "-w", "-t", str(START_SECONDS), "-l", self.log) != 0:
             raise SetupError(f"PostgreSQL does not start:\n{tail(self.log)}")
         self._check_python()
         if self.psql("postgres", "-c", "SELECT 1 FROM pg_database WHERE datname = 'deal_sync'") == "":
             self.psql("postgres", "-c", "CREATE DATABASE deal_sync")  # pg_cron's launcher waits for it
+
+    def _postgresql_runs(self) -> bool:
+        """Whether the server of this directory runs. Lock files that a crash of the machine left behind go: their
+        number may be another process's by now, or a thread's, and PostgreSQL itself and pg_ctl take that for a server.
+        """
+        lock = self.data / "postmaster.pid"
+        if lock.exists() and is_running(int(lock.read_text().split(maxsplit=1)[0]), self.data):
+            return True
+        for left in (lock, *self.socket_directory.glob(".s.PGSQL.*.lock")):
+            left.unlink(missing_ok=True)
+        return False
 
     def _init_postgresql(self) -> None:
         if len(str(self.socket_directory)) > 90:
@@ -193,7 +204,7 @@ class Instance:
         pid: int = self.facts.get("neo4j_pid", 0)  # 0 is no process of /proc
         if is_running(pid, self.neo4j):
             os.kill(pid, signal.SIGTERM)
-        if (self.data / "postmaster.pid").exists():
+        if self._postgresql_runs():
             self._pg_ctl("stop", "-m", "fast")
         deadline = time.monotonic() + 20
         while is_running(pid, self.neo4j):
