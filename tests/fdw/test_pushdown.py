@@ -159,6 +159,7 @@ class Far:
             multicorn_stub.options(servers, label=label), multicorn_stub.columns(*definitions)
         )
         self.all = self.rows([])
+        assert len(self.all) == 60
         self.oracle = oracle
         self.near = "near_" + hex(random.getrandbits(32))  # psycopg prepares by the text
         oracle.execute(
