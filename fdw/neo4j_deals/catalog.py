@@ -76,7 +76,8 @@ def table(plpy: Plpy, relation: str) -> Table:
 def server_options(plpy: Plpy, relation: str) -> ServerOptions:
     """The options to reach the graph behind a foreign table, with the current user's mapping or the PUBLIC one.
 
-    Raises DealSyncError:
+    Raises DealSyncError (42704) where there is no user mapping that the current user can read, or the server is another
+    wrapper's.
     """
     server = query(
         plpy,

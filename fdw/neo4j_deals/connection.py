@@ -62,6 +62,9 @@ class Connection:
         self.stopped.set()
         if self in _kept:
             _kept.remove(self)
+        self._shut_sockets()
+
+    def _shut_sockets(self) -> None:
         with self.lock:
             for _, ours in self.descriptors:
                 _LIBC.shutdown(ours, 2)
@@ -118,9 +121,7 @@ class Connection:
 
     def _start_anew(self) -> None:
         """Lets go of the sockets that there are, also where nobody answers at their other end."""
-        with self.lock:
-            for _, ours in self.descriptors:
-                _LIBC.shutdown(ours, 2)
+        self._shut_sockets()
         self.close()
         self.driver = None
 

@@ -127,28 +127,6 @@ def _bracketed(condition: str) -> str:
 
 
 def nodes(
-    label: str,
-    properties: Sequence[str],
-    *,
-    equal: Mapping[str, Sequence[str]],
-    order_by: str | None = None,
-    labels: bool = False,
-    dimensions_but: Sequence[str] | None = None,
-    limit: int | None = None,
-) -> Query:
-    """The nodes of a label as `rows` gives them; `equal` maps a property to the values it may have."""
-    return matching(
-        Source(label),
-        properties,
-        equal=equal,
-        order_by=order_by,
-        labels=labels,
-        dimensions_but=dimensions_but,
-        limit=limit,
-    )
-
-
-def matching(
     source: Source,
     properties: Sequence[str],
     *,
@@ -158,12 +136,13 @@ def matching(
     dimensions_but: Sequence[str] | None = None,
     limit: int | None = None,
 ) -> Query:
-    """The same of any source."""
+    """The rows of a source as `rows` gives them; `equal` maps a property to the values it may have."""
+    conditions, parameters = _equalities(source, equal)
     return rows(
         source,
         properties,
-        conditions=[f"{source.value(name)} IN $equal_{number}" for number, name in enumerate(equal)],
-        parameters={f"equal_{number}": list(values) for number, values in enumerate(equal.values())},
+        conditions=conditions,
+        parameters=parameters,
         order=[source.value(order_by)] if order_by else [],
         labels=labels,
         dimensions_but=dimensions_but,
@@ -173,20 +152,17 @@ def matching(
 
 def count(label: str, equal: Mapping[str, Sequence[str]]) -> Query:
     """How many nodes of a label have these values."""
-    lines, parameters = _match(label, equal)
-    return Query("\n".join([*lines, "RETURN count(n)"]), parameters)
+    source = Source(label)
+    conditions, parameters = _equalities(source, equal)
+    where = [f"WHERE {' AND '.join(conditions)}"] if conditions else []
+    return Query("\n".join([*source.lines(), *where, "RETURN count(n)"]), parameters)
 
 
-def _match(label: str, equal: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[str, Any]]:
-    parameters: dict[str, Any] = {}
-    conditions = []
-    for number, (name, values) in enumerate(equal.items()):
-        parameters[f"equal_{number}"] = list(values)
-        conditions.append(f"n.{quoted(name)} IN $equal_{number}")
-    lines = [f"MATCH (n:{quoted(label)})"]
-    if conditions:
-        lines.append("WHERE " + " AND ".join(conditions))
-    return lines, parameters
+def _equalities(source: Source, equal: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[str, Any]]:
+    return (
+        [f"{source.value(name)} IN $equal_{number}" for number, name in enumerate(equal)],
+        {f"equal_{number}": list(values) for number, values in enumerate(equal.values())},
+    )
 
 
 def duplicates(label: str, tenant: str, tenant_property: str, keys: Sequence[str], others: Sequence[str]) -> Query:

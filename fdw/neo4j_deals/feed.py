@@ -66,12 +66,12 @@ class Feed:
         duplicates = self._duplicates(ask)
         projection = self._projection
         nodes = cypher.nodes(
-            self.source.label,
+            self.source.source,
             projection.properties,
             equal=self._equal,
             order_by=self.source.key.property,
             labels=projection.wants_labels,
-            dimensions_but=projection.known_dimensions if projection.wants_scores else None,
+            dimensions_but=projection.dimensions_but,
         )
         file: IO[bytes] | None = None
         last = rows = size = 0

@@ -6,17 +6,17 @@ the statements from here, so that both make the same tables.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from neo4j_deals import cypher
 from neo4j_deals.connection import Ask, Connection
 from neo4j_deals.cypher import Query, quoted
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.reader import Reader
+from neo4j_deals.reader import answer
+from neo4j_deals.values import MOST_DIMENSIONS
 
 T = TypeVar("T")
 
@@ -25,7 +25,6 @@ SAMPLE = 10_000
 
 _NAME_BYTES = 63  # of a name in PostgreSQL
 _MOST_COLUMNS = 1600  # of a table in PostgreSQL
-_MOST_DIMENSIONS = 16000  # of pgvector
 _BYTES_LOOKED_AT = 10  # lists of INTEGERs: valueType() does not tell a byte array from them
 _SYSTEM_COLUMNS = frozenset({"tableoid", "ctid", "xmin", "cmin", "xmax", "cmax"})
 #: What every table has beside its properties: column, type, what the option `derive` says.
@@ -132,15 +131,9 @@ def read(to: Connection, wish: Wish, vector: str, serve_interrupt: Callable[[], 
     `vector` is the name of pgvector's type as SQL writes it.
     """
 
-    def one(work: Callable[[Ask], T]) -> T:
-        reader = Reader(to, lambda ask, outlet: outlet.put(work(ask)))
-        with contextlib.closing(reader.batches(serve_interrupt)) as batches:
-            [(answer,)] = batches
-        return cast("T", answer)
-
     # In a transaction of its own: one that was refused something is of no more use.
-    widths = unless_forbidden(lambda: one(_vector_widths))
-    database, named, labels = one(lambda ask: found(ask, wish, widths or {}))
+    widths = unless_forbidden(lambda: answer(to, _vector_widths, serve_interrupt))
+    database, named, labels = answer(to, lambda ask: found(ask, wish, widths or {}), serve_interrupt)
     result = tables(wish, named, labels, vector)
     if widths is None:
         result.notices.append("the login may not see indexes: lists of FLOATs with a vector index are arrays, too")
@@ -235,7 +228,7 @@ def _vector_widths(ask: Ask) -> dict[str, dict[str, int]]:
     )
     for labels, properties, options in ask(indexes):
         width = options.get("indexConfig", {}).get("vector.dimensions")
-        if isinstance(width, int) and width <= _MOST_DIMENSIONS:
+        if isinstance(width, int) and width <= MOST_DIMENSIONS:
             for label in labels:
                 widths.setdefault(label, {}).update(dict.fromkeys(properties[:1], width))
     return widths
@@ -326,7 +319,7 @@ def _type_of(kind: str, vector: str) -> str | None:
     if _SPACE in kind:
         return "jsonb"
     if match := _VECTOR.fullmatch(kind):
-        return f"{vector}({match[1]})" if int(match[1]) <= _MOST_DIMENSIONS else None
+        return f"{vector}({match[1]})" if int(match[1]) <= MOST_DIMENSIONS else None
     element = _SCALARS.get(kind.removeprefix("LIST<").removesuffix(">")) if kind.startswith("LIST<") else None
     return f"{element}[]" if element else None
 

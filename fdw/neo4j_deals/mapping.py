@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from neo4j_deals.cypher import Source
@@ -21,7 +21,8 @@ class Column:
     `type_name` and `type_modifier` are the foreign column's own; `staged_*` those of the staging table, None where
     the column is not staged. `required`: the target is NOT NULL and an insert has nothing else to put there.
     `strict`: in a SELECT a value that does not fit is an error; the sync refuses the row, as with `reject`.
-    `key`: nodes are looked up by it, so its equality goes by an index; a text with a NUL character is no key.
+    `key`: nodes are looked up by it (the mapping's ids, and those in the table's option "key"), so its equality goes by
+    an index; a text with a NUL character is no key.
     """
 
     name: str
@@ -47,12 +48,26 @@ class Column:
     def read(cls, row: Mapping[str, Any], keys: Sequence[str] = ()) -> Column:
         """From a row of `deal_sync.mapping_columns`; `keys` are those that the table names."""
         options = json.loads(row["options"] or "{}")
+        return replace(
+            cls.defined(row["name"], row["type_name"], row["type_modifier"], options, keys),
+            required=bool(row["required"]),
+            not_null=bool(row["not_null"]),
+            staged_as=row["staged_as"],
+            staged_name=row["staged_name"],
+            staged_modifier=row["staged_modifier"] if row["staged_modifier"] is not None else -1,
+        )
+
+    @classmethod
+    def defined(
+        cls, name: str, type_name: str, type_modifier: int, options: Mapping[str, str], keys: Sequence[str]
+    ) -> Column:
+        """What its definition alone says: the type and the options."""
         strict = options.get("on_misfit") == "error"
         return cls(
-            name=row["name"],
-            property=options.get("property", row["name"]),
-            type_name=row["type_name"],
-            type_modifier=row["type_modifier"],
+            name=name,
+            property=options.get("property", name),
+            type_name=type_name,
+            type_modifier=type_modifier,
             derive=options.get("derive"),
             of=tuple(name.strip() for name in options["of"].split(",")) if "of" in options else (),
             target=options.get("target"),
@@ -61,22 +76,12 @@ class Column:
             strict=strict,
             empty_is_null=options.get("empty") == "null",
             link=options.get("link") == "true",
-            required=bool(row["required"]),
-            not_null=bool(row["not_null"]),
-            staged_as=row["staged_as"],
-            staged_name=row["staged_name"],
-            staged_modifier=row["staged_modifier"] if row["staged_modifier"] is not None else -1,
-            key=is_key(row["name"], options.get("target"), keys),
+            key=options.get("target") in _KEY_TARGETS or name in keys,
         )
 
 
 #: Columns of the targets that hold the ids of the graph.
 _KEY_TARGETS = frozenset({"tenant_id", "graph_opportunity_id", "opportunity_id", "id"})
-
-
-def is_key(name: str, target: str | None, keys: Sequence[str]) -> bool:
-    """Whether nodes are looked up by a column: the mapping's ids, and those in the table's option "key"."""
-    return target in _KEY_TARGETS or name in keys
 
 
 def keys_of(options: Mapping[str, str]) -> list[str]:

@@ -128,6 +128,11 @@ class Projection:
         #: The columns in the order of a row.
         self.columns = [column for _, _, column, _, _ in self._plain] + [column for column, *_ in self._derived]
 
+    @property
+    def dimensions_but(self) -> list[str] | None:
+        """What `cypher.rows` needs of it: the dimensions known, where the scores of the others are wanted, too."""
+        return self.known_dimensions if self.wants_scores else None
+
     def _sources(self, column: Column, by_property: dict[str, Column]) -> list[str]:
         match column.derive:
             case "ontology_scores":

@@ -13,7 +13,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Generator
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, TypeVar, cast
 
 from neo4j_deals.connection import Ask, Connection, Stopped, reading
 from neo4j_deals.errors import DealSyncError
@@ -36,6 +36,9 @@ def setting(name: str, otherwise: int) -> int:
         return ctypes.c_int.in_dll(ctypes.CDLL(None), name).value
     except ValueError:
         return otherwise
+
+
+T = TypeVar("T")
 
 
 class Outlet(Protocol):
@@ -132,3 +135,11 @@ class Reader(threading.Thread):
             raise DealSyncError("53000", "the operating system allows no further thread to read the graph") from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def answer(connection: Connection, work: Callable[[Ask], T], serve_interrupt: Callable[[], object]) -> T:
+    """What `work` makes of a read transaction of its own: for what is no batch of rows."""
+    reader = Reader(connection, lambda ask, outlet: outlet.put(work(ask)))
+    with contextlib.closing(reader.batches(serve_interrupt)) as batches:
+        [(result,)] = batches  # to the end: a reader that is left early takes its connection along
+    return cast("T", result)

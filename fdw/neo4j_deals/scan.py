@@ -6,7 +6,7 @@ The body of `deal_sync.scan_rows`, which runs with the caller's rights and the c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -21,7 +21,7 @@ from neo4j_deals.errors import DealSyncError
 from neo4j_deals.losses import Losses
 from neo4j_deals.mapping import Column, Table
 from neo4j_deals.projection import Lost, Projection, to_foreign
-from neo4j_deals.reader import Outlet, Reader
+from neo4j_deals.reader import Outlet, Reader, answer
 from neo4j_deals.values import Converter
 
 CHUNK = 500  # rows that the thread hands over at once
@@ -45,6 +45,13 @@ def _plain(value: Any) -> Any:
 
 def _plain_list(value: list[Any]) -> list[Any]:
     return [_plain(item) for item in value]
+
+
+def selection(columns: Sequence[Column], names: Collection[str] | None) -> tuple[Projection, list[int | None]]:
+    """How records become the columns named (None: all), and the place of each of the table's columns in them."""
+    wanted = [column for column in columns if names is None or column.name in names]
+    projection = Projection([(column, to_foreign(column), output(column), None) for column in wanted], columns)
+    return projection, [projection.columns.index(column) if column in wanted else None for column in columns]
 
 
 def hand_over(records: Iterable[tuple[Any, ...]], projection: Projection, to: Outlet) -> None:
@@ -82,19 +89,17 @@ def rows(
     if row_limit is not None and row_limit < 0:
         raise DealSyncError("2201W", "row_limit must not be negative")
     source = table(plpy, relation)
-    wanted = [c for c in source.columns if columns is None or c.name in columns]
-    projection = Projection([(c, to_foreign(c), output(c), None) for c in wanted], source.columns)
-    nodes = cypher.matching(
+    projection, places = selection(source.columns, columns)
+    nodes = cypher.nodes(
         source.source,
         projection.properties,
         equal={_tenant_property(source): cypher.spellings(tenant)} if tenant else {},
         labels=projection.wants_labels,
-        dimensions_but=projection.known_dimensions if projection.wants_scores else None,
+        dimensions_but=projection.dimensions_but,
         limit=row_limit,
     )
 
-    losses = Losses(f"foreign table {relation}", wanted)
-    places = [projection.columns.index(c) if c in wanted else None for c in source.columns]
+    losses = Losses(f"foreign table {relation}", projection.columns)
     options = server_options(plpy, relation)
     reader = Reader(connection(options), lambda ask, to: hand_over(bounded(ask(nodes), options), projection, to))
     with contextlib.closing(reader.batches(lambda: plpy.execute("SELECT 1"))) as batches:
@@ -120,6 +125,5 @@ def tenant_counts(plpy: Plpy, relation: str) -> list[tuple[Any, int]]:
     """The values of the tenant's property on the nodes of a label, whatever they are, with the number of nodes."""
     source = table(plpy, relation)
     query = cypher.tenant_counts(source.label, source.tenant.property)
-    reader = Reader(connection(server_options(plpy, relation)), lambda ask, to: to.put(list(ask(query))))
-    with contextlib.closing(reader.batches(lambda: plpy.execute("SELECT 1"))) as batches:
-        return [(value, nodes) for (found,) in batches for value, nodes in found]
+    to = connection(server_options(plpy, relation))
+    return answer(to, lambda ask: [(value, nodes) for value, nodes in ask(query)], lambda: plpy.execute("SELECT 1"))

@@ -7,15 +7,15 @@ becomes SQL or a path. Source of the control flow: `flow.md`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from neo4j_deals.catalog import Plpy, query, server_options, table
-from neo4j_deals.connection import Connection, connection
+from neo4j_deals.connection import connection
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.feed import OWN_COLUMNS, Feed, Limits
 from neo4j_deals.process import ReaderProcess
-from neo4j_deals.reader import Reader
+from neo4j_deals.reader import Reader, answer
 
 
 def staging_name(kind: str) -> str:
@@ -45,7 +45,9 @@ def fill(plpy: Plpy, relation: str, tenant: str, caller: str, limits: Limits) ->
 
     options, folder = server_options(plpy, relation), _folder(plpy)
     reader: Reader | ReaderProcess
-    if _amount(connection(options), feed, serve_interrupt) >= limits.process_from:
+    # How many nodes there are to read: from Neo4j's index, in a few milliseconds.
+    amount: int = answer(connection(options), lambda ask: next(ask(feed.count))[0], serve_interrupt)
+    if amount >= limits.process_from:
         reader = ReaderProcess(options, feed, folder)
     else:
         reader = Reader(connection(options), feed.produce, folder)
@@ -74,15 +76,6 @@ def _check_ours(plpy: Plpy, name: str, made: int) -> None:
     )
     if not found:
         raise DealSyncError("55000", f'table "{name}" is no longer the one that the sync made')
-
-
-def _amount(to: Connection, feed: Feed, serve_interrupt: Callable[[], object]) -> int:
-    """How many nodes there are to read: from Neo4j's index, in a few milliseconds."""
-    reader = Reader(to, lambda ask, outlet: outlet.put(next(ask(feed.count))[0]))
-    with contextlib.closing(reader.batches(serve_interrupt)) as batches:
-        return sum(
-            amount for (amount,) in batches
-        )  # to the end: a reader that is left early takes its connection along
 
 
 def _folder(plpy: Plpy) -> str:

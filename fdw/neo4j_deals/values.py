@@ -28,7 +28,7 @@ Converter = Callable[[Any], Any]
 MAX_VALUE_BYTES = 128 * 1024 * 1024
 
 _WIDE = Context(prec=1000)  # PostgreSQL's numeric(p,s) goes to a precision of 1000
-_MOST_DIMENSIONS = 16000  # of pgvector
+MOST_DIMENSIONS = 16000  # of pgvector
 _SHOWN = 200  # characters of an offending value that a reject keeps
 _CONTROL = re.compile("[\0\ud800-\udfff]")
 _UUID = re.compile(r"(\{)?[0-9a-f]{4}(?:-?[0-9a-f]{4}){7}(?(1)\})", re.IGNORECASE)
@@ -410,8 +410,8 @@ def _vector(dimensions: int | None) -> Converter:
             raise Misfit("22000", f"a vector of {len(elements)} dimensions where {dimensions or 'one or more'} are due")
         if type(elements[0]) not in (float, int):
             raise Misfit("2200G", f"{with_article(kind_of(elements[0]))} inside a vector")
-        if len(elements) > _MOST_DIMENSIONS:
-            raise Misfit("54000", f"a vector of more than {_MOST_DIMENSIONS} dimensions")
+        if len(elements) > MOST_DIMENSIONS:
+            raise Misfit("54000", f"a vector of more than {MOST_DIMENSIONS} dimensions")
         try:
             finite = math.isfinite(sum(elements))
         except TypeError:

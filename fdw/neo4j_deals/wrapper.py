@@ -26,12 +26,12 @@ from neo4j_deals.connection import bounded, connection
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.imports import Wish, read
 from neo4j_deals.losses import Losses
-from neo4j_deals.mapping import Column, is_key, keys_of
+from neo4j_deals.mapping import Column, keys_of
 from neo4j_deals.options import ServerOptions
-from neo4j_deals.projection import Projection, to_foreign
+from neo4j_deals.projection import Projection
 from neo4j_deals.pushdown import Pushed, order, pushed, sortable
-from neo4j_deals.reader import Reader, pending, setting
-from neo4j_deals.scan import hand_over, handed_over, output
+from neo4j_deals.reader import Reader, answer, pending, setting
+from neo4j_deals.scan import hand_over, handed_over, selection
 from neo4j_deals.values import type_named
 
 #: EXPLAIN of a run-time value of these kills the backend in Multicorn2 3.2 (field notes).
@@ -86,7 +86,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
     ) -> list[Any]:
         """IMPORT FOREIGN SCHEMA: the tables, as Multicorn asks for them. `schema` is the Neo4j database's name."""
         names = {"limit": (restricts, None), "except": (None, restricts)}.get(restriction_type or "", (None, None))
-        try:
+        with _reported():
             wish = Wish.read(options, *names)
             server = _server_options(srv_options)
             database, result = read(connection(server), wish, "vector", _interrupted)
@@ -96,8 +96,6 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
                     f'the server reads the database "{database}", not "{schema}"',
                     hint=f'IMPORT FOREIGN SCHEMA "{database}" FROM SERVER ... INTO ...;',
                 )
-        except DealSyncError as error:
-            log_to_postgres(error.message, ERROR, hint=error.hint, detail=error.detail)
         for notice in result.notices:
             log_to_postgres(notice, INFO)
         for warning in result.warnings:
@@ -192,10 +190,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         seconds = _COUNT_SECONDS
         try:
             query = cypher.count(label, {})
-            reader = Reader(connection(options), lambda ask, to: to.put(*next(ask(query))))
-            with contextlib.closing(reader.batches(_interrupted)) as batches:
-                nodes = int(next(batches)[0])
-                next(batches, None)  # so that the connection is given back
+            nodes = answer(connection(options), lambda ask: int(next(ask(query))[0]), _interrupted)
         except DealSyncError as error:
             if error.sqlstate == "57014":
                 raise
@@ -212,8 +207,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         offset: int | None,
     ) -> _Asked:
         source = self._source
-        wanted = [c for c in self._columns if c.name in columns]
-        projection = Projection([(c, to_foreign(c), output(c), None) for c in wanted], self._columns)
+        projection, places = selection(self._columns, columns)
 
         def expression(column: Column) -> str | None:
             if column.derive:
@@ -230,9 +224,8 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
             offset=offset or None,
             limit=limit,
             labels=projection.wants_labels,
-            dimensions_but=projection.known_dimensions if projection.wants_scores else None,
+            dimensions_but=projection.dimensions_but,
         )
-        places = [projection.columns.index(c) if c in wanted else None for c in self._columns]
         return _Asked(projection, query, places, found)
 
     def rollback(self) -> None:
@@ -247,16 +240,15 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
     def _rows(self, asked: _Asked) -> Generator[list[Any], None, None]:
         losses = Losses(str(self._source), asked.projection.columns)
         try:
-            options = _server_options(self._options)
-            reader = Reader(
-                connection(options),
-                lambda ask, to: hand_over(bounded(ask(asked.query), options), asked.projection, to),
-            )
-            with contextlib.closing(reader.batches(_interrupted)) as batches:
-                for values in handed_over(batches, losses):
-                    yield [None if at is None else values[at] for at in asked.places]
-        except DealSyncError as error:
-            log_to_postgres(error.message, ERROR, hint=error.hint, detail=error.detail)
+            with _reported():
+                options = _server_options(self._options)
+                reader = Reader(
+                    connection(options),
+                    lambda ask, to: hand_over(bounded(ask(asked.query), options), asked.projection, to),
+                )
+                with contextlib.closing(reader.batches(_interrupted)) as batches:
+                    for values in handed_over(batches, losses):
+                        yield [None if at is None else values[at] for at in asked.places]
         except GeneratorExit:  # a LIMIT has enough rows, or the scan has failed
             if not _rolling_back.is_set():
                 self._warn(losses)
@@ -304,19 +296,7 @@ def _column(definition: Any, keys: Sequence[str]) -> Column:
             f'column "{definition.column_name}" is of type {type_name}, which Multicorn2 cannot serve: '
             "make it text and cast in the query, or read the table with deal_sync.scan()",
         )
-    options = definition.options
-    return Column(
-        name=definition.column_name,
-        property=options.get("property", definition.column_name),
-        type_name=type_name,
-        type_modifier=definition.typmod,
-        derive=options.get("derive"),
-        of=tuple(part.strip() for part in options["of"].split(",")) if "of" in options else (),
-        target=options.get("target"),
-        write=options.get("write", "always"),
-        strict=options.get("on_misfit") == "error",
-        key=is_key(definition.column_name, options.get("target"), keys),
-    )
+    return Column.defined(definition.column_name, type_name, definition.typmod, definition.options, keys)
 
 
 def _interrupted() -> None:

@@ -6,9 +6,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from neo4j_deals.cypher import Query, duplicates, nodes, quoted, spellings, tenant_counts
+from neo4j_deals import cypher
+from neo4j_deals.cypher import Query, Source, duplicates, quoted, spellings, tenant_counts
 from support.graph import Graph
 from support.properties import EMOJI, on_servers, sendable, texts
+
+
+def nodes(label: str, properties: list[str], **more: Any) -> Query:
+    return cypher.nodes(Source(label), properties, **more)
+
 
 HOSTILE = [
     "`",
@@ -74,7 +80,7 @@ def test_labels_and_properties_of_any_name_are_found_and_returned_in_the_order_a
     label, *properties = asked
     node(all_graph, label, {name: number for number, name in enumerate(properties)})
     node(all_graph, "Another", dict.fromkeys(properties, -1))
-    query = nodes(label, properties, equal={properties[0]: [0]}, order_by=properties[-1])  # type: ignore[list-item]
+    query = nodes(label, properties, equal={properties[0]: [0]}, order_by=properties[-1])
     assert [found[1:] for found in ask(all_graph, query)] == [list(range(len(properties)))]
 
 

@@ -193,15 +193,19 @@ def test_a_limit_is_not_taken_from_what_stands_above_the_scan(pg: Connection) ->
         pg.execute("SELECT name FROM neo4j.deals LIMIT -1")
 
 
+def joined_by_key(pg: Connection, table: str) -> int:
+    """The rows of a join with a table of ids, which is to look each up by key."""
+    query = f"SELECT d.name FROM {table} AS l JOIN neo4j.deals AS d ON d.opportunity_id = l.id"
+    shown = plan(pg, query)
+    assert "Nested Loop" in shown
+    assert "WHERE n.`opportunity_id` IN $p0" in shown
+    return len(pg.execute(query.encode()).fetchall())
+
+
 def test_a_join_with_local_ids_starts_from_the_small_side_and_asks_by_key(pg: Connection) -> None:
     pg.execute(f"CREATE TABLE few AS {IDS.format(20)}".encode())
     pg.execute("ANALYZE few")
-    query = "SELECT d.name FROM few AS f JOIN neo4j.deals AS d ON d.opportunity_id = f.id"
-    shown = plan(pg, query)
-
-    assert "Nested Loop" in shown
-    assert "WHERE n.`opportunity_id` IN $p0" in shown
-    assert len(pg.execute(query.encode()).fetchall()) == 20
+    assert joined_by_key(pg, "few") == 20
 
 
 def test_a_thousand_ids_are_asked_for_by_key(pg: Connection, graph: Graph) -> None:
@@ -210,12 +214,7 @@ def test_a_thousand_ids_are_asked_for_by_key(pg: Connection, graph: Graph) -> No
     )
     pg.execute(f"CREATE TABLE many AS {IDS.format(1000)}".encode())
     pg.execute("ANALYZE many")
-    query = "SELECT d.name FROM many AS m JOIN neo4j.deals AS d ON d.opportunity_id = m.id"
-    shown = plan(pg, query)
-
-    assert "Nested Loop" in shown
-    assert "WHERE n.`opportunity_id` IN $p0" in shown
-    assert len(pg.execute(query.encode()).fetchall()) == 1000
+    assert joined_by_key(pg, "many") == 1000
 
 
 def test_a_thousand_ids_in_one_query(pg: Connection) -> None:
