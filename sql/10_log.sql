@@ -54,9 +54,44 @@ COMMENT ON COLUMN deal_sync.rejects.value IS 'the offending value, cut to a read
 COMMENT ON COLUMN deal_sync.rejects.server_text IS
 'the server''s own words; they can hold people''s data: not for monitors';
 
+CREATE TABLE deal_sync.watermarks (
+    tenant_id uuid PRIMARY KEY,
+    watermark timestamptz NOT NULL,
+    mapping text NOT NULL,
+    run_id uuid NOT NULL,
+    full_at timestamptz NOT NULL
+);
+COMMENT ON TABLE deal_sync.watermarks IS 'up to where each tenant''s graph has been read; written in one transaction with the rows';
+COMMENT ON COLUMN deal_sync.watermarks.watermark IS
+'by the graph''s clock: what changed later is read by the next incremental run, and once more what changed shortly before';
+COMMENT ON COLUMN deal_sync.watermarks.mapping IS 'deal_sync.mapping_fingerprint() then: a change makes the next run full';
+COMMENT ON COLUMN deal_sync.watermarks.full_at IS 'when the last full run of the tenant began';
+
+CREATE TABLE deal_sync.graph (
+    database_id text NOT NULL,
+    accepted_at timestamptz NOT NULL DEFAULT now(),
+    accepted_by name NOT NULL DEFAULT session_user
+);
+COMMENT ON TABLE deal_sync.graph IS
+'the graph that this database is synced with; another one stops every run until deal_sync.accept_graph() confirms it';
+COMMENT ON COLUMN deal_sync.graph.database_id IS 'the id that Neo4j gives the database: CALL db.info()';
+
+CREATE TABLE deal_sync.barred (
+    tenant_id uuid NOT NULL,
+    graph_id uuid NOT NULL,
+    barred_at timestamptz NOT NULL DEFAULT now(),
+    barred_by name NOT NULL DEFAULT session_user,
+    PRIMARY KEY (tenant_id, graph_id)
+);
+COMMENT ON TABLE deal_sync.barred IS
+'deals that do not come back, whatever the graph holds: deal_sync.forget() bars them, deal_sync.unbar() lifts it';
+
 -- A dump keeps what happened.
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.runs', '');
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.rejects', '');
+SELECT pg_catalog.pg_extension_config_dump('deal_sync.watermarks', '');
+SELECT pg_catalog.pg_extension_config_dump('deal_sync.graph', '');
+SELECT pg_catalog.pg_extension_config_dump('deal_sync.barred', '');
 
 CREATE FUNCTION deal_sync.record_run(
     result deal_sync.run_result, started_at timestamptz, sqlstate text, server_text text
@@ -105,20 +140,98 @@ COMMENT ON FUNCTION deal_sync.record_rejects(uuid, uuid, jsonb) IS
 'internal: adds what a batch could not land to deal_sync.rejects';
 
 CREATE FUNCTION deal_sync.settle_rejects(
-    run_id uuid, tenant_id uuid, OUT rows_rejected bigint, OUT values_rejected bigint
+    run_id uuid, tenant_id uuid, elements text[], OUT rows_rejected bigint, OUT values_rejected bigint
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     DELETE FROM deal_sync.rejects AS r
-    WHERE r.tenant_id = settle_rejects.tenant_id AND r.run_id <> settle_rejects.run_id;
+    WHERE
+        r.tenant_id = settle_rejects.tenant_id AND r.run_id <> settle_rejects.run_id
+        AND (elements IS NULL OR r.element_id = ANY (elements));
 
     SELECT count(*) FILTER (WHERE r.level = 'row'), count(*) FILTER (WHERE r.level = 'value')
     INTO rows_rejected, values_rejected
     FROM deal_sync.rejects AS r
-    WHERE r.tenant_id = settle_rejects.tenant_id;
+    WHERE r.tenant_id = settle_rejects.tenant_id AND r.run_id = settle_rejects.run_id;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.settle_rejects(uuid, uuid) IS
-'internal: at the end of a run that read everything, removes the refusals it did not meet again, and counts the rest';
+COMMENT ON FUNCTION deal_sync.settle_rejects(uuid, uuid, text[]) IS
+'internal: at a run''s end, of the nodes that it asked for (NULL: all) removes the refusals that it did not meet again; counts those that it met';
+
+CREATE FUNCTION deal_sync.refused_elements(tenant_id uuid) RETURNS text[]
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(array_agg(DISTINCT r.element_id), '{}')
+    FROM deal_sync.rejects AS r
+    WHERE r.tenant_id = refused_elements.tenant_id AND r.level = 'row'
+$$;
+COMMENT ON FUNCTION deal_sync.refused_elements(uuid) IS 'internal: the nodes that every run tries again';
+
+CREATE FUNCTION deal_sync.misfits(run_id uuid, tenant_id uuid, OUT column_name text, OUT times bigint) RETURNS SETOF record
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT r.column_name, count(*)
+    FROM deal_sync.rejects AS r
+    WHERE
+        r.tenant_id = misfits.tenant_id AND r.run_id = misfits.run_id
+        AND r.kind = 'deal' AND r.column_name <> '' AND r.sqlstate LIKE '22%'
+    GROUP BY r.column_name
+$$;
+COMMENT ON FUNCTION deal_sync.misfits(uuid, uuid) IS 'internal: of how many deals a run could not use the value, by column';
+
+CREATE FUNCTION deal_sync.barred_of(tenant_id uuid) RETURNS uuid[]
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(array_agg(b.graph_id), '{}')
+    FROM deal_sync.barred AS b
+    WHERE b.tenant_id = barred_of.tenant_id
+$$;
+COMMENT ON FUNCTION deal_sync.barred_of(uuid) IS 'internal: the deals of a tenant that do not land';
+
+-- The first run remembers its graph.
+CREATE FUNCTION deal_sync.check_graph(database_id text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    known text := (SELECT g.database_id FROM deal_sync.graph AS g ORDER BY g.accepted_at LIMIT 1);
+BEGIN
+    IF known IS NULL THEN
+        INSERT INTO deal_sync.graph (database_id) VALUES (check_graph.database_id);
+    ELSIF known <> check_graph.database_id THEN
+        RAISE EXCEPTION 'this is another graph than the one that the tables were filled from' USING
+            ERRCODE = 'DS004',
+            DETAIL = format('The database id was %s, and now is %s.', left(known, 12), left(check_graph.database_id, 12)),
+            HINT = 'If it is meant, SELECT deal_sync.accept_graph(); else set the server''s address right.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.check_graph(text) IS 'internal: remembers the graph''s database id; raises where it is another one';
+
+CREATE FUNCTION deal_sync.watermark_of(tenant_id uuid, OUT watermark timestamptz, OUT mapping text)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT w.watermark, w.mapping FROM deal_sync.watermarks AS w WHERE w.tenant_id = watermark_of.tenant_id
+$$;
+COMMENT ON FUNCTION deal_sync.watermark_of(uuid) IS 'internal: up to where a tenant''s graph has been read, and with which mapping';
+
+CREATE FUNCTION deal_sync.record_watermark(tenant_id uuid, run_id uuid, watermark timestamptz, mapping text, is_full boolean) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO deal_sync.watermarks AS w (tenant_id, watermark, mapping, run_id, full_at)
+    VALUES (record_watermark.tenant_id, watermark, mapping, run_id, now())
+    ON CONFLICT (tenant_id) DO UPDATE SET
+        watermark = excluded.watermark,
+        mapping = excluded.mapping,
+        run_id = excluded.run_id,
+        full_at = CASE WHEN is_full THEN excluded.full_at ELSE w.full_at END
+$$;
+COMMENT ON FUNCTION deal_sync.record_watermark(uuid, uuid, timestamptz, text, boolean) IS
+'internal: remembers up to where a tenant''s graph has been read';

@@ -95,7 +95,7 @@ COMMENT ON FUNCTION deal_sync.default_columns() IS
 -- staging table, no more. `caller` is a role, `relation` a table that deal_sync.mapped() vouches for: no text becomes SQL or a path.
 CREATE FUNCTION deal_sync.fill_staging(
     kind text, tenant_id uuid, caller regrole,
-    batch_rows integer, batch_bytes bigint, value_bytes bigint, process_from bigint
+    batch_rows integer, batch_bytes bigint, value_bytes bigint, process_from bigint, selection jsonb
 ) RETURNS SETOF bigint
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -103,10 +103,19 @@ SET client_encoding = 'UTF8' -- COPY takes the spool's texts to be in it
 AS $$
 from neo4j_deals import server
 limits = batch_rows, batch_bytes, value_bytes, process_from
-yield from server.fill_staging(plpy, kind, tenant_id, caller, limits)
+yield from server.fill_staging(plpy, kind, tenant_id, caller, limits, selection)
 $$;
-COMMENT ON FUNCTION deal_sync.fill_staging(text, uuid, regrole, integer, bigint, bigint, bigint) IS
-'internal: reads a tenant''s nodes into pg_temp.deal_sync_<kind>s, one batch a row fetched; the caller empties it between two';
+COMMENT ON FUNCTION deal_sync.fill_staging(text, uuid, regrole, integer, bigint, bigint, bigint, jsonb) IS
+'internal: reads a tenant''s nodes, those of a selection (neo4j_deals.selection) or all, into pg_temp.deal_sync_<kind>s, one batch a row fetched; the caller empties it between two';
+
+CREATE FUNCTION deal_sync.graph_state(OUT database_id text, OUT clock timestamptz)
+LANGUAGE plpython3u SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import server
+return server.graph_state(plpy)
+$$;
+COMMENT ON FUNCTION deal_sync.graph_state() IS 'internal: the id of the graph''s database, and its clock';
 
 CREATE FUNCTION deal_sync.check_source(kind text) RETURNS void
 LANGUAGE plpython3u SECURITY DEFINER

@@ -2,7 +2,12 @@
 
 -- The reader's batches of one kind, each landed as it comes. The cursor stands in no block of its own and nothing commits here: see
 -- flow.md, rules 3 and 4.
-CREATE FUNCTION deal_sync.run_kind(kind text, INOUT result deal_sync.run_result, INOUT reasons jsonb)
+-- `selection` is the reader's; of a part of the tenant's nodes, `elements` tells which they were, `graph_ids` of which deals. `missing`
+-- are columns of the deals of which no node has had a value yet.
+CREATE FUNCTION deal_sync.run_kind(
+    kind text, selection jsonb, INOUT result deal_sync.run_result, INOUT reasons jsonb, INOUT missing text[],
+    OUT elements text[], OUT graph_ids text[]
+)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -14,17 +19,29 @@ DECLARE
     staged bigint;
     landed record;
     most record;
+    read record;
     batches CURSOR FOR
         SELECT deal_sync.fill_staging(
             kind, result.tenant_id, quote_ident(current_user)::regrole,
             deal_sync.setting('batch_rows')::integer, pg_size_bytes(deal_sync.setting('batch_bytes')),
-            pg_size_bytes(deal_sync.setting('max_value_bytes')), deal_sync.setting('process_from')::bigint
+            pg_size_bytes(deal_sync.setting('max_value_bytes')), deal_sync.setting('process_from')::bigint, selection
         ) AS last;
+    is_part CONSTANT boolean := selection ?| ARRAY['since', 'graph_ids', 'page'];
 BEGIN
+    elements := '{}';
+    graph_ids := '{}';
     FOR batch IN batches LOOP
         EXECUTE format('SELECT count(*) FROM %s', staging) INTO staged;
         IF staged <> batch.last - done THEN
             RAISE EXCEPTION 'a batch was lost: % rows staged where % were read', staged, batch.last - done USING ERRCODE = 'internal_error';
+        END IF;
+        IF is_part THEN
+            EXECUTE format('SELECT array_agg(s.element_id) AS elements, array_agg(s.graph_id) AS graph_ids FROM %s AS s', staging) INTO read;
+            elements := elements || read.elements;
+            graph_ids := graph_ids || read.graph_ids;
+        END IF;
+        IF missing <> '{}' THEN
+            missing := ARRAY(SELECT unnest(missing) EXCEPT SELECT unnest(deal_sync.present_columns(missing)));
         END IF;
         landed := deal_sync.land_batch(kind, statements, result, reasons);
         result := landed.result;
@@ -48,7 +65,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.run_kind(text, deal_sync.run_result, jsonb) IS
+COMMENT ON FUNCTION deal_sync.run_kind(text, jsonb, deal_sync.run_result, jsonb, text[]) IS
 'internal: reads and lands a tenant''s deals or versions, batch by batch';
 
 CREATE FUNCTION deal_sync.run_tenant(INOUT result deal_sync.run_result)
@@ -56,21 +73,47 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    ran record;
-    nobodys bigint;
+    reading CONSTANT deal_sync.reading := deal_sync.plan_reading(result.tenant_id, result.mode);
+    selection CONSTANT jsonb := reading.selection;
+    is_full CONSTANT boolean := reading.mode = 'full';
+    filled jsonb := '{}';
+    deals record;
+    versions record;
+    nobodys bigint := 0;
     deferred text;
 BEGIN
     SET CONSTRAINTS ALL IMMEDIATE;
-    ran := deal_sync.run_kind('deal', result, '{}');
-    ran := deal_sync.run_kind('version', ran.result, ran.reasons);
-    result := ran.result;
+    result.mode := reading.mode;
+    IF is_full THEN
+        filled := deal_sync.filled_columns(result.tenant_id);
+    END IF;
+    deals := deal_sync.run_kind(
+        'deal', selection, result, '{}', ARRAY(SELECT f.key FROM jsonb_each_text(filled) AS f WHERE f.value <> '0')
+    );
+    -- All versions of a deal that is read are read, too.
+    versions := deal_sync.run_kind(
+        'version', CASE WHEN is_full THEN selection ELSE selection || jsonb_build_object('graph_ids', deals.graph_ids) END,
+        deals.result, deals.reasons, '{}'
+    );
+    result := versions.result;
+    PERFORM deal_sync.check_losses(result, filled, deals.missing);
 
     SELECT s.rows_rejected, s.values_rejected INTO result.rows_rejected, result.values_rejected
-    FROM deal_sync.settle_rejects(result.run_id, result.tenant_id) AS s;
-    nobodys := deal_sync.nobodys_nodes('deal') + deal_sync.nobodys_nodes('version');
+    FROM deal_sync.settle_rejects(
+        result.run_id, result.tenant_id,
+        CASE WHEN NOT is_full THEN
+            deals.elements || versions.elements || ARRAY(SELECT jsonb_array_elements_text(selection -> 'elements'))
+        END
+    ) AS s;
+    PERFORM deal_sync.record_watermark(result.tenant_id, result.run_id, reading.watermark, reading.mapping, is_full);
+    result.watermark := reading.watermark;
+    IF is_full THEN
+        nobodys := deal_sync.nobodys_nodes('deal') + deal_sync.nobodys_nodes('version');
+    END IF;
     result.status := CASE WHEN result.rows_rejected + result.values_rejected > 0 THEN 'partial' ELSE 'ok' END;
     result.message := nullif(concat_ws(
         '; ',
+        reading.reason,
         CASE WHEN result.status = 'partial' THEN format(
             'refused: %s rows, %s values (see deal_sync.rejects)', result.rows_rejected, result.values_rejected
         ) END,
@@ -169,8 +212,8 @@ BEGIN
                     code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT,
                     context := PG_EXCEPTION_CONTEXT;
                 -- The reader's own errors, and ours, hold nobody's data; those of a trigger (which land() runs) may.
-                reader_said := code = 'DS001' OR (
-                    context ~ 'PL/Python function "(fill_staging|check_source|nobodys_nodes)"' AND context !~ 'function deal_sync.execute_for'
+                reader_said := code LIKE 'DS00%' OR (
+                    context ~ 'PL/Python function "(fill_staging|check_source|nobodys_nodes|graph_state)"' AND context !~ 'function deal_sync.execute_for'
                 );
                 IF strict
                     OR (NOT is_set_up AND code NOT IN ('55P03', '40P01') AND left(code, 2) <> '53')
@@ -181,7 +224,7 @@ BEGIN
                 result := deal_sync.nothing_done(result);
                 result.status := 'failed';
                 result.message := CASE
-                    WHEN reader_said AND (code IN ('08006', '28P01', '53000', '53100', 'DS001') OR code LIKE 'HV%') THEN concat_ws('; ', said, detail, nullif(hint, ''))
+                    WHEN reader_said AND (code IN ('08006', '28P01', '53000', '53100') OR code LIKE 'DS00%' OR code LIKE 'HV%') THEN concat_ws('; ', said, detail, nullif(hint, ''))
                     WHEN code = '55P03' THEN format(
                         'a row is locked by another transaction for longer than deal_sync.lock_timeout (%s)', deal_sync.setting('lock_timeout')
                     )

@@ -17,9 +17,12 @@ BEGIN
     WHERE e.extname = 'deal_sync' AND p.proname = 'sync_deals';
     EXECUTE format('GRANT USAGE ON SCHEMA deal_sync TO %s', role);
     EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA deal_sync TO %s', role);
-    EXECUTE format('REVOKE EXECUTE ON FUNCTION deal_sync.grant_sync(regrole), deal_sync.grant_scan(regrole) FROM %s', role);
+    EXECUTE format(
+        'REVOKE EXECUTE ON FUNCTION deal_sync.grant_sync(regrole), deal_sync.grant_scan(regrole), '
+        'deal_sync.accept_graph(), deal_sync.replace_graph(text) FROM %s', role
+    );
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', entry, role);
-    EXECUTE format('GRANT SELECT ON deal_sync.runs, deal_sync.rejects, deal_sync.connections TO %s', role);
+    EXECUTE format('GRANT SELECT ON deal_sync.runs, deal_sync.rejects, deal_sync.watermarks, deal_sync.graph, deal_sync.barred, deal_sync.connections TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.grant_sync(regrole) IS

@@ -131,13 +131,19 @@ def nodes(
     properties: Sequence[str],
     *,
     equal: Mapping[str, Sequence[str]],
+    elements: Sequence[str] | None = None,
     order_by: str | None = None,
     labels: bool = False,
     dimensions_but: Sequence[str] | None = None,
     limit: int | None = None,
 ) -> Query:
-    """The rows of a source as `rows` gives them; `equal` maps a property to the values it may have."""
+    """The rows of a source as `rows` gives them; `equal` maps a property to the values it may have, and of the nodes
+    that are left only those with one of the element ids count, where they are given.
+    """
     conditions, parameters = _equalities(source, equal)
+    if elements is not None:
+        conditions.insert(0, f"{source.id} IN $elements")
+        parameters["elements"] = list(elements)
     return rows(
         source,
         properties,
@@ -165,10 +171,36 @@ def _equalities(source: Source, equal: Mapping[str, Sequence[str]]) -> tuple[lis
     )
 
 
-def duplicates(label: str, tenant: str, tenant_property: str, keys: Sequence[str], others: Sequence[str]) -> Query:
+def may_share(label: str, tenant: str, tenant_property: str, key: str) -> Query:
+    """Whether nodes of a tenant may share a key: a text is there twice, or one is not spelled as UUIDs usually are.
+
+    Goes by an index alone, where `duplicates` looks at each node.
+    """
+    text = f"n.{quoted(key)}"
+    return Query(
+        f"MATCH (n:{quoted(label)})\n"
+        f"WHERE n.{quoted(tenant_property)} IN $tenant AND {text} IS NOT NULL\n"
+        f"RETURN count({text}) > count(DISTINCT {text}) OR"
+        f" count(CASE WHEN coalesce({text} =~ '{_USUAL}', true) THEN null ELSE 1 END) > 0",
+        {"tenant": spellings(tenant)},
+    )
+
+
+_USUAL = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+
+def duplicates(
+    label: str,
+    tenant: str,
+    tenant_property: str,
+    keys: Sequence[str],
+    others: Sequence[str],
+    elements: Sequence[str] | None = None,
+) -> Query:
     """The nodes of a tenant that share their key with another one: elementId, the values of the key and of others.
 
-    Texts of a key are compared as PostgreSQL compares UUIDs: without case, hyphens and braces.
+    Texts of a key are compared as PostgreSQL compares UUIDs: without case, hyphens and braces. With `elements` only
+    nodes with one of these element ids count.
     """
     normal = [_normalised(f"n.{quoted(name)}") for name in keys]
     group = ", ".join(f"{expression} AS k{number}" for number, expression in enumerate(normal))
@@ -176,13 +208,18 @@ def duplicates(label: str, tenant: str, tenant_property: str, keys: Sequence[str
     returned = ", ".join(f"n.{quoted(name)} AS c{number}" for number, name in enumerate((*keys, *others)))
     return Query(
         f"MATCH (n:{quoted(label)})\n"
-        f"WHERE n.{quoted(tenant_property)} IN $tenant\n"
+        f"WHERE {'' if elements is None else 'elementId(n) IN $elements AND '}n.{quoted(tenant_property)} IN $tenant\n"
         f"WITH {group}, collect(n) AS nodes\n"
         f"WHERE size(nodes) > 1 AND {present}\n"
         "UNWIND nodes AS n\n"
         f"RETURN elementId(n), {returned}",
-        {"tenant": spellings(tenant)},
+        {"tenant": spellings(tenant)} | ({} if elements is None else {"elements": list(elements)}),
     )
+
+
+def state() -> Query:
+    """The database's own id, and what the graph's clock says."""
+    return Query("CALL db.info() YIELD id RETURN id, datetime.realtime()")
 
 
 def _normalised(expression: str) -> str:

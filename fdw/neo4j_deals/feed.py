@@ -1,22 +1,24 @@
-"""In: a tenant and a foreign table of the mapping. Out: its nodes as spool files of whole rows, ready for COPY.
+"""In: a tenant, a foreign table of the mapping, what to read. Out: nodes as spool files of whole rows, ready for COPY.
 
 No PostgreSQL here. Source of the refusals: `sync-rules.md`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any
+from uuid import UUID
 
 import orjson
 
-from neo4j_deals import cypher
+from neo4j_deals import cypher, selection
 from neo4j_deals.connection import Ask
 from neo4j_deals.mapping import Column, Table
 from neo4j_deals.projection import Lost, Projection, errors_json, to_staged
 from neo4j_deals.reader import Outlet
+from neo4j_deals.selection import Nodes, Selection
 from neo4j_deals.spool import HEADER, NULL, TRAILER, Encoder, encoder, row, short_text, short_uuid, short_vector
 from neo4j_deals.values import Converter, Misfit, converter, refines, shown, to_timestamptz, to_uuid
 
@@ -28,6 +30,7 @@ OWN_COLUMNS = (
     ("refusal", "jsonb"),
     ("conversion_errors", "jsonb"),
 )
+_AT_ONCE = 10_000  # nodes that are asked for by one list of element ids
 _integer = converter("int8")
 _text, _bigint, _jsonb = encoder("text"), encoder("int8"), encoder("jsonb")
 
@@ -45,8 +48,9 @@ class Limits:
 class Feed:
     """What a reader does for a tenant's nodes of one kind; the same in a thread and in a process of its own."""
 
-    def __init__(self, source: Table, tenant: str, limits: Limits) -> None:
-        self.source, self.tenant, self.limits = source, tenant, limits
+    def __init__(self, source: Table, tenant: str, limits: Limits, wanted: Selection) -> None:
+        self.source, self.tenant, self.limits, self.wanted = source, tenant, limits, wanted
+        self._nodes = Nodes(source.label, source.tenant.property, tenant)
         self._equal = {source.tenant.property: cypher.spellings(tenant)}
         #: Asks how many nodes there are.
         self.count = cypher.count(source.label, self._equal)
@@ -59,23 +63,18 @@ class Feed:
             for at, c in enumerate(self.columns)
             if c is source.key or self._must_have(c) or (c.on_misfit == "reject" and self._is_written(c))
         ]
-        self._key_at = 1 + self._projection.properties.index(source.key.property)
+        self._key_at, self._deal_at = (
+            1 + self._projection.properties.index(column.property) for column in (source.key, source.deal)
+        )
 
     def produce(self, ask: Ask, reader: Outlet) -> None:
         """Reads the nodes in key order and hands over files of whole rows in PostgreSQL's binary COPY format."""
-        duplicates = self._duplicates(ask)
-        projection = self._projection
-        nodes = cypher.nodes(
-            self.source.source,
-            projection.properties,
-            equal=self._equal,
-            order_by=self.source.key.property,
-            labels=projection.wants_labels,
-            dimensions_but=projection.dimensions_but,
-        )
+        found = None if self.wanted.is_everything else self._selected(ask)
+        duplicates, rivals = self._duplicates(ask, None if found is None else list(found))
+        elements = None if found is None else self._in_key_order(ask, found, rivals)
         file: IO[bytes] | None = None
         last = rows = size = 0
-        for last, record in enumerate(ask(nodes), start=1):
+        for last, record in enumerate(self._records(ask, elements), start=1):
             if file is None:
                 file = reader.spool()
                 file.write(HEADER)
@@ -87,6 +86,56 @@ class Feed:
                 file, rows, size = None, 0, 0
         if file is not None:
             _hand_over(reader, file, last)
+
+    def _records(self, ask: Ask, elements: Sequence[str] | None) -> Iterator[tuple[Any, ...]]:
+        """The nodes, all of the tenant or those with these element ids, without those of barred deals."""
+        projection = self._projection
+        lists = (
+            [None] if elements is None else [elements[at : at + _AT_ONCE] for at in range(0, len(elements), _AT_ONCE)]
+        )
+        for part in lists:
+            nodes = cypher.nodes(
+                self.source.source,
+                projection.properties,
+                equal=self._equal,
+                elements=part,
+                order_by=self.source.key.property,
+                labels=projection.wants_labels,
+                dimensions_but=projection.dimensions_but,
+            )
+            for record in ask(nodes):
+                if not self.wanted.barred or _uuid(record[self._deal_at]) not in self.wanted.barred:
+                    yield record
+
+    def _selected(self, ask: Ask) -> dict[str, Any]:
+        """The nodes that are wanted: element id and key."""
+        wanted, nodes, key = self.wanted, self._nodes, self.source.key.property
+        queries: list[cypher.Query] = []
+        if wanted.page is not None:
+            queries.append(selection.page(nodes, key, wanted.page))
+        if wanted.since is not None:
+            queries.append(selection.changed(nodes, self._moments(), key, wanted.since))
+        if wanted.elements:
+            queries.append(selection.among(nodes, wanted.elements, key))
+        if wanted.graph_ids:
+            queries.append(selection.having(nodes, self.source.deal.property, wanted.graph_ids, key))
+        found: dict[str, Any] = dict(pair for query in queries for pair in ask(query))
+        if found and self.source.kind == "version":  # whose rivals for an id need not be versions of the same deal
+            ids = [value for value in found.values() if isinstance(value, str)]
+            found |= dict(ask(selection.having(nodes, key, ids, key)))
+        return found
+
+    def _in_key_order(self, ask: Ask, found: dict[str, Any], rivals: Iterable[str]) -> list[str]:
+        """With the rivals of the nodes: only together it shows which of them lands."""
+        missing = [element for element in rivals if element not in found]
+        if missing:
+            found |= dict(ask(selection.among(self._nodes, missing, self.source.key.property)))
+        return sorted(found, key=lambda element: (isinstance(found[element], str), str(found[element]), element))
+
+    def _moments(self) -> list[str]:
+        """The properties that tell when a node changed; a version's last_updated_at is its deal's from before."""
+        names = ["last_updated_at"] if self.source.kind == "deal" else ["valid_until", "created_at"]
+        return list(map(self._property, names))
 
     def _row(self, number: int, record: tuple[Any, ...], duplicates: dict[str, dict[str, Any]]) -> bytes:
         values, lost = self._projection.row(record)
@@ -135,17 +184,27 @@ class Feed:
         """Whether a row without this value is refused by the table, whatever stands there already."""
         return column.required and (self.source.kind == "version" or column.write == "always")
 
-    def _duplicates(self, ask: Ask) -> dict[str, dict[str, Any]]:
-        """By element id: why a node yields to another one with the same key."""
+    def _duplicates(self, ask: Ask, elements: list[str] | None) -> tuple[dict[str, dict[str, Any]], set[str]]:
+        """By element id why a node yields to another one with the same key; and the deals that share theirs.
+
+        Of deals the whole tenant's are looked at, of versions those that are read: another one that counts has landed.
+        """
         source = self.source
         if source.kind == "deal":
-            return self._yielding(ask, [source.key], ["last_updated_at"], "duplicate deal", newest=True)
+            check = cypher.may_share(source.label, self.tenant, source.tenant.property, source.key.property)
+            if not any(answer for (answer,) in ask(check)):
+                return {}, set()
+            return self._yielding(ask, [source.key], self._moments(), "duplicate deal", newest=True)
+        if elements == []:
+            return {}, set()
         number, deal = source.targeting("version_number"), source.targeting("opportunity_id")
-        created = ["created_at", "valid_until"]  # the one stands in for the other
-        by_id = self._yielding(ask, [source.key], created, "duplicate version", newest=False)
+        created = [self._property("created_at"), self._property("valid_until")]  # the one stands in for the other
+        by_id, _ = self._yielding(ask, [source.key], created, "duplicate version", newest=False, among=elements)
         able, what = self._land_by_themselves(), "duplicate version number"
-        by_number = self._yielding(ask, [deal, number], created, what, newest=False, able=able, but=by_id)
-        return by_number | {element: refusal | {"even_if_there": True} for element, refusal in by_id.items()}
+        by_number, _ = self._yielding(
+            ask, [deal, number], created, what, newest=False, able=able, but=by_id, among=elements
+        )
+        return by_number | {element: refusal | {"even_if_there": True} for element, refusal in by_id.items()}, set()
 
     def _property(self, name: str) -> str:
         """The property behind a foreign column; of a column that is not there, the one of its name."""
@@ -182,17 +241,18 @@ class Feed:
         newest: bool,
         able: Sequence[tuple[Column, Converter]] = (),
         but: Container[str] = (),
-    ) -> dict[str, dict[str, Any]]:
-        """Of the nodes that share `keys`, those that do not go first.
+        among: Sequence[str] | None = None,
+    ) -> tuple[dict[str, dict[str, Any]], set[str]]:
+        """Of the nodes that share `keys`, why those yield that do not go first; and all of them.
 
         First goes the newest (or oldest) by the first of `moments` that is there, then the smaller key, then the
         smaller element id. Nodes that cannot land by `able`, and those in `but`, are no rivals.
         """
-        order = [*map(self._property, moments), self.source.key.property]
+        order = [*moments, self.source.key.property]
         names = [column.property for column in keys]
         groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
         others = [*order, *(column.property for column, _ in able)]
-        found = cypher.duplicates(self.source.label, self.tenant, self.source.tenant.property, names, others)
+        found = cypher.duplicates(self.source.label, self.tenant, self.source.tenant.property, names, others, among)
         for element, *values in ask(found):
             identity = tuple(map(_identity, keys, values))
             rest = values[len(keys) :]
@@ -202,13 +262,14 @@ class Feed:
             rank = (_moment(moment, newest), str(identity if len(keys) == 1 else to_uuid(rest[len(moments)])), element)
             groups.setdefault(identity, []).append((*rank, values[len(keys) - 1]))
         column = keys[-1].name  # of a version's two, the number
+        shared = [sorted(nodes) for nodes in groups.values() if len(nodes) > 1]
         return {
             node[-2]: _refusal(
                 "23505", f"{what}: node {nodes[0][-2]} with the same key goes first", column, shown(node[-1])
             )
-            for nodes in map(sorted, groups.values())
+            for nodes in shared
             for node in nodes[1:]
-        }
+        }, {node[-2] for nodes in shared for node in nodes}
 
 
 def _encoded(column: Column, limit: int) -> tuple[Column, Converter, Encoder, Encoder | None]:
@@ -232,8 +293,17 @@ def _encoded(column: Column, limit: int) -> tuple[Column, Converter, Encoder, En
 
 def _identity(column: Column, value: Any) -> Any:
     """A key's value as the table compares it; None for one that is no key."""
+    if column.target != "version_number":
+        return _uuid(value)
     try:
-        return _integer(value) if column.target == "version_number" else to_uuid(value)
+        return _integer(value)
+    except Misfit:
+        return None
+
+
+def _uuid(value: Any) -> UUID | None:
+    try:
+        return to_uuid(value)
     except Misfit:
         return None
 

@@ -39,7 +39,7 @@ class ReaderProcess:
     """A process that reads and encodes; it ends with the iterator of `batches`, and with the backend."""
 
     def __init__(self, options: ServerOptions, feed: Feed, folder: str) -> None:
-        self._job = pickle.dumps((os.getpid(), options, feed.source, feed.tenant, feed.limits, folder))
+        self._job = pickle.dumps((os.getpid(), options, feed.source, feed.tenant, feed.limits, feed.wanted, folder))
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def done_with(self, file: IO[bytes]) -> None:
@@ -155,12 +155,12 @@ def main() -> None:
 
 
 def _work(peer: socket.socket) -> None:
-    backend, options, source, tenant, limits, folder = pickle.loads(peer.recv(_MESSAGE))
+    backend, options, source, tenant, limits, wanted, folder = pickle.loads(peer.recv(_MESSAGE))
     if os.getppid() != backend:  # it was gone before prctl
         raise SystemExit(1)
     gc.disable()  # it would look through every vector again and again, and nothing here makes cycles worth it
     outlet = _Socket(peer, folder)
-    feed = Feed(source, tenant, limits)
+    feed = Feed(source, tenant, limits, wanted)
     outcome: Exception | None = None
     try:
         Connection(options).read(lambda ask: feed.produce(ask, outlet), lambda: outlet.handed_on)

@@ -10,12 +10,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from neo4j_deals import SERVES, __version__, catalog, imports, scan, staging
+from neo4j_deals import SERVES, __version__, catalog, cypher, imports, scan, staging
 from neo4j_deals.catalog import Plpy, TellingPlpy
 from neo4j_deals.connection import connection
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.feed import Limits
 from neo4j_deals.mapping import Column
+from neo4j_deals.reader import answer
+from neo4j_deals.selection import Selection
 from neo4j_deals.values import Misfit, converter, takes
 
 _CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}")
@@ -32,10 +34,13 @@ def check_version(plpy: Plpy, extension_version: str) -> None:
         )
 
 
-def fill_staging(plpy: Plpy, kind: str, tenant: str, caller: str, limits: tuple[int, int, int, int]) -> Iterator[int]:
-    """See `staging.fill`, for the table of a kind; `limits` are the fields of `feed.Limits`."""
+def fill_staging(
+    plpy: Plpy, kind: str, tenant: str, caller: str, limits: tuple[int, int, int, int], selection: str | None
+) -> Iterator[int]:
+    """See `staging.fill`, for the table of a kind; `limits` are the fields of `feed.Limits`, `selection` is JSON."""
     try:
-        yield from staging.fill(plpy, catalog.mapped(plpy, kind), tenant, caller, Limits(*limits))
+        relation, wanted = catalog.mapped(plpy, kind), Selection.read(selection)
+        yield from staging.fill(plpy, relation, tenant, caller, Limits(*limits), wanted)
     except DealSyncError as error:
         _raise(plpy, error)
 
@@ -81,6 +86,16 @@ def nobodys_nodes(plpy: Plpy, kind: str) -> int:
     except DealSyncError as error:
         _raise(plpy, error)
     return sum(nodes for value, nodes in counts if not (isinstance(value, str) and _CANONICAL.fullmatch(value)))
+
+
+def graph_state(plpy: Plpy) -> dict[str, Any]:
+    """The id of the graph's database, and its clock as a text that PostgreSQL reads."""
+    try:
+        options = catalog.server_options(plpy, catalog.mapped(plpy, "deal"))
+        state = answer(connection(options), lambda ask: next(ask(cypher.state())), lambda: plpy.execute("SELECT 1"))
+    except DealSyncError as error:
+        _raise(plpy, error)
+    return {"database_id": state[0], "clock": state[1].iso_format()}
 
 
 def check_source(plpy: Plpy, kind: str) -> None:

@@ -7,15 +7,17 @@ becomes SQL or a path. Source of the control flow: `flow.md`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from neo4j_deals.catalog import Plpy, query, server_options, table
 from neo4j_deals.connection import connection
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.feed import OWN_COLUMNS, Feed, Limits
+from neo4j_deals.options import ServerOptions
 from neo4j_deals.process import ReaderProcess
 from neo4j_deals.reader import Reader, answer
+from neo4j_deals.selection import Selection
 
 
 def staging_name(kind: str) -> str:
@@ -23,14 +25,15 @@ def staging_name(kind: str) -> str:
     return f"pg_temp.deal_sync_{kind}s"
 
 
-def fill(plpy: Plpy, relation: str, tenant: str, caller: str, limits: Limits) -> Iterator[int]:
-    """Stages the tenant's nodes and yields the number of the last row after each batch; the caller empties it then.
+def fill(plpy: Plpy, relation: str, tenant: str, caller: str, limits: Limits, wanted: Selection) -> Iterator[int]:
+    """Stages the tenant's nodes that are wanted, and yields the number of the last row after each batch; the caller
+    empties it then.
 
     `caller` is a role's name as SQL takes it: it may read and truncate the table, nothing else. Raises
     DealSyncError for what the graph or the network refused, and whatever PostgreSQL raises, a cancel too.
     """
     source = table(plpy, relation)
-    feed = Feed(source, tenant, limits)
+    feed = Feed(source, tenant, limits, wanted)
     name = staging_name(source.kind)
     columns = [*OWN_COLUMNS, *((plpy.quote_ident(column.name), column.staged_as) for column in feed.columns)]
     plpy.execute(f"CREATE TEMPORARY TABLE {name} ({', '.join(f'{n} {t}' for n, t in columns)}) ON COMMIT DROP")
@@ -45,9 +48,7 @@ def fill(plpy: Plpy, relation: str, tenant: str, caller: str, limits: Limits) ->
 
     options, folder = server_options(plpy, relation), _folder(plpy)
     reader: Reader | ReaderProcess
-    # How many nodes there are to read: from Neo4j's index, in a few milliseconds.
-    amount: int = answer(connection(options), lambda ask: next(ask(feed.count))[0], serve_interrupt)
-    if amount >= limits.process_from:
+    if wanted.is_everything and _amount(options, feed, serve_interrupt) >= limits.process_from:
         reader = ReaderProcess(options, feed, folder)
     else:
         reader = Reader(connection(options), feed.produce, folder)
@@ -59,6 +60,11 @@ def fill(plpy: Plpy, relation: str, tenant: str, caller: str, limits: Limits) ->
             yield last
     _check_ours(plpy, name, made)
     plpy.execute(f"DROP TABLE {name}")
+
+
+def _amount(options: ServerOptions, feed: Feed, serve_interrupt: Callable[[], object]) -> int:
+    """How many nodes there are to read: from Neo4j's index, in a few milliseconds."""
+    return int(answer(connection(options), lambda ask: next(ask(feed.count))[0], serve_interrupt))
 
 
 def _check_ours(plpy: Plpy, name: str, made: int) -> None:

@@ -26,6 +26,7 @@ from neo4j_deals import catalog
 from neo4j_deals.cypher import Query
 from neo4j_deals.feed import Feed, Limits
 from neo4j_deals.mapping import Table
+from neo4j_deals.selection import Selection
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
@@ -173,7 +174,7 @@ class Bench:
         """(a) The run's own queries, read by the driver and thrown away, in a process of its own."""
         plpy, outlet = PlpyOverPsycopg(self.admin), QueriesOnly()
         for kind in KINDS:
-            Feed(self._table(plpy, kind), str(TENANT), Limits(1, 1, 1, 1)).produce(outlet.ask, outlet)
+            Feed(self._table(plpy, kind), str(TENANT), Limits(1, 1, 1, 1), Selection()).produce(outlet.ask, outlet)
         relation = self._mapped("deal")
         fetch_size = catalog.server_options(plpy, relation).fetch_size
         return self._script("read_only.py", queries=outlet.queries, fetch_size=fetch_size)
@@ -184,7 +185,7 @@ class Bench:
         value_bytes, process_from = self._setting("max_value_bytes"), self._setting("process_from")
         fill = (
             f"SELECT deal_sync.fill_staging($1, $2, current_user::regrole, {rows},"
-            f" pg_size_bytes('{size}'), pg_size_bytes('{value_bytes}'), {process_from})"
+            f" pg_size_bytes('{size}'), pg_size_bytes('{value_bytes}'), {process_from}, NULL)"
         )
         for kind in KINDS:
             with self.admin.transaction(), psycopg.RawCursor(self.admin) as cursor:

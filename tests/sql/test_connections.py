@@ -24,7 +24,9 @@ multicorn = pytest.mark.multicorn
 DEALS = 1200  # more than a scan hands over at once
 TENANT = "aaaaaaaa-0000-4000-8000-000000000001"
 #: As the sync does: a function in FROM would be read to its end at the first FETCH. A row tells of a batch.
-BATCHES: LiteralString = "SELECT deal_sync.fill_staging('deal', '" + TENANT + "', 'postgres', 100, 1000000, 1000, 9999)"
+BATCHES: LiteralString = (
+    "SELECT deal_sync.fill_staging('deal', '" + TENANT + "', 'postgres', 100, 1000000, 1000, 9999, NULL)"
+)
 
 
 @pytest.fixture

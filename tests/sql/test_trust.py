@@ -106,12 +106,20 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
         " WHERE m.classid = 'pg_proc'::regclass AND p.prosecdef ORDER BY 1"
     )
     assert [name for (name,) in pg.execute(query)] == [
+        "deal_sync.barred_of(uuid)",
+        "deal_sync.check_graph(text)",
         "deal_sync.check_source(text)",
-        "deal_sync.fill_staging(text,uuid,regrole,integer,bigint,bigint,bigint)",
+        "deal_sync.fill_staging(text,uuid,regrole,integer,bigint,bigint,bigint,jsonb)",
+        "deal_sync.graph_state()",
+        "deal_sync.misfits(uuid,uuid)",
         "deal_sync.nobodys_nodes(text)",
         "deal_sync.record_rejects(uuid,uuid,jsonb)",
         "deal_sync.record_run(deal_sync.run_result,timestamp with time zone,text,text)",
-        "deal_sync.settle_rejects(uuid,uuid)",
+        "deal_sync.record_watermark(uuid,uuid,timestamp with time zone,text,boolean)",
+        "deal_sync.refused_elements(uuid)",
+        "deal_sync.replace_graph(text)",
+        "deal_sync.settle_rejects(uuid,uuid,text[])",
+        "deal_sync.watermark_of(uuid)",
     ]
 
 
@@ -919,7 +927,7 @@ def test_a_table_put_in_the_place_of_staging_between_two_fetches_is_not_filled(
     with psycopg.connect(database.dsn("app_writer")) as writer:
         writer.execute(
             "DECLARE c CURSOR FOR"
-            " SELECT deal_sync.fill_staging('deal', %s, 'app_writer', 1, 1000000, 1000000, 1000000)",
+            " SELECT deal_sync.fill_staging('deal', %s, 'app_writer', 1, 1000000, 1000000, 1000000, NULL)",
             [tenant],
         )
         writer.execute("SAVEPOINT a")

@@ -1,8 +1,8 @@
 """Flows in: connections and the graph of a test. Flows out: tenants, Deal nodes, runs and refusals, in a word each."""
 
 import uuid
-from dataclasses import dataclass, fields
-from datetime import datetime
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from typing import Any, LiteralString
 
 from support.database import Connection
@@ -47,12 +47,19 @@ class Reject:
 
 
 def sync(connection: Connection, tenant: uuid.UUID, **arguments: Any) -> Run:
-    """SELECT * FROM sync_deals(tenant, …); the arguments are mode, dry_run and strict."""
+    """SELECT * FROM sync_deals(tenant, …); the arguments are mode, dry_run and strict.
+
+    In full, if nothing else is said: tests write to the graph by hand, and leave last_updated_at as it is.
+    """
+    arguments = {"mode": "full"} | arguments
     named = "".join(f", {name} => %({name})s" for name in arguments)
-    query: Any = f"SELECT * FROM sync_deals(%(tenant)s{named})"
+    moment = "extract(epoch FROM watermark)::float8"  # psycopg reads no other DateStyle than ISO
+    columns = ", ".join(moment if field.name == "watermark" else field.name for field in fields(Run))
+    query: Any = f"SELECT {columns} FROM sync_deals(%(tenant)s{named})"
     row = connection.execute(query, {"tenant": tenant, **arguments}).fetchone()
     assert row is not None
-    return Run(*row)
+    run = Run(*row)
+    return run if run.watermark is None else replace(run, watermark=datetime.fromtimestamp(row[13], UTC))
 
 
 def rejects(pg: Connection, tenant: uuid.UUID) -> list[Reject]:

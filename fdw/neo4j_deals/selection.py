@@ -1,0 +1,162 @@
+"""In: what a run is to read of a tenant. Out: Cypher that finds those nodes, by indexes where there are any.
+
+Pure. Source of the rules: `graph-model.md`, traps 1 to 6; `sync-rules.md`. A query may find more than it must, never
+less: what is read twice, the MERGE absorbs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from neo4j_deals.cypher import Query, quoted, spellings
+
+# A text of one of these forms is an instant that its order as text tells; every other text is read in every run. They
+# stand in the query's text, since Neo4j compiles a pattern once only where it is a literal.
+_DAY = (
+    r"(?:\d{4}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
+    r"|(?:\d\d(?:0[48]|[2468][048]|[13579][26])|2000)-02-29)"
+)
+_CLOCK = r"[T ](?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:[.]\d{1,9})?)?"
+_OFFSET = r"(?:Z|[+-](?:0\d|1[0-7])(?::?[0-5]\d)?)?"
+_INSTANT = f"(?!0000){_DAY}(?:{_CLOCK}{_OFFSET})?"
+_IN_UTC = r".{10}T\d\d:\d\d:\d\d(?:[.]\d+)?(?:Z|[+]00:?00)?"
+_FURTHEST = timedelta(hours=24)  # from UTC: more than any offset is
+_EARLIEST = datetime(1, 1, 2, tzinfo=UTC)  # before this the reader may be unable to tell
+
+
+@dataclass(frozen=True)
+class Page:
+    """A part of a tenant's deals in the order of their keys: so many after a key, or those whose key is no text."""
+
+    size: int
+    after: str | None = None
+    rest: bool = False
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is read. Without `since`, `graph_ids` and `page` everything, but for the `barred` deals.
+
+    `since`: nodes that changed at this moment or later, or of which that cannot be told; `elements`: those with these
+    element ids; `graph_ids`: the deals with these ids, of versions those of these deals.
+    """
+
+    since: datetime | None = None
+    elements: tuple[str, ...] = ()
+    graph_ids: tuple[str, ...] | None = None
+    page: Page | None = None
+    barred: frozenset[UUID] = frozenset()
+
+    @classmethod
+    def read(cls, text: str | None) -> Selection:
+        """From JSON, as `deal_sync.fill_staging` takes it; None: everything."""
+        given = json.loads(text or "{}")
+        since, graph_ids, page = given.get("since"), given.get("graph_ids"), given.get("page")
+        return cls(
+            since=None if since is None else datetime.fromisoformat(since).astimezone(UTC),
+            elements=tuple(given.get("elements") or ()),
+            graph_ids=None if graph_ids is None else tuple(graph_ids),
+            page=None if page is None else Page(**page),
+            barred=frozenset(map(UUID, given.get("barred") or ())),
+        )
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether all nodes of the tenant are read."""
+        return self.since is None and self.graph_ids is None and self.page is None
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Nodes of a label and a tenant; the names are properties."""
+
+    label: str
+    tenant_property: str
+    tenant: str
+
+    def where(self, *conditions: str) -> str:
+        """A query's beginning that finds those of the nodes, `n`, that meet the conditions."""
+        tenant = f"n.{quoted(self.tenant_property)} IN $tenant"
+        return f"MATCH (n:{quoted(self.label)}) WHERE {' AND '.join([tenant, *conditions])}"
+
+
+def changed(nodes: Nodes, moments: Sequence[str], key: str, since: datetime) -> Query:
+    """Element id and key of the nodes that changed at `since` or later, and of those of which no watermark tells.
+
+    `moments` are the properties that tell when, the first that is there counts. Each type is compared with a parameter
+    of its own, since a comparison of two types is null, and drops the node.
+    """
+    parts: list[str] = []
+    absent: list[str] = []
+    for name in moments:
+        moment = f"n.{quoted(name)}"
+        parts += [
+            nodes.where(*absent, condition)
+            for condition in (
+                *(f"{moment} >= ${kind}" for kind in ("zoned", "local", "date")),
+                *(f"{moment} < $earliest_{kind}" for kind in ("zoned", "local", "date")),
+                f"{moment} >= $day AND ({moment} >= $second OR NOT {moment} =~ '{_literal(_IN_UTC)}')",
+                f"{moment} < $day AND NOT {moment} =~ '{_literal(_INSTANT)}'",
+                f"{moment} IS NOT NULL AND NOT {moment} IS :: STRING AND NOT {moment} IS :: ZONED DATETIME"
+                f" AND NOT {moment} IS :: LOCAL DATETIME AND NOT {moment} IS :: DATE",
+            )
+        ]
+        absent.append(f"{moment} IS NULL")
+    parts.append(nodes.where(*absent))
+    widest = since - _FURTHEST
+    return _union(
+        parts,
+        key,
+        {
+            "tenant": spellings(nodes.tenant),
+            "zoned": since,
+            "local": since.replace(tzinfo=None),
+            "date": since.date(),
+            "day": widest.date().isoformat(),
+            "second": since.isoformat(timespec="seconds")[:19],
+            "earliest_zoned": _EARLIEST,
+            "earliest_local": _EARLIEST.replace(tzinfo=None),
+            "earliest_date": _EARLIEST.date(),
+        },
+    )
+
+
+def _literal(pattern: str) -> str:
+    """A pattern of ours as the text between a Cypher literal's quotes."""
+    return pattern.replace("\\", "\\\\")
+
+
+def having(nodes: Nodes, name: str, ids: Iterable[str], key: str) -> Query:
+    """Element id and key of the nodes whose property is one of these ids, in any of a UUID's usual spellings."""
+    forms = sorted({form for id in ids for form in _forms(id)})
+    return _union([nodes.where(f"n.{quoted(name)} IN $ids")], key, {"tenant": spellings(nodes.tenant), "ids": forms})
+
+
+def _forms(id: str) -> set[str]:
+    bare = id.replace("-", "")
+    return {form for text in (id, bare) for form in (text, text.lower(), text.upper())}
+
+
+def among(nodes: Nodes, elements: Sequence[str], key: str) -> Query:
+    """Element id and key of those of the elements that still are nodes of the tenant."""
+    parameters = {"tenant": spellings(nodes.tenant), "elements": list(elements)}
+    return _union([nodes.where("elementId(n) IN $elements")], key, parameters)
+
+
+def page(nodes: Nodes, key: str, wanted: Page) -> Query:
+    """Element id and key of a page of the nodes, in the order of their keys."""
+    expression = f"n.{quoted(key)}"
+    parameters = {"tenant": spellings(nodes.tenant), "after": wanted.after or "", "size": wanted.size}
+    if wanted.rest:
+        return _union([nodes.where(f"({expression} IS NULL OR NOT {expression} IS :: STRING)")], key, parameters)
+    later = nodes.where(f"{expression} {'>=' if wanted.after is None else '>'} $after")
+    return Query(f"{later} RETURN elementId(n) AS id, {expression} AS key ORDER BY key LIMIT $size", parameters)
+
+
+def _union(parts: Sequence[str], key: str, parameters: Mapping[str, object]) -> Query:
+    returned = f" RETURN elementId(n) AS id, n.{quoted(key)} AS key"
+    return Query("\nUNION\n".join(part + returned for part in parts), parameters)

@@ -1,0 +1,169 @@
+-- In: a tenant's watermark and the graph's state. Out: what a run reads, and whether it lost so much that it must not stay.
+
+CREATE FUNCTION deal_sync.mapping_fingerprint() RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT md5(string_agg(concat_ws(' ', ft.ftoptions::text, columns.definition, e.extversion), E'\n' ORDER BY k.kind))
+    FROM unnest(ARRAY['deal', 'version']) AS k (kind)
+    INNER JOIN pg_foreign_table AS ft ON ft.ftrelid = deal_sync.mapped(k.kind)
+    INNER JOIN pg_extension AS e ON e.extname = 'deal_sync'
+    CROSS JOIN LATERAL (
+        SELECT string_agg(m::text, E'\n' ORDER BY m.place) AS definition
+        FROM deal_sync.mapping_columns(ft.ftrelid) AS m
+    ) AS columns
+$$;
+COMMENT ON FUNCTION deal_sync.mapping_fingerprint() IS
+'changes when the mapping does: a column, an option, the type of a target, the extension''s version';
+
+-- `selection`: what the reader takes (neo4j_deals.selection), NULL fields being everything; `mode`: what becomes of the mode asked for;
+-- `since`: the watermark that the run sets when it ends.
+CREATE TYPE deal_sync.reading AS (
+    mode text, reason text, selection jsonb, watermark timestamptz, mapping text
+);
+COMMENT ON TYPE deal_sync.reading IS 'internal: what a run reads, and up to where the graph has been read afterwards';
+
+-- The watermark is the graph's own clock from before the run's first question, less what writers' clocks may be behind and a commit may
+-- be late.
+CREATE FUNCTION deal_sync.plan_reading(tenant_id uuid, mode text) RETURNS deal_sync.reading
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    state CONSTANT record := deal_sync.graph_state();
+    last record;
+    barred CONSTANT uuid[] := deal_sync.barred_of(tenant_id);
+    result deal_sync.reading;
+BEGIN
+    PERFORM deal_sync.check_graph(state.database_id);
+    SELECT w.watermark, w.mapping INTO last FROM deal_sync.watermark_of(tenant_id) AS w;
+    result.mode := mode;
+    result.mapping := deal_sync.mapping_fingerprint();
+    result.watermark := state.clock - deal_sync.setting('overlap')::interval;
+    result.selection := CASE WHEN barred = '{}' THEN '{}' ELSE jsonb_build_object('barred', barred) END;
+    IF mode = 'incremental' AND last.watermark IS NULL THEN
+        result.mode := 'full';
+    ELSIF mode = 'incremental' AND last.mapping <> result.mapping THEN
+        result.mode := 'full';
+        result.reason := 'a full run, since the mapping has changed';
+    ELSIF mode = 'incremental' THEN
+        result.selection := result.selection || jsonb_build_object('since', last.watermark, 'elements', deal_sync.refused_elements(tenant_id));
+    END IF;
+    RETURN result;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.plan_reading(uuid, text) IS
+'internal: whether a run reads everything or what changed since the tenant''s watermark; raises where the graph is another one';
+
+-- The tenant's rows that have a value, by column that a run overwrites: {"column of the foreign table": rows}.
+CREATE FUNCTION deal_sync.filled_columns(tenant_id uuid) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    counted jsonb;
+BEGIN
+    EXECUTE (
+        SELECT format(
+            'SELECT jsonb_object(%L, ARRAY[%s]::text[]) FROM %s AS t WHERE t.tenant_id = $1 AND t.graph_opportunity_id IS NOT NULL',
+            array_agg(m.name), string_agg(format('count(t.%I)', m.target), ', '), deal_sync.application_table('deal', 'target')
+        )
+        FROM deal_sync.mapping_columns(deal_sync.mapped('deal')) AS m
+        WHERE m.target_is_there AND m.staged_as IS NOT NULL AND m.write = 'always'
+    ) INTO counted USING filled_columns.tenant_id;
+    RETURN counted;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.filled_columns(uuid) IS
+'internal: how many of a tenant''s rows have a value in each column that a run overwrites';
+
+-- The columns of a staged batch of deals in which a node has a value, also one that does not fit.
+CREATE FUNCTION deal_sync.present_columns(among text[]) RETURNS text[]
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    present text[];
+BEGIN
+    IF among = '{}' THEN
+        RETURN among;
+    END IF;
+    EXECUTE (
+        SELECT format(
+            'SELECT array_remove(ARRAY[%s], NULL) FROM pg_temp.deal_sync_deals AS s',
+            string_agg(
+                format('CASE WHEN bool_or(s.%I IS NOT NULL OR coalesce(jsonb_exists(s.conversion_errors, %L), false)) THEN %L END', c.name, c.name, c.name),
+                ', '
+            )
+        )
+        FROM unnest(among) AS c (name)
+    ) INTO present;
+    RETURN present;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.present_columns(text[]) IS 'internal: in which of these columns the staged deals have a value';
+
+-- `gone`: columns of which no node had a value, of rows that had (`filled`, before the run).
+CREATE FUNCTION deal_sync.check_losses(result deal_sync.run_result, filled jsonb, gone text[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    max_loss CONSTANT integer := deal_sync.setting('max_loss')::integer;
+    least CONSTANT integer := 50;  -- of fewer deals a share says little
+    worst record;
+BEGIN
+    IF max_loss = 100 THEN
+        RETURN;
+    END IF;
+    SELECT m.column_name, m.times INTO worst
+    FROM deal_sync.misfits(result.run_id, result.tenant_id) AS m
+    ORDER BY m.times DESC, m.column_name
+    LIMIT 1;
+    IF worst.times >= least AND worst.times * 100 > result.deals_read * max_loss THEN
+        RAISE EXCEPTION 'the values of column "%" do not fit in % of % deals', worst.column_name, worst.times, result.deals_read USING
+            ERRCODE = 'DS005',
+            DETAIL = format('deal_sync.max_loss allows %s percent.', max_loss),
+            HINT = 'Mend the graph or the column''s mapping; or, if it is meant, SET deal_sync.max_loss = 100 for one run.';
+    END IF;
+    SELECT g.name AS column_name, (filled ->> g.name)::bigint AS times INTO worst
+    FROM unnest(gone) AS g (name)
+    WHERE (filled ->> g.name)::bigint > least
+    ORDER BY 2 DESC, 1
+    LIMIT 1;
+    IF worst.times IS NOT NULL THEN
+        RAISE EXCEPTION 'no deal of the graph has a value for column "%", and % rows of the tenant have', worst.column_name, worst.times USING
+            ERRCODE = 'DS005',
+            DETAIL = 'The run would have emptied them.',
+            HINT = 'Mend the graph or the column''s mapping; or, if it is meant, SET deal_sync.max_loss = 100 for one run.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.check_losses(deal_sync.run_result, jsonb, text[]) IS
+'internal: raises where a run would lose so much of one column that it must be a mistake';
+
+CREATE FUNCTION deal_sync.replace_graph(database_id text) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    DELETE FROM deal_sync.graph;
+    DELETE FROM deal_sync.watermarks;
+    INSERT INTO deal_sync.graph (database_id) VALUES (replace_graph.database_id);
+$$;
+COMMENT ON FUNCTION deal_sync.replace_graph(text) IS 'internal: the body of accept_graph()';
+
+CREATE FUNCTION deal_sync.accept_graph() RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    state record;
+BEGIN
+    PERFORM deal_sync.check_package();
+    state := deal_sync.graph_state();
+    PERFORM deal_sync.replace_graph(state.database_id);
+    RETURN state.database_id;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.accept_graph() IS
+'confirms that the graph behind the server is the one to sync with from now on; every tenant''s next run is full. Returns its database id';
