@@ -28,7 +28,7 @@ VERSIONS = 6
 BATCH = 10
 RECORD_BYTES = 600  # of a deal in the answer, at the least
 
-SYNC = "SELECT * FROM sync_deals(%s)"
+SYNC = "SELECT * FROM sync_deals(%s, mode => 'full')"
 SCAN = "SELECT s.opportunity_id FROM deal_sync.scan(NULL::neo4j.deals, %s) AS s"
 WRITTEN = ("opportunities", "deal_versions", "interaction_links", "deal_sync.runs", "deal_sync.rejects")
 
