@@ -22,7 +22,7 @@ _DAY = (
 )
 _CLOCK = r"[T ](?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:[.]\d{1,9})?)?"
 _OFFSET = r"(?:Z|[+-](?:0\d|1[0-7])(?::?[0-5]\d)?)?"
-_INSTANT = f"(?!0000){_DAY}(?:{_CLOCK}{_OFFSET})?"
+_INSTANT = f"(?!000[01]){_DAY}(?:{_CLOCK}{_OFFSET})?"
 _IN_UTC = r".{10}T\d\d:\d\d:\d\d(?:[.]\d+)?(?:Z|[+]00:?00)?"
 _FURTHEST = timedelta(hours=24)  # from UTC: more than any offset is
 _EARLIEST = datetime(1, 1, 2, tzinfo=UTC)  # before this the reader may be unable to tell
@@ -115,7 +115,7 @@ def changed(nodes: Nodes, moments: Sequence[str], key: str, since: datetime) -> 
             "tenant": spellings(nodes.tenant),
             "zoned": since,
             "local": since.replace(tzinfo=None),
-            "date": since.date(),
+            "date": widest.date(),  # of whichever zone the writer is in
             "day": widest.date().isoformat(),
             "second": since.isoformat(timespec="seconds")[:19],
             "earliest_zoned": _EARLIEST,

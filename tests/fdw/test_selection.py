@@ -1,0 +1,124 @@
+"""Flows in: moments in every form that the graph holds. Flows out: which of them a watermark's query finds."""
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from neo4j_deals.selection import _IN_UTC, _INSTANT, Nodes, Page, Selection, among, changed, having, page
+from neo4j_deals.values import to_timestamptz
+
+NODES = Nodes("A `label`", "the tenant", "AAAAAAAA-0000-4000-8000-00000000000a")
+SINCE = datetime(2026, 3, 1, 9, 30, 15, 250_000, UTC)
+MOMENTS = st.datetimes(datetime(2024, 1, 1), datetime(2028, 12, 31), timezones=st.just(UTC))
+MINUTES = st.integers(-17 * 60 - 59, 17 * 60 + 59)
+PRECISIONS = st.sampled_from(["seconds", "milliseconds", "microseconds"])
+ODD = [
+    "", " ", "n/a", "soon", "0", "1/2/2026", "24.11.2026", "2026/11/24", "2026-13-01", "2026-02-30", "2025-02-29",
+    "1900-02-29", "2026-1-2", "20260101", "2026-W10-1", "2026-032", " 2020-01-01", "2020-01-01T25:00:00",
+    "2020-01-01T10:61", "2020-01-01T10:00:00+19:00", "0000-01-01", "-2020-01-01", "2020-01-01T10:00:00 UTC",
+    "2020-01-01t10:00:00z", "2020-01-01T10:00:00[Europe/Paris]", "99999-01-01",
+]  # fmt: skip
+
+
+def finds(text: str, since: datetime = SINCE) -> bool:
+    """The conditions on a STRING, as Neo4j evaluates them: its order of texts is by code point, as Python's."""
+    query = changed(NODES, ["at"], "key", since)
+    day, second = (str(query.parameters[name]) for name in ("day", "second"))
+    if text >= day:
+        return text >= second or not re.fullmatch(_IN_UTC, text, re.ASCII)
+    return not re.fullmatch(_INSTANT, text, re.ASCII)
+
+
+@given(MOMENTS, MOMENTS, MINUTES, PRECISIONS, st.sampled_from("T "))
+def test_no_moment_from_the_watermark_on_is_missed_in_any_offset_and_precision(
+    since: datetime, moment: datetime, minutes: int, precision: str, separator: str
+) -> None:
+    there = moment.astimezone(timezone(timedelta(minutes=minutes)))
+    if moment >= since:
+        assert finds(there.isoformat(separator, precision), since.replace(microsecond=0))
+        assert finds(there.isoformat(separator, "minutes"), since.replace(second=0, microsecond=0))
+        assert finds(there.date().isoformat(), since)
+        assert finds(moment.isoformat(separator, precision).replace("+00:00", "Z"), since.replace(microsecond=0))
+        assert finds(moment.replace(tzinfo=None).isoformat(separator), since)
+
+
+@given(MOMENTS, MOMENTS, MINUTES)
+def test_what_is_long_past_is_not_read_again(since: datetime, moment: datetime, minutes: int) -> None:
+    there = moment.astimezone(timezone(timedelta(minutes=minutes)))
+    if moment < since - timedelta(days=2):
+        assert not finds(there.isoformat(), since)
+    if moment < since - timedelta(seconds=1):
+        assert not finds(moment.isoformat(), since)
+        assert not finds(moment.isoformat().replace("+00:00", "Z"), since)
+        assert not finds(moment.replace(tzinfo=None).isoformat(), since)
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_a_text_that_is_no_instant_in_the_usual_form_is_read_whatever_its_order(text: str) -> None:
+    assert finds(text)
+
+
+@given(st.from_regex(re.compile(_INSTANT, re.ASCII), fullmatch=True))
+def test_every_text_that_goes_by_its_order_is_one_that_the_reader_can_read(text: str) -> None:
+    if text.startswith("9999-12-31"):  # in another offset the year may be the next; it lies in the future, and is read
+        assert finds(text)
+    else:
+        assert isinstance(to_timestamptz(text), datetime)
+
+
+def test_each_type_is_compared_with_a_parameter_of_its_own() -> None:
+    text, parameters = changed(NODES, ["at"], "key", SINCE).text, changed(NODES, ["at"], "key", SINCE).parameters
+    assert parameters["zoned"] == SINCE
+    assert parameters["local"] == SINCE.replace(tzinfo=None)
+    assert parameters["tenant"] == [NODES.tenant.upper(), NODES.tenant.lower()]
+    for condition in ("n.`at` >= $zoned", "n.`at` >= $local", "n.`at` IS NULL", "NOT n.`at` IS :: STRING"):
+        assert condition in text
+    assert str(SINCE.year) not in text
+
+
+def test_the_second_moment_counts_where_the_first_is_absent() -> None:
+    parts = changed(NODES, ["until", "made"], "key", SINCE).text.split("\nUNION\n")
+    assert [part for part in parts if "n.`made` >= $zoned" in part and "n.`until` IS NULL AND" in part]
+    assert parts[-1].count("IS NULL") == 2
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        changed(NODES, ["a `moment`"], "a `key`", SINCE),
+        having(NODES, "an `id`", ["x' OR true //"], "a `key`"),
+        among(NODES, ["4:x:1'"], "a `key`"),
+        page(NODES, "a `key`", Page(10, "x'")),
+        page(NODES, "a `key`", Page(10, rest=True)),
+    ],
+)
+def test_values_are_parameters_and_names_are_quoted(query: object) -> None:
+    text = getattr(query, "text")  # noqa: B009
+    assert "MATCH (n:`A ``label```)" in text
+    assert "n.`a ``key```" in text
+    assert "x'" not in text
+    assert NODES.tenant not in text
+
+
+def test_ids_are_looked_for_in_their_usual_spellings() -> None:
+    forms = having(NODES, "id", ["ABCDEF00-0000-4000-8000-00000000000a"], "key").parameters["ids"]
+    assert set(forms) == {
+        "ABCDEF00-0000-4000-8000-00000000000a",
+        "ABCDEF00-0000-4000-8000-00000000000A",
+        "abcdef00-0000-4000-8000-00000000000a",
+        "ABCDEF0000004000800000000000000a",
+        "ABCDEF0000004000800000000000000A",
+        "abcdef0000004000800000000000000a",
+    }
+
+
+def test_a_selection_is_read_from_json() -> None:
+    assert Selection.read(None).is_everything
+    assert Selection.read('{"barred": ["aaaaaaaa-0000-4000-8000-00000000000a"]}').is_everything
+    since = Selection.read('{"since": "2026-03-01T10:30:15.25+01:00", "elements": ["4:x:1"]}')
+    assert since == Selection(since=SINCE, elements=("4:x:1",))
+    assert not since.is_everything
+    assert not Selection.read('{"graph_ids": []}').is_everything
+    assert Selection.read('{"page": {"size": 5, "after": "a"}}').page == Page(5, "a")
