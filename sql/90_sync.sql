@@ -36,7 +36,10 @@ BEGIN
             RAISE EXCEPTION 'a batch was lost: % rows staged where % were read', staged, batch.last - done USING ERRCODE = 'internal_error';
         END IF;
         IF is_part THEN
-            EXECUTE format('SELECT array_agg(s.element_id) AS elements, array_agg(s.graph_id) AS graph_ids FROM %s AS s', staging) INTO read;
+            EXECUTE format(
+                'SELECT array_agg(s.element_id) AS elements, array_agg(s.graph_id) FILTER (WHERE s.graph_id IS NOT NULL) AS graph_ids FROM %s AS s',
+                staging
+            ) INTO read;
             elements := elements || read.elements;
             graph_ids := graph_ids || read.graph_ids;
         END IF;

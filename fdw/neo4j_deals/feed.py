@@ -120,9 +120,14 @@ class Feed:
         if wanted.graph_ids:
             queries.append(selection.having(nodes, self.source.deal.property, wanted.graph_ids, key))
         found: dict[str, Any] = dict(pair for query in queries for pair in ask(query))
-        if found and self.source.kind == "version":  # whose rivals for an id need not be versions of the same deal
-            ids = [value for value in found.values() if isinstance(value, str)]
-            found |= dict(ask(selection.having(nodes, key, ids, key)))
+        if (
+            found and self.source.kind == "version"
+        ):  # its rivals are the other versions of its deal, and those of its id
+            rivalry = [self.source.deal.property, key]
+            [values] = ask(selection.ids(nodes, list(found), rivalry))
+            for name, ids in zip(rivalry, values, strict=True):
+                texts = [id for id in ids if isinstance(id, str)]
+                found |= dict(ask(selection.having(nodes, name, texts, key)))
         return found
 
     def _in_key_order(self, ask: Ask, found: dict[str, Any], rivals: Iterable[str]) -> list[str]:

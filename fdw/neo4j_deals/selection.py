@@ -147,6 +147,13 @@ def among(nodes: Nodes, elements: Sequence[str], key: str) -> Query:
     return _union([nodes.where("elementId(n) IN $elements")], key, parameters)
 
 
+def ids(nodes: Nodes, elements: Sequence[str], names: Sequence[str]) -> Query:
+    """The values of the properties of these nodes, each in a list."""
+    returned = ", ".join(f"collect(DISTINCT n.{quoted(name)})" for name in names)
+    parameters = {"tenant": spellings(nodes.tenant), "elements": list(elements)}
+    return Query(f"{nodes.where('elementId(n) IN $elements')} RETURN {returned}", parameters)
+
+
 def page(nodes: Nodes, key: str, wanted: Page) -> Query:
     """Element id and key of a page of the nodes, in the order of their keys."""
     expression = f"n.{quoted(key)}"

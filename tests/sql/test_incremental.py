@@ -1,0 +1,281 @@
+"""Flows in: a graph that changes, and syncs of what has changed. Flows out: what a full sync would leave; or a refusal.
+
+DEAL_SYNC_HISTORIES says how many random histories, DEAL_SYNC_SEED which ones; a failure tells its history step by step.
+"""
+
+import os
+import time
+import uuid
+from datetime import timedelta
+from random import Random
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from support.backend import running
+from support.database import Connection, Database
+from support.graph import Graph
+from support.histories import OVERLAP, History
+from support.sync import Run, add_deal, add_tenant, add_version, one, rejects, sync
+
+SEED = int(os.environ.get("DEAL_SYNC_SEED", "6"))
+HISTORIES = int(os.environ.get("DEAL_SYNC_HISTORIES", "25"))
+LONG_AGO: LiteralString = "datetime() - duration('P2D')"
+INCREMENTAL = "SELECT * FROM sync_deals(%s)"
+
+
+@pytest.fixture
+def tenant(pg: Connection, graph: Graph) -> uuid.UUID:
+    return add_tenant(pg)
+
+
+def incremental(connection: Connection, tenant: uuid.UUID, **arguments: Any) -> Run:
+    return sync(connection, tenant, mode="incremental", **arguments)
+
+
+def age(graph: Graph) -> None:
+    """All that there is was changed long ago, as far as it tells."""
+    graph.run(f"MATCH (d:Deal) WHERE d.last_updated_at IS NOT NULL SET d.last_updated_at = {LONG_AGO}")
+    graph.run(f"MATCH (v:DealVersion) SET v.valid_until = {LONG_AGO}, v.created_at = {LONG_AGO}")
+
+
+# What a run reads
+
+
+@pytest.mark.timeout(3600)
+def test_whatever_the_writers_do_the_last_incremental_run_leaves_what_a_full_one_would(
+    database: Database, pg: Connection, graph: Graph
+) -> None:
+    for number in range(HISTORIES):
+        random = Random(SEED * 1_000_000 + number)
+        history = History(graph, add_tenant(pg), random)
+        history.begin()
+        live(database, history)
+        before = state(pg, history.tenant)
+        run = sync(pg, history.tenant)
+        told = "\n".join([f"history {number} of seed {SEED}", *history.told])
+        after = state(pg, history.tenant)
+        assert [name for name in after if after[name] != before[name]] == [], f"{told}\n{before}\n{after}"
+        assert (run.deals_inserted, run.deals_updated, run.deals_adopted) == (0, 0, 0), told
+        assert (run.versions_inserted, run.links_inserted) == (0, 0), told
+        graph.clear()
+
+
+def live(database: Database, history: History) -> None:
+    """Steps and syncs; the last one, incremental as they all are, comes when everything has committed."""
+    random = history.random
+    session = connect(database, random)
+    assert incremental(session, history.tenant).mode == "full"
+    for _ in range(random.randint(6, 14)):
+        history.step()
+        if random.random() < 0.45:
+            run = incremental(session, history.tenant)
+            history.told.append(f"sync: {run.mode} {run.status}, {run.deals_read} deals")
+        elif random.random() < 0.2:
+            victim = connect(database, random)
+            with running(victim, INCREMENTAL, history.tenant) as doomed:
+                time.sleep(random.uniform(0, 0.12))
+                session.execute("SELECT pg_terminate_backend(%s)", [victim.info.backend_pid])
+            history.told.append(f"sync, killed: {doomed.result().sqlstate}")
+    history.end()
+    while (run := incremental(session, history.tenant)).status == "skipped":  # the killed one may not be gone yet
+        time.sleep(0.05)
+    assert run.mode == "incremental"
+    why = "SELECT server_text FROM deal_sync.runs WHERE run_id = %s"
+    assert run.status in ("ok", "partial"), one(session, why, run.run_id)
+    session.close()
+
+
+def connect(database: Database, random: Random) -> Connection:
+    session = database.connect()
+    session.execute(f"SET deal_sync.overlap = '{OVERLAP}s'".encode())
+    session.execute(f"SET deal_sync.batch_rows = {random.choice((2, 5, 2000))}".encode())
+    return session
+
+
+def state(pg: Connection, tenant: uuid.UUID) -> dict[str, list[Any]]:
+    """Everything that a sync may have written for a tenant, but the times and numbers of its runs."""
+    queries: dict[str, LiteralString] = {
+        "opportunities": "SELECT t::text FROM opportunities AS t WHERE t.tenant_id = %s ORDER BY t.id",
+        "versions": "SELECT t::text FROM deal_versions AS t WHERE t.tenant_id = %s ORDER BY t.id",
+        "links": "SELECT interaction_id, entity_id FROM interaction_links WHERE tenant_id = %s ORDER BY 1, 2",
+        "rejects": "SELECT kind, level, graph_id, element_id, column_name, sqlstate, message, value"
+        " FROM deal_sync.rejects WHERE tenant_id = %s ORDER BY 1, 4, 5",
+    }
+    return {name: pg.execute(query, [tenant]).fetchall() for name, query in queries.items()}
+
+
+def test_the_first_run_is_full_the_next_reads_what_changed(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    for _ in range(3):
+        add_deal(graph, tenant)
+    age(graph)
+    assert (incremental(pg, tenant).mode, incremental(pg, tenant).deals_read) == ("full", 0)
+    changed = add_deal(graph, tenant, name="New")
+    run = incremental(pg, tenant)
+    assert (run.mode, run.deals_read, run.deals_inserted) == ("incremental", 1, 1)
+    assert one(pg, "SELECT opportunity_name FROM opportunities WHERE id = %s", changed) == "New"
+
+
+def test_a_version_is_read_by_its_own_watermark_and_with_its_deal(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    deal, other = add_deal(graph, tenant), add_deal(graph, tenant)
+    age(graph)
+    incremental(pg, tenant)
+    add_version(graph, tenant, deal)
+    assert (incremental(pg, tenant).deals_read, one(pg, "SELECT count(*) FROM deal_versions")) == (0, 1)
+    add_version(graph, tenant, other)
+    age(graph)
+    assert incremental(pg, tenant).versions_inserted == 0  # nothing tells that it is there
+    graph.run("MATCH (d:Deal {opportunity_id: $id}) SET d.last_updated_at = toString(datetime())", id=str(other))
+    assert incremental(pg, tenant).versions_inserted == 1
+
+
+def test_the_watermark_is_the_graphs_clock_less_the_overlap_and_comes_with_the_rows(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute("SET deal_sync.overlap = '1h'")
+    add_deal(graph, tenant)
+    [before] = graph.run("RETURN datetime.realtime() AS clock")
+    run = incremental(pg, tenant)
+    [after] = graph.run("RETURN datetime.realtime() AS clock")
+    assert run.watermark is not None
+    assert before["clock"].to_native() <= run.watermark + timedelta(hours=1) <= after["clock"].to_native()
+    query: LiteralString = "SELECT watermark FROM deal_sync.watermarks WHERE tenant_id = %s AND run_id = %s"
+    assert one(pg, query, tenant, run.run_id) == run.watermark
+    assert incremental(pg, tenant, dry_run=True).status == "ok"
+    pg.execute("ALTER TABLE opportunities ADD CONSTRAINT nobody CHECK (opportunity_name <> 'No')")
+    pg.execute("ALTER SERVER neo4j OPTIONS (SET uri 'bolt://127.0.0.1:1')")
+    assert incremental(pg, tenant).status == "failed"
+    assert one(pg, "SELECT watermark FROM deal_sync.watermarks WHERE tenant_id = %s", tenant) == run.watermark
+
+
+def test_a_change_of_the_mapping_makes_the_next_run_full_by_itself(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant, forecast_score=0.5)
+    age(graph)
+    incremental(pg, tenant)
+    for change in (
+        "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN stage OPTIONS (SET write 'always')",
+        "ALTER TABLE opportunities ADD COLUMN score float8;"
+        "ALTER FOREIGN TABLE neo4j.deals ADD COLUMN forecast_score float8 OPTIONS (target 'score')",
+        "ALTER TABLE opportunities ALTER COLUMN score TYPE float4",
+    ):
+        pg.execute(change.encode())
+        run = incremental(pg, tenant)
+        assert (run.mode, run.message) == ("full", "a full run, since the mapping has changed")
+        assert incremental(pg, tenant).mode == "incremental"
+    assert one(pg, "SELECT score FROM opportunities") == 0.5
+
+
+def test_what_a_run_has_not_read_keeps_its_refusals_and_a_row_is_tried_again(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant, confidence="high")
+    graph.run(
+        "CREATE (d:Deal {tenant_id: $tenant, opportunity_id: 'OPP-1', name: 'x', last_updated_at: datetime()})",
+        tenant=str(tenant),
+    )
+    age(graph)
+    first = incremental(pg, tenant)
+    assert (first.rows_rejected, first.values_rejected) == (1, 1)
+    second = incremental(pg, tenant)
+    assert (second.deals_read, second.rows_rejected, second.values_rejected) == (1, 1, 0)
+    assert [reject.level for reject in rejects(pg, tenant)] == ["value", "row"]
+    graph.run("MATCH (d:Deal {opportunity_id: 'OPP-1'}) SET d.opportunity_id = $id", id=str(uuid.uuid4()))
+    third = incremental(pg, tenant)
+    assert (third.status, third.deals_inserted) == ("ok", 1)
+    assert [reject.level for reject in rejects(pg, tenant)] == ["value"]
+
+
+def test_without_an_index_it_reads_the_same(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    add_deal(graph, tenant)
+    age(graph)
+    incremental(pg, tenant)
+    graph.run("MATCH (d:Deal) SET d.last_updated_at = toString(datetime()), d.opportunity_summary = 'new'")
+    assert incremental(pg, tenant).deals_updated == 1
+    graph.run("CREATE INDEX FOR (d:Deal) ON (d.tenant_id, d.last_updated_at)")
+    graph.run("CALL db.awaitIndexes()")
+    graph.run("MATCH (d:Deal) SET d.last_updated_at = toString(datetime()), d.opportunity_summary = 'newer'")
+    assert incremental(pg, tenant).deals_updated == 1
+
+
+# What stops a run
+
+
+def test_another_graph_stops_every_run_until_it_is_accepted(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    add_deal(graph, tenant)
+    incremental(pg, tenant)
+    pg.execute("UPDATE deal_sync.graph SET database_id = 'of the staging graph'")
+    add_deal(graph, tenant)
+    for mode in ("incremental", "full"):
+        run = sync(pg, tenant, mode=mode)
+        assert run.status == "failed"
+        assert run.message is not None
+        assert run.message.startswith("this is another graph than the one that the tables were filled from")
+        assert "SELECT deal_sync.accept_graph()" in run.message
+    with pytest.raises(psycopg.Error) as raised:
+        sync(pg, tenant, strict=True)
+    assert raised.value.sqlstate == "DS004"
+    assert one(pg, "SELECT count(*) FROM opportunities") == 1
+    [known] = graph.run("CALL db.info() YIELD id RETURN id")
+    assert one(pg, "SELECT deal_sync.accept_graph()") == known["id"]
+    run = incremental(pg, tenant)
+    assert (run.mode, run.status, run.deals_inserted) == ("full", "ok", 1)
+    assert one(pg, "SELECT count(*) FROM deal_sync.graph") == 1
+
+
+def test_a_run_in_which_a_columns_values_do_not_fit_in_too_many_deals_writes_nothing(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    for number in range(240):
+        add_deal(graph, tenant, confidence="high" if number < 49 else 0.5)
+    assert incremental(pg, tenant).status == "partial"  # 49 of 240 are more than a fifth, but no mass
+    graph.run(
+        "MATCH (d:Deal) WHERE d.confidence = 0.5 WITH d LIMIT 1 SET d.confidence = 'low', d.opportunity_summary = 'x'"
+    )
+    run = sync(pg, tenant)
+    assert run.status == "failed"
+    assert run.message is not None
+    assert 'the values of column "confidence" do not fit in 50 of 240 deals' in run.message
+    assert "deal_sync.max_loss" in run.message
+    assert one(pg, "SELECT count(*) FROM opportunities WHERE latest_ai_summary = 'x'") == 0
+    pg.execute("SET deal_sync.max_loss = 21")
+    assert sync(pg, tenant).status == "partial"
+    assert one(pg, "SELECT count(*) FROM opportunities WHERE latest_ai_summary = 'x'") == 1
+
+
+def test_a_full_run_that_would_empty_a_column_writes_nothing(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    for number in range(60):
+        add_deal(graph, tenant, qualification_status="open" if number < 51 else None)
+    incremental(pg, tenant)
+    graph.run("MATCH (d:Deal) REMOVE d.qualification_status")
+    run = sync(pg, tenant)
+    assert run.status == "failed"
+    assert run.message is not None
+    assert (
+        'no deal of the graph has a value for column "qualification_status", and 51 rows of the tenant have'
+        in run.message
+    )
+    assert one(pg, "SELECT count(qualification_status) FROM opportunities") == 51
+    graph.run("MATCH (d:Deal) WITH d LIMIT 1 SET d.qualification_status = 'open'")
+    assert sync(pg, tenant).deals_updated == 50
+    graph.run("MATCH (d:Deal) REMOVE d.qualification_status")
+    pg.execute("SET deal_sync.max_loss = 100")
+    assert sync(pg, tenant).status == "ok"
+    assert one(pg, "SELECT count(qualification_status) FROM opportunities") == 0
+
+
+def test_a_deal_that_is_barred_does_not_land_nor_do_its_versions(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    barred, other = add_deal(graph, tenant), add_deal(graph, tenant)
+    for deal in (barred, other):
+        add_version(graph, tenant, deal, change_source_interaction_id=str(uuid.uuid4()))
+    pg.execute("INSERT INTO deal_sync.barred (tenant_id, graph_id) VALUES (%s, %s)", [tenant, barred])
+    for mode in ("incremental", "incremental", "full"):
+        assert sync(pg, tenant, mode=mode).status == "ok"
+        assert pg.execute("SELECT id FROM opportunities").fetchall() == [(other,)]
+        assert pg.execute("SELECT opportunity_id FROM deal_versions").fetchall() == [(other,)]
+        assert pg.execute("SELECT entity_id FROM interaction_links").fetchall() == [(other,)]
