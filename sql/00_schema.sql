@@ -43,6 +43,9 @@ BEGIN
         ('batch_rows', '2000', '[1-9][0-9]{0,5}'),                -- what ends a batch ...
         ('batch_bytes', '32MB', '[1-9][0-9]{0,8} *(B|kB|MB)?'),   -- ... whichever comes first
         ('process_from', '5000', '[0-9]{1,9}'),                   -- so many nodes or more are read by a process of their own
+        ('late_after', '15min', '[0-9]{1,6} *(s|min|h|d)'),       -- a tenant without a good run for longer is late
+        ('runs_kept', '30d', '[0-9]{1,6} *(s|min|h|d)'),          -- how long runs and reconciliations are kept ...
+        ('values_kept', '30d', '[0-9]{1,6} *(s|min|h|d)'),        -- ... and the offending values of refusals
         ('search_path', 'pg_catalog', '.*')                       -- the caller's, for the application's triggers: sync_deals sets it
     ) AS k (name, fallback, pattern)
     WHERE k.name = setting.name;

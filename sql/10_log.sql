@@ -105,10 +105,12 @@ AS $$
         result.deals_read, result.deals_inserted, result.deals_updated, result.deals_unchanged, result.deals_adopted,
         result.versions_inserted, result.links_inserted, result.rows_rejected, result.values_rejected,
         result.watermark, result.message, sqlstate, nullif(server_text, '')
-    )
+    );
+    -- NOTIFY has no access control: no more than this.
+    SELECT pg_notify('deal_sync', json_build_object('run_id', result.run_id, 'tenant', result.tenant_id, 'status', result.status)::text)
 $$;
 COMMENT ON FUNCTION deal_sync.record_run(deal_sync.run_result, timestamptz, text, text) IS
-'internal: adds a run to deal_sync.runs';
+'internal: adds a run to deal_sync.runs, and tells the channel deal_sync';
 
 CREATE FUNCTION deal_sync.record_rejects(run_id uuid, tenant_id uuid, found jsonb) RETURNS void
 LANGUAGE sql SECURITY DEFINER

@@ -152,6 +152,22 @@ AS $$
 $$;
 COMMENT ON FUNCTION deal_sync.nothing_done(deal_sync.run_result) IS 'internal: a result whose counts are zero';
 
+CREATE FUNCTION deal_sync.summary(result deal_sync.run_result, dry_run boolean) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT concat(
+        'tenant ', result.tenant_id, ': ', result.status, CASE WHEN dry_run THEN ' (dry run)' END, ', ',
+        CASE WHEN result.status = 'failed' THEN result.message ELSE concat_ws(
+            ', ', result.deals_read || ' deals read', nullif(result.deals_inserted, 0) || ' inserted',
+            nullif(result.deals_updated, 0) || ' updated', nullif(result.deals_adopted, 0) || ' adopted',
+            nullif(result.versions_inserted, 0) || ' versions', nullif(result.links_inserted, 0) || ' links', result.message
+        ) END,
+        format(' (%s s)', round(result.seconds::numeric, 1))
+    )
+$$;
+COMMENT ON FUNCTION deal_sync.summary(deal_sync.run_result, boolean) IS 'internal: a run in one line, from names and counts';
+
 -- The SET clauses give the caller's values back whichever way the function ends; the values for the run are set inside.
 CREATE FUNCTION deal_sync.sync_tenant(
     tenant uuid, mode text, dry_run boolean, strict boolean, application_path text
@@ -168,6 +184,7 @@ SET intervalstyle = 'postgres'
 SET extra_float_digits = 1
 SET enable_material = off
 SET jit = off
+SET application_name = 'deal_sync' -- the reader shows its progress there
 AS $$
 DECLARE
     began CONSTANT timestamptz := clock_timestamp();
@@ -195,6 +212,7 @@ BEGIN
     result := deal_sync.nothing_done(result);
 
     IF pg_try_advisory_xact_lock(lock_key) THEN
+        PERFORM set_config('application_name', 'deal_sync ' || replace(tenant::text, '-', ''), true);
         BEGIN
             PERFORM deal_sync.check_setup(tenant);
             is_set_up := true;
@@ -251,6 +269,9 @@ BEGIN
     result.seconds := extract(EPOCH FROM clock_timestamp() - began);
     IF NOT dry_run THEN
         PERFORM deal_sync.record_run(result, began, code, concat_ws(E'\n', said, detail));
+    END IF;
+    IF result.status <> 'skipped' THEN
+        RAISE NOTICE '%', deal_sync.summary(result, dry_run);
     END IF;
     RETURN result;
 END

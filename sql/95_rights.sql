@@ -1,6 +1,6 @@
 -- In: all functions. Out: nobody may run them, until somebody is granted the sync.
 
-REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA deal_sync FROM PUBLIC;
+REVOKE EXECUTE ON ALL ROUTINES IN SCHEMA deal_sync FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.sync_deals(uuid, text, boolean, boolean, text) FROM PUBLIC;
 
 CREATE FUNCTION deal_sync.grant_sync(role regrole) RETURNS void
@@ -16,13 +16,18 @@ BEGIN
     INNER JOIN pg_proc AS p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
     WHERE e.extname = 'deal_sync' AND p.proname = 'sync_deals';
     EXECUTE format('GRANT USAGE ON SCHEMA deal_sync TO %s', role);
-    EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA deal_sync TO %s', role);
+    EXECUTE format('GRANT EXECUTE ON ALL ROUTINES IN SCHEMA deal_sync TO %s', role);
     EXECUTE format(
         'REVOKE EXECUTE ON FUNCTION deal_sync.grant_sync(regrole), deal_sync.grant_scan(regrole), '
         'deal_sync.accept_graph(), deal_sync.replace_graph(text) FROM %s', role
     );
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', entry, role);
     EXECUTE format('GRANT SELECT ON deal_sync.runs, deal_sync.rejects, deal_sync.watermarks, deal_sync.graph, deal_sync.barred, deal_sync.connections TO %s', role);
+    EXECUTE format(
+        'GRANT SELECT ON deal_sync.tenant_runs, deal_sync.tenant_status, deal_sync.progress, deal_sync.metrics, deal_sync.schedules, '
+        'deal_sync.reconciliations TO %s',
+        role
+    );
 END
 $$;
 COMMENT ON FUNCTION deal_sync.grant_sync(regrole) IS

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, NoReturn
 
-from neo4j_deals import SERVES, __version__, catalog, cypher, imports, scan, staging
+from neo4j_deals import SERVES, __version__, catalog, cron, cypher, imports, scan, staging
 from neo4j_deals.catalog import Plpy, TellingPlpy
 from neo4j_deals.connection import connection
 from neo4j_deals.errors import DealSyncError
@@ -35,7 +36,7 @@ def check_version(plpy: Plpy, extension_version: str) -> None:
 
 
 def fill_staging(
-    plpy: Plpy, kind: str, tenant: str, caller: str, limits: tuple[int, int, int, int], selection: str | None
+    plpy: TellingPlpy, kind: str, tenant: str, caller: str, limits: tuple[int, int, int, int], selection: str | None
 ) -> Iterator[int]:
     """See `staging.fill`, for the table of a kind; `limits` are the fields of `feed.Limits`, `selection` is JSON."""
     try:
@@ -96,6 +97,34 @@ def graph_state(plpy: Plpy) -> dict[str, Any]:
     except DealSyncError as error:
         _raise(plpy, error)
     return {"database_id": state[0], "clock": state[1].iso_format()}
+
+
+def graph_tenants(plpy: Plpy) -> list[tuple[str, int]]:
+    """The tenants that have nodes of either kind, with their number of deals: those whose tenant_id counts as one."""
+    deals: dict[str, int] = {}
+    try:
+        for kind in ("deal", "version"):
+            for value, nodes in scan.tenant_counts(plpy, catalog.mapped(plpy, kind)):
+                if isinstance(value, str) and _CANONICAL.fullmatch(value):
+                    tenant = value.lower()
+                    deals[tenant] = deals.get(tenant, 0) + (nodes if kind == "deal" else 0)
+    except DealSyncError as error:
+        _raise(plpy, error)
+    return list(deals.items())
+
+
+def next_run(plpy: Plpy, schedule: str, after: str, zone: str) -> str | None:
+    """See `cron.next_run`; times as texts."""
+    try:
+        found = cron.next_run(schedule, datetime.fromisoformat(after), zone)
+    except ValueError as error:
+        plpy.error(
+            f'"{schedule}" is no schedule that pg_cron takes',
+            sqlstate="22023",
+            detail=f"{error}.",
+            hint="'*/5 * * * *' is every five minutes; the fields are minute, hour, day, month and day of the week",
+        )
+    return None if found is None else found.isoformat()
 
 
 def check_source(plpy: Plpy, kind: str) -> None:

@@ -7,10 +7,11 @@ becomes SQL or a path. Source of the control flow: `flow.md`.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from neo4j_deals.catalog import Plpy, query, server_options, table
+from neo4j_deals.catalog import Plpy, TellingPlpy, query, server_options, table
 from neo4j_deals.connection import connection
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.feed import OWN_COLUMNS, Feed, Limits
@@ -25,7 +26,7 @@ def staging_name(kind: str) -> str:
     return f"pg_temp.deal_sync_{kind}s"
 
 
-def fill(plpy: Plpy, relation: str, tenant: str, caller: str, limits: Limits, wanted: Selection) -> Iterator[int]:
+def fill(plpy: TellingPlpy, relation: str, tenant: str, caller: str, limits: Limits, wanted: Selection) -> Iterator[int]:
     """Stages the tenant's nodes that are wanted, and yields the number of the last row after each batch; the caller
     empties it then.
 
@@ -48,7 +49,11 @@ def fill(plpy: Plpy, relation: str, tenant: str, caller: str, limits: Limits, wa
 
     options, folder = server_options(plpy, relation), _folder(plpy)
     reader: Reader | ReaderProcess
-    if wanted.is_everything and _amount(options, feed, serve_interrupt) >= limits.process_from:
+    # A selection is not counted: that would be a query as dear as the read.
+    amount = _amount(options, feed, serve_interrupt) if wanted.is_everything else None
+    progress = Progress(plpy, source.kind, tenant, amount)
+    progress.show(0)
+    if amount is not None and amount >= limits.process_from:
         reader = ReaderProcess(options, feed, folder)
     else:
         reader = Reader(connection(options), feed.produce, folder)
@@ -58,6 +63,7 @@ def fill(plpy: Plpy, relation: str, tenant: str, caller: str, limits: Limits, wa
             plpy.execute(f"COPY {name} FROM '/proc/self/fd/{file.fileno()}' (FORMAT binary)")
             reader.done_with(file)
             yield last
+            progress.show(last)
     _check_ours(plpy, name, made)
     plpy.execute(f"DROP TABLE {name}")
 
@@ -65,6 +71,29 @@ def fill(plpy: Plpy, relation: str, tenant: str, caller: str, limits: Limits, wa
 def _amount(options: ServerOptions, feed: Feed, serve_interrupt: Callable[[], object]) -> int:
     """How many nodes there are to read: from Neo4j's index, in a few milliseconds."""
     return int(answer(connection(options), lambda ask: next(ask(feed.count))[0], serve_interrupt))
+
+
+class Progress:
+    """How far a run is, for other sessions in application_name, and for its own as a NOTICE now and then.
+
+    application_name is the one thing that others see before the run ends; sync_tenant() gives it back.
+    """
+
+    NOTICE_SECONDS = 5.0
+
+    def __init__(self, plpy: TellingPlpy, kind: str, tenant: str, amount: int | None) -> None:
+        self._plpy, self._kind, self._amount = plpy, kind, amount
+        self._prefix = f"deal_sync {tenant.replace('-', '')} {kind[0]}"  # cut at 63 bytes
+        self._told = time.monotonic()
+
+    def show(self, landed: int) -> None:
+        """`landed` of the nodes have reached the tables."""
+        known = self._amount is not None
+        name = f"{self._prefix} {landed}/{self._amount}" if known else f"{self._prefix} {landed}"
+        query(self._plpy, "SELECT pg_catalog.set_config('application_name', $1, true)", ["text"], [name])
+        if time.monotonic() - self._told >= self.NOTICE_SECONDS:
+            self._told = time.monotonic()
+            self._plpy.notice(f"{landed} of {self._amount} {self._kind}s" if known else f"{landed} {self._kind}s")
 
 
 def _check_ours(plpy: Plpy, name: str, made: int) -> None:

@@ -18,6 +18,11 @@ def create(instance: Instance, database: str) -> None:
     """Create the database anew and set it up as a user would; the statements are the README's."""
     instance.psql("postgres", "-c", f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
     instance.psql("postgres", "-c", f'CREATE DATABASE "{database}"')
+    set_up(instance, database)
+
+
+def set_up(instance: Instance, database: str) -> None:
+    """The same in an empty database that is there."""
     facts = NO_NEO4J | instance.facts
     user, password, uri = (literal(facts[key]) for key in ("neo4j_user", "neo4j_password", "neo4j_uri"))
     run_sql(instance, database, "CREATE EXTENSION deal_sync CASCADE")

@@ -1,0 +1,453 @@
+-- In: the tenants of the graph. Out: a run of each, with a commit after it; and the records that have grown old go.
+
+CREATE TABLE deal_sync.graph_tenants (
+    tenant_id uuid PRIMARY KEY,
+    deals bigint NOT NULL,
+    is_known boolean NOT NULL
+);
+COMMENT ON TABLE deal_sync.graph_tenants IS 'the tenants that the graph had when sync_all last looked';
+COMMENT ON COLUMN deal_sync.graph_tenants.deals IS 'nodes in the graph';
+COMMENT ON COLUMN deal_sync.graph_tenants.is_known IS 'whether the application''s table has the tenant; one that it has not is not synced';
+
+CREATE TABLE deal_sync.reconciliations (
+    tenant_id uuid NOT NULL,
+    reconciled_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    missing bigint NOT NULL,
+    differing bigint NOT NULL,
+    extra bigint NOT NULL,
+    refused bigint NOT NULL,
+    report jsonb NOT NULL,
+    PRIMARY KEY (tenant_id, reconciled_at)
+);
+COMMENT ON TABLE deal_sync.reconciliations IS 'what the nightly reconcile of a tenant found; report: its rows, one a kind';
+
+CREATE TABLE deal_sync.removed_runs (
+    tenant_id uuid NOT NULL,
+    status text NOT NULL,
+    runs bigint NOT NULL,
+    rows_written bigint NOT NULL,
+    PRIMARY KEY (tenant_id, status)
+);
+COMMENT ON TABLE deal_sync.removed_runs IS 'what runs that retention has removed add to the counters of deal_sync.metrics';
+
+SELECT pg_catalog.pg_extension_config_dump('deal_sync.graph_tenants', '');
+SELECT pg_catalog.pg_extension_config_dump('deal_sync.reconciliations', '');
+SELECT pg_catalog.pg_extension_config_dump('deal_sync.removed_runs', '');
+
+CREATE FUNCTION deal_sync.tenants_of_graph(OUT tenant_id uuid, OUT deals bigint) RETURNS SETOF record
+LANGUAGE plpython3u SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import server
+return server.graph_tenants(plpy)
+$$;
+COMMENT ON FUNCTION deal_sync.tenants_of_graph() IS 'internal: the tenants that have nodes in the graph, with their number of deals';
+
+-- Under the caller's rights and policies: row-level security may hide the list of tenants, and show each one by its id.
+CREATE FUNCTION deal_sync.tenant_exists(tenant uuid) RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET "app.tenant_id" = ''
+AS $$
+DECLARE
+    found boolean;
+BEGIN
+    PERFORM set_config('app.tenant_id', tenant::text, true);
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE id = $1)', deal_sync.application_table('deal', 'tenants')) INTO found USING tenant;
+    RETURN found;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.tenant_exists(uuid) IS 'internal: whether the caller finds the tenant in the application''s table, with app.tenant_id set to it';
+
+CREATE FUNCTION deal_sync.record_tenants(found jsonb) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    DELETE FROM deal_sync.graph_tenants AS g
+    WHERE NOT EXISTS (SELECT FROM jsonb_to_recordset(found) AS f (tenant_id uuid) WHERE f.tenant_id = g.tenant_id);
+
+    INSERT INTO deal_sync.graph_tenants AS g (tenant_id, deals, is_known)
+    SELECT f.tenant_id, f.deals, f.is_known
+    FROM jsonb_to_recordset(found) AS f (tenant_id uuid, deals bigint, is_known boolean)
+    ORDER BY f.tenant_id -- two at once lock in one order
+    ON CONFLICT (tenant_id) DO UPDATE SET deals = excluded.deals, is_known = excluded.is_known
+    WHERE (g.deals, g.is_known) IS DISTINCT FROM (excluded.deals, excluded.is_known)
+$$;
+COMMENT ON FUNCTION deal_sync.record_tenants(jsonb) IS 'internal: keeps the tenants of the graph in deal_sync.graph_tenants';
+
+CREATE FUNCTION deal_sync.record_reconciliation(tenant uuid, report jsonb) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO deal_sync.reconciliations (tenant_id, missing, differing, extra, refused, report)
+    SELECT record_reconciliation.tenant, coalesce(sum(r.missing), 0), coalesce(sum(r.differing), 0), coalesce(sum(r.extra), 0),
+        coalesce(sum(r.refused), 0), record_reconciliation.report
+    FROM jsonb_to_recordset(report) AS r (missing bigint, differing bigint, extra bigint, refused bigint)
+$$;
+COMMENT ON FUNCTION deal_sync.record_reconciliation(uuid, jsonb) IS 'internal: adds an outcome to deal_sync.reconciliations';
+
+-- One row a tenant, each found by the index on runs. After five failures in a row the next try waits for twice the usual time, then
+-- four times, up to an hour; the usual time is what lay between the first five. What people call by hand does not wait.
+CREATE VIEW deal_sync.tenant_runs AS
+WITH RECURSIVE seen (id) AS (
+    (
+        SELECT r.tenant_id FROM deal_sync.runs AS r
+        ORDER BY r.tenant_id LIMIT 1
+    )
+    UNION ALL
+    SELECT
+        (
+            SELECT r.tenant_id FROM deal_sync.runs AS r
+            WHERE r.tenant_id > s.id
+            ORDER BY r.tenant_id LIMIT 1
+        ) AS id
+    FROM seen AS s
+    WHERE s.id IS NOT NULL
+)
+
+SELECT
+    t.id AS tenant_id,
+    tried.started_at AS tried_at,
+    tried.started_at + tried.seconds * interval '1 second' AS tried_until,
+    tried.status,
+    tried.message,
+    tried.seconds,
+    good.started_at AS good_at,
+    good.deals_read,
+    coalesce(f.failures, 0) AS failures,
+    CASE WHEN f.failures >= 5 THEN f.last_at + least(
+        interval '1 hour',
+        greatest((f.fifth_at - f.first_at) / 4, interval '1 minute') * power(2, least(f.failures, 12) - 4)
+    ) END AS next_try
+FROM (
+    SELECT s.id FROM seen AS s
+    WHERE s.id IS NOT NULL
+    UNION
+    SELECT g.tenant_id FROM deal_sync.graph_tenants AS g
+) AS t
+LEFT JOIN LATERAL (
+    SELECT r.* FROM deal_sync.runs AS r
+    WHERE r.tenant_id = t.id AND r.status <> 'skipped'
+    ORDER BY r.started_at DESC LIMIT 1
+) AS tried ON TRUE
+LEFT JOIN LATERAL (
+    SELECT r.* FROM deal_sync.runs AS r
+    WHERE r.tenant_id = t.id AND r.status IN ('ok', 'partial')
+    ORDER BY r.started_at DESC LIMIT 1
+) AS good ON TRUE
+LEFT JOIN LATERAL (
+    SELECT
+        count(*) AS failures,
+        min(n.started_at) AS first_at,
+        min(n.started_at) FILTER (WHERE n.number = 5) AS fifth_at,
+        max(n.started_at) AS last_at
+    FROM (
+        SELECT
+            r.started_at,
+            row_number() OVER (ORDER BY r.started_at) AS number
+        FROM deal_sync.runs AS r
+        WHERE r.tenant_id = t.id AND r.status = 'failed' AND r.started_at > coalesce(good.started_at, '-infinity')
+    ) AS n
+) AS f ON TRUE;
+COMMENT ON VIEW deal_sync.tenant_runs IS 'internal: the last run and the last good run of each tenant, its failures since, and when it is tried again';
+
+-- Those to sync, longest-waiting first, and those that the application does not know. Asking the graph may fail as a run may: then
+-- those that were synced before are what there is, and what went wrong is said in `code` and the next ones.
+CREATE FUNCTION deal_sync.line_up(
+    tenant uuid, OUT todo uuid[], OUT unknown uuid[], OUT code text, OUT said text, OUT detail text, OUT hint text, OUT context text
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    found jsonb;
+BEGIN
+    IF tenant IS NOT NULL THEN
+        SELECT array_agg(tenant) INTO todo
+        WHERE NOT EXISTS (SELECT FROM deal_sync.tenant_runs AS r WHERE r.tenant_id = tenant AND r.next_try > clock_timestamp());
+        RETURN;
+    END IF;
+    BEGIN
+        PERFORM deal_sync.check_package();
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+            'tenant_id', g.tenant_id, 'deals', g.deals, 'is_known', deal_sync.tenant_exists(g.tenant_id)
+        )), '[]') INTO found
+        FROM deal_sync.tenants_of_graph() AS g;
+        PERFORM deal_sync.record_tenants(found);
+        SELECT array_agg(f.tenant_id) FILTER (WHERE f.is_known), array_agg(f.tenant_id ORDER BY f.tenant_id) FILTER (WHERE NOT f.is_known)
+        INTO todo, unknown
+        FROM jsonb_to_recordset(found) AS f (tenant_id uuid, is_known boolean);
+    EXCEPTION
+        WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS
+                code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT,
+                context := PG_EXCEPTION_CONTEXT;
+            IF left(code, 2) = '57' THEN
+                RAISE;
+            END IF;
+            SELECT e.message, e.detail INTO said, detail FROM deal_sync.python_error(said, detail) AS e;
+            todo := ARRAY(SELECT r.tenant_id FROM deal_sync.tenant_runs AS r WHERE r.tried_at IS NOT NULL);
+    END;
+    SELECT array_agg(t.id ORDER BY r.tried_at NULLS FIRST, t.id) INTO todo
+    FROM unnest(todo) AS t (id)
+    LEFT JOIN deal_sync.tenant_runs AS r ON r.tenant_id = t.id
+    WHERE r.next_try IS NULL OR r.next_try <= clock_timestamp();
+END
+$$;
+COMMENT ON FUNCTION deal_sync.line_up(uuid) IS 'internal: the tenants that sync_all goes through, in their order';
+
+-- Only what the extension itself raises is known to hold nobody's data: its RAISE stands first in the context, or its PL/Python.
+CREATE FUNCTION deal_sync.record_failure(
+    tenant uuid, mode text, began timestamptz, code text, said text, detail text, hint text, context text
+) RETURNS deal_sync.run_result
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    result deal_sync.run_result;
+BEGIN
+    result.run_id := gen_random_uuid();
+    result.tenant_id := tenant;
+    result.mode := mode;
+    result.status := 'failed';
+    result := deal_sync.nothing_done(result);
+    result.message := CASE
+        WHEN
+            context ~ '^PL/pgSQL function deal_sync\.\w+\([^\n]*\) line [0-9]+ at RAISE'
+            OR context ~ 'PL/Python function "(tenants_of_graph|check_source|load_package)"'
+            THEN concat_ws('; ', said, nullif(detail, ''), nullif(hint, ''))
+        ELSE format('SQLSTATE %s ended the run', code)
+    END || '; nothing was written';
+    result.seconds := extract(EPOCH FROM clock_timestamp() - began);
+    PERFORM deal_sync.record_run(result, began, code, concat_ws(E'\n', said, detail));
+    RETURN result;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.record_failure(uuid, text, timestamptz, text, text, text, text, text) IS
+'internal: a run that ended with an error, as a row of deal_sync.runs';
+
+CREATE FUNCTION deal_sync.attempt(tenant uuid, mode text, application_path text) RETURNS deal_sync.run_result
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET "app.tenant_id" = ''
+AS $$
+DECLARE
+    began CONSTANT timestamptz := clock_timestamp();
+    code text;
+    said text;
+    detail text;
+    hint text;
+    again text;
+    context text;
+BEGIN
+    RETURN deal_sync.sync_tenant(tenant, mode, false, false, application_path);
+EXCEPTION
+    WHEN OTHERS THEN
+        GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
+        IF left(code, 2) = '57' THEN
+            RAISE;
+        END IF;
+        -- sync_tenant() raises anew, so where the words come from is lost: the check of the set-up is asked once more.
+        BEGIN
+            PERFORM set_config('app.tenant_id', tenant::text, true);
+            PERFORM deal_sync.check_setup(tenant);
+        EXCEPTION
+            WHEN OTHERS THEN
+                GET STACKED DIAGNOSTICS again := MESSAGE_TEXT, context := PG_EXCEPTION_CONTEXT;
+                IF SQLSTATE LIKE '57%' THEN
+                    RAISE;
+                END IF;
+        END;
+        IF (deal_sync.python_error(again, NULL)).message IS DISTINCT FROM said THEN
+            context := NULL;
+        END IF;
+        RETURN deal_sync.record_failure(tenant, mode, began, code, said, detail, hint, coalesce(context, ''));
+END
+$$;
+COMMENT ON FUNCTION deal_sync.attempt(uuid, text, text) IS
+'internal: a run that records a mistake of set-up, too, and raises a cancel or termination only';
+
+CREATE FUNCTION deal_sync.attempt_reconcile(tenant uuid) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    report jsonb;
+BEGIN
+    SELECT coalesce(jsonb_agg(to_jsonb(r)), '[]') INTO report FROM deal_sync.reconcile(tenant) AS r;
+    PERFORM deal_sync.record_reconciliation(tenant, report);
+    RETURN NULL;
+EXCEPTION
+    WHEN OTHERS THEN
+        IF SQLSTATE LIKE '57%' THEN
+            RAISE;
+        END IF;
+        RETURN format('SQLSTATE %s ended the reconcile; SELECT * FROM deal_sync.reconcile(%L) says more', SQLSTATE, tenant);
+END
+$$;
+COMMENT ON FUNCTION deal_sync.attempt_reconcile(uuid) IS
+'internal: reconciles a tenant and keeps the outcome; returns what went wrong, or NULL';
+
+-- The last good run of a tenant stays, unless the tenant itself is gone.
+CREATE FUNCTION deal_sync.remove_records(runs_kept interval, values_kept interval, gone uuid[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH removed AS (
+        DELETE FROM deal_sync.runs AS r
+        WHERE
+            r.started_at < now() - runs_kept
+            AND (
+                r.tenant_id = ANY (gone)
+                OR r.run_id IS DISTINCT FROM (
+                    SELECT k.run_id FROM deal_sync.runs AS k
+                    WHERE k.tenant_id = r.tenant_id AND k.status IN ('ok', 'partial')
+                    ORDER BY k.started_at DESC LIMIT 1
+                )
+            )
+        RETURNING r.tenant_id, r.status, r.deals_inserted + r.deals_updated + r.deals_adopted + r.versions_inserted AS rows_written
+    )
+
+    INSERT INTO deal_sync.removed_runs AS o (tenant_id, status, runs, rows_written)
+    SELECT d.tenant_id, d.status, count(*), sum(d.rows_written)
+    FROM removed AS d
+    GROUP BY d.tenant_id, d.status
+    ON CONFLICT (tenant_id, status) DO UPDATE SET runs = o.runs + excluded.runs, rows_written = o.rows_written + excluded.rows_written;
+
+    DELETE FROM deal_sync.removed_runs AS o
+    WHERE o.tenant_id = ANY (gone) AND NOT EXISTS (SELECT FROM deal_sync.runs AS r WHERE r.tenant_id = o.tenant_id);
+
+    DELETE FROM deal_sync.watermarks AS w
+    WHERE w.tenant_id = ANY (gone) AND NOT EXISTS (SELECT FROM deal_sync.runs AS r WHERE r.tenant_id = w.tenant_id);
+
+    DELETE FROM deal_sync.reconciliations AS c
+    WHERE c.reconciled_at < now() - runs_kept;
+
+    DELETE FROM deal_sync.rejects AS r
+    WHERE r.tenant_id = ANY (gone) AND r.last_seen < now() - values_kept;
+
+    UPDATE deal_sync.rejects AS r SET value = NULL, server_text = NULL
+    WHERE r.last_seen < now() - values_kept AND (r.value IS NOT NULL OR r.server_text IS NOT NULL);
+
+    UPDATE deal_sync.runs AS r SET server_text = NULL
+    WHERE r.started_at < now() - values_kept AND r.server_text IS NOT NULL
+$$;
+COMMENT ON FUNCTION deal_sync.remove_records(interval, interval, uuid[]) IS
+'internal: removes runs and reconciliations that are older, and the offending values of refusals; of tenants that are gone everything';
+
+CREATE FUNCTION deal_sync.retain() RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM deal_sync.remove_records(
+        deal_sync.setting('runs_kept')::interval,
+        deal_sync.setting('values_kept')::interval,
+        ARRAY(
+            SELECT t.tenant_id
+            FROM (
+                SELECT r.tenant_id FROM deal_sync.tenant_runs AS r
+                UNION
+                SELECT r.tenant_id FROM deal_sync.rejects AS r
+            ) AS t
+            WHERE NOT deal_sync.tenant_exists(t.tenant_id)
+        )
+    );
+END
+$$;
+COMMENT ON FUNCTION deal_sync.retain() IS
+'removes runs older than deal_sync.runs_kept and offending values older than deal_sync.values_kept; sync_all calls it at its end';
+
+-- It commits, so it has no SET clause: search_path is set anew in each transaction.
+CREATE PROCEDURE deal_sync.sync_all(
+    mode text DEFAULT 'incremental', time_limit interval DEFAULT NULL, quiet boolean DEFAULT FALSE,
+    tenant uuid DEFAULT NULL, reconcile boolean DEFAULT FALSE
+)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    began CONSTANT timestamptz := pg_catalog.clock_timestamp();
+    application_path CONSTANT text := pg_catalog.current_setting('search_path');
+    loudness CONSTANT text := pg_catalog.current_setting('client_min_messages');
+    queue record;
+    due uuid;
+    result deal_sync.run_result;
+    wrong text;
+    failures text[] := '{}';
+    tried bigint := 0;
+BEGIN
+    COMMIT; -- in a transaction block this raises at once, and not after the first tenant
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);
+    IF mode IS NULL OR mode NOT IN ('incremental', 'full') THEN
+        RAISE EXCEPTION 'unknown mode "%"', mode USING ERRCODE = 'invalid_parameter_value', HINT = 'The mode is incremental or full.';
+    ELSIF nullif(current_setting('app.tenant_id', true), '') IS NOT NULL THEN
+        RAISE EXCEPTION 'app.tenant_id is set, and sync_all works for every tenant' USING
+            ERRCODE = 'insufficient_privilege',
+            HINT = 'RESET app.tenant_id.';
+    END IF;
+
+    queue := deal_sync.line_up(tenant);
+    IF queue.code IS NOT NULL THEN
+        PERFORM deal_sync.record_failure(t.id, mode, began, queue.code, queue.said, queue.detail, queue.hint, queue.context)
+        FROM unnest(queue.todo) AS t (id);
+        COMMIT;
+        PERFORM deal_sync.raise_again(queue.code, queue.said, queue.detail, queue.hint);
+    ELSIF queue.unknown IS NOT NULL AND NOT quiet THEN
+        RAISE WARNING 'tenants of the graph that the application does not know: %', cardinality(queue.unknown) USING
+            DETAIL = array_to_string(queue.unknown[1:20], ', ') || CASE WHEN cardinality(queue.unknown) > 20 THEN ', ...' ELSE '' END,
+            HINT = 'They are not synced; deal_sync.tenant_status shows them as unknown.';
+    END IF;
+    COMMIT;
+
+    FOREACH due IN ARRAY coalesce(queue.todo, '{}') LOOP
+        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);
+        EXIT WHEN clock_timestamp() >= began + time_limit;
+        -- Another sync_all beside this one may have just done it.
+        CONTINUE WHEN EXISTS (
+            SELECT FROM deal_sync.runs AS r
+            WHERE
+                r.tenant_id = due AND r.status <> 'skipped' AND r.mode IN (sync_all.mode, 'full')
+                AND r.started_at + r.seconds * interval '1 second' > began
+        );
+        result := deal_sync.attempt(due, mode, application_path);
+        COMMIT;
+        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);
+        tried := tried + 1;
+        wrong := CASE WHEN result.status = 'failed' THEN result.message END;
+        IF reconcile AND result.status IN ('ok', 'partial') THEN
+            wrong := deal_sync.attempt_reconcile(due);
+            COMMIT;
+            PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        END IF;
+        IF wrong IS NOT NULL THEN
+            failures := failures || format('%s: %s', due, wrong);
+        END IF;
+    END LOOP;
+
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    PERFORM deal_sync.retain();
+    COMMIT;
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    IF failures <> '{}' THEN
+        RAISE EXCEPTION '% of % tenants failed', cardinality(failures), tried USING
+            ERRCODE = 'DS004',
+            DETAIL = array_to_string(failures[1:20], E'\n') || CASE WHEN cardinality(failures) > 20 THEN E'\n...' ELSE '' END,
+            HINT = 'All others are done; deal_sync.tenant_status and deal_sync.runs say more.';
+    END IF;
+END
+$$;
+COMMENT ON PROCEDURE deal_sync.sync_all (text, interval, boolean, uuid, boolean) IS
+'syncs the tenants of the graph, longest-waiting first, and commits after each; raises at its end where one failed. tenant: this one only; reconcile: afterwards each';
+
+CREATE PROCEDURE deal_sync.nightly(tenant uuid DEFAULT NULL)
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    CALL deal_sync.sync_all(mode => 'full', quiet => true, tenant => tenant, reconcile => true);
+END
+$$;
+COMMENT ON PROCEDURE deal_sync.nightly (uuid) IS
+'a full run and a reconcile of each tenant, or of one; deal_sync.tenant_status shows what it found';

@@ -1,0 +1,209 @@
+-- In: a schedule as cron writes it. Out: pg_cron's jobs, and what has become of them.
+
+CREATE FUNCTION deal_sync.next_run(schedule text, after timestamptz, zone text) RETURNS timestamptz
+LANGUAGE plpython3u STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+SET datestyle = 'ISO, YMD'
+AS $$
+from neo4j_deals import server
+return server.next_run(plpy, schedule, after, zone)
+$$;
+COMMENT ON FUNCTION deal_sync.next_run(text, timestamptz, text) IS 'internal: when a schedule of pg_cron fires next';
+
+-- With the owner's rights: the settings of pg_cron are a superuser's to see. pg_cron cannot be required by the extension, since it
+-- lives in one database of the cluster only; so nothing here names its objects before they are known to be its own.
+CREATE FUNCTION deal_sync.cron_facts(OUT home text, OUT version numeric, OUT zone text)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT
+        current_setting('cron.database_name', true),
+        (
+            SELECT substring(e.extversion FROM '^[0-9]+\.[0-9]+')::numeric
+            FROM pg_extension AS e
+            INNER JOIN pg_depend AS d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
+            WHERE e.extname = 'pg_cron' AND d.classid = 'pg_class'::regclass AND d.objid = to_regclass('cron.job')
+        ),
+        coalesce(nullif(current_setting('cron.timezone', true), ''), 'GMT')
+$$;
+COMMENT ON FUNCTION deal_sync.cron_facts() IS
+'internal: the database that pg_cron works in (NULL: the server does not load it), its version here (NULL: it is not here), its time zone';
+
+-- pg_cron 1.4 cuts a name at 63 bytes: what tells jobs apart stands before the database's name, which may be as long.
+CREATE FUNCTION deal_sync.job_name(tenant uuid, is_nightly boolean) RETURNS name
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT concat_ws(
+        ' ', 'deal_sync', replace(tenant::text, '-', ''), CASE WHEN is_nightly THEN 'nightly' END, current_database()
+    )::name
+$$;
+COMMENT ON FUNCTION deal_sync.job_name(uuid, boolean) IS 'internal: the name of a job of pg_cron';
+
+-- With the owner's rights: pg_cron shows a job to its owner only, and a monitor is to see when the next run is due. A command is not
+-- shown, and only jobs with the names that schedule() gives are.
+CREATE FUNCTION deal_sync.scheduled_jobs(
+    OUT job_id bigint, OUT job text, OUT tenant_id uuid, OUT task text, OUT owner name, OUT schedule text, OUT active boolean,
+    OUT next_run timestamptz, OUT last_run timestamptz, OUT last_status text, OUT last_message text
+) RETURNS SETOF record
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    facts CONSTANT record := deal_sync.cron_facts();
+BEGIN
+    IF facts.version IS NULL THEN
+        RETURN;
+    END IF;
+    FOR job_id, job, owner, schedule, active, last_run, last_status, last_message IN EXECUTE
+        'SELECT j.jobid, j.jobname, j.username, j.schedule, j.active, d.start_time, d.status, d.return_message FROM cron.job AS j '
+        'LEFT JOIN LATERAL (SELECT r.* FROM cron.job_run_details AS r WHERE r.jobid = j.jobid ORDER BY r.runid DESC LIMIT 1) AS d ON true '
+        'WHERE j.database = current_database() AND starts_with(j.jobname, ''deal_sync '') ORDER BY j.jobname'
+    LOOP
+        tenant_id := CASE
+            WHEN job NOT IN (deal_sync.job_name(NULL, false), deal_sync.job_name(NULL, true)) THEN deal_sync.to_uuid(substring(job FROM 11 FOR 32))
+        END;
+        CONTINUE WHEN job NOT IN (deal_sync.job_name(tenant_id, false), deal_sync.job_name(tenant_id, true));
+        task := CASE WHEN job = deal_sync.job_name(tenant_id, true) THEN 'full run and reconcile' ELSE 'sync' END;
+        BEGIN
+            next_run := CASE WHEN active THEN deal_sync.next_run(schedule, now(), facts.zone) END;
+        EXCEPTION
+            WHEN invalid_parameter_value THEN
+                next_run := NULL; -- somebody has altered the job to a schedule that never fires
+        END;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.scheduled_jobs() IS 'internal: the rows of deal_sync.schedules';
+
+CREATE VIEW deal_sync.schedules AS
+SELECT
+    s.job,
+    s.task,
+    s.tenant_id,
+    s.schedule,
+    s.active,
+    s.owner,
+    s.next_run,
+    s.last_run,
+    s.last_status,
+    s.last_message
+FROM deal_sync.scheduled_jobs() AS s;
+COMMENT ON VIEW deal_sync.schedules IS 'the jobs that schedule() has made, when they run next and how they ended last; tenant_id NULL: all tenants';
+
+CREATE FUNCTION deal_sync.check_cron(job text, schedule text, command text) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    facts CONSTANT record := deal_sync.cron_facts();
+    said text;
+    detail text;
+    hint text;
+BEGIN
+    BEGIN
+        PERFORM deal_sync.next_run(schedule, now(), facts.zone);
+    EXCEPTION
+        WHEN invalid_parameter_value THEN
+            GET STACKED DIAGNOSTICS said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
+            PERFORM deal_sync.raise_again(SQLSTATE, said, detail, hint);
+    END;
+    IF facts.home IS NULL THEN
+        RAISE EXCEPTION 'pg_cron is not loaded by this server' USING
+            ERRCODE = 'object_not_in_prerequisite_state',
+            DETAIL = 'Scheduling needs it; any other scheduler that runs SQL will do as well.',
+            HINT = format(
+                'Install it, set shared_preload_libraries = ''pg_cron'' and cron.database_name = %L in postgresql.conf, restart, CREATE EXTENSION pg_cron.',
+                current_database()
+            );
+    ELSIF facts.home <> current_database() THEN
+        RAISE EXCEPTION 'pg_cron works in database "%", not in "%"', facts.home, current_database() USING
+            ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = format(
+                'In database %I: SELECT cron.schedule_in_database(%L, %L, %L, %L); or set cron.database_name = %L in postgresql.conf and restart.',
+                facts.home, job, schedule, command, current_database(), current_database()
+            );
+    ELSIF facts.version IS NULL THEN
+        RAISE EXCEPTION 'the extension pg_cron is not in this database' USING
+            ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'CREATE EXTENSION pg_cron;';
+    ELSIF NOT has_schema_privilege('cron', 'USAGE') THEN
+        RAISE EXCEPTION 'permission denied for schema "cron"' USING
+            ERRCODE = 'insufficient_privilege',
+            HINT = format('GRANT USAGE ON SCHEMA cron TO %s;', quote_ident(current_user));
+    ELSIF schedule ~* 'seconds?' AND facts.version < 1.5 THEN
+        RAISE EXCEPTION 'pg_cron % has no schedules in seconds', facts.version USING
+            ERRCODE = 'feature_not_supported',
+            HINT = 'Take ''* * * * *'', or pg_cron 1.5 or newer.';
+    ELSIF schedule ~ '\$' AND facts.version < 1.5 THEN
+        RAISE EXCEPTION 'pg_cron % has no sign for the last day of a month', facts.version USING
+            ERRCODE = 'feature_not_supported',
+            HINT = 'Take pg_cron 1.5 or newer.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.check_cron(text, text, text) IS 'internal: raises where pg_cron cannot take this schedule here, and says what to do';
+
+CREATE FUNCTION deal_sync.unschedule_job(job text) RETURNS integer
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    removed integer;
+BEGIN
+    IF (deal_sync.cron_facts()).version IS NULL THEN
+        RETURN 0;
+    END IF;
+    EXECUTE 'SELECT count(cron.unschedule(j.jobid)) FROM cron.job AS j WHERE j.jobname = $1' INTO removed USING job;
+    RETURN removed;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.unschedule_job(text) IS 'internal: takes a job away, if there is one that the caller may see';
+
+CREATE FUNCTION deal_sync.schedule(
+    cron text, tenant uuid DEFAULT NULL, nightly text DEFAULT '17 2 * * *'
+) RETURNS SETOF deal_sync.schedules
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    jobs CONSTANT text[] := ARRAY[deal_sync.job_name(tenant, false)::text, deal_sync.job_name(tenant, true)::text];
+    named CONSTANT text := CASE WHEN tenant IS NOT NULL THEN format('tenant => %L', tenant) END;
+    at record;
+BEGIN
+    IF cron IS NULL THEN
+        RAISE EXCEPTION 'schedule needs a schedule' USING
+            ERRCODE = 'null_value_not_allowed',
+            HINT = 'SELECT * FROM deal_sync.schedule(''*/5 * * * *''); deal_sync.unschedule() takes it away.';
+    END IF;
+    FOR at IN
+        SELECT j.name, j.schedule, j.command
+        FROM (VALUES
+            (jobs[1], cron, format('CALL deal_sync.sync_all(%s)', concat_ws(', ', 'quiet => true', named))),
+            (jobs[2], nightly, format('CALL deal_sync.nightly(%s)', concat(named)))
+        ) AS j (name, schedule, command)
+    LOOP
+        IF at.schedule IS NULL THEN
+            PERFORM deal_sync.unschedule_job(at.name);
+        ELSE
+            PERFORM deal_sync.check_cron(at.name, at.schedule, at.command);
+            EXECUTE 'SELECT cron.schedule($1, $2, $3)' USING at.name, at.schedule, at.command;
+        END IF;
+    END LOOP;
+    RETURN QUERY SELECT s.* FROM deal_sync.schedules AS s WHERE s.job = ANY (jobs);
+END
+$$;
+COMMENT ON FUNCTION deal_sync.schedule(text, uuid, text) IS
+'makes pg_cron sync all tenants, or one, at this schedule, as the calling role, and reconcile every night; again: replaces. nightly NULL: no such job';
+
+CREATE FUNCTION deal_sync.unschedule(tenant uuid DEFAULT NULL) RETURNS integer
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(sum(deal_sync.unschedule_job(s.job)), 0)
+    FROM deal_sync.schedules AS s
+    WHERE s.tenant_id = unschedule.tenant OR unschedule.tenant IS NULL
+$$;
+COMMENT ON FUNCTION deal_sync.unschedule(uuid) IS
+'takes the jobs of a tenant away, or all that schedule() has made in this database; returns how many';

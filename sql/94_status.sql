@@ -1,0 +1,152 @@
+-- In: runs, refusals, reconciliations, jobs. Out: what a person or a monitor wants to know. No offending value, no server's text.
+
+CREATE VIEW deal_sync.tenant_status AS
+WITH planned AS (
+    SELECT
+        s.tenant_id,
+        min(s.next_run) AS next_run
+    FROM deal_sync.schedules AS s
+    GROUP BY s.tenant_id
+)
+
+SELECT
+    r.tenant_id,
+    CASE
+        WHEN NOT g.is_known THEN 'unknown'
+        WHEN r.failures >= 5 THEN 'backing off'
+        WHEN r.failures > 0 THEN 'failing'
+        WHEN r.good_at IS NULL THEN 'never synced'
+        WHEN now() - r.good_at > late.after THEN 'late'
+        ELSE 'up to date'
+    END AS state,
+    r.good_at AS last_good_run,
+    date_trunc('second', now() - r.good_at) AS lag,
+    coalesce(g.deals, r.deals_read) AS deals,
+    refusals.open AS refusals_open,
+    refusals.new AS refusals_new,
+    r.failures,
+    CASE WHEN r.failures > 0 THEN r.message WHEN NOT g.is_known THEN 'the application does not know this tenant' END AS last_error,
+    reconciled.reconciled_at AS last_reconcile,
+    reconciled.missing,
+    reconciled.differing,
+    reconciled.extra,
+    CASE WHEN g.is_known IS NOT FALSE THEN greatest(least(own.next_run, everybodys.next_run), r.next_try) END AS next_run
+FROM deal_sync.tenant_runs AS r
+CROSS JOIN (SELECT deal_sync.setting('late_after')::interval AS after) AS late
+LEFT JOIN deal_sync.graph_tenants AS g ON r.tenant_id = g.tenant_id
+LEFT JOIN LATERAL (
+    SELECT
+        count(*) AS open,
+        count(*) FILTER (WHERE j.first_seen > now() - interval '1 day') AS new
+    FROM deal_sync.rejects AS j
+    WHERE j.tenant_id = r.tenant_id AND j.level IN ('row', 'value')
+) AS refusals ON TRUE
+LEFT JOIN LATERAL (
+    SELECT c.* FROM deal_sync.reconciliations AS c
+    WHERE c.tenant_id = r.tenant_id
+    ORDER BY c.reconciled_at DESC LIMIT 1
+) AS reconciled ON TRUE
+LEFT JOIN planned AS own ON r.tenant_id = own.tenant_id
+LEFT JOIN planned AS everybodys ON everybodys.tenant_id IS NULL;
+COMMENT ON VIEW deal_sync.tenant_status IS
+'one row a tenant: up to date, late, failing, backing off, never synced, or unknown to the application; and since when, with what refused';
+COMMENT ON COLUMN deal_sync.tenant_status.deals IS 'nodes in the graph when sync_all last looked, else read by the last good run';
+COMMENT ON COLUMN deal_sync.tenant_status.refusals_new IS 'first met in the last 24 hours';
+COMMENT ON COLUMN deal_sync.tenant_status.next_run IS 'NULL where nothing is scheduled; of a tenant that is backing off: not before this time';
+
+-- With the owner's rights: when a session's transaction began is shown to its own role only. It shows nothing else of it.
+CREATE FUNCTION deal_sync.running(
+    OUT pid integer, OUT tenant_id uuid, OUT phase text, OUT done bigint, OUT total bigint, OUT started_at timestamptz
+) RETURNS SETOF record
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT
+        a.pid, m.found[1]::uuid, CASE m.found[2] WHEN 'd' THEN 'deals' WHEN 'v' THEN 'versions' ELSE 'set-up' END,
+        m.found[3]::bigint, m.found[4]::bigint, greatest(a.xact_start, a.query_start)
+    FROM pg_stat_activity AS a
+    CROSS JOIN LATERAL (
+        SELECT regexp_match(a.application_name, '^deal_sync ([0-9a-f]{32})(?: ([dv]) ([0-9]{1,18})(?:/([0-9]{1,18}))?)?$') AS found
+    ) AS m
+    WHERE a.datname = current_database() AND m.found IS NOT NULL AND a.state = 'active'
+$$;
+COMMENT ON FUNCTION deal_sync.running() IS 'internal: the runs under way in other sessions, by their application_name';
+
+CREATE VIEW deal_sync.progress AS
+SELECT
+    r.pid,
+    r.tenant_id,
+    r.phase,
+    r.done,
+    r.total,
+    r.started_at,
+    round(r.done / nullif(extract(EPOCH FROM clock_timestamp() - r.started_at), 0)) AS per_second
+FROM deal_sync.running() AS r;
+COMMENT ON VIEW deal_sync.progress IS 'the runs under way: the phase, how many of its nodes have landed, of how many the graph had at its start (NULL: an incremental run)';
+
+-- One row a metric and tenant, as postgres_exporter and sql_exporter take them.
+CREATE VIEW deal_sync.metrics AS
+WITH counted AS (
+    SELECT
+        c.tenant_id,
+        c.status,
+        sum(c.runs) AS runs,
+        sum(c.rows_written) AS rows_written
+    FROM (
+        SELECT
+            r.tenant_id,
+            r.status,
+            count(*) AS runs,
+            sum(r.deals_inserted + r.deals_updated + r.deals_adopted + r.versions_inserted) AS rows_written
+        FROM deal_sync.runs AS r
+        GROUP BY r.tenant_id, r.status
+        UNION ALL
+        SELECT
+            o.tenant_id,
+            o.status,
+            o.runs,
+            o.rows_written
+        FROM deal_sync.removed_runs AS o
+    ) AS c
+    GROUP BY c.tenant_id, c.status
+)
+
+SELECT
+    m.name,
+    m.type,
+    m.help,
+    s.tenant_id,
+    NULL::text AS status,
+    m.value
+FROM deal_sync.tenant_status AS s
+INNER JOIN deal_sync.tenant_runs AS r ON s.tenant_id = r.tenant_id
+CROSS JOIN LATERAL (
+    VALUES
+    ('deal_sync_up_to_date', 'gauge', 'Whether the tenant is up to date: 1 or 0.', (s.state = 'up to date')::integer::double precision),
+    ('deal_sync_last_success_timestamp_seconds', 'gauge', 'When the last good run began.', extract(EPOCH FROM s.last_good_run)),
+    ('deal_sync_lag_seconds', 'gauge', 'Time since the last good run began.', extract(EPOCH FROM now() - s.last_good_run)),
+    ('deal_sync_last_run_duration_seconds', 'gauge', 'How long the last run took.', r.seconds),
+    ('deal_sync_consecutive_failures', 'gauge', 'Runs that failed since the last good one.', s.failures),
+    ('deal_sync_deals', 'gauge', 'Deals of the tenant in the graph.', s.deals),
+    ('deal_sync_refusals_open', 'gauge', 'Rows and values that are refused at present.', s.refusals_open),
+    ('deal_sync_refusals_new', 'gauge', 'Of these, first met in the last 24 hours.', s.refusals_new),
+    ('deal_sync_last_reconcile_timestamp_seconds', 'gauge', 'When the last reconcile was.', extract(EPOCH FROM s.last_reconcile)),
+    ('deal_sync_reconcile_missing', 'gauge', 'Rows that the last reconcile found missing in PostgreSQL.', s.missing),
+    ('deal_sync_reconcile_differing', 'gauge', 'Rows that the last reconcile found to differ.', s.differing)
+) AS m (name, type, help, value)
+WHERE m.value IS NOT NULL
+UNION ALL
+SELECT
+    m.name,
+    'counter' AS type,
+    m.help,
+    c.tenant_id,
+    c.status,
+    m.value
+FROM counted AS c
+CROSS JOIN LATERAL (
+    VALUES
+    ('deal_sync_runs_total', 'Runs by how they ended.', c.runs::double precision),
+    ('deal_sync_rows_written_total', 'Deals and versions written by runs.', c.rows_written::double precision)
+) AS m (name, help, value);
+COMMENT ON VIEW deal_sync.metrics IS 'what a monitoring system takes: one row a metric and tenant, and status where a counter has it';

@@ -1,0 +1,259 @@
+"""Flows in: a database in which pg_cron works, and others in which it does not. Flows out: what schedule() makes and
+refuses, when a job runs next, and what a real tick of the clock does.
+"""
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import LiteralString
+
+import psycopg
+import pytest
+from environment import database as environment_database
+from environment.servers import Instance
+from psycopg import errors
+from support.backend import await_true
+from support.database import Connection
+from support.graph import Graph
+from support.sync import add_deal, add_tenant, one
+
+HOME = "deal_sync"  # cron.database_name of every instance
+TICK = 75  # seconds in which a minute begins, and a short run ends
+
+
+@pytest.fixture(scope="module")
+def home(servers: Instance) -> Iterator[str]:
+    """The one database of the cluster in which pg_cron works, set up as a user would.
+
+    It is not dropped: pg_cron's launcher is connected to it.
+    """
+    empty = (
+        "DROP EXTENSION IF EXISTS deal_sync CASCADE; DROP SCHEMA IF EXISTS neo4j CASCADE; DROP SCHEMA public CASCADE;"
+    )
+    environment_database.run_sql(servers, HOME, f"{empty} CREATE SCHEMA public; CREATE EXTENSION IF NOT EXISTS pg_cron")
+    environment_database.set_up(servers, HOME)
+    yield HOME
+    environment_database.run_sql(
+        servers, HOME, f"SELECT cron.unschedule(jobid) FROM cron.job; {empty} CREATE SCHEMA public"
+    )
+
+
+@pytest.fixture
+def cron(servers: Instance, home: str, graph: Graph) -> Iterator[Connection]:
+    """The superuser's connection there; no job and no row at its beginning."""
+    with psycopg.connect(servers.dsn(home), autocommit=True) as connection:
+        connection.execute("SELECT cron.unschedule(jobid) FROM cron.job")
+        connection.execute("TRUNCATE cron.job_run_details, tenants, deal_sync.runs, deal_sync.graph_tenants CASCADE")
+        connection.execute("TRUNCATE deal_sync.reconciliations")
+        yield connection
+        connection.execute("SELECT cron.unschedule(jobid) FROM cron.job")
+
+
+def jobs(connection: Connection) -> list[tuple[str, str, str]]:
+    return connection.execute("SELECT jobname, schedule, command FROM cron.job ORDER BY jobname").fetchall()  # type: ignore[return-value]
+
+
+# What is made
+
+
+def test_all_tenants_and_the_night(cron: Connection) -> None:
+    cron.execute("SELECT deal_sync.schedule('*/5 * * * *')")
+    expected = [
+        ("deal_sync deal_sync", "*/5 * * * *", "CALL deal_sync.sync_all(quiet => true)"),
+        ("deal_sync nightly deal_sync", "17 2 * * *", "CALL deal_sync.nightly()"),
+    ]
+    assert jobs(cron) == expected
+    cron.execute("SELECT deal_sync.schedule('*/5 * * * *')")
+    assert jobs(cron) == expected
+
+
+def test_once_more_replaces(cron: Connection) -> None:
+    cron.execute("SELECT deal_sync.schedule('*/5 * * * *')")
+    cron.execute("SELECT deal_sync.schedule('*/2 * * * *', nightly => NULL)")
+    assert [(name, schedule) for name, schedule, _ in jobs(cron)] == [("deal_sync deal_sync", "*/2 * * * *")]
+
+
+def test_one_tenant_beside_all_and_away_again(cron: Connection) -> None:
+    tenant, other = uuid.uuid4(), uuid.uuid4()
+    cron.execute("SELECT deal_sync.schedule('0 * * * *')")
+    for one_of_two in (tenant, other):
+        cron.execute("SELECT deal_sync.schedule('* * * * *', %s, nightly => NULL)", [one_of_two])
+    commands = {name: command for name, _, command in jobs(cron)}
+    assert commands[f"deal_sync {tenant.hex} deal_sync"] == (
+        f"CALL deal_sync.sync_all(quiet => true, tenant => '{tenant}')"
+    )
+    assert one(cron, "SELECT deal_sync.unschedule(%s)", tenant) == 1
+    assert {name for name, _, _ in jobs(cron)} == set(commands) - {f"deal_sync {tenant.hex} deal_sync"}
+
+
+def test_unschedule_takes_all_of_ours_and_nobody_elses(cron: Connection) -> None:
+    cron.execute("SELECT cron.schedule('deal_sync deal_sync of mine', '0 0 1 1 *', 'SELECT 1')")
+    cron.execute("SELECT deal_sync.schedule('0 * * * *')")
+    cron.execute("SELECT deal_sync.schedule('0 * * * *', %s)", [uuid.uuid4()])
+    assert one(cron, "SELECT count(*) FROM deal_sync.schedules") == 4
+    assert one(cron, "SELECT deal_sync.unschedule()") == 4
+    assert [name for name, _, _ in jobs(cron)] == ["deal_sync deal_sync of mine"]
+    assert one(cron, "SELECT deal_sync.unschedule()") == 0
+
+
+def test_schedules_shows_what_runs_when(cron: Connection) -> None:
+    cron.execute("SELECT deal_sync.schedule('30 4 * * *')")
+    rows = cron.execute(
+        "SELECT task, tenant_id, schedule, active, owner, next_run, last_status FROM deal_sync.schedules"
+    ).fetchall()
+    assert [(*row[:5], row[6]) for row in rows] == [
+        ("sync", None, "30 4 * * *", True, "postgres", None),
+        ("full run and reconcile", None, "17 2 * * *", True, "postgres", None),
+    ]
+    now = datetime.now(UTC)
+    for row, time in zip(rows, ((4, 30), (2, 17)), strict=True):
+        due = row[5].astimezone(UTC)
+        assert (due.hour, due.minute) == time
+        assert 0 <= (due - now).total_seconds() <= 24 * 3600
+
+
+def test_a_schedule_that_somebody_altered_to_one_that_never_fires_has_no_next_run(cron: Connection) -> None:
+    cron.execute("SELECT deal_sync.schedule('30 4 * * *', nightly => NULL)")
+    cron.execute("UPDATE cron.job SET schedule = '0 0 30 2 *'")
+    assert one(cron, "SELECT next_run FROM deal_sync.schedules") is None
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "schedule", ["", "every minute", "61 * * * *", "* * * *", "* * * * * *", "0 seconds", "0 0 30 2 *"]
+)
+def test_what_is_no_schedule_is_refused(schedule: str, cron: Connection) -> None:
+    with pytest.raises(errors.InvalidParameterValue, match="is no schedule that pg_cron takes") as refused:
+        cron.execute("SELECT deal_sync.schedule(%s)", [schedule])
+    assert "every five minutes" in str(refused.value.diag.message_hint)
+    assert jobs(cron) == []
+
+
+@pytest.mark.parametrize("schedule", ["30 seconds", "0 0 $ * *"])
+def test_a_form_that_this_pg_cron_is_too_old_for(schedule: str, cron: Connection) -> None:
+    if (one(cron, "SELECT (deal_sync.cron_facts()).version")) >= 1.5:
+        pytest.skip("this machine has a newer pg_cron")
+    with pytest.raises(errors.FeatureNotSupported, match=r"pg_cron 1\.4 has no") as refused:
+        cron.execute("SELECT deal_sync.schedule(%s)", [schedule])
+    assert "pg_cron 1.5" in str(refused.value.diag.message_hint)
+
+
+def test_in_another_database_it_says_what_to_run_where(pg: Connection, cron: Connection) -> None:
+    with pytest.raises(errors.ObjectNotInPrerequisiteState) as refused:
+        pg.execute("SELECT deal_sync.schedule('* * * * *')")
+    here = pg.info.dbname
+    assert refused.value.diag.message_primary == f'pg_cron works in database "{HOME}", not in "{here}"'
+    statement = str(refused.value.diag.message_hint).partition(f"In database {HOME}: ")[2].partition("; or ")[0]
+    cron.execute(statement.encode())
+    assert one(cron, "SELECT database FROM cron.job") == here
+    assert jobs(cron) == [(f"deal_sync {here}", "* * * * *", "CALL deal_sync.sync_all(quiet => true)")]
+
+
+def test_without_the_extension_it_says_so(cron: Connection) -> None:
+    cron.execute("BEGIN")
+    cron.execute("DROP EXTENSION pg_cron")
+    assert one(cron, "SELECT count(*) FROM deal_sync.schedules") == 0
+    with pytest.raises(errors.ObjectNotInPrerequisiteState, match="is not in this database") as refused:
+        cron.execute("SELECT deal_sync.schedule('* * * * *')")
+    assert refused.value.diag.message_hint == "CREATE EXTENSION pg_cron;"
+    cron.execute("ROLLBACK")
+
+
+def test_a_server_that_does_not_load_it_says_what_to_set(cron: Connection) -> None:
+    """A server without it has no such setting; here it is hidden from the function that looks for it."""
+    cron.execute("BEGIN")
+    source = one(cron, "SELECT pg_get_functiondef('deal_sync.cron_facts'::regproc)")
+    cron.execute(source.replace("'cron.database_name'", "'cron.no_such_setting'"))
+    with pytest.raises(errors.ObjectNotInPrerequisiteState, match="is not loaded by this server") as refused:
+        cron.execute("SELECT deal_sync.schedule('* * * * *')")
+    assert "shared_preload_libraries" in str(refused.value.diag.message_hint)
+    cron.execute("ROLLBACK")
+
+
+def test_a_role_without_rights_on_it_is_told_what_to_grant(cron: Connection, servers: Instance, home: str) -> None:
+    with psycopg.connect(servers.dsn(home, "app_writer"), autocommit=True) as writer:
+        with pytest.raises(errors.InsufficientPrivilege) as refused:
+            writer.execute("SELECT deal_sync.schedule('* * * * *')")
+        cron.execute(str(refused.value.diag.message_hint).encode())
+        writer.execute("SELECT deal_sync.schedule('* * * * *')")
+        assert one(cron, "SELECT array_agg(DISTINCT owner) FROM deal_sync.schedules") == ["app_writer"]
+        assert one(writer, "SELECT deal_sync.unschedule()") == 2
+    cron.execute("REVOKE USAGE ON SCHEMA cron FROM app_writer")
+
+
+# When it runs next
+
+MOMENT = "2026-03-07 13:59:30+00"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "due"),
+    [
+        ("* * * * *", "2026-03-07 14:00:00+00"),
+        ("*/5 * * * *", "2026-03-07 14:00:00+00"),
+        ("59 13 * * *", "2026-03-08 13:59:00+00"),
+        ("0 0 1 * *", "2026-04-01 00:00:00+00"),
+        ("15 9 * * mon-fri", "2026-03-09 09:15:00+00"),
+        ("0 0 13 * 5", "2026-03-13 00:00:00+00"),
+        ("0 0 20 * 1", "2026-03-09 00:00:00+00"),  # one of the two is enough
+        ("0 0 $ * *", "2026-03-31 00:00:00+00"),
+        ("@hourly", "2026-03-07 14:00:00+00"),
+        ("30 seconds", "2026-03-07 14:00:00+00"),
+        ("@reboot", None),
+    ],
+)
+def test_the_next_run(schedule: str, due: str | None, pg: Connection) -> None:
+    query: LiteralString = "SELECT deal_sync.next_run(%s, %s, 'GMT') IS NOT DISTINCT FROM %s::timestamptz"
+    assert one(pg, query, schedule, MOMENT, due)
+
+
+def test_the_next_run_goes_by_pg_crons_own_time_zone(pg: Connection) -> None:
+    pg.execute("SET timezone = 'Asia/Tokyo'; SET datestyle = 'German'")
+    query: LiteralString = "SELECT deal_sync.next_run('0 3 * * *', %s::timestamptz, 'Europe/Berlin') = %s::timestamptz"
+    assert one(pg, query, MOMENT, "2026-03-08T02:00:00+00:00")
+
+
+# A real tick
+
+
+def test_a_real_minute_syncs_one_tenant_fails_another_and_keeps_the_record(cron: Connection, graph: Graph) -> None:
+    good, bad = add_tenant(cron), add_tenant(cron)
+    for tenant in (good, bad):
+        add_deal(graph, tenant)
+    cron.execute(
+        "CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN IF NEW.tenant_id = '{bad}' THEN PERFORM 1 FROM not_there; END IF; RETURN NEW; END $$".encode()
+    )
+    cron.execute("CREATE TRIGGER fail BEFORE INSERT ON opportunities FOR EACH ROW EXECUTE FUNCTION fail()")
+    try:
+        cron.execute("SELECT deal_sync.schedule('* * * * *', nightly => NULL)")
+        ended: LiteralString = "SELECT count(*) FROM deal_sync.schedules WHERE last_status = 'failed'"
+        assert await_true(lambda: one(cron, ended), seconds=TICK)
+    finally:
+        cron.execute("DROP TRIGGER fail ON opportunities")
+    runs = dict(cron.execute("SELECT tenant_id, status FROM deal_sync.runs").fetchall())
+    assert runs == {good: "ok", bad: "failed"}
+    details = one(cron, "SELECT return_message FROM cron.job_run_details")
+    for part in ("1 of 2 tenants failed", str(bad), "SQLSTATE 42P01"):
+        assert part in details
+    assert one(cron, "SELECT last_message FROM deal_sync.schedules") == details
+    states = dict(cron.execute("SELECT tenant_id, state FROM deal_sync.tenant_status").fetchall())
+    assert states == {good: "up to date", bad: "failing"}
+    assert one(cron, "SELECT bool_and(next_run > now()) FROM deal_sync.tenant_status")
+
+
+def test_a_tick_that_meets_a_run_steps_aside_and_is_no_failure(
+    cron: Connection, graph: Graph, servers: Instance
+) -> None:
+    tenant = add_tenant(cron)
+    add_deal(graph, tenant)
+    with psycopg.connect(servers.dsn(HOME)) as holder:
+        holder.execute("SELECT sync_deals(%s)", [tenant])
+        cron.execute("SELECT deal_sync.schedule('* * * * *', %s, nightly => NULL)", [tenant])
+        ended: LiteralString = "SELECT count(*) FROM deal_sync.schedules WHERE last_status IN ('failed', 'succeeded')"
+        assert await_true(lambda: one(cron, ended), seconds=TICK)
+        cron.execute("SELECT deal_sync.unschedule()")
+        assert one(cron, "SELECT status FROM cron.job_run_details") == "succeeded"
+        assert one(cron, "SELECT status FROM deal_sync.runs") == "skipped"
