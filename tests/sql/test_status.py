@@ -1,5 +1,5 @@
-"""Flows in: runs, refusals and reconciliations, and a run that is under way. Flows out: what the views say of them, to a
-monitor too, and what a person at psql is told.
+"""Flows in: runs, refusals and reconciliations, and a run that is under way. Flows out: what the views say of them,
+to a monitor too, and what a person at psql is told.
 """
 
 import uuid
@@ -165,7 +165,6 @@ def test_progress_shows_a_run_in_another_connection_to_another_role(
         assert row[:5] == (slow.info.backend_pid, tenant, "deals", 2, 3)
         assert row[5] <= one(pg, "SELECT clock_timestamp()")
         assert row[6] > 0
-        pg.cancel_safe()
         slow.cancel_safe()
     assert ended.result().sqlstate == "57014"
     assert writer.execute(shown).fetchall() == []
