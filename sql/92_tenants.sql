@@ -433,7 +433,7 @@ BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     IF failures <> '{}' THEN
         RAISE EXCEPTION '% of % tenants failed', cardinality(failures), tried USING
-            ERRCODE = 'DS004',
+            ERRCODE = 'DS006',
             DETAIL = array_to_string(failures[1:20], E'\n') || CASE WHEN cardinality(failures) > 20 THEN E'\n...' ELSE '' END,
             HINT = 'All others are done; deal_sync.tenant_status and deal_sync.runs say more.';
     END IF;

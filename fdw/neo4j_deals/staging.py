@@ -26,7 +26,9 @@ def staging_name(kind: str) -> str:
     return f"pg_temp.deal_sync_{kind}s"
 
 
-def fill(plpy: TellingPlpy, relation: str, tenant: str, caller: str, limits: Limits, wanted: Selection) -> Iterator[int]:
+def fill(
+    plpy: TellingPlpy, relation: str, tenant: str, caller: str, limits: Limits, wanted: Selection
+) -> Iterator[int]:
     """Stages the tenant's nodes that are wanted, and yields the number of the last row after each batch; the caller
     empties it then.
 

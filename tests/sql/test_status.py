@@ -159,7 +159,7 @@ def test_progress_shows_a_run_in_another_connection_to_another_role(
     slow: Connection, pg: Connection, writer: Connection, tenant: uuid.UUID
 ) -> None:
     shown: LiteralString = "SELECT pid, tenant_id, phase, done, total, started_at, per_second FROM deal_sync.progress"
-    with running(slow, "SELECT status FROM sync_deals(%s)", tenant) as ended:
+    with running(slow, "SELECT status FROM sync_deals(%s, 'full')", tenant) as ended:
         assert await_true(lambda: [row[3] for row in writer.execute(shown)] == [2])
         (row,) = writer.execute(shown).fetchall()
         assert row[:5] == (slow.info.backend_pid, tenant, "deals", 2, 3)
