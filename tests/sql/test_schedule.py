@@ -5,7 +5,7 @@ refuses, when a job runs next, and what a real tick of the clock does.
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -50,7 +50,7 @@ def cron(servers: Instance, home: str, graph: Graph) -> Iterator[Connection]:
 
 
 def jobs(connection: Connection) -> list[tuple[str, str, str]]:
-    return connection.execute("SELECT jobname, schedule, command FROM cron.job ORDER BY jobname").fetchall()  # type: ignore[return-value]
+    return connection.execute("SELECT jobname, schedule, command FROM cron.job ORDER BY jobname").fetchall()
 
 
 # What is made
@@ -233,13 +233,13 @@ def test_a_real_minute_syncs_one_tenant_fails_another_and_keeps_the_record(cron:
         assert await_true(lambda: one(cron, ended), seconds=TICK)
     finally:
         cron.execute("DROP TRIGGER fail ON opportunities")
-    runs = dict(cron.execute("SELECT tenant_id, status FROM deal_sync.runs").fetchall())
+    runs: dict[Any, Any] = dict(cron.execute("SELECT tenant_id, status FROM deal_sync.runs").fetchall())
     assert runs == {good: "ok", bad: "failed"}
     details = one(cron, "SELECT return_message FROM cron.job_run_details")
     for part in ("1 of 2 tenants failed", str(bad), "SQLSTATE 42P01"):
         assert part in details
     assert one(cron, "SELECT last_message FROM deal_sync.schedules") == details
-    states = dict(cron.execute("SELECT tenant_id, state FROM deal_sync.tenant_status").fetchall())
+    states: dict[Any, Any] = dict(cron.execute("SELECT tenant_id, state FROM deal_sync.tenant_status").fetchall())
     assert states == {good: "up to date", bad: "failing"}
     assert one(cron, "SELECT bool_and(next_run > now()) FROM deal_sync.tenant_status")
 
