@@ -25,16 +25,11 @@ COMMENT ON TYPE deal_sync.run_result IS
 'what a run did; status: ok, partial (something was refused: see deal_sync.rejects), failed (nothing was written) or skipped (another run has the tenant)';
 
 -- One source for the settings, their defaults and what they may be. They are read with the caller's value: none of them widens a right.
-CREATE FUNCTION deal_sync.setting(name text) RETURNS text
-LANGUAGE plpgsql STABLE
+CREATE FUNCTION deal_sync.settings(OUT name text, OUT fallback text, OUT pattern text) RETURNS SETOF record
+LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    value text := nullif(current_setting('deal_sync.' || name, true), '');
-    known record;
-BEGIN
-    SELECT k.fallback, k.pattern INTO STRICT known
-    FROM (VALUES
+    VALUES
         ('lock_timeout', '5s', '[0-9]+ *(us|ms|s|min|h|d)?'),     -- how long a run waits for a row that another transaction holds
         ('max_rejects', '1000', '[0-9]{1,9}'),                    -- failed writes after which a run gives up
         ('max_value_bytes', '128MB', '[0-9]{1,9} *(B|kB|MB)?'),   -- a longer text is refused
@@ -47,8 +42,19 @@ BEGIN
         ('runs_kept', '30d', '[0-9]{1,6} *(s|min|h|d)'),          -- how long runs and reconciliations are kept ...
         ('values_kept', '30d', '[0-9]{1,6} *(s|min|h|d)'),        -- ... and the offending values of refusals
         ('search_path', 'pg_catalog', '.*')                       -- the caller's, for the application's triggers: sync_deals sets it
-    ) AS k (name, fallback, pattern)
-    WHERE k.name = setting.name;
+$$;
+COMMENT ON FUNCTION deal_sync.settings() IS
+'the settings deal_sync.<name>, their defaults, and the pattern of what they may be';
+
+CREATE FUNCTION deal_sync.setting(name text) RETURNS text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    value text := nullif(current_setting('deal_sync.' || name, true), '');
+    known record;
+BEGIN
+    SELECT k.fallback, k.pattern INTO STRICT known FROM deal_sync.settings() AS k WHERE k.name = setting.name;
 
     IF value !~ ('^(' || known.pattern || ')$') THEN
         RAISE EXCEPTION 'invalid value for parameter "deal_sync.%": "%"', name, value USING
