@@ -36,10 +36,9 @@ BEGIN
     ELSIF found IS NULL THEN
         RAISE EXCEPTION 'no foreign table maps the %s of the graph', kind USING
             ERRCODE = 'undefined_object',
-            DETAIL = coalesce(
-                format('Foreign table %s does not count: it and its server must belong to a superuser or to the owner of the extension.', untrusted),
-                'None has the option "kind".'
-            ),
+            DETAIL = CASE WHEN untrusted IS NULL THEN format('None has the option kind %L.', kind) ELSE format(
+                'Foreign table %s does not count: it and its server must belong to a superuser or to the owner of the extension.', untrusted
+            ) END,
             HINT = 'CREATE SERVER neo4j FOREIGN DATA WRAPPER neo4j OPTIONS (uri ''bolt://host:7687''); SELECT deal_sync.attach();';
     END IF;
     RETURN found[1];
