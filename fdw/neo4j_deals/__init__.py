@@ -3,8 +3,8 @@
 The way of a deal, file by file: `columns` (the default mapping) → `options` and `connection` (whom to ask) →
 `cypher` and `pushdown` (what to ask) → `values` and `derived` (what an answer means) → `projection` (a record as a
 row) → `reader` (a thread that can be interrupted) → `spool`, `feed`, `process` and `staging` (rows into PostgreSQL), or
-`scan` and `wrapper` (rows for a SELECT, with its `losses`); `imports` (tables for any label); `catalog`, `kept` and
-`server` stand between them and SQL.
+`scan` and `wrapper` (rows for a SELECT, with its `losses`); `imports` (tables for any label); `doctor` (whether all
+that it stands on is sound); `catalog`, `kept` and `server` stand between them and SQL.
 """
 
 __version__ = "0.1.0"

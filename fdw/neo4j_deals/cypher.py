@@ -202,7 +202,7 @@ def duplicates(
     Texts of a key are compared as PostgreSQL compares UUIDs: without case, hyphens and braces. With `elements` only
     nodes with one of these element ids count.
     """
-    normal = [_normalised(f"n.{quoted(name)}") for name in keys]
+    normal = [normalised(f"n.{quoted(name)}") for name in keys]
     group = ", ".join(f"{expression} AS k{number}" for number, expression in enumerate(normal))
     present = " AND ".join(f"k{number} IS NOT NULL" for number in range(len(keys)))
     returned = ", ".join(f"n.{quoted(name)} AS c{number}" for number, name in enumerate((*keys, *others)))
@@ -222,7 +222,8 @@ def state() -> Query:
     return Query("CALL db.info() YIELD id RETURN id, datetime.realtime()")
 
 
-def _normalised(expression: str) -> str:
+def normalised(expression: str) -> str:
+    """A key as PostgreSQL compares UUIDs."""
     text = f"toLower(toStringOrNull({expression}))"
     for part in ("-", "{", "}", ".0"):  # 2.0 is the number 2; what is brought together wrongly, the reader parts again
         text = f"replace({text}, '{part}', '')"

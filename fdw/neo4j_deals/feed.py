@@ -114,7 +114,7 @@ class Feed:
         if wanted.page is not None:
             queries.append(selection.page(nodes, key, wanted.page))
         if wanted.since is not None:
-            queries.append(selection.changed(nodes, self._moments(), key, wanted.since))
+            queries.append(selection.changed(nodes, self.source.moments, key, wanted.since))
         if wanted.elements:
             queries.append(selection.among(nodes, wanted.elements, key))
         if wanted.graph_ids:
@@ -136,11 +136,6 @@ class Feed:
         if missing:
             found |= dict(ask(selection.among(self._nodes, missing, self.source.key.property)))
         return sorted(found, key=lambda element: (isinstance(found[element], str), str(found[element]), element))
-
-    def _moments(self) -> list[str]:
-        """The properties that tell when a node changed; a version's last_updated_at is its deal's from before."""
-        names = ["last_updated_at"] if self.source.kind == "deal" else ["valid_until", "created_at"]
-        return list(map(self._property, names))
 
     def _row(self, number: int, record: tuple[Any, ...], duplicates: dict[str, dict[str, Any]]) -> bytes:
         values, lost = self._projection.row(record)
@@ -199,7 +194,7 @@ class Feed:
             check = cypher.may_share(source.label, self.tenant, source.tenant.property, source.key.property)
             if not any(answer for (answer,) in ask(check)):
                 return {}, set()
-            return self._yielding(ask, [source.key], self._moments(), "duplicate deal", newest=True)
+            return self._yielding(ask, [source.key], self.source.moments, "duplicate deal", newest=True)
         if elements == []:
             return {}, set()
         number, deal = source.targeting("version_number"), source.targeting("opportunity_id")

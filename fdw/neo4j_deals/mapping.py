@@ -127,6 +127,16 @@ class Table:
         return self.targeting("graph_opportunity_id" if self.kind == "deal" else "opportunity_id")
 
     @property
+    def moments(self) -> list[str]:
+        """The properties that tell when a node changed, the first that is there counts.
+
+        A version's last_updated_at is its deal's from before. Of a column that is not there, the property of its name.
+        """
+        behind = {column.name: column.property for column in self.columns}
+        names = ("last_updated_at",) if self.kind == "deal" else ("valid_until", "created_at")
+        return [behind.get(name, name) for name in names]
+
+    @property
     def tenant(self) -> Column:
         """The column with the tenant's id."""
         return self.targeting("tenant_id")

@@ -86,7 +86,12 @@ def nobodys_nodes(plpy: Plpy, kind: str) -> int:
         counts = scan.tenant_counts(plpy, catalog.mapped(plpy, kind))
     except DealSyncError as error:
         _raise(plpy, error)
-    return sum(nodes for value, nodes in counts if not (isinstance(value, str) and _CANONICAL.fullmatch(value)))
+    return sum(nodes for value, nodes in counts if not is_a_tenant(value))
+
+
+def is_a_tenant(value: Any) -> bool:
+    """Whether a node with this tenant_id belongs to somebody."""
+    return isinstance(value, str) and _CANONICAL.fullmatch(value) is not None
 
 
 def graph_state(plpy: Plpy) -> dict[str, Any]:

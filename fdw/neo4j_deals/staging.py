@@ -49,7 +49,7 @@ def fill(
     def serve_interrupt() -> object:
         return plpy.execute("SELECT 1")
 
-    options, folder = server_options(plpy, relation), _folder(plpy)
+    options, folder = server_options(plpy, relation), spool_folder(plpy)
     reader: Reader | ReaderProcess
     # A selection is not counted: that would be a query as dear as the read.
     amount = _amount(options, feed, serve_interrupt) if wanted.is_everything else None
@@ -115,7 +115,7 @@ def _check_ours(plpy: Plpy, name: str, made: int) -> None:
         raise DealSyncError("55000", f'table "{name}" is no longer the one that the sync made')
 
 
-def _folder(plpy: Plpy) -> str:
+def spool_folder(plpy: Plpy) -> str:
     """Where PostgreSQL spills its own temporary files."""
     folder = Path(query(plpy, "SELECT current_setting('data_directory') AS path")[0]["path"], "base", "pgsql_tmp")
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -110,6 +110,7 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
         "deal_sync.check_graph(text)",
         "deal_sync.check_source(text)",
         "deal_sync.cron_facts()",
+        "deal_sync.examine_graph(boolean)",
         "deal_sync.fill_staging(text,uuid,regrole,integer,bigint,bigint,bigint,jsonb)",
         "deal_sync.graph_state()",
         "deal_sync.misfits(uuid,uuid)",

@@ -1,0 +1,571 @@
+"""In: the mapping's server and its graph, with the login of the extension's owner. Out: one row a check, for doctor().
+
+Nothing here raises for what it finds, but for a cancel: a check that cannot be made says why. Secrets and the path of a
+password file stay out of every row.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from neo4j_deals import __file__ as package_file
+from neo4j_deals import __version__, catalog, cypher, imports
+from neo4j_deals.catalog import Plpy
+from neo4j_deals.connection import Ask, connection
+from neo4j_deals.cypher import Query, quoted
+from neo4j_deals.derived import DIMENSION_PREFIX
+from neo4j_deals.errors import DealSyncError
+from neo4j_deals.mapping import Table
+from neo4j_deals.options import ServerOptions
+from neo4j_deals.reader import answer
+from neo4j_deals.server import is_a_tenant
+from neo4j_deals.staging import spool_folder
+
+T = TypeVar("T")
+
+_QUERY_SECONDS = 30.0  # what a question may take in Neo4j, where the server's options allow more or say nothing
+_CLOCK_SECONDS = 60.0  # a difference of clocks that nobody need mend
+_FUTURE = "PT10M"  # writers' clocks may be ahead
+_WITHOUT_MOMENT = 0.1  # share of nodes; skeletons have none, and a real graph holds about one in twenty
+_FREE_BYTES = 1 << 30
+_SAYS_A_DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}.*"  # what a text begins with that is a time
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found; `ok` None: it could not be made."""
+
+    ok: bool | None
+    detail: str
+    hint: str | None = None
+
+
+Row = tuple[str, bool | None, str, str | None]
+
+
+class _Rows:
+    """The rows so far. A check whose ground has failed is not made."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self._failed: set[str] = set()
+
+    def add(self, name: str, check: Callable[[], Finding], *needs: str) -> None:
+        """A row of what `check` finds, or of why it was not made."""
+        found = self._not_made(needs)
+        if found is None:
+            try:
+                found = check()
+            except DealSyncError as error:
+                found = failure(error)
+                if error.sqlstate[:2] == "08":  # it broke: those that follow need not wait for it
+                    self._failed.add("connection")
+        if found.ok is not True:
+            self._failed.add(name)
+        self.rows.append((name, found.ok, found.detail, found.hint))
+
+    def fail(self, name: str) -> None:
+        """As a row that was found wrong elsewhere."""
+        self._failed.add(name)
+
+    def _not_made(self, needs: Sequence[str]) -> Finding | None:
+        for need in needs:
+            if need in self._failed:
+                return Finding(None, f"not checked: {need}")
+        return None
+
+
+def failure(error: DealSyncError) -> Finding:
+    """An error as a finding."""
+    return Finding(False, f"{error.message}: {error.detail}" if error.detail else error.message, error.hint)
+
+
+def versions() -> str:
+    """The package, what it needs, and where they lie."""
+    needed = [re.split(r"[^\w-]", line)[0] for line in metadata.requires("deal-sync") or ()]
+    listed = ", ".join(f"{name} {metadata.version(name)}" for name in needed)
+    return f"neo4j_deals {__version__} in {Path(package_file).parent}; {listed}"
+
+
+def examine(plpy: Plpy, is_mapped: bool) -> list[Row]:
+    """The checks of spool, server and graph. `is_mapped`: `deal_sync.mapped` finds both kinds."""
+    rows = _Rows()
+    if not is_mapped:
+        rows.fail("foreign tables")
+    rows.add("spool folder", lambda: _spool(plpy))
+    rows.add("disk space", lambda: disk(shutil.disk_usage(spool_folder(plpy)).free), "spool folder")
+    _examine_server(plpy, rows, is_mapped)
+    return rows.rows
+
+
+# -- the spool ---------------------------------------------------------------------------------------------------------
+
+
+def _spool(plpy: Plpy) -> Finding:
+    try:
+        with tempfile.TemporaryFile(dir=spool_folder(plpy)) as file:
+            file.write(b"deal_sync")
+            file.flush()
+    except OSError as error:
+        return Finding(
+            False,
+            f"base/pgsql_tmp of the data directory: {error.strerror}",
+            "let the server's user write there: chmod 700 base/pgsql_tmp in the data directory",
+        )
+    return Finding(True, "base/pgsql_tmp of the data directory is writable")
+
+
+def disk(free: int) -> Finding:
+    """Whether there is room for the spool files, and for what they become in tables."""
+    said = f"{free / (1 << 30):.1f} GB free for temporary files"
+    return (
+        Finding(True, said) if free >= _FREE_BYTES else Finding(False, said, "make room where the server's data lies")
+    )
+
+
+# -- the server and its login ------------------------------------------------------------------------------------------
+
+
+def _examine_server(plpy: Plpy, rows: _Rows, is_mapped: bool) -> None:
+    server: list[tuple[str, dict[str, str]]] = []
+    options: list[ServerOptions] = []
+
+    def find_server() -> Finding:
+        server.append(_server(plpy, is_mapped))
+        name, found = server[0]
+        return Finding(True, f'"{name}" at {ServerOptions.read(name, found, "", {}).redact(found["uri"])}')
+
+    def find_login() -> Finding:
+        options.append(catalog.options_of_server(plpy, server[0][0]))
+        return Finding(True, f'of role "{options[0].login}", {_kind_of_login(options[0])}')
+
+    rows.add("server", find_server)
+    rows.add("tls", lambda: tls(plpy.quote_ident(server[0][0]), server[0][1]["uri"]), "server")
+    rows.add("user mapping", find_login, "server")
+    rows.add("password file", lambda: _password_file(options[0]), "user mapping")
+
+    def asked(work: Callable[[Ask], T]) -> T:
+        # One transaction a question: one that was refused something is of no more use.
+        mine = options[0]
+        seconds = min(mine.query_timeout or _QUERY_SECONDS, _QUERY_SECONDS)
+        return answer(connection(replace(mine, query_timeout=seconds)), work, lambda: plpy.execute("SELECT 1"))
+
+    refused: list[DealSyncError] = []
+
+    def connect() -> Finding:
+        began = time.monotonic()
+        try:
+            asked(lambda ask: list(ask(Query("RETURN 1"))))
+        except DealSyncError as error:
+            if error.sqlstate[:2] == "08" or error.sqlstate == "HV00D":
+                raise
+            refused.append(error)
+        return Finding(True, f"answers in {1000 * (time.monotonic() - began):.0f} ms")
+
+    def log_in() -> Finding:
+        if refused and refused[0].sqlstate[:2] == "28":
+            return failure(refused[0])
+        return Finding(True, "accepted")
+
+    def has_database() -> Finding:
+        if refused:
+            found = failure(refused[0])
+            return replace(found, hint=found.hint or f'check the option "database" of server "{server[0][0]}"')
+        return Finding(True, f'"{asked(_database)[0]}"')
+
+    rows.add("connection", connect, "server", "user mapping", "password file")
+    rows.add("login", log_in, "connection")
+    rows.add("database", has_database, "connection", "login")
+    there = ("connection", "login", "database")
+    rows.add("neo4j version", lambda: version(*asked(_components)), *there)
+    rows.add("clock", lambda: asked(_clock), *there)
+    rows.add("graph id", lambda: _graph_id(plpy, asked(_database)[1]), *there)
+    _examine_graph(plpy, rows, asked, there)
+
+
+def _server(plpy: Plpy, is_mapped: bool) -> tuple[str, dict[str, str]]:
+    """The server of the mapping, or the only one there is. It must belong to a superuser or the extension's owner."""
+    found = catalog.query(
+        plpy,
+        "SELECT s.srvname AS name, deal_sync.options_of(s.srvoptions) AS options, o.rolname AS owner,"
+        " (SELECT bool_and(r.rolsuper OR r.oid = e.extowner) FROM pg_catalog.pg_roles AS r WHERE r.oid = s.srvowner)"
+        " AS trusted"
+        " FROM pg_catalog.pg_foreign_server AS s JOIN pg_catalog.pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw"
+        " JOIN pg_catalog.pg_extension AS e ON e.extname = 'deal_sync'"
+        " JOIN pg_catalog.pg_roles AS o ON o.oid = e.extowner"
+        " WHERE w.fdwname = 'neo4j' AND (NOT $1 OR s.oid ="
+        " (SELECT t.ftserver FROM pg_catalog.pg_foreign_table AS t WHERE t.ftrelid ="
+        " CASE WHEN $1 THEN deal_sync.mapped('deal') END)) ORDER BY s.srvname",
+        ["boolean"],
+        [is_mapped],
+    )
+    if not found:
+        raise DealSyncError(
+            "42704",
+            "no server of the foreign-data wrapper neo4j",
+            hint="CREATE SERVER neo4j FOREIGN DATA WRAPPER neo4j OPTIONS (uri 'bolt://host:7687');",
+        )
+    name = found[0]["name"]
+    if len(found) > 1:
+        raise DealSyncError(
+            "55000",
+            f"several servers, and no foreign tables say which: {', '.join(row['name'] for row in found)}",
+            hint=f"SELECT deal_sync.attach({_literal(name)});",
+        )
+    if not found[0]["trusted"]:
+        raise DealSyncError(
+            "42501",
+            f'server "{name}" belongs to no superuser and not to the owner of the extension',
+            hint=f"ALTER SERVER {plpy.quote_ident(name)} OWNER TO {plpy.quote_ident(found[0]['owner'])};",
+        )
+    return name, json.loads(found[0]["options"])
+
+
+def _kind_of_login(options: ServerOptions) -> str:
+    if options.bearer_token is not None:
+        return "with a bearer token"
+    if not options.user:
+        return "without a login"
+    return "with a password file" if options.password_file else "with a password in the mapping"
+
+
+def tls(server: str, address: str) -> Finding:
+    """Whether what travels to Neo4j can be read on the way; `server` is its name as SQL takes it."""
+    uri = urlsplit(address)
+    host = uri.netloc.rpartition("@")[2]
+    verified = _literal(f"{uri.scheme.partition('+')[0]}+s://{host}")
+    change = f"ALTER SERVER {server} OPTIONS (SET uri {verified});"
+    if uri.scheme.endswith("+s"):
+        return Finding(True, "on; the certificate must be one that this server trusts")
+    if uri.scheme.endswith("+ssc"):
+        return Finding(False, "on, but any certificate will do: an impostor's, too", change)
+    if _is_here(uri.hostname or ""):
+        return Finding(True, "off; nothing leaves this machine")
+    return Finding(False, "off: login and deals can be read on the way", change)
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _password_file(options: ServerOptions) -> Finding:
+    """As PostgreSQL judges the key of its own certificate: 0600, or 0640 where root owns it."""
+    if options.password_file is None:
+        return Finding(True, "not used")
+    what = 'the file that the option "password_file" of the user mapping names'
+    try:
+        options.password()
+        found = Path(options.password_file).stat()
+    except DealSyncError as error:
+        return Finding(False, f"{error.message}: {error.detail}", f"let the server's user read {what}")
+    except OSError as error:
+        return Finding(False, f"{what}: {error.strerror}", "let the server's user read it")
+    allowed = 0o640 if found.st_uid == 0 and os.geteuid() != 0 else 0o600
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & 0o077 & ~allowed:
+        return Finding(False, f"others can read or write it: its mode is {mode:04o}", f"chmod {allowed:o} {what}")
+    return Finding(True, f"readable, mode {mode:04o}")
+
+
+# -- the graph's server ------------------------------------------------------------------------------------------------
+
+
+def _components(ask: Ask) -> tuple[str, str]:
+    query = (
+        "CALL dbms.components() YIELD name, versions, edition WHERE name = 'Neo4j Kernel' RETURN versions[0], edition"
+    )
+    number, edition = next(ask(Query(query)))
+    return number, edition
+
+
+def version(number: str, edition: str) -> Finding:
+    """Neo4j 5, or the calendar line that follows it (2025.01 and later)."""
+    major = number.partition(".")[0]
+    ok = major.isdigit() and (int(major) == 5 or int(major) >= 2025)
+    hint = None if ok else "use Neo4j 5 or a later one: the sync's Cypher needs it"
+    return Finding(ok, f"{number}, {edition}", hint)
+
+
+def _clock(ask: Ask) -> Finding:
+    before = time.time()
+    theirs = next(ask(Query("RETURN datetime.realtime().epochMillis")))[0] / 1000
+    return clock(theirs - (before + time.time()) / 2)
+
+
+def clock(ahead: float) -> Finding:
+    """`ahead`: seconds that the graph's clock is ahead of this server's."""
+    if abs(ahead) < 1:
+        return Finding(True, "the two clocks agree within a second")
+    said = f"Neo4j's is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} PostgreSQL's"
+    ok = abs(ahead) <= _CLOCK_SECONDS
+    return Finding(ok, said, None if ok else "let both machines follow a time server (NTP)")
+
+
+def _database(ask: Ask) -> tuple[str, str]:
+    name, id_ = next(ask(Query("CALL db.info() YIELD name, id RETURN name, id")))
+    return name, id_
+
+
+def _graph_id(plpy: Plpy, found: str) -> Finding:
+    known = catalog.query(plpy, "SELECT g.database_id FROM deal_sync.graph AS g")
+    if not known:
+        return Finding(True, f"{found}; the first run will remember it")
+    if known[0]["database_id"] == found:
+        return Finding(True, found)
+    return Finding(
+        False,
+        f"is it the one that is meant? it is {found}, and the runs so far read {known[0]['database_id']}",
+        "SELECT deal_sync.accept_graph();",
+    )
+
+
+# -- what the graph holds ----------------------------------------------------------------------------------------------
+
+
+Asked = Callable[[Callable[[Ask], Any]], Any]
+
+
+def _examine_graph(plpy: Plpy, rows: _Rows, asked: Asked, there: Sequence[str]) -> None:
+    tables: dict[str, Table] = {}
+
+    def of(kind: str) -> Table:
+        if kind not in tables:
+            tables[kind] = catalog.table(plpy, catalog.mapped(plpy, kind))
+        return tables[kind]
+
+    indexes: list[list[tuple[Any, ...]] | None] = []
+
+    def indexed(kind: str, name: str, choices: Callable[[Table], Sequence[Sequence[str]]]) -> Finding:
+        if not indexes:
+            indexes.append(imports.unless_forbidden(lambda: asked(_indexes)))
+        if indexes[0] is None:
+            return Finding(None, "the login may not see indexes", "GRANT SHOW INDEX ON DATABASE * TO … (in Neo4j)")
+        return index(indexes[0], of(kind).label, name, choices(of(kind)))
+
+    needs = (*there, "foreign tables")
+
+    def add(name: str, check: Callable[[], Finding]) -> None:
+        rows.add(name, check, *needs)
+
+    add("deals: key index", lambda: indexed("deal", "deal_sync_deal_key", _key_choices))
+    add("deals: watermark index", lambda: indexed("deal", "deal_sync_deal_watermark", _watermark_choices))
+    add("deals: tenant index", lambda: indexed("deal", "deal_sync_deal_tenant", _tenant_choices))
+    add("versions: key index", lambda: indexed("version", "deal_sync_version_key", _key_choices))
+    add("versions: watermark index", lambda: indexed("version", "deal_sync_version_watermark", _watermark_choices))
+    add("versions: tenant index", lambda: indexed("version", "deal_sync_version_tenant", _tenant_choices))
+    add("versions: deal index", lambda: indexed("version", "deal_sync_version_deal", _deal_choices))
+
+    def said(kind: str, check: Callable[[Asked, Table], Finding]) -> Callable[[], Finding]:
+        return lambda: check(asked, of(kind))
+
+    def unmapped(asked: Asked, table: Table) -> Finding:
+        return _unmapped(plpy, asked, table, of("deal"))
+
+    for kind in ("deal", "version"):
+        add(f"{kind}s: duplicates", said(kind, _duplicates))
+        add(f"{kind}s: tenants", said(kind, _tenants))
+        add(f"{kind}s: timestamps", said(kind, _timestamps))
+        add(f"{kind}s: future", said(kind, _future))
+        add(f"{kind}s: unmapped", said(kind, unmapped))
+
+
+def _indexes(ask: Ask) -> list[tuple[Any, ...]]:
+    return list(
+        ask(
+            Query(
+                "SHOW INDEXES YIELD name, type, entityType, labelsOrTypes, properties, state, owningConstraint"
+                " WHERE entityType = 'NODE' AND type = 'RANGE'"
+                " RETURN name, labelsOrTypes, properties, state, owningConstraint"
+            )
+        )
+    )
+
+
+def _key_choices(table: Table) -> Sequence[Sequence[str]]:
+    tenant, key = table.tenant.property, table.key.property
+    return [[tenant, key], [key, tenant], [key]]
+
+
+def _watermark_choices(table: Table) -> Sequence[Sequence[str]]:
+    return [[table.tenant.property, table.moments[0]]]
+
+
+def _deal_choices(table: Table) -> Sequence[Sequence[str]]:
+    tenant, deal = table.tenant.property, table.deal.property
+    return [[tenant, deal], [deal, tenant], [deal]]
+
+
+def _tenant_choices(table: Table) -> Sequence[Sequence[str]]:
+    return [[table.tenant.property]]
+
+
+def index(found: Sequence[tuple[Any, ...]], label: str, name: str, choices: Sequence[Sequence[str]]) -> Finding:
+    """Whether one of the indexes serves; `choices` are the properties that will do, the best first."""
+    serving = [row for row in found if row[1] == [label] and list(row[2]) in [list(choice) for choice in choices]]
+    wanted = ", ".join(f"n.{quoted(name)}" for name in choices[0])
+    for known, _, _, state, constraint in serving:
+        if state == "ONLINE":
+            return Finding(True, f'constraint "{constraint}"' if constraint else f'index "{known}"')
+    if serving:
+        known, _, _, state, constraint = serving[0]
+        made = f"CREATE INDEX {quoted(known)} FOR (n:{quoted(label)}) ON ({wanted})"
+        if state == "POPULATING":
+            return Finding(False, f'index "{known}" is still being built', "wait for it: CALL db.awaitIndexes()")
+        return Finding(
+            False, f'index "{known}" is {state}', None if constraint else f"DROP INDEX {quoted(known)}; {made}"
+        )
+    return Finding(
+        False,
+        f"none on ({', '.join(choices[0])}) of :{label}: a look-up reads all nodes",
+        f"CREATE INDEX {name} IF NOT EXISTS FOR (n:{quoted(label)}) ON ({wanted})",
+    )
+
+
+def _one(asked: Asked, query: Query) -> tuple[Any, ...]:
+    found: tuple[Any, ...] = asked(lambda ask: next(ask(query)))
+    return found
+
+
+def _duplicates(asked: Asked, table: Table) -> Finding:
+    """By the key alone, over all tenants: the application's tables hold an id once."""
+    key = f"n.{quoted(table.key.property)}"
+    group = f"MATCH (n:{quoted(table.label)})\nWITH {cypher.normalised(key)} AS key, "
+    some = "WHERE key IS NOT NULL AND "
+    keys, nodes = _one(
+        asked, Query(f"{group}count(*) AS nodes\n{some}nodes > 1\nRETURN count(*), coalesce(sum(nodes), 0)")
+    )
+    if not keys:
+        return Finding(True, f"each {table.key.property} is on one node")
+    shown = f"{group}collect(n) AS nodes {some}size(nodes) > 1 UNWIND nodes AS n RETURN elementId(n), {key}"
+    return Finding(
+        False,
+        f"{nodes} nodes share {keys} values of {table.key.property}: one of each lands",
+        "delete the superfluous ones, which are among: " + shown.replace("\n", " "),
+    )
+
+
+def _tenants(asked: Asked, table: Table) -> Finding:
+    property_ = table.tenant.property
+    counts = asked(lambda ask: list(ask(cypher.tenant_counts(table.label, property_))))
+    absent = sum(nodes for value, nodes in counts if value is None)
+    odd = sum(nodes for value, nodes in counts if value is not None and not is_a_tenant(value))
+    if not absent and not odd:
+        return Finding(True, f"{sum(nodes for _, nodes in counts)} nodes, of {len(counts)} tenants")
+    name = f"n.{quoted(property_)}"
+    return Finding(
+        False,
+        f"{absent + odd} nodes belong to no tenant: {property_} is absent on {absent}, no UUID as usual on {odd}",
+        "set it to the tenant's id, a UUID in lower case; they are among:"
+        f" MATCH (n:{quoted(table.label)}) WITH {name} AS tenant, collect(elementId(n)) AS nodes"
+        " RETURN tenant, size(nodes), nodes[..5]",
+    )
+
+
+def _timestamps(asked: Asked, table: Table) -> Finding:
+    moments = table.moments
+    first = f"coalesce({', '.join(f'n.{quoted(name)}' for name in moments)})"
+    is_a_time = " OR ".join(f"{first} IS :: {type_} NOT NULL" for type_ in ("ZONED DATETIME", "LOCAL DATETIME", "DATE"))
+    unreadable = f"NOT ({is_a_time} OR {first} IS :: STRING NOT NULL AND {first} =~ '{_SAYS_A_DAY}')"
+    match = f"MATCH (n:{quoted(table.label)})"
+    nodes, absent, wrong = _one(
+        asked,
+        Query(
+            f"{match}\nRETURN count(n), count(CASE WHEN {first} IS NULL THEN 1 END),"
+            f" count(CASE WHEN {first} IS NOT NULL AND {unreadable} THEN 1 END)"
+        ),
+    )
+    what = " and no ".join(moments)
+    if wrong or absent > nodes * _WITHOUT_MOMENT:
+        return Finding(
+            False,
+            f"{absent} of {nodes} nodes have no {what}, {wrong} an unreadable one: every run reads them",
+            _set_moment(table, f"{match} WHERE {first} IS NULL OR {unreadable}"),
+        )
+    return Finding(True, f"{absent} of {nodes} nodes have no {what}" if absent else f"each of {nodes} nodes has one")
+
+
+def _future(asked: Asked, table: Table) -> Finding:
+    """Times by the graph's clock; texts by their day, since they may be in any offset."""
+    name = f"n.{quoted(table.moments[0])}"
+    day = (datetime.now(UTC) + timedelta(days=2)).date().isoformat()
+    condition = " OR ".join(
+        [
+            *(f"{name} > {clock}() + duration('{_FUTURE}')" for clock in ("datetime", "localdatetime")),
+            f"{name} >= '{day}' AND {name} =~ '{_SAYS_A_DAY}'",
+        ]
+    )
+    match = f"MATCH (n:{quoted(table.label)}) WHERE {condition}"
+    (nodes,) = _one(asked, Query(f"{match} RETURN count(n)"))
+    if not nodes:
+        return Finding(True, "no timestamp is ahead of the clock")
+    return Finding(
+        False,
+        f"{nodes} nodes have a {table.moments[0]} in the future: every run reads them",
+        _set_moment(table, match),
+    )
+
+
+def _set_moment(table: Table, match: str) -> str:
+    """What to do with the nodes that `match` finds: a deal may count as changed now, a version's times are its own."""
+    name = f"n.{quoted(table.moments[0])}"
+    if table.kind == "deal":
+        return f"{match} SET {name} = datetime()"
+    return f"set it to the moment of the change, a ZONED DATETIME; they are: {match} RETURN elementId(n), {name}"
+
+
+def _unmapped(plpy: Plpy, asked: Asked, table: Table, deals: Table) -> Finding:
+    """Of a sample. A version is a copy of its deal: what only the deals' table maps is left out there on purpose.
+
+    A dimension without a column is shown in the document of all of them.
+    """
+    columns = [column for one in (table, deals) for column in one.columns]
+    in_documents = any(column.derive == "ontology_scores" for column in columns)
+    match = f"MATCH (n:{quoted(table.label)})\nWITH n LIMIT $sample\n"
+    names = Query(
+        f"{match}UNWIND keys(n) AS name\nWITH DISTINCT name\n"
+        "WHERE NOT name IN $known AND NOT ($in_documents AND name STARTS WITH $prefix)\nRETURN name ORDER BY name",
+        {
+            "sample": imports.SAMPLE,
+            "known": sorted({column.property for column in columns}),
+            "in_documents": in_documents,
+            "prefix": DIMENSION_PREFIX,
+        },
+    )
+    found = [name for (name,) in asked(lambda ask: list(ask(names)))]
+    if not found:
+        return Finding(True, f"each property of the first {imports.SAMPLE} nodes has a column")
+    vector = catalog.query(plpy, "SELECT deal_sync.vector_type()::pg_catalog.regtype::text AS name")[0]["name"]
+    wish = imports.Wish(only=[table.label], sample=1000)
+    _, named, labels = asked(lambda ask: imports.found(ask, wish, {}))
+    types = {
+        options.get("property", name): type_
+        for made in imports.tables(wish, named, labels, vector).tables
+        for name, type_, options in made.columns
+    }
+    added = ", ".join(f"ADD COLUMN {plpy.quote_ident(name)} {types.get(name, 'text')}" for name in found)
+    return Finding(
+        False,
+        f"no column shows {', '.join(found[:5])}" + (f" and {len(found) - 5} more" if len(found) > 5 else ""),
+        f"ALTER FOREIGN TABLE {table.name} {added};",
+    )
