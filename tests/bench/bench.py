@@ -10,8 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import UUID
@@ -229,24 +231,40 @@ class Bench:
         """(c) The external script."""
         return self._script("external_script.py")
 
-    def sync(self) -> tuple[dict[str, Any], float, Memory]:
+    def sync(self, mode: str = "full") -> tuple[dict[str, Any], float, Memory]:
         """A run in a backend of its own: its row, its seconds, its memory.
+
+        The graph has been filled a moment ago: with an overlap an incremental run would read all of it once more.
 
         As (a) and (b), it is measured in a session that is at work already: what the first call of a backend takes
         besides (Python, the driver, a login) is measured apart, with a tenant that has no deals.
         """
         with self.connected("app_writer") as connection, watched(connection.info.backend_pid) as memory:
-            self.first_call.seconds.append(self._timed(connection, NOBODY)[1])
-            result, seconds = self._timed(connection, TENANT)
+            connection.execute("SET deal_sync.overlap = '0s'")
+            self.first_call.seconds.append(self._timed(connection, NOBODY, mode)[1])
+            result, seconds = self._timed(connection, TENANT, mode)
         if result["status"] != "ok":
             sys.exit(f"the sync was {result['status']}: {result['message']}")
         return result, seconds, memory
 
+    def side_by_side(self, tenants: Sequence[UUID]) -> float:
+        """First loads of these tenants, each by a backend of its own, all at once: the seconds of the whole."""
+        with ExitStack() as stack, ThreadPoolExecutor(len(tenants)) as pool:
+            connections = [stack.enter_context(self.connected("app_writer")) for _ in tenants]
+            for connection in connections:
+                self._timed(connection, NOBODY, "full")
+            began = time.perf_counter()
+            runs = list(pool.map(self._timed, connections, tenants, repeat("full")))
+            seconds = time.perf_counter() - began
+        if any(result["status"] != "ok" for result, _ in runs):
+            sys.exit(f"a sync was not ok: {runs}")
+        return seconds
+
     @staticmethod
-    def _timed(connection: Connection, tenant: UUID) -> tuple[dict[str, Any], float]:
+    def _timed(connection: Connection, tenant: UUID, mode: str) -> tuple[dict[str, Any], float]:
         began = time.perf_counter()
         with connection.cursor(row_factory=dict_row) as cursor:
-            result = cursor.execute("SELECT * FROM sync_deals(%s)", [tenant]).fetchone()
+            result = cursor.execute("SELECT * FROM sync_deals(%s, %s)", [tenant, mode]).fetchone()
         assert result is not None
         return result, time.perf_counter() - began
 
@@ -346,8 +364,11 @@ def measure(bench: Bench, rounds: int, double: bool) -> list[str]:
     """Everything, as the lines of a report."""
     deals = bench.deals
     read, merge, script = Measure("(a) read only"), Measure("(b) MERGE only"), Measure("(c) external script")
-    first, unchanged = Measure("sync, first load"), Measure("sync, nothing changed")
-    changed = Measure("sync, 1 % changed")
+    first, unchanged = Measure("sync, first load"), Measure("full, nothing changed")
+    incremental = {0: Measure("incremental, nothing changed")} | {
+        number: Measure(f"incremental, {name} changed")
+        for number, name in ((1, "1"), (100, "100"), (deals // 100, "1 %"))
+    }
 
     bench.sync()  # Neo4j's page cache and plans, and the machine's
     bench.keep_staged()
@@ -385,24 +406,37 @@ def measure(bench: Bench, rounds: int, double: bool) -> list[str]:
         unchanged.wal.append(wal)
         unchanged.written = bench.rows_written_since(transaction)
 
-    for number in range(rounds):
-        expected = change(bench.driver, 0.01, deals, number)
-        (result, seconds, _), wal = bench.wal_of(bench.sync)
-        changed.seconds.append(seconds)
-        changed.wal.append(wal)
-        changed.written = result["deals_updated"]
-        if result["deals_updated"] != expected:
-            sys.exit(f"{expected} deals were changed, {result['deals_updated']} updated")
+    for amount, part in incremental.items():
+        for number in range(rounds):
+            expected = change(bench.driver, amount, number) if amount else 0
+            (result, seconds, _), wal = bench.wal_of(lambda: bench.sync("incremental"))
+            part.seconds.append(seconds)
+            part.wal.append(wal)
+            part.written = result["deals_updated"]
+            if (result["mode"], result["deals_updated"]) != ("incremental", expected):
+                sys.exit(f"{expected} deals were changed, a run that was {result['mode']} updated {part.written}")
+    tenants = [UUID(int=NOBODY.int + number) for number in range(1, 5)]
+    for number, tenant in enumerate(tenants):
+        bench.admin.execute("INSERT INTO tenants VALUES (%s, 'one of four')", [tenant])
+        build(bench.driver, (number + 10) * deals, (number + 10) * deals + deals // 4, tenant)
+    at_once = [["tenants at once", "seconds", "deals/s"]]
+    for amount in (1, 2, 4):
+        progress(f"{amount} tenants at once")
+        bench.empty()
+        seconds = bench.side_by_side(tenants[:amount])
+        at_once.append([str(amount), f"{seconds:.2f}", f"{amount * (deals // 4) / seconds:.0f}"])
 
     heads = ["", "seconds", "lowest, highest", "deals/s", "written", "WAL MB"]
-    lines = table([heads, *(m.row(deals) for m in (read, merge, script, first, unchanged, changed))])
+    lines = table([heads, *(m.row(deals) for m in (read, merge, script, first, unchanged, *incremental.values()))])
     lines.append(f"besides, the first call of a backend: {bench.first_call.median:.2f} s")
     floor = read.median + merge.median
     targets = [
         ("first load / ((a) + (b))", first.median / floor, "<=", 1.3),
         ("(c) / first load", script.median / first.median, ">=", 1.8),
-        ("nothing changed: rows written", float(unchanged.written or 0), "<=", 0.0),
-        ("nothing changed: WAL, MB", max(unchanged.wal) / 1e6, "<=", 1.0),
+        ("full, nothing changed: rows written", float(unchanged.written or 0), "<=", 0.0),
+        ("full, nothing changed: WAL, MB", max(unchanged.wal) / 1e6, "<=", 1.0),
+        ("incremental, nothing changed: seconds", incremental[0].median, "<=", 0.1),
+        ("incremental, 100 changed: seconds", incremental[100].median, "<=", 0.3),
     ]
     progress("reading by SQL")
     reading_rows = reading.measure(bench.admin, bench.driver, rounds)
@@ -415,7 +449,7 @@ def measure(bench: Bench, rounds: int, double: bool) -> list[str]:
         memories.append((2 * deals, twice))
         lines.append(f"sync, first load of {2 * deals}: {seconds:.2f} s, {2 * deals / seconds:.0f} deals/s")
         targets.append((f"peak memory at {2 * deals} / at {deals}", twice.both / memory.both, "<=", 1.1))
-    lines += ["", *table(reading_rows)]
+    lines += ["", *table(at_once), "", *table(reading_rows)]
     lines += [
         "",
         *table([["peak memory, MB", "backend's own", "its reader's", "both", "VmHWM"], *map(memory_row, memories)]),

@@ -33,26 +33,28 @@ RETURN count(d) AS changed
 """
 INDEXES = (
     "CREATE INDEX IF NOT EXISTS FOR (d:Deal) ON (d.tenant_id, d.opportunity_id)",
+    "CREATE INDEX IF NOT EXISTS FOR (d:Deal) ON (d.tenant_id, d.last_updated_at)",
     "CREATE INDEX IF NOT EXISTS FOR (v:DealVersion) ON (v.tenant_id, v.version_id)",
+    "CREATE INDEX IF NOT EXISTS FOR (v:DealVersion) ON (v.tenant_id, v.valid_until)",
+    "CREATE INDEX IF NOT EXISTS FOR (v:DealVersion) ON (v.tenant_id, v.deal_opportunity_id)",
 )
 
 
-def build(driver: Driver, start: int, end: int) -> None:
-    """Add the deals with the numbers `start` up to `end`; the same numbers give the same deals."""
+def build(driver: Driver, start: int, end: int, tenant: uuid.UUID = TENANT) -> None:
+    """Add a tenant's deals with the numbers `start` up to `end`; the same numbers give the same deals."""
     with driver.session() as session:
         for index in INDEXES:
             session.run(index).consume()
         session.run("CALL db.awaitIndexes()").consume()
         for first in range(start, end, _BATCH):
-            rows = [_deal(number) for number in range(first, min(end, first + _BATCH))]
+            rows = [_deal(number, tenant) for number in range(first, min(end, first + _BATCH))]
             session.run(CREATE, rows=rows).consume()
 
 
-def change(driver: Driver, share: float, deals: int, again: int) -> int:
-    """Change a share of the deals, others at each `again`; return how many."""
-    limit = max(1, round(deals * share))
+def change(driver: Driver, deals: int, again: int) -> int:
+    """Change so many of the deals, others at each `again`; return how many."""
     with driver.session() as session:
-        changed = session.run(CHANGE, tenant=str(TENANT), skip=again * limit, limit=limit).single(strict=True)
+        changed = session.run(CHANGE, tenant=str(TENANT), skip=again * deals, limit=deals).single(strict=True)
         return int(changed["changed"])
 
 
@@ -64,7 +66,7 @@ def clear(driver: Driver) -> None:
             session.run(f"DROP INDEX `{index['name']}`").consume()
 
 
-def _deal(number: int) -> dict[str, Any]:
+def _deal(number: int, tenant: uuid.UUID) -> dict[str, Any]:
     dice = random.Random(number)
 
     def new_id() -> str:
@@ -72,7 +74,7 @@ def _deal(number: int) -> dict[str, Any]:
 
     deal_id = new_id()
     properties: dict[str, Any] = {
-        "tenant_id": str(TENANT),
+        "tenant_id": str(tenant),
         "opportunity_id": deal_id,
         "name": f"Deal {number} with a customer",
         "stage": dice.choice(["prospecting", "qualification", "proposal", "negotiation"]),
