@@ -29,6 +29,7 @@ from neo4j._exceptions import BoltSecurityError
 from neo4j_deals.cypher import Query
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.options import ServerOptions
+from neo4j_deals.values import moment
 
 Ask = Callable[[Query], Iterator[tuple[Any, ...]]]
 """Runs a query in the transaction of the read; a record is the tuple of its columns."""
@@ -139,10 +140,16 @@ class Connection:
             def ask(query: Query) -> Iterator[tuple[Any, ...]]:
                 # The text is ours alone (`cypher`): values travel as parameters, names are quoted.
                 result = transaction.run(cast("Any", query.text), dict(query.parameters))
+                if query.moments:  # of this result alone; seven tenths of a scan's time went there
+                    result._hydration_scope._struct_hydration_functions.update(_MOMENTS)
                 for record in result:
                     yield tuple(tuple.__iter__(record))  # past Record's own access, which raises for broken values
 
             produce(ask)
+
+
+#: By the tag of a structure in Bolt: a ZONED DATETIME with an offset, and a LOCAL DATETIME.
+_MOMENTS = {b"I": moment, b"d": moment}
 
 
 def _driver(options: ServerOptions) -> neo4j.Driver:

@@ -15,10 +15,11 @@ from neo4j_deals.errors import DealSyncError
 
 @dataclass(frozen=True)
 class Query:
-    """A Cypher text and its parameters."""
+    """A Cypher text and its parameters. With `moments` a DATETIME may come as the `Moment` of `values`."""
 
     text: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    moments: bool = False
 
 
 def quoted(name: str) -> str:
@@ -119,7 +120,7 @@ def rows(
         values |= {"prefix": DIMENSION_PREFIX, "known": list(dimensions_but)}
         returned.append("[k IN keys(n) WHERE k STARTS WITH $prefix AND NOT k IN $known | [k, n[k]]]")
     lines.append("RETURN " + ", ".join(f"{expression} AS c{number}" for number, expression in enumerate(returned)))
-    return Query("\n".join(lines), values)
+    return Query("\n".join(lines), values, moments=True)
 
 
 def _bracketed(condition: str) -> str:

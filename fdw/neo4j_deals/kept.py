@@ -26,7 +26,7 @@ def rows(plpy: Plpy) -> Iterator[dict[str, Any]]:
             "login": _role(plpy, connection.role),
             "uri": connection.options.redact(connection.options.uri),
             "state": "in use" if connection.in_use else "idle",
-            "idle_seconds": connection.idle(),
+            "idle_seconds": round(connection.idle(), 3),
             "valid": server is not None and _is_valid(plpy, connection, server, servers[server]),
         }
 

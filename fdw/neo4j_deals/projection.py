@@ -5,7 +5,8 @@ Pure. One implementation for the sync, scan() and the foreign table; they differ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -15,7 +16,17 @@ from neo4j_deals.derived import DIMENSION_PREFIX, dimension_of
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.mapping import Column
 from neo4j_deals.spool import Unusual
-from neo4j_deals.values import MAX_VALUE_BYTES, Converter, Misfit, chain, converter, convertible, shown
+from neo4j_deals.values import (
+    MAX_VALUE_BYTES,
+    Converter,
+    Misfit,
+    chain,
+    clean,
+    converter,
+    convertible,
+    finite,
+    shown,
+)
 
 Lost = dict[str, tuple[Misfit, Any]]
 """By column name: why its value could not land as it is, and the value."""
@@ -79,6 +90,74 @@ def unchanged(value: Any) -> Any:
     return value
 
 
+class Unchanged:
+    """A short cut where a value of one Python type needs neither conversion nor finish, unless it is an odd one: a
+    number that is not finite, a text that is long or holds a character that PostgreSQL has not.
+
+    A row's values of this kind are looked at together, which takes a quarter of the time.
+    """
+
+    def __init__(self, due: type) -> None:
+        self.due = due
+
+    def __call__(self, value: Any) -> Any:
+        sound: Any = clean if self.due is str else finite
+        if type(value) is not self.due or not sound([value]):
+            raise Unusual
+        return value
+
+
+#: By the type of a column: what a value is that it shows as it is.
+_AS_IT_IS = {"text": str, "int8": int, "float8": float, "bool": bool}
+
+
+def as_it_is(column: Column) -> Unchanged | None:
+    """The short cut of a column for whom PostgreSQL writes the value down."""
+    due = None if column.derive else _AS_IT_IS.get(column.type_name)
+    return Unchanged(due) if due else None
+
+
+_FORMS = 256  # of records, by the types of their values; beyond these, planning would cost more than it saves
+
+
+class _Form:
+    """What is to do for records whose values have these types: little, and the same for each of them."""
+
+    def __init__(
+        self, types: tuple[type, ...], plain: Sequence[tuple[int, Converter, Column, Converter, Converter]]
+    ) -> None:
+        places = [at for at, *_ in plain]
+        texts, numbers, rest = list[int](), list[int](), list[tuple[int, int, Converter]]()
+        for to, (at, short, _, convert, finish) in enumerate(plain):
+            if types[at] is type(None):
+                continue
+            if not isinstance(short, Unchanged):
+                rest.append((to, at, short))
+            elif short.due is not types[at]:
+                rest.append((to, at, _both(convert, finish)))
+            elif short.due is str:
+                texts.append(at)
+            elif short.due is float:
+                numbers.append(at)
+        self._places, self._texts, self._numbers, self._rest = _pick(places), _pick(texts), _pick(numbers), rest
+
+    def row(self, record: tuple[Any, ...]) -> list[Any]:
+        """Raises Unusual, Misfit or TypeError where a value wants the long way."""
+        if not clean(self._texts(record)) or not finite(self._numbers(record)):
+            raise Unusual
+        values = list(self._places(record))
+        for to, at, short in self._rest:
+            values[to] = short(record[at])
+        return values
+
+
+def _pick(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """What takes the values at these places."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda record: [record[at] for at in places]
+
+
 class Projection:
     """How a record becomes a row.
 
@@ -121,6 +200,8 @@ class Projection:
             if not column.derive
         ]
         self._fast = [(at, short) for at, short, *_ in self._plain]
+        as_they_are = any(isinstance(short, Unchanged) for _, short in self._fast)
+        self._forms: dict[tuple[type, ...], _Form] | None = {} if as_they_are else None
         self._derived = sorted(
             (column[:3] for column in columns if column[0].derive),
             key=lambda column: column[0].derive == _ERRORS,  # what went wrong is known when all else is done
@@ -149,7 +230,10 @@ class Projection:
         """The values in the order of `columns`, and what could not be carried over."""
         lost: Lost = {}
         try:  # most rows need nothing else, and this is where the time goes
-            values = [None if (value := record[at]) is None else short(value) for at, short in self._fast]
+            if form := self._form(record):
+                values = form.row(record)
+            else:
+                values = [None if (value := record[at]) is None else short(value) for at, short in self._fast]
         except (Misfit, Unusual, TypeError):
             values = [
                 self._value(record[at], short, column, convert, finish, lost)
@@ -167,6 +251,16 @@ class Projection:
                     lost[column.name] = (misfit, properties.get(column.property))
                     values.append(None)
         return values, lost
+
+    def _form(self, record: tuple[Any, ...]) -> _Form | None:
+        """The form of a record, where there are columns that show values as they are."""
+        if self._forms is None:
+            return None
+        types = tuple(map(type, record))
+        form = self._forms.get(types)
+        if form is None and len(self._forms) < _FORMS:
+            form = self._forms[types] = _Form(types, self._plain)
+        return form
 
     @staticmethod
     def _value(value: Any, short: Converter, column: Column, convert: Converter, finish: Converter, lost: Lost) -> Any:

@@ -20,7 +20,7 @@ from neo4j_deals.connection import bounded, connection
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.losses import Losses
 from neo4j_deals.mapping import Column, Table
-from neo4j_deals.projection import Lost, Projection, to_foreign
+from neo4j_deals.projection import Lost, Projection, as_it_is, to_foreign
 from neo4j_deals.reader import Outlet, Reader, answer
 from neo4j_deals.values import Converter
 
@@ -50,7 +50,7 @@ def _plain_list(value: list[Any]) -> list[Any]:
 def selection(columns: Sequence[Column], names: Collection[str] | None) -> tuple[Projection, list[int | None]]:
     """How records become the columns named (None: all), and the place of each of the table's columns in them."""
     wanted = [column for column in columns if names is None or column.name in names]
-    projection = Projection([(column, to_foreign(column), output(column), None) for column in wanted], columns)
+    projection = Projection([(c, to_foreign(c), output(c), as_it_is(c)) for c in wanted], columns)
     return projection, [projection.columns.index(column) if column in wanted else None for column in columns]
 
 

@@ -4,13 +4,16 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import pytest
 from environment.servers import Instance
+from neo4j.time import DateTime
 from neo4j_deals.connection import Ask, Connection, bounded, connection, kept
 from neo4j_deals.cypher import Query
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.options import ServerOptions
+from neo4j_deals.values import Moment
 from support.proxy import Proxy, closed_port
 
 SECRET = "s3cret-w0rd-of-the-test"
@@ -131,3 +134,22 @@ def test_a_bounded_scan_gives_as_many_rows_as_are_allowed_and_then_an_error(
     with pytest.raises(DealSyncError, match='"max_rows" of server "graph"') as caught:
         next(records)
     assert caught.value.sqlstate == "54000"
+
+
+def test_a_datetime_comes_in_the_short_form_where_that_is_asked_for_and_a_named_zone_never(
+    options: ServerOptions,
+) -> None:
+    text = (
+        "RETURN datetime('2026-01-02T03:04:05.123456789+02:00'), localdatetime('2026-01-02T03:04:05'),"
+        " datetime('2026-01-02T03:04:05[Europe/Berlin]'), [datetime('2026-01-02T03:04:05Z')]"
+    )
+    found: list[tuple[Any, ...]] = []
+    for moments in (True, False):
+
+        def produce(ask: Ask, query: Query = Query(text, moments=moments)) -> None:
+            found.extend(ask(query))
+
+        connection(options).read(produce, lambda: False)
+    (offset, local, zone, [listed]), own = found
+    assert [type(value) for value in (offset, local, zone, listed)] == [Moment, Moment, DateTime, Moment]
+    assert [offset.whole(), local.whole(), zone, [listed.whole()]] == list(own)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from neo4j_deals.columns import DEAL_VERSIONS, DEALS, DIMENSIONS, MEDDIC, Definition
 from neo4j_deals.mapping import Column
-from neo4j_deals.projection import Projection, to_foreign, to_staged, unchanged
+from neo4j_deals.projection import Projection, as_it_is, to_foreign, to_staged, unchanged
 from neo4j_deals.values import Misfit
 from support.properties import neo4j_values
 
@@ -274,3 +274,50 @@ def test_a_score_that_its_own_column_takes_and_the_document_does_not_is_lost_fro
     assert json.loads(values[1])["half"]["score"] is None
     misfit, value = lost[scores.name]
     assert (value, misfit.substitute is not None) == (2.5, True), "the rest of the document lands"
+
+
+# -- values that a column shows as they are ----------------------------------------------------------------------------
+
+
+_ODD = [
+    "",
+    "a\0b",
+    "\ud800",
+    "é",
+    "x" * 50,
+    0,
+    2**63 - 1,
+    True,
+    1.5,
+    -0.0,
+    1.7e308,
+    math.nan,
+    math.inf,
+    -math.inf,
+    None,
+]
+
+
+@given(nodes=st.lists(st.lists(st.sampled_from(_ODD) | neo4j_values(), min_size=8, max_size=8), max_size=12))
+def test_values_looked_at_together_are_the_row_that_each_makes_alone(nodes: list[list[Any]]) -> None:
+    names = ["tenant_id", "name", "stage", "amount", "confidence", "version", "dim_responsiveness", "created_at"]
+    wanted = [next(column for column in DEAL if column.name == name) for name in names]
+    alone = Projection([(c, to_foreign(c), unchanged, None) for c in wanted], DEAL)
+    together = Projection([(c, to_foreign(c), unchanged, as_it_is(c)) for c in wanted], DEAL)
+    for values in nodes:
+        found = [p.row(record(p, **dict(zip(names, values, strict=True)))) for p in (alone, together)]
+        one, other = [
+            (repr(row), {name: (m.sqlstate, m.reason, repr(m.substitute), repr(v)) for name, (m, v) in lost.items()})
+            for row, lost in found
+        ]
+        assert one == other
+
+
+def test_of_forms_beyond_those_that_are_planned_each_value_is_looked_at() -> None:
+    names = [c.name for c in DEAL if c.type_name in ("text", "int8", "float8") and not c.derive][:12]
+    wanted = [next(c for c in DEAL if c.name == name) for name in names]
+    projection = Projection([(c, to_foreign(c), unchanged, as_it_is(c)) for c in wanted], DEAL)
+    due = {"text": "a", "int8": 1, "float8": 0.5}
+    for form in range(600):  # more than there is room for, each with its own columns absent
+        values = [due[c.type_name] if form >> at & 1 else None for at, c in enumerate(wanted)]
+        assert projection.row(("4:element:7", *values)) == (values, {})

@@ -26,7 +26,9 @@ from neo4j_deals.values import (
     chain,
     converter,
     convertible,
+    driver_datetime,
     kind_of,
+    moment,
     shown,
     to_timestamptz,
     to_uuid,
@@ -396,6 +398,40 @@ def test_a_temporal_value_is_its_moment_in_utc_floored_to_the_microsecond(moment
 @example(moment=neo4j_time.DateTime.from_native(pytz.timezone("America/St_Johns").localize(datetime(2026, 3, 1))))
 def test_a_temporal_value_in_a_text_column_is_the_same_moment_in_iso_8601(moment: Any) -> None:
     assert to_timestamptz(converter("text")(moment)) == to_timestamptz(moment)
+
+
+@given(
+    seconds=st.integers(-(10**11), 3 * 10**11),
+    nanoseconds=st.integers(0, 999_999_999) | st.sampled_from([0, 999, 1000, 123_456_000]),
+    offset=st.none() | st.integers(-64_800, 64_800) | st.integers(-1080, 1080).map(lambda minutes: minutes * 60),
+)
+@example(seconds=0, nanoseconds=0, offset=0)
+@example(seconds=-1, nanoseconds=999_999_999, offset=-12_600)
+def test_a_moment_is_in_every_column_what_the_drivers_own_datetime_is(
+    seconds: int, nanoseconds: int, offset: int | None
+) -> None:
+    def outcome(value: Any, type_name: str) -> Any:
+        try:
+            return converter(type_name)(value)
+        except Misfit as misfit:
+            return misfit.sqlstate, misfit.reason, misfit.substitute
+
+    try:
+        own = driver_datetime(seconds, nanoseconds, offset)
+    except (ValueError, OverflowError):
+        with pytest.raises((ValueError, OverflowError)):  # the driver's stand-in for a broken value comes of that
+            moment(seconds, nanoseconds, offset)
+        return
+    lean = moment(seconds, nanoseconds, offset)
+    for type_name in ("timestamptz", "timestamp", "date", "text", "jsonb", "int8", "float8", "bool", "uuid", "time"):
+        assert outcome(lean, type_name) == outcome(own, type_name)
+    assert outcome([lean], "_timestamptz") == outcome([own], "_timestamptz")
+    assert (kind_of(lean), shown(lean)) == (kind_of(own), shown(own))
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/St_Johns"])
+def test_a_moment_in_a_named_zone_is_the_drivers_own(zone: str) -> None:
+    assert moment(1_767_225_600, 0, zone) == driver_datetime(1_767_225_600, 0, zone)
 
 
 def test_a_zone_of_the_graph_has_the_offset_that_neo4j_gives_it(graph: Graph) -> None:
