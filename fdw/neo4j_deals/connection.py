@@ -79,6 +79,10 @@ class Connection:
             while self.descriptors:
                 os.close(self.descriptors.pop()[1])
 
+    def serves(self, options: ServerOptions) -> bool:
+        """Whether it is the current role's, with these options."""
+        return self.role == role() and self.options == options
+
     def take(self) -> None:
         """Until it is given back nobody else gets it."""
         self.in_use = True
@@ -206,7 +210,7 @@ def connection(options: ServerOptions) -> Connection:
     for other in kept():
         if other.in_use:
             continue
-        if other.role == mine and other.options == options and found is None:
+        if found is None and other.serves(options):
             found = other
         elif other.idle() > other.options.idle_timeout or (
             other.role == mine and other.options.server == options.server and other.options != options

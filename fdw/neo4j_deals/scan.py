@@ -55,7 +55,10 @@ def selection(columns: Sequence[Column], names: Collection[str] | None) -> tuple
 
 
 def hand_over(records: Iterable[tuple[Any, ...]], projection: Projection, to: Outlet) -> None:
-    """In the reader: records as rows, in chunks, each with what some of its rows lost: by place, node and losses."""
+    """In the reader: records as rows, in chunks.
+
+    With each chunk goes what some of its rows lost (by place: node and losses), and whether it is the last.
+    """
     chunk: list[list[Any]] = []
     losses: dict[int, tuple[str, Lost]] = {}
     for record in records:
@@ -64,14 +67,14 @@ def hand_over(records: Iterable[tuple[Any, ...]], projection: Projection, to: Ou
             losses[len(chunk)] = record[0], lost
         chunk.append(values)
         if len(chunk) == CHUNK:
-            to.put(chunk, losses)
+            to.put(chunk, losses, False)
             chunk, losses = [], {}
-    to.put(chunk, losses)
+    to.put(chunk, losses, True)
 
 
 def handed_over(batches: Iterable[tuple[Any, ...]], losses: Losses) -> Iterator[list[Any]]:
     """The rows that `hand_over` gave; `losses` gets to know of those that are taken, and may raise."""
-    for chunk, lost in batches:
+    for chunk, lost, _ in batches:
         for at, values in enumerate(chunk):
             if at in lost:
                 losses.add(*lost[at])

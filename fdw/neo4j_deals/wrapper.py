@@ -30,7 +30,7 @@ from neo4j_deals.mapping import Column, keys_of
 from neo4j_deals.options import ServerOptions
 from neo4j_deals.projection import Projection
 from neo4j_deals.pushdown import Pushed, order, pushed, sortable
-from neo4j_deals.reader import Reader, answer, pending, setting
+from neo4j_deals.reader import Reader, Standing, Work, answer, pending, setting
 from neo4j_deals.scan import hand_over, handed_over, selection
 from neo4j_deals.values import type_named
 
@@ -39,12 +39,17 @@ _REFUSED = {"uuid", "numeric"}
 
 #: Weak: at the end of a scan, after a LIMIT too, Multicorn lets go of the generator, and that ends it.
 _open: weakref.WeakSet[Generator[list[Any], None, None]] = weakref.WeakSet()
+#: By table: the readers of its nested loops.
+_standing: dict[Neo4jForeignDataWrapper, list[Standing]] = {}
 #: While a failed transaction ends its scans, nothing is said of their losses.
 _rolling_back = threading.Event()
 
 
 #: Bytes, for the planner.
 _WIDTHS = {"int8": 8, "int4": 4, "int2": 2, "float8": 8, "float4": 4, "bool": 1, "timestamptz": 8, "vector": 6148}
+#: Of a query, in the planner's measure, where a row costs its bytes: some rows' worth. It is far more in truth (1,000
+#: look-ups take as long as 100,000 narrow rows), but Neo4j is asked for what is wanted, a limit too, and not for all.
+_STARTUP_COST = 500
 _UNKNOWN = 1000  # rows of a query, and of what cannot be counted
 _COUNT_SECONDS, _FAILED_SECONDS = 300.0, 10.0  # for which a count, or a guess, is good enough
 _counts: dict[tuple[ServerOptions, str], tuple[float, int]] = {}
@@ -63,10 +68,6 @@ class _Asked:
 class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
     """The nodes of one label, or the rows of one query."""
 
-    #: Of a look-up by key, in the planner's measure, where a row costs its bytes: some rows' worth. It is far more in
-    #: truth (1,000 look-ups take as long as 100,000 narrow rows), but Neo4j is asked for what is wanted, not for all.
-    _startup_cost = 500
-
     def __init__(self, options: Mapping[str, str], columns: Mapping[str, Any]) -> None:
         super().__init__(options, columns)
         self._options = options
@@ -74,6 +75,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         keys = keys_of(options)
         self._columns = [_column(definition, keys) for definition in columns.values()]
         self._by_name = {column.name: column for column in self._columns}
+        self._begun = 0  # scans, and look-ups of one, since the last end of a scan
 
     @classmethod
     def import_schema(
@@ -113,6 +115,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
     ) -> Iterator[list[Any]]:
         """The rows that meet the pushed quals, in the order of the table's columns; those not asked for are None."""
         with _reported():
+            self._begun += 1
             rows = self._rows(self._asked(quals, columns, sortkeys, limit, offset))
         _open.add(rows)
         return rows
@@ -172,7 +175,9 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
                 share = min(share, len(qual.value) / max(nodes, 1))
             else:
                 share *= 0.1 if qual.operator == "=" else 0.33
-        return max(1, round(nodes * share)), max(1, width)
+        rows, width = max(1, round(nodes * share)), max(1, width)
+        self._startup_cost = min(_STARTUP_COST, rows * width)  # Multicorn asks for it now, and takes the total for that
+        return rows, width
 
     def _nodes(self) -> int:
         """The nodes of the label by Neo4j's own count, some minutes old at most. Where it cannot be asked, a guess:
@@ -235,6 +240,8 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
             with contextlib.suppress(Exception):  # a hook that raises takes the server down
                 rows.close()
         _open.clear()
+        _stop_standing()
+        self._begun = 0
         _rolling_back.clear()
 
     def _rows(self, asked: _Asked) -> Generator[list[Any], None, None]:
@@ -242,11 +249,10 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         try:
             with _reported():
                 options = _server_options(self._options)
-                reader = Reader(
-                    connection(options),
-                    lambda ask, to: hand_over(bounded(ask(asked.query), options), asked.projection, to),
+                batches = self._batches(
+                    options, lambda ask, to: hand_over(bounded(ask(asked.query), options), asked.projection, to)
                 )
-                with contextlib.closing(reader.batches(_interrupted)) as batches:
+                with contextlib.closing(batches):
                     for values in handed_over(batches, losses):
                         yield [None if at is None else values[at] for at in asked.places]
         except GeneratorExit:  # a LIMIT has enough rows, or the scan has failed
@@ -255,10 +261,46 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
             raise
         self._warn(losses)
 
+    def _batches(self, options: ServerOptions, work: Work) -> Generator[tuple[Any, ...], None, None]:
+        """The answer by a reader of its own; a nested loop's, from its second look-up on, by one that stays."""
+        if self._begun < 2:
+            return Reader(connection(options), work).batches(_interrupted)
+        for standing in _standing.get(self, []):
+            if standing.idle and standing.connection.serves(options):
+                return standing.answer(work)
+        standing = Standing(connection(options), _interrupted)
+        _standing.setdefault(self, []).append(standing)
+        return standing.answer(work)
+
+    def end_scan(self) -> None:
+        """At the end of each scan of the table, also where another one in the same statement goes on."""
+        self._begun = 0
+        with contextlib.suppress(Exception):  # all rows were there; an interrupt is PostgreSQL's to serve
+            busy = []
+            for standing in _standing.pop(self, []):
+                if standing.idle:
+                    standing.end()
+                else:
+                    busy.append(standing)
+            if busy:
+                _standing[self] = busy
+
+    def pre_commit(self) -> None:
+        """What an error in a subtransaction has left behind."""
+        _stop_standing()
+
     def _warn(self, losses: Losses) -> None:
         """At a scan's end, and once: in Python 3.14 a second WARNING kills the backend (field notes)."""
         if warning := losses.warning(self._columns):
             log_to_postgres(warning.message, WARNING, hint=warning.hint, detail=warning.detail)
+
+
+def _stop_standing() -> None:
+    """At the end of a transaction nothing of it stays."""
+    while _standing:
+        for standing in _standing.popitem()[1]:
+            with contextlib.suppress(Exception):  # a hook that raises takes the server down
+                standing.stop()
 
 
 @contextlib.contextmanager

@@ -146,8 +146,8 @@ def test_a_datetime_comes_in_the_short_form_where_that_is_asked_for_and_a_named_
     found: list[tuple[Any, ...]] = []
     for moments in (True, False):
 
-        def produce(ask: Ask, query: Query = Query(text, moments=moments)) -> None:
-            found.extend(ask(query))
+        def produce(ask: Ask, moments: bool = moments) -> None:
+            found.extend(ask(Query(text, moments=moments)))
 
         connection(options).read(produce, lambda: False)
     (offset, local, zone, [listed]), own = found
