@@ -75,6 +75,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         keys = keys_of(options)
         self._columns = [_column(definition, keys) for definition in columns.values()]
         self._by_name = {column.name: column for column in self._columns}
+        self._selections: dict[frozenset[str], tuple[Projection, list[int | None]]] = {}  # a nested loop's are the same
         self._begun = 0  # scans, and look-ups of one, since the last end of a scan
 
     @classmethod
@@ -212,7 +213,10 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         offset: int | None,
     ) -> _Asked:
         source = self._source
-        projection, places = selection(self._columns, columns)
+        wanted = frozenset(columns)
+        if wanted not in self._selections:
+            self._selections[wanted] = selection(self._columns, wanted)
+        projection, places = self._selections[wanted]
 
         def expression(column: Column) -> str | None:
             if column.derive:
