@@ -222,7 +222,7 @@ def test_a_monitor_needs_the_views_and_no_table(database: Database, pg: Connecti
     name = sql.Identifier(f"monitor_{uuid.uuid4().hex[:8]}")
     pg.execute(sql.SQL("CREATE ROLE {} LOGIN").format(name))
     views = "deal_sync.tenant_status, deal_sync.metrics, deal_sync.progress, deal_sync.schedules"
-    functions = "deal_sync.setting(text), deal_sync.running(), deal_sync.scheduled_jobs()"
+    functions = "deal_sync.setting(text), deal_sync.settings(), deal_sync.running(), deal_sync.scheduled_jobs()"
     pg.execute(
         f"GRANT USAGE ON SCHEMA deal_sync TO {name.as_string(pg)}; GRANT SELECT ON {views} TO {name.as_string(pg)};"
         f"GRANT EXECUTE ON FUNCTION {functions} TO {name.as_string(pg)}".encode()
