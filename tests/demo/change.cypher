@@ -4,8 +4,8 @@ CREATE (d)-[:HAS_VERSION]->(v:DealVersion)
 SET v = properties(d)
 SET v += {version_id: 'a5000000-0000-4000-8000-000000000030', deal_opportunity_id: d.opportunity_id,
     change_summary: 'Penetration test passed', changed_fields: ['stage', 'opportunity_summary'],
-    change_source_interaction_id: 'a9000000-0000-4000-8000-000000000130', created_at: datetime('2026-11-24T09:00:00Z'),
-    valid_from: d.created_at, valid_until: datetime('2026-11-24T09:00:00Z')}
+    change_source_interaction_id: 'a9000000-0000-4000-8000-000000000130', created_at: datetime(),
+    valid_from: d.created_at, valid_until: datetime()}
 SET d.version = d.version + 1, d.stage = 'closed_won', d.meddic_champion_confidence = 0.87,
     d.opportunity_summary = 'The penetration test was read: no findings.',
-    d.last_updated_at = '2026-11-24T09:00:00Z';
+    d.last_updated_at = toString(datetime());

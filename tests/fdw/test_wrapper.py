@@ -88,7 +88,9 @@ def test_the_merge_by_hand_lands_what_the_sync_lands(database: Database, pg: Con
         "opportunities": "SELECT to_jsonb(t) - 'created_at' - 'updated_at' FROM opportunities t ORDER BY id",
         "deal_versions": "SELECT to_jsonb(t) FROM deal_versions t ORDER BY id",
     }
-    result = pg.execute("SELECT status, deals_inserted, versions_inserted FROM sync_deals(%s)", [TENANT]).fetchone()
+    result = pg.execute(
+        "SELECT status, deals_inserted, versions_inserted FROM sync_deals(%s, mode => 'full')", [TENANT]
+    ).fetchone()
     assert result == ("partial", 3, 3)
     synced = {table: pg.execute(query).fetchall() for table, query in tables.items()}
 
@@ -100,7 +102,7 @@ def test_the_merge_by_hand_lands_what_the_sync_lands(database: Database, pg: Con
         pg.execute(row[0])
 
     assert {table: pg.execute(query).fetchall() for table, query in tables.items()} == synced
-    again = pg.execute("SELECT deals_unchanged, deals_updated FROM sync_deals(%s)", [TENANT]).fetchone()
+    again = pg.execute("SELECT deals_unchanged, deals_updated FROM sync_deals(%s, mode => 'full')", [TENANT]).fetchone()
     assert again == (3, 0), "the sync finds nothing to change"
 
 

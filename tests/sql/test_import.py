@@ -237,14 +237,13 @@ def test_limit_to_and_except_name_the_tables(imported: Schema, graph: Graph) -> 
 
 
 def test_the_sample_bounds_what_is_looked_at_and_zero_is_every_node(imported: Schema, graph: Graph) -> None:
-    graph.run("UNWIND range(1, 50) AS i CREATE (:T {early: i})")
-    graph.run("CREATE (:T {late: 1})")
+    graph.run("CREATE (:T {one: 1}), (:T {other: 1})")  # Neo4j says not which comes first
 
-    imported.take(sample=50)
-    assert imported.types("T") == {"early": "bigint"}
-    assert imported.said == ['NOTICE: label "T": 50 of 51 nodes were looked at (option sample, 0: all)']
+    imported.take(sample=1)
+    assert len(imported.types("T")) == 1
+    assert imported.said == ['NOTICE: label "T": 1 of 2 nodes were looked at (option sample, 0: all)']
     imported.take(sample=0, prefix="all_")
-    assert imported.types("all_T") == {"early": "bigint", "late": "bigint"}
+    assert imported.types("all_T") == {"one": "bigint", "other": "bigint"}
 
 
 def test_an_empty_graph_makes_no_table(imported: Schema, graph: Graph) -> None:
