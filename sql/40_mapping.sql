@@ -447,7 +447,12 @@ BEGIN
     FROM unnest(columns) AS c (name)
     WHERE NOT EXISTS (SELECT FROM deal_sync.mapping_columns(relation) AS m WHERE m.name = c.name);
     IF unknown IS NOT NULL THEN
-        RAISE EXCEPTION 'column "%" of foreign table % does not exist', unknown, relation USING ERRCODE = 'undefined_column';
+        RAISE EXCEPTION 'column "%" of foreign table % does not exist', unknown, relation USING
+            ERRCODE = 'undefined_column',
+            HINT = (
+                SELECT 'It has the columns ' || string_agg(m.name, ', ' ORDER BY m.place)
+                FROM deal_sync.mapping_columns(relation) AS m
+            );
     END IF;
     RETURN QUERY EXECUTE format(
         'SELECT * FROM deal_sync.scan_rows($1, $2, $3, $4) AS t (%s)',

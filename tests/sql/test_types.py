@@ -453,3 +453,10 @@ def test_the_sync_refuses_a_row_whose_column_wants_an_error(pg: Connection, grap
         for verb, action in (("ADD", "reject"), ("SET", "error"))
     )
     assert error == reject
+
+
+def test_a_column_of_scan_that_is_not_there_is_named_beside_those_that_are(pg: Connection) -> None:
+    pg.execute("CREATE FOREIGN TABLE small (a text, b bigint) SERVER neo4j OPTIONS (label 'Small')")
+    with pytest.raises(psycopg.errors.UndefinedColumn, match=r'column "c" of foreign table public\.small') as refused:
+        pg.execute("SELECT * FROM deal_sync.scan(NULL::small, columns => '{a,c}')")
+    assert refused.value.diag.message_hint == "It has the columns a, b"
