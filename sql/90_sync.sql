@@ -144,6 +144,36 @@ $$;
 COMMENT ON FUNCTION deal_sync.run_tenant(deal_sync.run_result) IS
 'internal: a whole run inside the caller''s subtransaction; constraints are immediate while it lasts';
 
+CREATE FUNCTION deal_sync.lock_key(tenant uuid) RETURNS bigint
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT hashtextextended('deal_sync ' || tenant, 0)
+$$;
+COMMENT ON FUNCTION deal_sync.lock_key(uuid) IS 'internal: the advisory lock that a tenant''s runs take';
+
+CREATE FUNCTION deal_sync.check_tenant(what text, tenant uuid) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- What the caller has set: it must be read before a function sets its own.
+    setting CONSTANT text := nullif(current_setting('app.tenant_id', true), '');
+BEGIN
+    IF tenant IS NULL THEN
+        RAISE EXCEPTION '% needs a tenant', what USING
+            ERRCODE = 'null_value_not_allowed',
+            HINT = format('SELECT * FROM %s(''00000000-0000-0000-0000-000000000000'');', what);
+    ELSIF setting IS NOT NULL AND deal_sync.to_uuid(setting) IS DISTINCT FROM tenant THEN
+        RAISE EXCEPTION 'app.tenant_id is set to another tenant than %', tenant USING
+            ERRCODE = 'insufficient_privilege',
+            HINT = 'RESET app.tenant_id, or name the tenant that it names.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.check_tenant(text, uuid) IS
+'internal: raises where there is no tenant, or the caller has set app.tenant_id to another one';
+
 CREATE FUNCTION deal_sync.nothing_done(result deal_sync.run_result) RETURNS deal_sync.run_result
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
@@ -188,7 +218,7 @@ SET application_name = 'deal_sync' -- the reader shows its progress there
 AS $$
 DECLARE
     began CONSTANT timestamptz := clock_timestamp();
-    lock_key CONSTANT bigint := hashtextextended('deal_sync ' || tenant, 0);
+    lock_key CONSTANT bigint := deal_sync.lock_key(tenant);
     result deal_sync.run_result;
     is_set_up boolean := false;
     reader_said boolean;
@@ -287,22 +317,12 @@ CREATE FUNCTION @extschema@.sync_deals(
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    -- What the caller has set: it must be read out here, since sync_tenant() sets its own.
-    setting CONSTANT text := nullif(current_setting('app.tenant_id', true), '');
 BEGIN
-    IF tenant IS NULL THEN
-        RAISE EXCEPTION 'sync_deals needs a tenant' USING
-            ERRCODE = 'null_value_not_allowed',
-            HINT = 'SELECT * FROM sync_deals(''00000000-0000-0000-0000-000000000000'');';
-    ELSIF mode IS NULL OR mode NOT IN ('incremental', 'full') THEN
+    PERFORM deal_sync.check_tenant('sync_deals', tenant);
+    IF mode IS NULL OR mode NOT IN ('incremental', 'full') THEN
         RAISE EXCEPTION 'unknown mode "%"', mode USING
             ERRCODE = 'invalid_parameter_value',
             HINT = 'The mode is incremental or full.';
-    ELSIF setting IS NOT NULL AND deal_sync.to_uuid(setting) IS DISTINCT FROM tenant THEN
-        RAISE EXCEPTION 'app.tenant_id is set to another tenant than %', tenant USING
-            ERRCODE = 'insufficient_privilege',
-            HINT = 'RESET app.tenant_id, or sync the tenant that it names.';
     END IF;
     RETURN deal_sync.sync_tenant(tenant, mode, coalesce(dry_run, false), coalesce(strict, false), coalesce(application_path, ''));
 END

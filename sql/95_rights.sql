@@ -19,7 +19,8 @@ BEGIN
     EXECUTE format('GRANT EXECUTE ON ALL ROUTINES IN SCHEMA deal_sync TO %s', role);
     EXECUTE format(
         'REVOKE EXECUTE ON FUNCTION deal_sync.grant_sync(regrole), deal_sync.grant_scan(regrole), '
-        'deal_sync.accept_graph(), deal_sync.replace_graph(text) FROM %s', role
+        'deal_sync.accept_graph(), deal_sync.replace_graph(text), deal_sync.forget(uuid, uuid), deal_sync.unbar(uuid, uuid), '
+        'deal_sync.remove_tenant(uuid), deal_sync.bar(uuid, uuid, text[]), deal_sync.remove_bar(uuid, uuid) FROM %s', role
     );
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', entry, role);
     EXECUTE format('GRANT SELECT ON deal_sync.runs, deal_sync.rejects, deal_sync.watermarks, deal_sync.graph, deal_sync.barred, deal_sync.connections TO %s', role);

@@ -106,6 +106,7 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
         " WHERE m.classid = 'pg_proc'::regclass AND p.prosecdef ORDER BY 1"
     )
     assert [name for (name,) in pg.execute(query)] == [
+        "deal_sync.bar(uuid,uuid,text[])",
         "deal_sync.barred_of(uuid)",
         "deal_sync.check_graph(text)",
         "deal_sync.check_source(text)",
@@ -121,7 +122,9 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
         "deal_sync.record_tenants(jsonb)",
         "deal_sync.record_watermark(uuid,uuid,timestamp with time zone,text,boolean)",
         "deal_sync.refused_elements(uuid)",
+        "deal_sync.remove_bar(uuid,uuid)",
         "deal_sync.remove_records(interval,interval,uuid[])",
+        "deal_sync.remove_tenant(uuid)",
         "deal_sync.replace_graph(text)",
         "deal_sync.running()",
         "deal_sync.scheduled_jobs()",

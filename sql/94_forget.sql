@@ -1,0 +1,132 @@
+-- In: a tenant who left, or a deal that must not come back. Out: no record of it here. Application rows are never touched.
+
+CREATE FUNCTION deal_sync.remove_tenant(tenant uuid) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    DELETE FROM deal_sync.runs WHERE tenant_id = remove_tenant.tenant;
+    DELETE FROM deal_sync.rejects WHERE tenant_id = remove_tenant.tenant;
+    DELETE FROM deal_sync.watermarks WHERE tenant_id = remove_tenant.tenant;
+    DELETE FROM deal_sync.reconciliations WHERE tenant_id = remove_tenant.tenant;
+    DELETE FROM deal_sync.removed_runs WHERE tenant_id = remove_tenant.tenant;
+    DELETE FROM deal_sync.graph_tenants WHERE tenant_id = remove_tenant.tenant
+$$;
+COMMENT ON FUNCTION deal_sync.remove_tenant(uuid) IS 'internal: the body of forget() for a tenant';
+
+CREATE FUNCTION deal_sync.bar(tenant uuid, graph_id uuid, elements text[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO deal_sync.barred (tenant_id, graph_id) VALUES (bar.tenant, bar.graph_id) ON CONFLICT DO NOTHING;
+
+    DELETE FROM deal_sync.rejects AS r
+    WHERE
+        r.tenant_id = bar.tenant
+        AND (
+            r.element_id = ANY (bar.elements)
+            OR deal_sync.to_uuid(CASE WHEN r.kind = 'version' THEN CASE WHEN r.sqlstate = '23503' THEN r.value END ELSE r.graph_id END) = bar.graph_id
+        )
+$$;
+COMMENT ON FUNCTION deal_sync.bar(uuid, uuid, text[]) IS
+'internal: the body of forget() for a deal; elements: its node and those of its versions, as far as they are known';
+
+CREATE FUNCTION deal_sync.remove_bar(tenant uuid, graph_id uuid) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM deal_sync.barred AS b WHERE b.tenant_id = remove_bar.tenant AND b.graph_id = remove_bar.graph_id;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    DELETE FROM deal_sync.watermarks AS w WHERE w.tenant_id = remove_bar.tenant;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.remove_bar(uuid, uuid) IS 'internal: the body of unbar()';
+
+-- Of the deal's node and those of its versions, the element ids: a refusal does not name the deal of its version.
+CREATE FUNCTION deal_sync.elements_of(tenant uuid, graph_id uuid) RETURNS text[]
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET application_name = 'deal_sync'
+AS $$
+DECLARE
+    current_kind text;
+    owner text;
+    batch record;
+    found text[];
+    elements text[] := '{}';
+BEGIN
+    PERFORM deal_sync.check_package();
+    FOREACH current_kind IN ARRAY ARRAY['deal', 'version'] LOOP
+        owner := (
+            SELECT m.name FROM deal_sync.mapping_columns(deal_sync.mapped(current_kind)) AS m
+            WHERE m.target = CASE current_kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'opportunity_id' END
+        );
+        FOR batch IN SELECT deal_sync.fill_staging(
+            current_kind, tenant, quote_ident(current_user)::regrole,
+            deal_sync.setting('batch_rows')::integer, pg_size_bytes(deal_sync.setting('batch_bytes')),
+            pg_size_bytes(deal_sync.setting('max_value_bytes')), deal_sync.setting('process_from')::bigint,
+            jsonb_build_object('graph_ids', ARRAY[graph_id])
+        ) LOOP
+            EXECUTE format('SELECT array_agg(s.element_id) FROM pg_temp.%I AS s WHERE s.%I = $1', 'deal_sync_' || current_kind || 's', owner)
+            INTO found USING graph_id;
+            elements := elements || found;
+            EXECUTE format('TRUNCATE pg_temp.%I', 'deal_sync_' || current_kind || 's');
+        END LOOP;
+    END LOOP;
+    RETURN elements;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.elements_of(uuid, uuid) IS 'internal: the nodes of a deal and of its versions';
+
+-- It waits for a run that is under way: what that lands has landed before the bar.
+CREATE FUNCTION deal_sync.forget(tenant uuid, graph_id uuid DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    elements text[] := '{}';
+    code text;
+BEGIN
+    PERFORM deal_sync.check_tenant('deal_sync.forget', tenant);
+    PERFORM set_config('lock_timeout', deal_sync.setting('lock_timeout'), true);
+    PERFORM pg_advisory_xact_lock(deal_sync.lock_key(tenant));
+    IF graph_id IS NULL THEN
+        PERFORM deal_sync.remove_tenant(tenant);
+        RETURN;
+    END IF;
+    BEGIN
+        elements := deal_sync.elements_of(tenant, graph_id);
+    EXCEPTION
+        WHEN OTHERS THEN
+            code := SQLSTATE;
+            IF left(code, 2) = '57' THEN
+                RAISE;
+            END IF;
+            RAISE WARNING 'the graph could not be asked for the versions of deal %', graph_id USING
+                DETAIL = format('SQLSTATE %s. The deal is barred all the same.', code),
+                HINT = 'Refusals of its versions that are recorded leave with the next full run.';
+    END;
+    PERFORM deal_sync.bar(tenant, graph_id, elements);
+END
+$$;
+COMMENT ON FUNCTION deal_sync.forget(uuid, uuid) IS
+'removes the records of a tenant, its runs, refusals and watermark; or of one deal, which is barred from then on. Rows of the application stay: delete them there';
+
+CREATE FUNCTION deal_sync.unbar(tenant uuid, graph_id uuid) RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+BEGIN
+    PERFORM deal_sync.check_tenant('deal_sync.unbar', tenant);
+    PERFORM set_config('lock_timeout', deal_sync.setting('lock_timeout'), true);
+    PERFORM pg_advisory_xact_lock(deal_sync.lock_key(tenant));
+    RETURN deal_sync.remove_bar(tenant, graph_id);
+END
+$$;
+COMMENT ON FUNCTION deal_sync.unbar(uuid, uuid) IS
+'lets a deal that forget() has barred land again, by the tenant''s next run, which is a full one; false where it was not barred';
