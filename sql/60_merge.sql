@@ -85,10 +85,26 @@ $$;
 COMMENT ON FUNCTION deal_sync.merge_columns(text, boolean) IS
 'internal: of each column of a MERGE the expressions that select, insert and update it';
 
+-- No value is compared by an operator of its type, which may find equal what is not the same.
+CREATE FUNCTION deal_sync.differs(merged deal_sync.merge_column[], without text[]) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(format(
+        E'ROW(\n    %s\n)::record OPERATOR(pg_catalog.*<>) ROW(\n    %s\n)::record',
+        string_agg(format('t.%I', c.target), E',\n    ' ORDER BY c.place),
+        string_agg(c.updated, E',\n    ' ORDER BY c.place)
+    ), 'false')
+    FROM unnest(merged) AS c
+    WHERE c.updated IS NOT NULL AND c.name <> ALL (without)
+$$;
+COMMENT ON FUNCTION deal_sync.differs(deal_sync.merge_column[], text[]) IS
+'internal: true where an update by the source s would change the row t of a target, in another column than those of `without`';
+
 -- `source` is the subselect that a MERGE uses; `matching` its ON; `differs` true where an update would change the row; `merge` the whole;
 -- `key`, `owner` (the deal's key) and `number` are names of its columns, `merged` all of them.
 CREATE FUNCTION deal_sync.merge_parts(
-    kind text, tenant_id uuid,
+    kind text, tenant_id uuid, without text[] DEFAULT '{}',
     OUT source text, OUT matching text, OUT differs text, OUT merge text,
     OUT key text, OUT owner text, OUT number text, OUT merged deal_sync.merge_column[]
 )
@@ -109,8 +125,6 @@ DECLARE
     rows text;
     selected text;
     sets text;
-    before_row text;
-    after_row text;
     columns text;
     inserts text;
 BEGIN
@@ -162,11 +176,9 @@ BEGIN
             E',\n        ', format('%s AS %I', c.selected, c.name), CASE WHEN c.lost IS NOT NULL THEN format('%s AS %I', c.lost, c.name || ' lost') END
         ), E',\n        ' ORDER BY c.place),
         string_agg(format('%I = %s', c.target, c.updated), E',\n    ' ORDER BY c.place) FILTER (WHERE c.updated IS NOT NULL),
-        string_agg(format('t.%I', c.target), E',\n    ' ORDER BY c.place) FILTER (WHERE c.updated IS NOT NULL),
-        string_agg(c.updated, E',\n    ' ORDER BY c.place) FILTER (WHERE c.updated IS NOT NULL),
         string_agg(quote_ident(c.target), E',\n    ' ORDER BY c.place) FILTER (WHERE c.target NOT IN (key_target, 'opportunity_id')),
         string_agg(c.inserted, E',\n    ' ORDER BY c.place) FILTER (WHERE c.target NOT IN (key_target, 'opportunity_id'))
-    INTO selected, sets, before_row, after_row, columns, inserts
+    INTO selected, sets, columns, inserts
     FROM unnest(merged) AS c;
 
     IF staged THEN
@@ -191,9 +203,7 @@ BEGIN
         ON adopted.tenant_id = %4$s AND adopted.id = %5$s AND adopted.graph_opportunity_id IS NULL$source$,
             selected, rows, target, this, key_value
         );
-        differs := format(
-            E'ROW(\n    %s\n)::record OPERATOR(pg_catalog.*<>) ROW(\n    %s\n)::record', before_row, after_row
-        );
+        differs := deal_sync.differs(merged, without);
         merge := format(
             $merge$MERGE INTO %1$s AS t
 USING (
@@ -264,7 +274,7 @@ WHEN NOT MATCHED THEN INSERT (
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.merge_parts(text, uuid) IS
+COMMENT ON FUNCTION deal_sync.merge_parts(text, uuid, text[]) IS
 'internal: the MERGE of a kind and its parts, over the staging table of a tenant ($1: the rows, NULL for all) or, tenant_id being NULL, over the foreign table';
 
 CREATE FUNCTION deal_sync.merge_statement(relation regclass) RETURNS text

@@ -144,14 +144,15 @@ CREATE TYPE deal_sync.statements AS (
 );
 COMMENT ON TYPE deal_sync.statements IS 'internal: what a run executes for each batch of a kind';
 
-CREATE FUNCTION deal_sync.statements_of(kind text, tenant_id uuid) RETURNS deal_sync.statements
+-- The columns `without` were not read: they make no row differ.
+CREATE FUNCTION deal_sync.statements_of(kind text, tenant_id uuid, without text[] DEFAULT '{}') RETURNS deal_sync.statements
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     this CONSTANT text := quote_literal(tenant_id) || '::uuid';
     target CONSTANT regclass := deal_sync.application_table(kind, 'target');
-    parts CONSTANT record := deal_sync.merge_parts(kind, tenant_id);
+    parts CONSTANT record := deal_sync.merge_parts(kind, tenant_id, without);
     staging CONSTANT text := format('pg_temp.%I', 'deal_sync_' || kind || 's');
     key CONSTANT text := parts.key;
     owner CONSTANT text := parts.owner;
@@ -338,7 +339,7 @@ BEGIN
     RETURN statements;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.statements_of(text, uuid) IS 'internal: the statements that land a batch of a kind, of a tenant';
+COMMENT ON FUNCTION deal_sync.statements_of(text, uuid, text[]) IS 'internal: the statements that land a batch of a kind, of a tenant';
 
 -- One batch, planned, written, checked, explained, linked. `result` is carried on from batch to batch; `failures` counts by reason.
 CREATE FUNCTION deal_sync.land_batch(

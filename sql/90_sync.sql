@@ -71,14 +71,15 @@ $$;
 COMMENT ON FUNCTION deal_sync.run_kind(text, jsonb, deal_sync.run_result, jsonb, text[]) IS
 'internal: reads and lands a tenant''s deals or versions, batch by batch';
 
-CREATE FUNCTION deal_sync.run_tenant(INOUT result deal_sync.run_result)
+-- `only_deals`: graph ids of the deals that a replay is for, NULL for all.
+CREATE FUNCTION deal_sync.run_tenant(INOUT result deal_sync.run_result, only_deals text[] DEFAULT NULL)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     reading CONSTANT deal_sync.reading := deal_sync.plan_reading(result.tenant_id, result.mode);
-    selection CONSTANT jsonb := reading.selection;
-    is_full CONSTANT boolean := reading.mode = 'full';
+    selection CONSTANT jsonb := reading.selection || CASE WHEN only_deals IS NULL THEN '{}' ELSE jsonb_build_object('graph_ids', only_deals) END;
+    is_full CONSTANT boolean := reading.mode IN ('full', 'replay') AND only_deals IS NULL;
     filled jsonb := '{}';
     deals record;
     versions record;
@@ -95,7 +96,7 @@ BEGIN
     );
     -- All versions of a deal that is read are read, too.
     versions := deal_sync.run_kind(
-        'version', CASE WHEN is_full THEN selection ELSE selection || jsonb_build_object('graph_ids', deals.graph_ids) END,
+        'version', CASE WHEN is_full THEN selection ELSE selection || jsonb_build_object('graph_ids', deals.graph_ids || only_deals) END,
         deals.result, deals.reasons, '{}'
     );
     result := versions.result;
@@ -108,8 +109,10 @@ BEGIN
             deals.elements || versions.elements || ARRAY(SELECT jsonb_array_elements_text(selection -> 'elements'))
         END
     ) AS s;
-    PERFORM deal_sync.record_watermark(result.tenant_id, result.run_id, reading.watermark, reading.mapping, is_full);
-    result.watermark := reading.watermark;
+    IF only_deals IS NULL THEN
+        PERFORM deal_sync.record_watermark(result.tenant_id, result.run_id, reading.watermark, reading.mapping, is_full);
+        result.watermark := reading.watermark;
+    END IF;
     IF is_full THEN
         nobodys := deal_sync.nobodys_nodes('deal') + deal_sync.nobodys_nodes('version');
     END IF;
@@ -141,7 +144,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.run_tenant(deal_sync.run_result) IS
+COMMENT ON FUNCTION deal_sync.run_tenant(deal_sync.run_result, text[]) IS
 'internal: a whole run inside the caller''s subtransaction; constraints are immediate while it lasts';
 
 CREATE FUNCTION deal_sync.lock_key(tenant uuid) RETURNS bigint
@@ -200,7 +203,7 @@ COMMENT ON FUNCTION deal_sync.summary(deal_sync.run_result, boolean) IS 'interna
 
 -- The SET clauses give the caller's values back whichever way the function ends; the values for the run are set inside.
 CREATE FUNCTION deal_sync.sync_tenant(
-    tenant uuid, mode text, dry_run boolean, strict boolean, application_path text
+    tenant uuid, mode text, dry_run boolean, strict boolean, application_path text, only_deals text[] DEFAULT NULL
 ) RETURNS deal_sync.run_result
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -246,7 +249,7 @@ BEGIN
         BEGIN
             PERFORM deal_sync.check_setup(tenant);
             is_set_up := true;
-            result := deal_sync.run_tenant(result);
+            result := deal_sync.run_tenant(result, only_deals);
             IF strict AND result.status = 'partial' THEN
                 RAISE EXCEPTION 'the sync of tenant % met refusals, and strict allows none', tenant USING
                     ERRCODE = 'DS002',
@@ -306,7 +309,7 @@ BEGIN
     RETURN result;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.sync_tenant(uuid, text, boolean, boolean, text) IS
+COMMENT ON FUNCTION deal_sync.sync_tenant(uuid, text, boolean, boolean, text, text[]) IS
 'internal: sync_deals after its arguments were checked';
 
 -- application_path: a default is evaluated where the caller stands, so it brings the caller's search_path past the SET clause.

@@ -54,9 +54,16 @@ AS $$
 DECLARE
     current_kind text;
     owner text;
-    batch record;
     found text[];
     elements text[] := '{}';
+    -- A bound cursor fetches a row at a time: the staging table is read between two.
+    batches CURSOR (of_kind text) FOR
+        SELECT deal_sync.fill_staging(
+            of_kind, tenant, quote_ident(current_user)::regrole,
+            deal_sync.setting('batch_rows')::integer, pg_size_bytes(deal_sync.setting('batch_bytes')),
+            pg_size_bytes(deal_sync.setting('max_value_bytes')), deal_sync.setting('process_from')::bigint,
+            jsonb_build_object('graph_ids', ARRAY[graph_id])
+        ) AS last;
 BEGIN
     PERFORM deal_sync.check_package();
     FOREACH current_kind IN ARRAY ARRAY['deal', 'version'] LOOP
@@ -64,12 +71,7 @@ BEGIN
             SELECT m.name FROM deal_sync.mapping_columns(deal_sync.mapped(current_kind)) AS m
             WHERE m.target = CASE current_kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'opportunity_id' END
         );
-        FOR batch IN SELECT deal_sync.fill_staging(
-            current_kind, tenant, quote_ident(current_user)::regrole,
-            deal_sync.setting('batch_rows')::integer, pg_size_bytes(deal_sync.setting('batch_bytes')),
-            pg_size_bytes(deal_sync.setting('max_value_bytes')), deal_sync.setting('process_from')::bigint,
-            jsonb_build_object('graph_ids', ARRAY[graph_id])
-        ) LOOP
+        FOR batch IN batches (current_kind) LOOP
             EXECUTE format('SELECT array_agg(s.element_id) FROM pg_temp.%I AS s WHERE s.%I = $1', 'deal_sync_' || current_kind || 's', owner)
             INTO found USING graph_id;
             elements := elements || found;

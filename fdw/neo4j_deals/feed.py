@@ -54,7 +54,11 @@ class Feed:
         self._equal = {source.tenant.property: cypher.spellings(tenant)}
         #: Asks how many nodes there are.
         self.count = cypher.count(source.label, self._equal)
-        staged = [_encoded(column, limits.value_bytes) for column in source.columns if column.staged_as]
+        staged = [
+            _encoded(column, limits.value_bytes)
+            for column in source.columns
+            if column.staged_as and column.name not in wanted.without
+        ]
         self._projection = Projection(staged, source.columns, limits.value_bytes)
         #: The staged columns in the order of a row.
         self.columns = self._projection.columns

@@ -42,7 +42,8 @@ class Selection:
     """What is read. Without `since`, `graph_ids` and `page` everything, but for the `barred` deals.
 
     `since`: nodes that changed at this moment or later, or of which that cannot be told; `elements`: those with these
-    element ids; `graph_ids`: the deals with these ids, of versions those of these deals.
+    element ids; `graph_ids`: the deals with these ids, of versions those of these deals; `without`: columns that are
+    not read, whose values are NULL.
     """
 
     since: datetime | None = None
@@ -50,6 +51,7 @@ class Selection:
     graph_ids: tuple[str, ...] | None = None
     page: Page | None = None
     barred: frozenset[UUID] = frozenset()
+    without: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, text: str | None) -> Selection:
@@ -62,6 +64,7 @@ class Selection:
             graph_ids=None if graph_ids is None else tuple(graph_ids),
             page=None if page is None else Page(**page),
             barred=frozenset(map(UUID, given.get("barred") or ())),
+            without=frozenset(given.get("without") or ()),
         )
 
     @property

@@ -39,6 +39,10 @@ def fill(
     feed = Feed(source, tenant, limits, wanted)
     name = staging_name(source.kind)
     columns = [*OWN_COLUMNS, *((plpy.quote_ident(column.name), column.staged_as) for column in feed.columns)]
+    filled = ", ".join(column for column, _ in columns)
+    columns += [
+        (plpy.quote_ident(c.name), c.staged_as) for c in source.columns if c.staged_as and c.name in wanted.without
+    ]
     plpy.execute(f"CREATE TEMPORARY TABLE {name} ({', '.join(f'{n} {t}' for n, t in columns)}) ON COMMIT DROP")
     # For a plan that goes through the application's rows and looks for each here: the planner takes it when it believes
     # that they are few, of a tenant that it has no statistics of, or after an ANALYZE while they are loaded.
@@ -62,7 +66,7 @@ def fill(
     with contextlib.closing(reader.batches(serve_interrupt)) as batches:
         for file, last in batches:
             _check_ours(plpy, name, made)
-            plpy.execute(f"COPY {name} FROM '/proc/self/fd/{file.fileno()}' (FORMAT binary)")
+            plpy.execute(f"COPY {name} ({filled}) FROM '/proc/self/fd/{file.fileno()}' (FORMAT binary)")
             reader.done_with(file)
             yield last
             progress.show(last)

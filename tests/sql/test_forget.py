@@ -1,4 +1,4 @@
-"""Flows in: deals that must not come back, a tenant who left. Flows out: no record of them; the application's rows stay."""
+"""Flows in: deals that must not come back, a tenant who left. Flows out: no record of them; application rows stay."""
 
 import uuid
 from typing import LiteralString
@@ -52,7 +52,7 @@ def test_the_refusals_of_a_barred_deal_and_its_versions_go_those_of_others_stay(
     pg.execute(FORGET, [tenant, deals[0]])
     after = rejects(pg, tenant)
     assert {reject.kind for reject in after} == {"deal", "version"}
-    assert len(before) == 2 * len(after) + 1
+    assert len(before) == 2 * len(after) + 1  # the note on the version without a number went, too
     sync(pg, tenant)
     assert [reject.graph_id for reject in rejects(pg, tenant)] == [reject.graph_id for reject in after]
 

@@ -1,0 +1,314 @@
+-- In: a tenant's graph and tables. Out: what of the one is in the other, counted or listed. Nothing is written.
+
+-- A node of the graph (`state`: matching, differing, missing, refused), or a value in which it and its row differ (`state`: value).
+-- deal: the deal's graph id; taken_by: the version that has this one's number; links: interactions.
+CREATE TYPE deal_sync.comparison AS (
+    kind text, state text, element_id text, graph_id text, key uuid, deal uuid, taken_by uuid, links uuid[],
+    column_name text, graph_value text, table_value text
+);
+COMMENT ON TYPE deal_sync.comparison IS 'internal: a node of the graph beside its row';
+
+-- Columns that a comparison need not read: vectors that refuse no row. They are most of the bytes.
+CREATE FUNCTION deal_sync.embedding_columns(kind text) RETURNS text[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(array_agg(m.name), '{}')
+    FROM deal_sync.mapping_columns(deal_sync.mapped(kind)) AS m
+    WHERE
+        m.staged_as IS NOT NULL AND m.staged_type = deal_sync.vector_type() AND NOT coalesce(m.not_null, false)
+        AND coalesce(m.options ->> 'on_misfit', 'null') IN ('null', 'keep')
+$$;
+COMMENT ON FUNCTION deal_sync.embedding_columns(text) IS 'internal: the vector columns of a kind that can be left out when it is read';
+
+-- By the plan of a run (statements_of), so that what is missing or differs is what a run would write. A row that a run has tried and the
+-- table did not take is refused.
+CREATE FUNCTION deal_sync.compare_nodes(kind text, tenant uuid, without text[], lists boolean) RETURNS SETOF deal_sync.comparison
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    parts CONSTANT record := deal_sync.merge_parts(kind, tenant, without);
+    statements CONSTANT deal_sync.statements := deal_sync.statements_of(kind, tenant, without);
+    staging CONSTANT text := format('pg_temp.%I', 'deal_sync_' || kind || 's');
+    nodes text;
+    differing text;
+    batches CURSOR FOR
+        SELECT deal_sync.fill_staging(
+            kind, tenant, quote_ident(current_user)::regrole,
+            deal_sync.setting('batch_rows')::integer, pg_size_bytes(deal_sync.setting('batch_bytes')),
+            pg_size_bytes(deal_sync.setting('max_value_bytes')), deal_sync.setting('process_from')::bigint,
+            jsonb_build_object('without', without)
+        ) AS last;
+BEGIN
+    SELECT format(
+        $nodes$
+        SELECT
+            %1$L,
+            CASE
+                WHEN s.%2$I = ANY ($2) THEN 'refused'
+                WHEN p.refusal ->> 'sqlstate' = '23503' THEN 'awaiting its deal'
+                WHEN p.refusal IS NOT NULL OR p.state = 'none' THEN 'refused'
+                WHEN p.state = 'unchanged' THEN 'matching'
+                WHEN r.element_id IS NOT NULL THEN 'refused'
+                WHEN p.state = 'changed' THEN 'differing'
+                ELSE 'missing'
+            END,
+            s.element_id, s.graph_id, s.%3$I, s.%2$I,
+            %4$s,
+            ARRAY[%5$s]::uuid[], NULL, NULL, NULL
+        FROM (%6$s) AS p
+        INNER JOIN %7$s AS s USING (row_number)
+        LEFT JOIN (
+            SELECT DISTINCT j.element_id FROM deal_sync.rejects AS j
+            WHERE j.tenant_id = $3 AND j.kind = %1$L AND j.level = 'row'
+        ) AS r ON r.element_id = s.element_id$nodes$,
+        kind, parts.owner, parts.key,
+        CASE kind WHEN 'deal' THEN 'NULL::uuid' ELSE format(
+            'CASE WHEN p.refusal ->> ''sqlstate'' = ''23505'' THEN (SELECT taken.id FROM %s AS taken INNER JOIN %s AS o'
+            ' ON o.tenant_id = $3 AND o.id = taken.opportunity_id'
+            ' WHERE taken.tenant_id = $3 AND o.graph_opportunity_id = s.%I AND taken.version_number = s.%I LIMIT 1) END',
+            deal_sync.application_table('version', 'target'), deal_sync.application_table('deal', 'target'), parts.owner, parts.number
+        ) END,
+        string_agg(format('s.%I', c.name), ', ') FILTER (WHERE c.link),
+        statements.plan, staging
+    ) INTO nodes
+    FROM unnest(parts.merged) AS c;
+    IF lists AND kind = 'deal' THEN
+        SELECT format(
+            $differing$
+            SELECT 'deal', 'value', s.element_id, s.graph_id, s.%1$I, s.%1$I, NULL::uuid, '{}'::uuid[], v.name, v.graph_value, v.table_value
+            FROM (%2$s) AS s
+            INNER JOIN (%6$s) AS n (kind, state, element_id, graph_id, key, deal, taken_by, links, name, graph_value, table_value)
+                ON n.element_id = s.element_id AND n.state = 'differing'
+            INNER JOIN %3$s AS t ON %4$s
+            CROSS JOIN LATERAL (VALUES %5$s) AS v (name, differs, graph_value, table_value)
+            WHERE v.differs$differing$,
+            parts.key, parts.source, deal_sync.application_table('deal', 'target'), parts.matching,
+            string_agg(format(
+                '(%L, ROW(t.%I)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record, (%s)::text, t.%I::text)',
+                c.name, c.target, c.updated, c.updated, c.target
+            ), ', ' ORDER BY c.place),
+            nodes
+        ) INTO differing
+        FROM unnest(parts.merged) AS c
+        WHERE c.updated IS NOT NULL AND c.name <> ALL (without);
+    END IF;
+    FOR batch IN batches LOOP
+        RETURN QUERY EXECUTE nodes USING NULL::bigint[], deal_sync.barred_of(tenant), tenant;
+        IF differing IS NOT NULL THEN
+            RETURN QUERY EXECUTE differing USING NULL::bigint[], deal_sync.barred_of(tenant), tenant;
+        END IF;
+        EXECUTE format('TRUNCATE %s', staging);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.compare_nodes(text, uuid, text[], boolean) IS
+'internal: the nodes of a kind beside their rows; lists: also the values that differ';
+
+-- `findings`: (kind, in_graph, in_table, graph_id, row_id, column_name, graph_value, table_value); in_graph and in_table say what a node or
+-- a row is, and are NULL where there is none.
+CREATE FUNCTION deal_sync.compare(tenant uuid, embeddings boolean, lists boolean)
+RETURNS TABLE (
+    kind text, in_graph text, in_table text, graph_id text, row_id text, column_name text, graph_value text, table_value text
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET "app.tenant_id" = ''
+SET row_security = on
+SET timezone = 'UTC'
+SET datestyle = 'ISO, YMD'
+SET intervalstyle = 'postgres'
+SET extra_float_digits = 1
+SET jit = off
+SET application_name = 'deal_sync'
+AS $$
+DECLARE
+    code text;
+    said text;
+    detail text;
+    hint text;
+BEGIN
+    PERFORM set_config('app.tenant_id', tenant::text, true);
+    PERFORM deal_sync.check_setup(tenant);
+    -- The first run remembers its graph; a comparison does not.
+    PERFORM deal_sync.check_graph(g.database_id) FROM deal_sync.graph_state() AS g WHERE EXISTS (SELECT FROM deal_sync.graph);
+    RETURN QUERY EXECUTE format(
+        $findings$
+        WITH found AS MATERIALIZED (
+            SELECT n.*
+            FROM (VALUES ('deal'), ('version')) AS k (kind)
+            CROSS JOIN LATERAL deal_sync.compare_nodes(
+                k.kind, $1, CASE WHEN $2 THEN '{}' ELSE deal_sync.embedding_columns(k.kind) END, $3
+            ) AS n
+        ),
+        missing_deals AS MATERIALIZED (SELECT f.key FROM found AS f WHERE f.kind = 'deal' AND f.state = 'missing'),
+        nodes AS MATERIALIZED (
+            SELECT
+                f.kind, f.element_id, f.graph_id, f.key, f.deal, f.taken_by, f.links,
+                CASE
+                    WHEN f.state <> 'awaiting its deal' THEN f.state
+                    WHEN f.deal IN (SELECT m.key FROM missing_deals AS m) THEN 'missing'
+                    ELSE 'refused'
+                END AS state
+            FROM found AS f
+            WHERE f.state <> 'value'
+        ),
+        deals AS MATERIALIZED (
+            SELECT o.id, o.graph_opportunity_id AS key FROM %1$s AS o
+            WHERE o.tenant_id = $1 AND o.graph_opportunity_id IS NOT NULL
+        ),
+        by_key AS MATERIALIZED (
+            SELECT n.kind, n.key, min(n.state) FILTER (WHERE n.state <> 'refused') AS state
+            FROM nodes AS n
+            WHERE n.key IS NOT NULL
+            GROUP BY n.kind, n.key
+        ),
+        pairs AS MATERIALIZED (
+            SELECT
+                link.interaction_id, coalesce(d.id, n.deal) AS entity_id, min(n.deal::text) AS deal,
+                bool_or(n.state <> 'refused') AS is_due, bool_or(r.element_id IS NOT NULL) AS is_refused
+            FROM nodes AS n
+            LEFT JOIN deals AS d ON d.key = n.deal
+            CROSS JOIN LATERAL unnest(n.links) AS link (interaction_id)
+            LEFT JOIN (
+                SELECT DISTINCT j.element_id FROM deal_sync.rejects AS j
+                WHERE j.tenant_id = $1 AND j.kind = 'link' AND j.level = 'row'
+            ) AS r ON r.element_id = n.element_id
+            WHERE link.interaction_id IS NOT NULL AND n.deal IS NOT NULL
+            GROUP BY link.interaction_id, coalesce(d.id, n.deal)
+        ),
+        link_rows AS MATERIALIZED (
+            SELECT DISTINCT l.interaction_id, l.entity_id FROM %3$s AS l
+            WHERE l.tenant_id = $1 AND l.entity_type::text = 'opportunity' AND l.entity_id IS NOT NULL
+        )
+        SELECT n.kind, n.state, NULL::text, n.graph_id, NULL::text, NULL::text, NULL::text, NULL::text FROM nodes AS n
+        UNION ALL
+        SELECT 'deal', NULL, CASE WHEN b.key IS NULL THEN 'extra' ELSE coalesce(b.state, 'kept') END, d.key::text, d.id::text, NULL, NULL, NULL
+        FROM deals AS d
+        LEFT JOIN by_key AS b ON b.kind = 'deal' AND b.key = d.key
+        UNION ALL
+        SELECT
+            'version', NULL,
+            CASE
+                WHEN b.key IS NOT NULL THEN coalesce(b.state, 'kept')
+                WHEN v.id IN (SELECT t.taken_by FROM nodes AS t WHERE t.taken_by IS NOT NULL) THEN 'legacy'
+                ELSE 'extra'
+            END,
+            d.key::text, v.id::text, NULL, NULL, NULL
+        FROM %2$s AS v
+        LEFT JOIN deals AS d ON d.id = v.opportunity_id
+        LEFT JOIN by_key AS b ON b.kind = 'version' AND b.key = v.id
+        WHERE v.tenant_id = $1 AND (d.id IS NOT NULL OR b.key IS NOT NULL)
+        UNION ALL
+        SELECT
+            'link',
+            CASE WHEN p.interaction_id IS NOT NULL THEN CASE
+                WHEN NOT p.is_due THEN 'refused'
+                WHEN l.interaction_id IS NOT NULL THEN 'matching'
+                WHEN p.is_refused THEN 'refused'
+                ELSE 'missing'
+            END END,
+            CASE WHEN l.interaction_id IS NOT NULL THEN CASE
+                WHEN p.is_due THEN 'matching'
+                WHEN NOT p.is_due THEN 'kept'
+                WHEN d.id IS NULL THEN 'legacy'
+                ELSE 'extra'
+            END END,
+            coalesce(p.deal, d.key::text, l.entity_id::text),
+            coalesce(l.interaction_id, p.interaction_id)::text, NULL, NULL, NULL
+        FROM pairs AS p
+        FULL JOIN link_rows AS l ON l.interaction_id = p.interaction_id AND l.entity_id = p.entity_id
+        LEFT JOIN deals AS d ON d.id = l.entity_id
+        WHERE
+            p.interaction_id IS NOT NULL OR d.id IS NOT NULL
+            OR l.entity_id IN (SELECT g.key FROM deals AS g WHERE g.key <> g.id)
+        UNION ALL
+        SELECT f.kind, 'value', NULL, f.graph_id, NULL, f.column_name, f.graph_value, f.table_value
+        FROM found AS f
+        WHERE f.state = 'value'$findings$,
+        deal_sync.application_table('deal', 'target'), deal_sync.application_table('version', 'target'),
+        deal_sync.application_table('deal', 'links')
+    ) USING tenant, embeddings, lists;
+EXCEPTION
+    WHEN OTHERS THEN
+        GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
+        PERFORM deal_sync.raise_again(code, said, detail, hint);
+END
+$$;
+COMMENT ON FUNCTION deal_sync.compare(uuid, boolean, boolean) IS
+'internal: each node and each row of a tenant, what it is to the other side; lists: also the values that differ';
+
+CREATE FUNCTION deal_sync.reconcile(
+    tenant uuid,
+    OUT kind text, OUT in_graph bigint, OUT in_postgres bigint, OUT matching bigint, OUT differing bigint, OUT missing bigint,
+    OUT extra bigint, OUT refused bigint, OUT legacy bigint, OUT kept bigint
+) RETURNS SETOF record
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM deal_sync.check_tenant('deal_sync.reconcile', tenant);
+    RETURN QUERY
+    SELECT
+        k.kind || 's', count(c.in_graph), count(c.in_table),
+        count(*) FILTER (WHERE c.in_graph = 'matching'), count(*) FILTER (WHERE c.in_graph = 'differing'),
+        count(*) FILTER (WHERE c.in_graph = 'missing'), count(*) FILTER (WHERE c.in_table = 'extra'),
+        count(*) FILTER (WHERE c.in_graph = 'refused'), count(*) FILTER (WHERE c.in_table = 'legacy'),
+        count(*) FILTER (WHERE c.in_table = 'kept')
+    FROM (VALUES (1, 'deal'), (2, 'version'), (3, 'link')) AS k (place, kind)
+    LEFT JOIN deal_sync.compare(tenant, false, false) AS c ON c.kind = k.kind
+    GROUP BY k.place, k.kind
+    ORDER BY k.place;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.reconcile(uuid) IS
+'one row a kind: in_graph = matching + differing + missing + refused, in_postgres = matching + differing + extra + legacy + kept; writes nothing, reads no embeddings';
+
+CREATE FUNCTION deal_sync.differences(
+    tenant uuid, embeddings boolean DEFAULT false,
+    OUT kind text, OUT graph_id text, OUT column_name text, OUT graph_value text, OUT table_value text
+) RETURNS SETOF record
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM deal_sync.check_tenant('deal_sync.differences', tenant);
+    RETURN QUERY
+    SELECT
+        c.kind, c.graph_id, coalesce(c.column_name, ''),
+        CASE WHEN c.in_graph = 'value' THEN c.graph_value WHEN c.in_graph = 'missing' THEN coalesce(c.row_id, c.graph_id) END,
+        CASE WHEN c.in_graph = 'value' THEN c.table_value WHEN c.in_table = 'extra' THEN c.row_id END
+    FROM deal_sync.compare(tenant, coalesce(embeddings, false), true) AS c
+    WHERE c.in_graph IN ('missing', 'value') OR c.in_table = 'extra'
+    ORDER BY 1, 2, 3, 4, 5;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.differences(uuid, boolean) IS
+'one row a value that a run would change; of a row that is missing, or is in the table only, one with column_name '''' and its id on the side that has it';
+
+-- application_path: as in sync_deals().
+CREATE FUNCTION deal_sync.replay(
+    tenant uuid, graph_ids text[] DEFAULT NULL, application_path text DEFAULT pg_catalog.current_setting('search_path')
+) RETURNS deal_sync.run_result
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    nonsense text;
+BEGIN
+    PERFORM deal_sync.check_tenant('deal_sync.replay', tenant);
+    SELECT coalesce(g.id, 'NULL') INTO nonsense FROM unnest(graph_ids) AS g (id) WHERE deal_sync.to_uuid(g.id) IS NULL LIMIT 1;
+    IF nonsense IS NOT NULL THEN
+        RAISE EXCEPTION 'invalid graph id "%"', nonsense USING
+            ERRCODE = 'invalid_text_representation',
+            HINT = 'A deal''s graph id is a UUID: opportunities.graph_opportunity_id.';
+    END IF;
+    RETURN deal_sync.sync_tenant(
+        tenant, 'replay', false, false, coalesce(application_path, ''),
+        CASE WHEN graph_ids IS NOT NULL THEN ARRAY(SELECT deal_sync.to_uuid(g.id)::text FROM unnest(graph_ids) AS g (id)) END
+    );
+END
+$$;
+COMMENT ON FUNCTION deal_sync.replay(uuid, text[], text) IS
+'lands what is missing or differs: of these deals and their versions, or, without ids, of the whole tenant; a run of mode replay';

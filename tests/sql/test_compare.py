@@ -1,0 +1,176 @@
+"""Flows in: a graph and tables that have parted. Flows out: counts that add up, what differs, a replay that mends it."""
+
+import uuid
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from support.database import Connection
+from support.graph import Graph
+from support.sync import add_deal, add_tenant, add_version, one, sync
+
+NAMES = ("in_graph", "in_postgres", "matching", "differing", "missing", "extra", "refused", "legacy", "kept")
+
+
+@pytest.fixture
+def tenant(pg: Connection, graph: Graph) -> uuid.UUID:
+    return add_tenant(pg)
+
+
+def reconcile(connection: Connection, tenant: uuid.UUID) -> dict[str, dict[str, int]]:
+    """By kind the counts that are not zero; and they add up, with those that are counted here."""
+    found: dict[str, dict[str, int]] = {}
+    for kind, *counts in connection.execute("SELECT * FROM deal_sync.reconcile(%s)", [tenant]):
+        c = dict(zip(NAMES, counts, strict=True))
+        assert c["in_graph"] == c["matching"] + c["differing"] + c["missing"] + c["refused"], kind
+        assert c["in_postgres"] == c["matching"] + c["differing"] + c["extra"] + c["legacy"] + c["kept"], kind
+        found[kind] = {name: count for name, count in c.items() if count}
+    assert list(found) == ["deals", "versions", "links"]
+    return found
+
+
+def differences(connection: Connection, tenant: uuid.UUID, embeddings: bool = False) -> list[tuple[Any, ...]]:
+    return connection.execute("SELECT * FROM deal_sync.differences(%s, %s)", [tenant, embeddings]).fetchall()
+
+
+def linked() -> dict[str, str]:
+    return {"source_interaction_id": str(uuid.uuid4())}
+
+
+def test_after_a_sync_nothing_is_missing_or_differs(
+    writer: Connection, pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    for deal in [add_deal(graph, tenant, **linked()) for _ in range(3)]:
+        add_version(graph, tenant, deal)
+    add_deal(graph, add_tenant(pg))  # another tenant's is not seen
+    sync(writer, tenant)
+    writer.execute("SET deal_sync.batch_rows = 2")
+    assert reconcile(writer, tenant) == {
+        kind: {"in_graph": 3, "in_postgres": 3, "matching": 3} for kind in ("deals", "versions", "links")
+    }
+    assert differences(writer, tenant, embeddings=True) == []
+
+
+def test_before_the_first_sync_everything_is_missing_and_the_graph_is_not_remembered(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_version(graph, tenant, add_deal(graph, tenant, **linked()))
+    add_version(graph, tenant, add_deal(graph, tenant), version=None)
+    assert reconcile(pg, tenant) == {
+        "deals": {"in_graph": 2, "missing": 2},
+        "versions": {"in_graph": 2, "missing": 1, "refused": 1},
+        "links": {"in_graph": 1, "missing": 1},
+    }
+    assert one(pg, "SELECT count(*) FROM deal_sync.graph") == 0
+    assert [kind for kind, *_ in differences(pg, tenant)] == ["deal", "deal", "link", "version"]
+
+
+def test_damage_in_both_stores_is_found_listed_and_mended(
+    writer: Connection, pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    deals = [add_deal(graph, tenant, evolution_summary="proposal", **linked()) for _ in range(5)]
+    versions = [add_version(graph, tenant, deal) for deal in deals]
+    sync(writer, tenant)
+    changed, dropped, orphan, renamed, _ = deals
+    pg.execute("UPDATE opportunities SET ai_evolution_summary = 'won' WHERE id = %s", [changed])
+    pg.execute("DELETE FROM deal_versions WHERE id IN (%s, %s)", [versions[0], versions[1]])
+    pg.execute("DELETE FROM interaction_links WHERE entity_id IN (%s, %s)", [changed, dropped])
+    pg.execute("DELETE FROM opportunities WHERE id = %s", [dropped])
+    graph.run("MATCH (d:Deal {opportunity_id: $id}) DETACH DELETE d", id=str(orphan))
+    graph.run("MATCH (d:Deal {opportunity_id: $id}) SET d.evolution_summary = 'lost'", id=str(renamed))
+    assert reconcile(writer, tenant) == {
+        "deals": {"in_graph": 4, "in_postgres": 4, "matching": 1, "differing": 2, "missing": 1, "extra": 1},
+        "versions": {"in_graph": 5, "in_postgres": 3, "matching": 3, "missing": 2},
+        "links": {"in_graph": 4, "in_postgres": 3, "matching": 2, "missing": 2, "extra": 1},
+    }
+    found = differences(writer, tenant)
+    assert {row for row in found if row[2]} == {
+        ("deal", str(changed), "evolution_summary", "proposal", "won"),
+        ("deal", str(renamed), "evolution_summary", "lost", "proposal"),
+    }
+    assert ("deal", str(dropped), "", str(dropped), None) in found
+    assert ("deal", str(orphan), "", None, str(orphan)) in found
+    assert {row[3] for row in found if row[0] == "version"} == {str(versions[0]), str(versions[1])}
+
+    mark = one(pg, "SELECT watermark FROM deal_sync.watermarks")
+    run = replay(writer, tenant, [str(changed).upper()])
+    assert run == ("replay", "ok", 1, 0, 1, 1, 1)
+    assert one(pg, "SELECT watermark FROM deal_sync.watermarks") == mark
+    assert reconcile(writer, tenant)["deals"] == {
+        "in_graph": 4, "in_postgres": 4, "matching": 2, "differing": 1, "missing": 1, "extra": 1
+    }  # fmt: skip
+    assert replay(writer, tenant) == ("replay", "ok", 4, 1, 1, 1, 1)
+    assert one(pg, "SELECT watermark FROM deal_sync.watermarks") > mark
+    assert {kind: counts.get("missing", 0) + counts.get("differing", 0) for kind, counts in reconcile(writer, tenant).items()} == {
+        "deals": 0, "versions": 0, "links": 0
+    }  # fmt: skip
+    assert replay(writer, tenant)[3:] == (0, 0, 0, 0)
+    assert one(pg, "SELECT count(*) FROM deal_sync.runs WHERE mode = 'replay'") == 3
+
+
+def replay(connection: Connection, tenant: uuid.UUID, deals: list[str] | None = None) -> tuple[Any, ...]:
+    query: LiteralString = (
+        "SELECT mode, status, deals_read, deals_inserted, deals_updated, versions_inserted, links_inserted"
+        " FROM deal_sync.replay(%s, %s)"
+    )
+    row = connection.execute(query, [tenant, deals]).fetchone()
+    assert row is not None
+    return row
+
+
+def test_a_replay_of_some_leaves_the_refusals_of_others(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    bad, good = add_deal(graph, tenant, closed_at="soon"), add_deal(graph, tenant)
+    sync(pg, tenant)
+    assert replay(pg, tenant, [str(good)])[1:3] == ("ok", 1)
+    assert one(pg, "SELECT graph_id FROM deal_sync.rejects") == str(bad)
+    with pytest.raises(psycopg.errors.InvalidTextRepresentation, match='"nonsense"'):
+        replay(pg, tenant, ["nonsense"])
+
+
+def test_barred_refused_and_legacy_rows_are_neither_missing_nor_extra(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    barred, deal, mute = (add_deal(graph, tenant, **linked()) for _ in range(3))
+    version = add_version(graph, tenant, deal)
+    add_version(graph, tenant, deal)  # its number is taken
+    sync(pg, tenant)
+    pg.execute("SELECT deal_sync.forget(%s, %s)", [tenant, barred])
+    graph.run("CREATE (d:Deal {opportunity_id: 'no uuid', tenant_id: $tenant})", tenant=str(tenant))
+    graph.run("MATCH (d:Deal {opportunity_id: $id}) CREATE (e:Deal) SET e = properties(d)", id=str(mute))
+    # As the old service did: rows with ids of their own.
+    pg.execute("UPDATE deal_versions SET id = gen_random_uuid() WHERE tenant_id = %s", [tenant])
+    assert reconcile(pg, tenant) == {
+        "deals": {"in_graph": 5, "in_postgres": 3, "matching": 2, "refused": 2 + 1, "kept": 1},
+        "versions": {"in_graph": 2, "in_postgres": 1, "refused": 2, "legacy": 1},
+        "links": {"in_graph": 3, "in_postgres": 3, "matching": 2, "refused": 1, "kept": 1},
+    }
+    assert differences(pg, tenant) == []
+    assert one(pg, "SELECT count(*) FROM deal_versions WHERE id = %s", version) == 0
+
+
+def test_reading_writes_nothing(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    add_version(graph, tenant, add_deal(graph, tenant, **linked()))
+    sync(pg, tenant)
+    pg.execute("UPDATE opportunities SET ai_evolution_summary = 'won'")
+    before = state(pg)
+    reconcile(pg, tenant)
+    assert differences(pg, tenant) != []
+    assert state(pg) == before
+
+
+def state(pg: Connection) -> list[Any]:
+    """Rows with the transactions that wrote them."""
+    tables = (
+        "opportunities",
+        "deal_versions",
+        "interaction_links",
+        *(f"deal_sync.{name}" for name in ("runs", "rejects", "watermarks", "graph")),
+    )
+    return [pg.execute(f"SELECT t.xmin, t.* FROM {name} AS t ORDER BY t::text".encode()).fetchall() for name in tables]
+
+
+@pytest.mark.parametrize("call", ["reconcile", "differences", "replay"])
+def test_app_tenant_id_must_name_the_tenant(writer: Connection, tenant: uuid.UUID, call: str) -> None:
+    writer.execute("SELECT set_config('app.tenant_id', %s, false)", [str(uuid.uuid4())])
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="another tenant"):
+        writer.execute(f"SELECT * FROM deal_sync.{call}(%s)".encode(), [tenant])
