@@ -314,7 +314,7 @@ COMMENT ON FUNCTION deal_sync.sync_tenant(uuid, text, boolean, boolean, text, te
 
 -- application_path: a default is evaluated where the caller stands, so it brings the caller's search_path past the SET clause.
 CREATE FUNCTION @extschema@.sync_deals(
-    tenant uuid, mode text DEFAULT 'incremental', dry_run boolean DEFAULT false, strict boolean DEFAULT false,
+    tenant uuid, mode text DEFAULT 'incremental', dry_run boolean DEFAULT FALSE, strict boolean DEFAULT FALSE,
     application_path text DEFAULT pg_catalog.current_setting('search_path')
 ) RETURNS deal_sync.run_result
 LANGUAGE plpgsql

@@ -3,7 +3,7 @@
 -- A node of the graph (`state`: matching, differing, missing, refused), or a value in which it and its row differ (`state`: value).
 -- deal: the deal's graph id; taken_by: the version that has this one's number; links: interactions.
 CREATE TYPE deal_sync.comparison AS (
-    kind text, state text, element_id text, graph_id text, key uuid, deal uuid, taken_by uuid, links uuid[],
+    kind text, state text, element_id text, graph_id text, key uuid, deal uuid, taken_by uuid, links uuid [],
     column_name text, graph_value text, table_value text
 );
 COMMENT ON TYPE deal_sync.comparison IS 'internal: a node of the graph beside its row';
@@ -266,7 +266,7 @@ COMMENT ON FUNCTION deal_sync.reconcile(uuid) IS
 'one row a kind: in_graph = matching + differing + missing + refused, in_postgres = matching + differing + extra + legacy + kept; writes nothing, reads no embeddings';
 
 CREATE FUNCTION deal_sync.differences(
-    tenant uuid, embeddings boolean DEFAULT false,
+    tenant uuid, embeddings boolean DEFAULT FALSE,
     OUT kind text, OUT graph_id text, OUT column_name text, OUT graph_value text, OUT table_value text
 ) RETURNS SETOF record
 LANGUAGE plpgsql

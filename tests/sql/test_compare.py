@@ -1,4 +1,4 @@
-"""Flows in: a graph and tables that have parted. Flows out: counts that add up, what differs, a replay that mends it."""
+"""Flows in: a graph and tables that have parted. Flows out: counts that add up, what differs, a replay that mends."""
 
 import uuid
 from typing import Any, LiteralString
@@ -101,9 +101,9 @@ def test_damage_in_both_stores_is_found_listed_and_mended(
     }  # fmt: skip
     assert replay(writer, tenant) == ("replay", "ok", 4, 1, 1, 1, 1)
     assert one(pg, "SELECT watermark FROM deal_sync.watermarks") > mark
-    assert {kind: counts.get("missing", 0) + counts.get("differing", 0) for kind, counts in reconcile(writer, tenant).items()} == {
-        "deals": 0, "versions": 0, "links": 0
-    }  # fmt: skip
+    for kind, counts in reconcile(writer, tenant).items():
+        assert "missing" not in counts, kind
+        assert "differing" not in counts, kind
     assert replay(writer, tenant)[3:] == (0, 0, 0, 0)
     assert one(pg, "SELECT count(*) FROM deal_sync.runs WHERE mode = 'replay'") == 3
 
