@@ -41,7 +41,8 @@ $$;
 COMMENT ON FUNCTION deal_sync.job_name(uuid, boolean) IS 'internal: the name of a job of pg_cron';
 
 -- With the owner's rights: pg_cron shows a job to its owner only, and a monitor is to see when the next run is due. A command is not
--- shown, and only jobs with the names that schedule() gives are.
+-- shown, and only jobs with the names that schedule() gives are. What the server said of a run can hold people's data: it is for
+-- whoever may be the job's owner.
 CREATE FUNCTION deal_sync.scheduled_jobs(
     OUT job_id bigint, OUT job text, OUT tenant_id uuid, OUT task text, OUT owner name, OUT schedule text, OUT active boolean,
     OUT next_run timestamptz, OUT last_run timestamptz, OUT last_status text, OUT last_message text
@@ -56,7 +57,9 @@ BEGIN
         RETURN;
     END IF;
     FOR job_id, job, owner, schedule, active, last_run, last_status, last_message IN EXECUTE
-        'SELECT j.jobid, j.jobname, j.username, j.schedule, j.active, d.start_time, d.status, d.return_message FROM cron.job AS j '
+        'SELECT j.jobid, j.jobname, j.username, j.schedule, j.active, d.start_time, d.status, CASE WHEN EXISTS ('
+        'SELECT FROM pg_roles AS r WHERE r.rolname = j.username AND pg_has_role(session_user, r.oid, ''MEMBER'')'
+        ') THEN d.return_message END FROM cron.job AS j '
         'LEFT JOIN LATERAL (SELECT r.* FROM cron.job_run_details AS r WHERE r.jobid = j.jobid ORDER BY r.runid DESC LIMIT 1) AS d ON true '
         'WHERE j.database = current_database() AND starts_with(j.jobname, ''deal_sync '') ORDER BY j.jobname'
     LOOP
@@ -91,6 +94,7 @@ SELECT
     s.last_message
 FROM deal_sync.scheduled_jobs() AS s;
 COMMENT ON VIEW deal_sync.schedules IS 'the jobs that schedule() has made, when they run next and how they ended last; tenant_id NULL: all tenants';
+COMMENT ON COLUMN deal_sync.schedules.last_message IS 'the server''s own words, for whoever may be the job''s owner; NULL for others';
 
 CREATE FUNCTION deal_sync.check_cron(job text, schedule text, command text) RETURNS void
 LANGUAGE plpgsql STABLE

@@ -1,28 +1,25 @@
--- In: all functions. Out: nobody may run them, until somebody is granted the sync.
+-- In: a role. Out: the rights that it needs to run the sync, to watch it or to read the graph, and no more.
 
-REVOKE EXECUTE ON ALL ROUTINES IN SCHEMA deal_sync FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.sync_deals(uuid, text, boolean, boolean, text) FROM PUBLIC;
-
+-- What stays with the owner: what changes the set-up, gives rights, or decides about the graph and its deals; and what
+-- grant_scan() gives.
 CREATE FUNCTION deal_sync.grant_sync(role regrole) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    entry regprocedure;
+    reserved CONSTANT name[] := ARRAY[
+        'attach', 'detach', 'set_handler', 'grant_sync', 'grant_monitor', 'grant_scan', 'accept_graph', 'replace_graph',
+        'forget', 'unbar', 'remove_tenant', 'bar', 'remove_bar', 'scan', 'scan_rows', 'import_schema', 'import_statements'
+    ];
+    routines text;
 BEGIN
-    SELECT p.oid INTO entry
+    SELECT string_agg(p.oid::regprocedure::text, ', ') INTO STRICT routines
     FROM pg_extension AS e
-    INNER JOIN pg_depend AS d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+    INNER JOIN pg_depend AS d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
     INNER JOIN pg_proc AS p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
-    WHERE e.extname = 'deal_sync' AND p.proname = 'sync_deals';
+    WHERE e.extname = 'deal_sync' AND p.proname <> ALL (reserved);
     EXECUTE format('GRANT USAGE ON SCHEMA deal_sync TO %s', role);
-    EXECUTE format('GRANT EXECUTE ON ALL ROUTINES IN SCHEMA deal_sync TO %s', role);
-    EXECUTE format(
-        'REVOKE EXECUTE ON FUNCTION deal_sync.grant_sync(regrole), deal_sync.grant_scan(regrole), '
-        'deal_sync.accept_graph(), deal_sync.replace_graph(text), deal_sync.forget(uuid, uuid), deal_sync.unbar(uuid, uuid), '
-        'deal_sync.remove_tenant(uuid), deal_sync.bar(uuid, uuid, text[]), deal_sync.remove_bar(uuid, uuid) FROM %s', role
-    );
-    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', entry, role);
+    EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', routines, role);
     EXECUTE format('GRANT SELECT ON deal_sync.runs, deal_sync.rejects, deal_sync.watermarks, deal_sync.graph, deal_sync.barred, deal_sync.connections TO %s', role);
     EXECUTE format(
         'GRANT SELECT ON deal_sync.tenant_runs, deal_sync.tenant_status, deal_sync.progress, deal_sync.metrics, deal_sync.schedules, '
@@ -33,7 +30,36 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.grant_sync(regrole) IS
 'lets a role run the sync: trust with every tenant''s graph. It needs rights on the application''s tables as well';
-REVOKE EXECUTE ON FUNCTION deal_sync.grant_sync(regrole) FROM PUBLIC;
+
+-- The functions are those that the views call, which PostgreSQL checks for whoever reads. Of runs and rejects all columns but those
+-- that can hold people's data: a graph_id is what the graph has in that place, which need not be an id.
+CREATE FUNCTION deal_sync.grant_monitor(role regrole) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    hidden CONSTANT name[] := ARRAY['value', 'server_text', 'graph_id'];
+    log record;
+BEGIN
+    EXECUTE format('GRANT USAGE ON SCHEMA deal_sync TO %s', role);
+    EXECUTE format(
+        'GRANT EXECUTE ON FUNCTION deal_sync.setting(text), deal_sync.settings(), deal_sync.running(), deal_sync.scheduled_jobs() TO %s', role
+    );
+    EXECUTE format('GRANT SELECT ON deal_sync.tenant_status, deal_sync.metrics, deal_sync.progress, deal_sync.schedules TO %s', role);
+    FOR log IN
+        SELECT a.attrelid::regclass AS relation, string_agg(quote_ident(a.attname), ', ') AS columns
+        FROM pg_attribute AS a
+        WHERE
+            a.attrelid IN ('deal_sync.runs'::regclass, 'deal_sync.rejects'::regclass) AND a.attnum > 0 AND NOT a.attisdropped
+            AND a.attname <> ALL (hidden)
+        GROUP BY a.attrelid
+    LOOP
+        EXECUTE format('GRANT SELECT (%s) ON %s TO %s', log.columns, log.relation, role);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.grant_monitor(regrole) IS
+'lets a role watch the sync, of all tenants: the status views, and runs and rejects without offending values and the server''s words';
 
 CREATE FUNCTION deal_sync.grant_scan(role regrole) RETURNS void
 LANGUAGE plpgsql
@@ -56,4 +82,3 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.grant_scan(regrole) IS
 'lets a role call scan() and import_schema(); scan() reads only foreign tables that it may SELECT from, and both use a user mapping of its own and need USAGE on the server';
-REVOKE EXECUTE ON FUNCTION deal_sync.grant_scan(regrole) FROM PUBLIC;

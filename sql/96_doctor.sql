@@ -1,5 +1,4 @@
 -- In: the catalog, the server's Python, the graph and the run log. Out: one row a check: name, ok, detail, hint.
--- After 95_rights.sql, which takes the functions before it from PUBLIC: this file does so for its own.
 
 -- Without the package: it may be what is missing.
 CREATE FUNCTION deal_sync.python_version(OUT number integer, OUT said text)
@@ -586,11 +585,3 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.doctor(regrole) IS
 'looks at everything that the sync stands on: one row a check, with what to do; role: whose rights are looked at, yours by default';
-
-REVOKE EXECUTE ON FUNCTION
-deal_sync.python_version(), deal_sync.package_versions(), deal_sync.examine_graph(boolean), deal_sync.check_settings(),
-deal_sync.check_multicorn(), deal_sync.check_foreign_tables(), deal_sync.target_tables(), deal_sync.check_row_security(regrole),
-deal_sync.check_policies(), deal_sync.check_role(regrole), deal_sync.entry_point(), deal_sync.check_rights(regrole),
-deal_sync.check_pg_cron(), deal_sync.check_schedule(), deal_sync.check_last_run(), deal_sync.examine(text, regrole),
-deal_sync.doctor(regrole)
-FROM PUBLIC;

@@ -15,6 +15,7 @@ from psycopg import errors
 from support.backend import await_true
 from support.database import Connection
 from support.graph import Graph
+from support.roles import fresh, role
 from support.sync import add_deal, add_tenant, one
 
 HOME = "deal_sync"  # cron.database_name of every instance
@@ -218,7 +219,9 @@ def test_the_next_run_goes_by_pg_crons_own_time_zone(pg: Connection) -> None:
 # A real tick
 
 
-def test_a_real_minute_syncs_one_tenant_fails_another_and_keeps_the_record(cron: Connection, graph: Graph) -> None:
+def test_a_real_minute_syncs_one_tenant_fails_another_and_keeps_the_record(
+    cron: Connection, graph: Graph, servers: Instance
+) -> None:
     good, bad = add_tenant(cron), add_tenant(cron)
     for tenant in (good, bad):
         add_deal(graph, tenant)
@@ -239,6 +242,11 @@ def test_a_real_minute_syncs_one_tenant_fails_another_and_keeps_the_record(cron:
     for part in ("1 of 2 tenants failed", str(bad), "SQLSTATE 42P01"):
         assert part in details
     assert one(cron, "SELECT last_message FROM deal_sync.schedules") == details
+    with role(cron, fresh("monitor")) as name:
+        cron.execute("SELECT deal_sync.grant_monitor(%s::regrole)", [name])
+        with psycopg.connect(servers.dsn(HOME, name)) as monitor:
+            seen = monitor.execute("SELECT last_status, last_message FROM deal_sync.schedules").fetchall()
+    assert seen == [("failed", None)]  # the server's words are its owner's
     states: dict[Any, Any] = dict(cron.execute("SELECT tenant_id, state FROM deal_sync.tenant_status").fetchall())
     assert states == {good: "up to date", bad: "failing"}
     assert one(cron, "SELECT bool_and(next_run > now()) FROM deal_sync.tenant_status")

@@ -13,6 +13,7 @@ from psycopg import sql
 from support.backend import await_true, running
 from support.database import Connection, Database
 from support.graph import Graph
+from support.roles import fresh, role
 from support.sync import add_deal, add_tenant, add_version, one, sync
 
 ADD_RUN: LiteralString = (
@@ -219,21 +220,12 @@ def test_a_scheduled_run_is_silent(pg: Connection, graph: Graph, tenant: uuid.UU
 
 def test_a_monitor_needs_the_views_and_no_table(database: Database, pg: Connection, tenant: uuid.UUID) -> None:
     add_run(pg, tenant, "ok", timedelta(minutes=1))
-    name = sql.Identifier(f"monitor_{uuid.uuid4().hex[:8]}")
-    pg.execute(sql.SQL("CREATE ROLE {} LOGIN").format(name))
-    views = "deal_sync.tenant_status, deal_sync.metrics, deal_sync.progress, deal_sync.schedules"
-    functions = "deal_sync.setting(text), deal_sync.settings(), deal_sync.running(), deal_sync.scheduled_jobs()"
-    pg.execute(
-        f"GRANT USAGE ON SCHEMA deal_sync TO {name.as_string(pg)}; GRANT SELECT ON {views} TO {name.as_string(pg)};"
-        f"GRANT EXECUTE ON FUNCTION {functions} TO {name.as_string(pg)}".encode()
-    )
-    try:
-        with psycopg.connect(database.dsn(name.as_string(pg).strip('"')), autocommit=True) as monitor:
+    with role(pg, fresh("monitor")) as name:
+        pg.execute("SELECT deal_sync.grant_monitor(%s::regrole)", [name])
+        with psycopg.connect(database.dsn(name), autocommit=True) as monitor:
             assert status(monitor, "tenant_id, state") == (tenant, "up to date")
             assert one(monitor, "SELECT count(*) FROM deal_sync.metrics") > 5
             for query in ("TABLE deal_sync.progress", "TABLE deal_sync.schedules"):
                 monitor.execute(query.encode())
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 monitor.execute("SELECT value FROM deal_sync.rejects")
-    finally:
-        pg.execute(sql.SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}").format(name))

@@ -8,7 +8,6 @@ import socketserver
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -18,6 +17,7 @@ from environment.servers import Instance
 from psycopg import sql
 from support.database import Connection, Database
 from support.graph import Graph
+from support.roles import fresh, role
 from support.sync import add_deal, add_tenant, add_version, one, rejects, sync
 
 SQL = sorted((Path(__file__).resolve().parents[2] / "sql").glob("[0-9]*.sql"))
@@ -30,25 +30,6 @@ EXTENSION: LiteralString = (
 @pytest.fixture
 def tenant(pg: Connection) -> uuid.UUID:
     return add_tenant(pg)
-
-
-@contextmanager
-def role(pg: Connection, name: str, *grants: LiteralString) -> Iterator[str]:
-    """A role of this test, with the grants ("SELECT ON t"), gone afterwards; returns its name."""
-    identifier = sql.Identifier(name)
-    pg.execute(sql.SQL("CREATE ROLE {} LOGIN").format(identifier))
-    try:
-        for grant in grants:
-            pg.execute(sql.SQL("GRANT {} TO {}").format(sql.SQL(grant), identifier))
-        yield name
-    finally:
-        pg.execute("RESET ROLE")
-        pg.execute(sql.SQL("DROP OWNED BY {} CASCADE; DROP ROLE {}").format(identifier, identifier))
-
-
-def fresh(prefix: str) -> str:
-    """Roles are the cluster's: a name that no other test has."""
-    return f"{prefix}_{uuid.uuid4().hex[:8]}"
 
 
 WRITES = (
@@ -368,7 +349,10 @@ def test_a_session_never_reads_with_another_roles_login(
     try:
         with role(pg, fresh("bad"), *grants) as bad, role(pg, fresh("none"), *grants) as none, role(pg, own, *grants):
             for name in (bad, none, own):
-                pg.execute("SELECT deal_sync.grant_sync(%s::regrole)", [name])
+                pg.execute(
+                    "SELECT deal_sync.grant_sync(%(role)s::regrole), deal_sync.grant_scan(%(role)s::regrole)",
+                    {"role": name},
+                )
             mapping: LiteralString = 'CREATE USER MAPPING FOR {} SERVER neo4j OPTIONS ("user" {}, password {})'
             pg.execute(sql.SQL(mapping).format(sql.Identifier(bad), fresh("nobody"), "wrong"))
             pg.execute(sql.SQL(mapping).format(sql.Identifier(own), own, "a password of its own"))
@@ -404,7 +388,8 @@ def test_a_mapping_for_everybody_is_not_readable_by_a_caller(
 ) -> None:
     pg.execute(
         "CREATE USER MAPPING FOR PUBLIC SERVER neo4j OPTIONS (\"user\" 'neo4j', password 'for everybody');"
-        "GRANT USAGE ON SCHEMA neo4j TO app_writer; GRANT SELECT ON neo4j.deals TO app_writer"
+        "GRANT USAGE ON SCHEMA neo4j TO app_writer; GRANT SELECT ON neo4j.deals TO app_writer;"
+        "SELECT deal_sync.grant_scan('app_writer')"
     )
     with pytest.raises(psycopg.errors.UndefinedObject, match="may not read the PUBLIC user mapping") as refused:
         writer.execute("SELECT FROM deal_sync.scan(NULL::neo4j.deals)")
@@ -466,7 +451,7 @@ def test_scan_needs_select_on_each_column_that_it_returns(
     )
     pg.execute(
         "GRANT USAGE ON FOREIGN SERVER neo4j TO app_writer; GRANT USAGE ON SCHEMA neo4j TO app_writer;"
-        "GRANT SELECT (opportunity_id) ON neo4j.deals TO app_writer"
+        "GRANT SELECT (opportunity_id) ON neo4j.deals TO app_writer; SELECT deal_sync.grant_scan('app_writer')"
     )
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for column"):
         writer.execute("SELECT opportunity_id FROM deal_sync.scan(NULL::neo4j.deals)")
