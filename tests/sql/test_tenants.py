@@ -304,6 +304,14 @@ def test_by_hand_it_is_always_tried_and_a_good_run_ends_the_back_off(pg: Connect
 # Nightly
 
 
+def test_after_a_nightly_nothing_is_missing_and_nothing_differs(pg: Connection, tenants: list[uuid.UUID]) -> None:
+    pg.execute("CALL deal_sync.nightly()")
+    found = pg.execute("SELECT missing, differing, extra, refused FROM deal_sync.reconciliations").fetchall()
+    assert found == [(0, 0, 0, 0)] * 3
+    [deals, *_] = one(pg, "SELECT report FROM deal_sync.reconciliations LIMIT 1")
+    assert (deals["kind"], deals["in_graph"], deals["matching"]) == ("deals", 1, 1)
+
+
 def test_nightly_runs_in_full_and_keeps_what_reconcile_finds(pg: Connection, tenants: list[uuid.UUID]) -> None:
     pg.execute(RECONCILE_STAND_IN)
     pg.execute("CALL deal_sync.nightly()")
