@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PYTHONPATH=tests PGCLIENTENCODING=UTF8 PGTZ=UTC COLUMNS=120
+export PGOPTIONS='-c client_min_messages=warning' # each run's NOTICE says what its row shows
 
 environment() { "${PYTHON:?make demo sets it}" -m environment "$@"; }
 
@@ -138,6 +139,42 @@ one_change() {
     wayne
 }
 
+proof() {
+    step "7. Do both stores agree?  SELECT t.name, r.* FROM tenants AS t, deal_sync.reconcile(t.id) AS r;"
+    say "Nothing is missing and nothing differs: all that is not there was refused, with its reason in step 4's table."
+    sql <<'SQL'
+SELECT
+    t.name AS tenant, r.kind, r.in_graph AS "in graph", r.in_postgres AS "in tables", r.matching, r.missing, r.differing,
+    r.refused, r.extra, r.legacy, r.kept
+FROM tenants AS t, deal_sync.reconcile(t.id) AS r
+ORDER BY t.name, r.kind;
+SQL
+}
+
+by_itself() {
+    step "8. It runs by itself:  SELECT * FROM deal_sync.schedule('*/5 * * * *');"
+    say "Every five minutes what has changed; in the night in full, with a reconcile. One line a tenant says how it stands."
+    sql <<'SQL'
+CREATE EXTENSION IF NOT EXISTS pg_cron;
+\o /dev/null
+SELECT * FROM deal_sync.schedule('*/5 * * * *');
+\o
+CALL deal_sync.nightly();
+SELECT s.task, s.schedule, s.active, to_char(s.next_run, 'YYYY-MM-DD HH24:MI') AS "next run", s.last_status AS "last status"
+FROM deal_sync.schedules AS s
+ORDER BY s.task DESC;
+SELECT
+    t.name AS tenant, s.state, date_trunc('second', s.lag) AS lag, s.deals, s.refusals_open AS refused, s.missing, s.differing,
+    to_char(s.next_run, 'YYYY-MM-DD HH24:MI') AS "next run"
+FROM deal_sync.tenant_status AS s
+INNER JOIN tenants AS t ON t.id = s.tenant_id
+ORDER BY t.name;
+\o /dev/null
+SELECT deal_sync.unschedule();
+SQL
+    say "" "(The jobs of this demo are taken away again: deal_sync.unschedule().)"
+}
+
 say "Neo4j holds the Deals of two sales teams, PostgreSQL the tables of their CRM. Both are made anew for this demo."
 environment refill
 first_sync
@@ -146,4 +183,6 @@ versions
 refusals
 second_sync
 one_change
+proof
+by_itself
 step "Look around:  make psql"
