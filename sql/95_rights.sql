@@ -22,7 +22,7 @@ BEGIN
     EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', routines, role);
     EXECUTE format('GRANT SELECT ON deal_sync.runs, deal_sync.rejects, deal_sync.watermarks, deal_sync.graph, deal_sync.barred, deal_sync.connections TO %s', role);
     EXECUTE format(
-        'GRANT SELECT ON deal_sync.tenant_runs, deal_sync.tenant_status, deal_sync.progress, deal_sync.metrics, deal_sync.schedules, '
+        'GRANT SELECT ON deal_sync.verify, deal_sync.tenant_runs, deal_sync.tenant_status, deal_sync.progress, deal_sync.metrics, deal_sync.schedules, '
         'deal_sync.reconciliations TO %s',
         role
     );

@@ -1,0 +1,66 @@
+-- In: the mapping and the application's tables. Out: the plan's own checks, one row a tenant.
+
+-- What the columns are called the mapping knows: no field and no dimension is named here.
+CREATE FUNCTION deal_sync.verify_tenant(
+    tenant uuid,
+    OUT deals bigint, OUT with_graph_id bigint, OUT with_meddic bigint, OUT meddic_filled numeric,
+    OUT with_dimensions bigint, OUT with_embedding bigint, OUT versions bigint, OUT deals_with_versions bigint
+)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET "app.tenant_id" = ''
+AS $$
+DECLARE
+    mapping CONSTANT deal_sync.mapping_column[] := ARRAY(
+        SELECT m FROM deal_sync.mapping_columns(deal_sync.mapped('deal')) AS m WHERE m.target_is_there
+    );
+    meddic text;
+    fields integer;
+    dimensions text;
+    embeddings text;
+BEGIN
+    PERFORM set_config('app.tenant_id', tenant::text, true);
+    SELECT string_agg(format('(nullif(o.%I::text, '''') IS NOT NULL)::integer', f.target), ' + '), count(*)
+    INTO meddic, fields
+    FROM unnest(mapping) AS m
+    CROSS JOIN LATERAL regexp_split_to_table(m.options ->> 'of', ' *, *') AS part (name)
+    INNER JOIN unnest(mapping) AS f ON f.name = part.name
+    WHERE m.options ->> 'derive' = 'meddic_completeness';
+    SELECT string_agg(format('o.%I IS NOT NULL', m.target), ' OR ') FILTER (WHERE m.options ->> 'derive' = 'ontology_scores'),
+        string_agg(format('o.%I IS NOT NULL', m.target), ' OR ') FILTER (WHERE m.target_type = deal_sync.vector_type())
+    INTO dimensions, embeddings
+    FROM unnest(mapping) AS m;
+
+    EXECUTE format(
+        $checks$
+        SELECT
+            count(*), count(o.graph_opportunity_id),
+            count(*) FILTER (WHERE %1$s > 0), round(avg((%1$s)::numeric / %2$s) FILTER (WHERE o.graph_opportunity_id IS NOT NULL), 3),
+            count(*) FILTER (WHERE %3$s), count(*) FILTER (WHERE %4$s),
+            (SELECT count(*) FROM %6$s AS v WHERE v.tenant_id = $1),
+            count(*) FILTER (WHERE EXISTS (SELECT FROM %6$s AS v WHERE v.tenant_id = $1 AND v.opportunity_id = o.id))
+        FROM %5$s AS o
+        WHERE o.tenant_id = $1$checks$,
+        coalesce(meddic, '0'), greatest(fields, 1), coalesce(dimensions, 'false'), coalesce(embeddings, 'false'),
+        deal_sync.application_table('deal', 'target'), deal_sync.application_table('version', 'target')
+    ) INTO deals, with_graph_id, with_meddic, meddic_filled, with_dimensions, with_embedding, versions, deals_with_versions USING tenant;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.verify_tenant(uuid) IS 'internal: the row of a tenant in deal_sync.verify, with the caller''s rights';
+
+CREATE VIEW deal_sync.verify AS
+SELECT
+    t.tenant_id,
+    v.deals,
+    v.with_graph_id,
+    v.with_meddic,
+    v.meddic_filled,
+    v.with_dimensions,
+    v.with_embedding,
+    v.versions,
+    v.deals_with_versions
+FROM (SELECT DISTINCT r.tenant_id FROM deal_sync.runs AS r) AS t
+CROSS JOIN LATERAL deal_sync.verify_tenant(t.tenant_id) AS v;
+COMMENT ON VIEW deal_sync.verify IS
+'of each tenant that was ever synced: its deals, how many have a graph id, a MEDDIC field, a scored dimension, an embedding, versions';
+COMMENT ON COLUMN deal_sync.verify.meddic_filled IS 'the share of the MEDDIC fields that are filled, over the deals with a graph id';
