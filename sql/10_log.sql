@@ -86,12 +86,38 @@ CREATE TABLE deal_sync.barred (
 COMMENT ON TABLE deal_sync.barred IS
 'deals that do not come back, whatever the graph holds: deal_sync.forget() bars them, deal_sync.unbar() lifts it';
 
+CREATE TABLE deal_sync.backfills (
+    tenant_id uuid PRIMARY KEY,
+    run_id uuid NOT NULL,
+    mapping text NOT NULL,
+    watermark timestamptz NOT NULL,
+    started_at timestamptz NOT NULL,
+    batch_at timestamptz NOT NULL,
+    phase text NOT NULL CHECK (phase IN ('deals', 'deals without id', 'versions', 'versions without deal id')),
+    after text,
+    done bigint NOT NULL,
+    filled jsonb NOT NULL,
+    missing text [] NOT NULL,
+    counts jsonb NOT NULL
+);
+COMMENT ON TABLE deal_sync.backfills IS 'backfills that have begun and not ended: up to where each has come; written in one transaction with the rows';
+COMMENT ON COLUMN deal_sync.backfills.mapping IS 'deal_sync.mapping_fingerprint() at its beginning: after a change it starts over';
+COMMENT ON COLUMN deal_sync.backfills.watermark IS 'the tenant''s watermark once the backfill has ended';
+COMMENT ON COLUMN deal_sync.backfills.batch_at IS 'when the last batch began';
+COMMENT ON COLUMN deal_sync.backfills.phase IS 'what is read next; nodes without an id are those whose id is absent or no text';
+COMMENT ON COLUMN deal_sync.backfills.after IS 'the last deal id that was read in this phase, as the graph spells it';
+COMMENT ON COLUMN deal_sync.backfills.done IS 'nodes read so far, deals and versions';
+COMMENT ON COLUMN deal_sync.backfills.filled IS 'rows that had a value before their batch, by column that a run overwrites';
+COMMENT ON COLUMN deal_sync.backfills.missing IS 'of these columns, those of which no node has had a value';
+COMMENT ON COLUMN deal_sync.backfills.counts IS 'the deal_sync.run_result so far';
+
 -- A dump keeps what happened.
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.runs', '');
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.rejects', '');
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.watermarks', '');
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.graph', '');
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.barred', '');
+SELECT pg_catalog.pg_extension_config_dump('deal_sync.backfills', '');
 
 CREATE FUNCTION deal_sync.record_run(
     result deal_sync.run_result, started_at timestamptz, sqlstate text, server_text text
@@ -150,7 +176,8 @@ AS $$
 BEGIN
     DELETE FROM deal_sync.rejects AS r
     WHERE
-        r.tenant_id = settle_rejects.tenant_id AND r.run_id <> settle_rejects.run_id
+        r.tenant_id = settle_rejects.tenant_id
+        AND (r.run_id <> settle_rejects.run_id OR r.last_seen < now()) -- the run is the same in each transaction of a backfill
         AND (elements IS NULL OR r.element_id = ANY (elements));
 
     SELECT count(*) FILTER (WHERE r.level = 'row'), count(*) FILTER (WHERE r.level = 'value')

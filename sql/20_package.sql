@@ -117,6 +117,16 @@ return server.graph_state(plpy)
 $$;
 COMMENT ON FUNCTION deal_sync.graph_state() IS 'internal: the id of the graph''s database, and its clock';
 
+CREATE FUNCTION deal_sync.deal_keys(kind text, tenant_id uuid, after text, amount integer) RETURNS text[]
+LANGUAGE plpython3u SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import server
+return server.deal_keys(plpy, kind, tenant_id, after, amount)
+$$;
+COMMENT ON FUNCTION deal_sync.deal_keys(text, uuid, text, integer) IS
+'internal: the ids of deals that a tenant''s nodes of a kind name, in their order: so many after one';
+
 CREATE FUNCTION deal_sync.check_source(kind text) RETURNS void
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

@@ -55,8 +55,9 @@ $$;
 COMMENT ON FUNCTION deal_sync.plan_reading(uuid, text) IS
 'internal: whether a run reads everything or what changed since the tenant''s watermark; raises where the graph is another one';
 
--- The tenant's rows that have a value, by column that a run overwrites: {"column of the foreign table": rows}.
-CREATE FUNCTION deal_sync.filled_columns(tenant_id uuid) RETURNS jsonb
+-- The tenant's rows that have a value, by column that a run overwrites: {"column of the foreign table": rows}; of all its deals, or of
+-- some.
+CREATE FUNCTION deal_sync.filled_columns(tenant_id uuid, graph_ids uuid[] DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -65,16 +66,17 @@ DECLARE
 BEGIN
     EXECUTE (
         SELECT format(
-            'SELECT jsonb_object(%L, ARRAY[%s]::text[]) FROM %s AS t WHERE t.tenant_id = $1 AND t.graph_opportunity_id IS NOT NULL',
+            'SELECT jsonb_object(%L, ARRAY[%s]::text[]) FROM %s AS t WHERE t.tenant_id = $1 AND '
+            || CASE WHEN graph_ids IS NULL THEN 't.graph_opportunity_id IS NOT NULL' ELSE 't.graph_opportunity_id = ANY ($2)' END,
             array_agg(m.name), string_agg(format('count(t.%I)', m.target), ', '), deal_sync.application_table('deal', 'target')
         )
         FROM deal_sync.mapping_columns(deal_sync.mapped('deal')) AS m
         WHERE m.target_is_there AND m.staged_as IS NOT NULL AND m.write = 'always'
-    ) INTO counted USING filled_columns.tenant_id;
+    ) INTO counted USING filled_columns.tenant_id, graph_ids;
     RETURN counted;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.filled_columns(uuid) IS
+COMMENT ON FUNCTION deal_sync.filled_columns(uuid, uuid[]) IS
 'internal: how many of a tenant''s rows have a value in each column that a run overwrites';
 
 -- The columns of a staged batch of deals in which a node has a value, also one that does not fit.
@@ -132,7 +134,7 @@ BEGIN
     ORDER BY 2 DESC, 1
     LIMIT 1;
     IF worst.times IS NOT NULL THEN
-        RAISE EXCEPTION 'no deal of the graph has a value for column "%", and % rows of the tenant have', worst.column_name, worst.times USING
+        RAISE EXCEPTION 'no deal that was read has a value for column "%", and % rows of the tenant have', worst.column_name, worst.times USING
             ERRCODE = 'DS005',
             DETAIL = 'The run would have emptied them.',
             HINT = 'Mend the graph or the column''s mapping; or, if it is meant, SET deal_sync.max_loss = 100 for one run.';
@@ -148,6 +150,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     DELETE FROM deal_sync.graph;
     DELETE FROM deal_sync.watermarks;
+    DELETE FROM deal_sync.backfills;
     INSERT INTO deal_sync.graph (database_id) VALUES (replace_graph.database_id);
 $$;
 COMMENT ON FUNCTION deal_sync.replace_graph(text) IS 'internal: the body of accept_graph()';

@@ -26,7 +26,7 @@ DECLARE
             deal_sync.setting('batch_rows')::integer, pg_size_bytes(deal_sync.setting('batch_bytes')),
             pg_size_bytes(deal_sync.setting('max_value_bytes')), deal_sync.setting('process_from')::bigint, selection
         ) AS last;
-    is_part CONSTANT boolean := selection ?| ARRAY['since', 'graph_ids', 'page'];
+    is_part CONSTANT boolean := selection ?| ARRAY['since', 'graph_ids', 'rest'];
 BEGIN
     elements := '{}';
     graph_ids := '{}';
@@ -71,6 +71,33 @@ $$;
 COMMENT ON FUNCTION deal_sync.run_kind(text, jsonb, deal_sync.run_result, jsonb, text[]) IS
 'internal: reads and lands a tenant''s deals or versions, batch by batch';
 
+-- `reason`: why the mode is another one than what was asked for. Of a run that has read everything, nodes of nobody are counted.
+CREATE FUNCTION deal_sync.conclude_run(INOUT result deal_sync.run_result, reason text, is_full boolean)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    nobodys bigint := 0;
+BEGIN
+    IF is_full THEN
+        nobodys := deal_sync.nobodys_nodes('deal') + deal_sync.nobodys_nodes('version');
+    END IF;
+    result.status := CASE WHEN result.rows_rejected + result.values_rejected > 0 THEN 'partial' ELSE 'ok' END;
+    result.message := nullif(concat_ws(
+        '; ',
+        reason,
+        CASE WHEN result.status = 'partial' THEN format(
+            'refused: %s rows, %s values (see deal_sync.rejects)', result.rows_rejected, result.values_rejected
+        ) END,
+        CASE WHEN nobodys > 0 THEN format(
+            'nodes of the graph that belong to no tenant: %s (their tenant_id is absent, no text or spelled in another way)', nobodys
+        ) END
+    ), '');
+END
+$$;
+COMMENT ON FUNCTION deal_sync.conclude_run(deal_sync.run_result, text, boolean) IS
+'internal: status and message of a run that has landed what it read';
+
 -- `only_deals`: graph ids of the deals that a replay is for, NULL for all.
 CREATE FUNCTION deal_sync.run_tenant(INOUT result deal_sync.run_result, only_deals text[] DEFAULT NULL)
 LANGUAGE plpgsql
@@ -83,7 +110,6 @@ DECLARE
     filled jsonb := '{}';
     deals record;
     versions record;
-    nobodys bigint := 0;
     deferred text;
 BEGIN
     SET CONSTRAINTS ALL IMMEDIATE;
@@ -113,20 +139,7 @@ BEGIN
         PERFORM deal_sync.record_watermark(result.tenant_id, result.run_id, reading.watermark, reading.mapping, is_full);
         result.watermark := reading.watermark;
     END IF;
-    IF is_full THEN
-        nobodys := deal_sync.nobodys_nodes('deal') + deal_sync.nobodys_nodes('version');
-    END IF;
-    result.status := CASE WHEN result.rows_rejected + result.values_rejected > 0 THEN 'partial' ELSE 'ok' END;
-    result.message := nullif(concat_ws(
-        '; ',
-        reading.reason,
-        CASE WHEN result.status = 'partial' THEN format(
-            'refused: %s rows, %s values (see deal_sync.rejects)', result.rows_rejected, result.values_rejected
-        ) END,
-        CASE WHEN nobodys > 0 THEN format(
-            'nodes of the graph that belong to no tenant: %s (their tenant_id is absent, no text or spelled in another way)', nobodys
-        ) END
-    ), '');
+    result := deal_sync.conclude_run(result, reading.reason, is_full);
 
     -- As the constraints are by their definition, as far as SET CONSTRAINTS can say it: by a name that belongs to none that cannot be
     -- deferred, in a schema that the caller may use.
@@ -201,9 +214,11 @@ AS $$
 $$;
 COMMENT ON FUNCTION deal_sync.summary(deal_sync.run_result, boolean) IS 'internal: a run in one line, from names and counts';
 
+-- `batch_size`: of a backfill, whose next batch is what is run; else NULL. `began`: when what is recorded as one run began.
 -- The SET clauses give the caller's values back whichever way the function ends; the values for the run are set inside.
 CREATE FUNCTION deal_sync.sync_tenant(
-    tenant uuid, mode text, dry_run boolean, strict boolean, application_path text, only_deals text[] DEFAULT NULL
+    tenant uuid, mode text, dry_run boolean, strict boolean, application_path text, only_deals text[] DEFAULT NULL,
+    batch_size integer DEFAULT NULL, began timestamptz DEFAULT clock_timestamp()
 ) RETURNS deal_sync.run_result
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -220,7 +235,6 @@ SET jit = off
 SET application_name = 'deal_sync' -- the reader shows its progress there
 AS $$
 DECLARE
-    began CONSTANT timestamptz := clock_timestamp();
     lock_key CONSTANT bigint := deal_sync.lock_key(tenant);
     result deal_sync.run_result;
     is_set_up boolean := false;
@@ -249,7 +263,9 @@ BEGIN
         BEGIN
             PERFORM deal_sync.check_setup(tenant);
             is_set_up := true;
-            result := deal_sync.run_tenant(result, only_deals);
+            result := CASE
+                WHEN batch_size IS NULL THEN deal_sync.run_tenant(result, only_deals) ELSE deal_sync.run_backfill_batch(result, batch_size)
+            END;
             IF strict AND result.status = 'partial' THEN
                 RAISE EXCEPTION 'the sync of tenant % met refusals, and strict allows none', tenant USING
                     ERRCODE = 'DS002',
@@ -267,7 +283,7 @@ BEGIN
                     context := PG_EXCEPTION_CONTEXT;
                 -- The reader's own errors, and ours, hold nobody's data; those of a trigger (which land() runs) may.
                 reader_said := code LIKE 'DS00%' OR (
-                    context ~ 'PL/Python function "(fill_staging|check_source|nobodys_nodes|graph_state)"' AND context !~ 'function deal_sync.execute_for'
+                    context ~ 'PL/Python function "(fill_staging|check_source|nobodys_nodes|graph_state|deal_keys)"' AND context !~ 'function deal_sync.execute_for'
                 );
                 IF strict
                     OR (NOT is_set_up AND code NOT IN ('55P03', '40P01') AND left(code, 2) <> '53')
@@ -284,7 +300,7 @@ BEGIN
                     )
                     WHEN code = '40P01' THEN 'deadlock with another transaction'
                     ELSE format('SQLSTATE %s ended the run', code)
-                END || '; nothing was written';
+                END || CASE WHEN batch_size IS NULL THEN '; nothing was written' ELSE '; nothing of this batch was written' END;
         END;
     ELSE
         SELECT format('pid %s (%s, %s)', a.pid, a.usename, coalesce(nullif(a.application_name, ''), 'no application_name')) INTO holder
@@ -300,17 +316,18 @@ BEGIN
     END IF;
 
     result.seconds := extract(EPOCH FROM clock_timestamp() - began);
-    IF NOT dry_run THEN
+    -- A backfill is one run, recorded at its end.
+    IF NOT dry_run AND result.status <> 'running' THEN
         PERFORM deal_sync.record_run(result, began, code, concat_ws(E'\n', said, detail));
     END IF;
-    IF result.status <> 'skipped' THEN
+    IF result.status NOT IN ('skipped', 'running') THEN
         RAISE NOTICE '%', deal_sync.summary(result, dry_run);
     END IF;
     RETURN result;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.sync_tenant(uuid, text, boolean, boolean, text, text[]) IS
-'internal: sync_deals after its arguments were checked';
+COMMENT ON FUNCTION deal_sync.sync_tenant(uuid, text, boolean, boolean, text, text[], integer, timestamptz) IS
+'internal: sync_deals, or a batch of a backfill, after its arguments were checked';
 
 -- application_path: a default is evaluated where the caller stands, so it brings the caller's search_path past the SET clause.
 CREATE FUNCTION @extschema@.sync_deals(

@@ -320,6 +320,9 @@ AS $$
     DELETE FROM deal_sync.watermarks AS w
     WHERE w.tenant_id = ANY (gone) AND NOT EXISTS (SELECT FROM deal_sync.runs AS r WHERE r.tenant_id = w.tenant_id);
 
+    DELETE FROM deal_sync.backfills AS b
+    WHERE b.tenant_id = ANY (gone);
+
     DELETE FROM deal_sync.reconciliations AS c
     WHERE c.reconciled_at < now() - runs_kept;
 

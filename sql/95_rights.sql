@@ -23,7 +23,7 @@ BEGIN
     EXECUTE format('GRANT SELECT ON deal_sync.runs, deal_sync.rejects, deal_sync.watermarks, deal_sync.graph, deal_sync.barred, deal_sync.connections TO %s', role);
     EXECUTE format(
         'GRANT SELECT ON deal_sync.verify, deal_sync.tenant_runs, deal_sync.tenant_status, deal_sync.progress, deal_sync.metrics, deal_sync.schedules, '
-        'deal_sync.reconciliations TO %s',
+        'deal_sync.reconciliations, deal_sync.backfills TO %s',
         role
     );
 END

@@ -74,8 +74,11 @@ class Feed:
     def produce(self, ask: Ask, reader: Outlet) -> None:
         """Reads the nodes in key order and hands over files of whole rows in PostgreSQL's binary COPY format."""
         found = None if self.wanted.is_everything else self._selected(ask)
-        duplicates, rivals = self._duplicates(ask, None if found is None else list(found))
-        elements = None if found is None else self._in_key_order(ask, found, rivals)
+        compared = None if found is None else self._with_rivals(ask, found)
+        duplicates, rivals = self._duplicates(ask, None if compared is None else list(compared))
+        elements: list[str] | None = None
+        if found is not None and compared is not None:
+            elements = self._in_key_order(ask, found if self.wanted.since is None else compared, rivals)
         file: IO[bytes] | None = None
         last = rows = size = 0
         for last, record in enumerate(self._records(ask, elements), start=1):
@@ -115,30 +118,40 @@ class Feed:
         """The nodes that are wanted: element id and key."""
         wanted, nodes, key = self.wanted, self._nodes, self.source.key.property
         queries: list[cypher.Query] = []
-        if wanted.page is not None:
-            queries.append(selection.page(nodes, key, wanted.page))
+        if wanted.rest:
+            queries.append(selection.rest(nodes, self.source.deal.property, key))
         if wanted.since is not None:
             queries.append(selection.changed(nodes, self.source.moments, key, wanted.since))
         if wanted.elements:
             queries.append(selection.among(nodes, wanted.elements, key))
         if wanted.graph_ids:
             queries.append(selection.having(nodes, self.source.deal.property, wanted.graph_ids, key))
-        found: dict[str, Any] = dict(pair for query in queries for pair in ask(query))
-        if (
-            found and self.source.kind == "version"
-        ):  # its rivals are the other versions of its deal, and those of its id
-            rivalry = [self.source.deal.property, key]
-            [values] = ask(selection.ids(nodes, list(found), rivalry))
-            for name, ids in zip(rivalry, values, strict=True):
-                texts = [id for id in ids if isinstance(id, str)]
-                found |= dict(ask(selection.having(nodes, name, texts, key)))
-        return found
+        return dict(pair for query in queries for pair in ask(query))
+
+    def _with_rivals(self, ask: Ask, found: dict[str, Any]) -> dict[str, Any]:
+        """Versions with their rivals, the other versions of their deal and those of their id; deals as they are."""
+        if not found or self.source.kind == "deal":
+            return found
+        compared, key = dict(found), self.source.key.property
+        rivalry = [self.source.deal.property, key]
+        [values] = ask(selection.ids(self._nodes, list(found), rivalry))
+        for name, ids in zip(rivalry, values, strict=True):
+            texts = [id for id in ids if isinstance(id, str)]
+            compared |= dict(ask(selection.having(self._nodes, name, texts, key)))
+        return compared
 
     def _in_key_order(self, ask: Ask, found: dict[str, Any], rivals: Iterable[str]) -> list[str]:
-        """With the rivals of the nodes: only together it shows which of them lands."""
+        """With the rivals of the nodes: only together it shows which of them lands.
+
+        Of some deals these are the nodes that spell an id of theirs in another way; others come with their own.
+        """
         missing = [element for element in rivals if element not in found]
         if missing:
-            found |= dict(ask(selection.among(self._nodes, missing, self.source.key.property)))
+            added = dict(ask(selection.among(self._nodes, missing, self.source.key.property)))
+            if self.wanted.since is None:
+                ids = set(map(_uuid, found.values()))
+                added = {element: value for element, value in added.items() if _uuid(value) in ids}
+            found = found | added
         return sorted(found, key=lambda element: (isinstance(found[element], str), str(found[element]), element))
 
     def _row(self, number: int, record: tuple[Any, ...], duplicates: dict[str, dict[str, Any]]) -> bytes:

@@ -26,30 +26,22 @@ _INSTANT = f"(?!000[01]){_DAY}(?:{_CLOCK}{_OFFSET})?"
 _IN_UTC = r".{10}T\d\d:\d\d:\d\d(?:[.]\d+)?(?:Z|[+]00:?00)?"
 _FURTHEST = timedelta(hours=24)  # from UTC: more than any offset is
 _EARLIEST = datetime(1, 1, 2, tzinfo=UTC)  # before this the reader may be unable to tell
-
-
-@dataclass(frozen=True)
-class Page:
-    """A part of a tenant's deals in the order of their keys: so many after a key, or those whose key is no text."""
-
-    size: int
-    after: str | None = None
-    rest: bool = False
+_NUL = "\0"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What is read. Without `since`, `graph_ids` and `page` everything, but for the `barred` deals.
+    """What is read. Without `since`, `graph_ids` and `rest` everything, but for the `barred` deals.
 
     `since`: nodes that changed at this moment or later, or of which that cannot be told; `elements`: those with these
-    element ids; `graph_ids`: the deals with these ids, of versions those of these deals; `without`: columns that are
-    not read, whose values are NULL.
+    element ids; `graph_ids`: the deals with these ids, of versions those of these deals; `rest`: those whose id, of
+    versions their deal's, `keys` does not list; `without`: columns that are not read, whose values are NULL.
     """
 
     since: datetime | None = None
     elements: tuple[str, ...] = ()
     graph_ids: tuple[str, ...] | None = None
-    page: Page | None = None
+    rest: bool = False
     barred: frozenset[UUID] = frozenset()
     without: frozenset[str] = frozenset()
 
@@ -57,12 +49,12 @@ class Selection:
     def read(cls, text: str | None) -> Selection:
         """From JSON, as `deal_sync.fill_staging` takes it; None: everything."""
         given = json.loads(text or "{}")
-        since, graph_ids, page = given.get("since"), given.get("graph_ids"), given.get("page")
+        since, graph_ids = given.get("since"), given.get("graph_ids")
         return cls(
             since=None if since is None else datetime.fromisoformat(since).astimezone(UTC),
             elements=tuple(given.get("elements") or ()),
             graph_ids=None if graph_ids is None else tuple(graph_ids),
-            page=None if page is None else Page(**page),
+            rest=bool(given.get("rest")),
             barred=frozenset(map(UUID, given.get("barred") or ())),
             without=frozenset(given.get("without") or ()),
         )
@@ -70,7 +62,7 @@ class Selection:
     @property
     def is_everything(self) -> bool:
         """Whether all nodes of the tenant are read."""
-        return self.since is None and self.graph_ids is None and self.page is None
+        return self.since is None and self.graph_ids is None and not self.rest
 
 
 @dataclass(frozen=True)
@@ -157,14 +149,24 @@ def ids(nodes: Nodes, elements: Sequence[str], names: Sequence[str]) -> Query:
     return Query(f"{nodes.where('elementId(n) IN $elements')} RETURN {returned}", parameters)
 
 
-def page(nodes: Nodes, key: str, wanted: Page) -> Query:
-    """Element id and key of a page of the nodes, in the order of their keys."""
-    expression = f"n.{quoted(key)}"
-    parameters = {"tenant": spellings(nodes.tenant), "after": wanted.after or "", "size": wanted.size}
-    if wanted.rest:
-        return _union([nodes.where(f"({expression} IS NULL OR NOT {expression} IS :: STRING)")], key, parameters)
-    later = nodes.where(f"{expression} {'>=' if wanted.after is None else '>'} $after")
-    return Query(f"{later} RETURN elementId(n) AS id, {expression} AS key ORDER BY key LIMIT $size", parameters)
+def keys(nodes: Nodes, name: str, after: str | None, size: int) -> Query:
+    """The next texts of a property, in their order and each once: so many that are greater than `after`.
+
+    A text with a NUL character is not among them, since PostgreSQL cannot hold it.
+    """
+    expression = f"n.{quoted(name)}"
+    later = nodes.where(f"{expression} {'>=' if after is None else '>'} $after", f"NOT {expression} CONTAINS $nul")
+    return Query(
+        f"{later} WITH DISTINCT {expression} AS key ORDER BY key LIMIT $size RETURN key",
+        {"tenant": spellings(nodes.tenant), "after": after or "", "size": size, "nul": _NUL},
+    )
+
+
+def rest(nodes: Nodes, name: str, key: str) -> Query:
+    """Element id and key of the nodes whose property `keys` lists nowhere: absent, no text, or with a NUL character."""
+    expression = f"n.{quoted(name)}"
+    unlisted = f"({expression} IS NULL OR NOT {expression} IS :: STRING OR {expression} CONTAINS $nul)"
+    return _union([nodes.where(unlisted)], key, {"tenant": spellings(nodes.tenant), "nul": _NUL})
 
 
 def _union(parts: Sequence[str], key: str, parameters: Mapping[str, object]) -> Query:

@@ -18,7 +18,7 @@ from neo4j_deals.errors import DealSyncError
 from neo4j_deals.feed import Limits
 from neo4j_deals.mapping import Column
 from neo4j_deals.reader import answer
-from neo4j_deals.selection import Selection
+from neo4j_deals.selection import Nodes, Selection, keys
 from neo4j_deals.values import Misfit, converter, takes
 
 _CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}")
@@ -130,6 +130,18 @@ def next_run(plpy: Plpy, schedule: str, after: str, zone: str) -> str | None:
             hint="'*/5 * * * *' is every five minutes; the fields are minute, hour, day, month and day of the week",
         )
     return None if found is None else found.isoformat()
+
+
+def deal_keys(plpy: Plpy, kind: str, tenant: str, after: str | None, size: int) -> list[str]:
+    """The next ids of a tenant's deals, those that its nodes of a kind name: see `selection.keys`."""
+    try:
+        relation = catalog.mapped(plpy, kind)
+        source = catalog.table(plpy, relation)
+        wanted = keys(Nodes(source.label, source.tenant.property, tenant), source.deal.property, after, size)
+        to = connection(catalog.server_options(plpy, relation))
+        return answer(to, lambda ask: [str(key) for (key,) in ask(wanted)], lambda: plpy.execute("SELECT 1"))
+    except DealSyncError as error:
+        _raise(plpy, error)
 
 
 def check_source(plpy: Plpy, kind: str) -> None:

@@ -71,9 +71,10 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
     def __init__(self, options: Mapping[str, str], columns: Mapping[str, Any]) -> None:
         super().__init__(options, columns)
         self._options = options
-        self._source = cypher.Source.read(options, "the foreign table")
-        keys = keys_of(options)
-        self._columns = [_column(definition, keys) for definition in columns.values()]
+        with _reported():
+            self._source = cypher.Source.read(options, "the foreign table")
+            keys = keys_of(options)
+            self._columns = [_column(definition, keys) for definition in columns.values()]
         self._by_name = {column.name: column for column in self._columns}
         self._selections: dict[frozenset[str], tuple[Projection, list[int | None]]] = {}  # a nested loop's are the same
         self._begun = 0  # scans, and look-ups of one, since the last end of a scan

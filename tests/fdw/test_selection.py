@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from neo4j_deals.selection import _IN_UTC, _INSTANT, Nodes, Page, Selection, among, changed, having, page
+from neo4j_deals.selection import _IN_UTC, _INSTANT, Nodes, Selection, among, changed, having, keys, rest
 from neo4j_deals.values import to_timestamptz
 
 NODES = Nodes("A `label`", "the tenant", "AAAAAAAA-0000-4000-8000-00000000000a")
@@ -90,8 +90,8 @@ def test_the_second_moment_counts_where_the_first_is_absent() -> None:
         changed(NODES, ["a `moment`"], "a `key`", SINCE),
         having(NODES, "an `id`", ["x' OR true //"], "a `key`"),
         among(NODES, ["4:x:1'"], "a `key`"),
-        page(NODES, "a `key`", Page(10, "x'")),
-        page(NODES, "a `key`", Page(10, rest=True)),
+        keys(NODES, "a `key`", "x'", 10),
+        rest(NODES, "an `id`", "a `key`"),
     ],
 )
 def test_values_are_parameters_and_names_are_quoted(query: object) -> None:
@@ -121,4 +121,5 @@ def test_a_selection_is_read_from_json() -> None:
     assert since == Selection(since=SINCE, elements=("4:x:1",))
     assert not since.is_everything
     assert not Selection.read('{"graph_ids": []}').is_everything
-    assert Selection.read('{"page": {"size": 5, "after": "a"}}').page == Page(5, "a")
+    assert Selection.read('{"rest": true}') == Selection(rest=True)
+    assert not Selection(rest=True).is_everything

@@ -255,7 +255,7 @@ def test_a_full_run_that_would_empty_a_column_writes_nothing(pg: Connection, gra
     assert run.status == "failed"
     assert run.message is not None
     assert (
-        'no deal of the graph has a value for column "qualification_status", and 51 rows of the tenant have'
+        'no deal that was read has a value for column "qualification_status", and 51 rows of the tenant have'
         in run.message
     )
     assert one(pg, "SELECT count(qualification_status) FROM opportunities") == 51

@@ -1,0 +1,168 @@
+-- In: a tenant. Out: what a full run would leave, in transactions of so many deals each; one that was killed goes on where it was.
+
+CREATE FUNCTION deal_sync.keep_backfill(state deal_sync.backfills) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    DELETE FROM deal_sync.backfills AS b
+    WHERE b.tenant_id = state.tenant_id;
+    INSERT INTO deal_sync.backfills SELECT (state).*
+$$;
+COMMENT ON FUNCTION deal_sync.keep_backfill(deal_sync.backfills) IS 'internal: remembers up to where a backfill has come';
+
+-- What its batches met stays. What others met before it began was met by none of its nodes: each batch has settled its own.
+CREATE FUNCTION deal_sync.end_backfill(state deal_sync.backfills, OUT rows_rejected bigint, OUT values_rejected bigint)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM deal_sync.backfills AS b
+    WHERE b.tenant_id = state.tenant_id;
+
+    DELETE FROM deal_sync.rejects AS r
+    WHERE r.tenant_id = state.tenant_id AND r.run_id <> state.run_id AND r.last_seen < state.started_at;
+
+    SELECT count(*) FILTER (WHERE r.level = 'row'), count(*) FILTER (WHERE r.level = 'value')
+    INTO rows_rejected, values_rejected
+    FROM deal_sync.rejects AS r
+    WHERE r.tenant_id = state.tenant_id;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.end_backfill(deal_sync.backfills) IS
+'internal: removes the refusals from before a backfill that it did not meet again; counts those that there are';
+
+-- Pages are of ids, not of nodes: nodes that share an id are never apart. First all deals, then the versions by the id of their deal,
+-- so that those whose deal is not in the graph come, too; after each those that have no such id. The guard against losses works on all
+-- that was read so far.
+CREATE FUNCTION deal_sync.run_backfill_batch(INOUT result deal_sync.run_result, batch_size integer)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    reading CONSTANT deal_sync.reading := deal_sync.plan_reading(result.tenant_id, 'full');
+    state deal_sync.backfills;
+    kind text;
+    keys text[];
+    filled jsonb;
+    deals_before bigint;
+    landed record;
+    last record;
+BEGIN
+    SET CONSTRAINTS ALL IMMEDIATE;
+    SELECT b.* INTO state FROM deal_sync.backfills AS b WHERE b.tenant_id = result.tenant_id;
+    IF state.mapping <> reading.mapping THEN
+        RAISE NOTICE 'the backfill of tenant % starts over, since the mapping has changed', result.tenant_id;
+        state := NULL;
+    END IF;
+    IF state.tenant_id IS NULL THEN
+        state := (
+            result.tenant_id, result.run_id, reading.mapping, reading.watermark, now(), now(), 'deals', NULL, 0, '{}',
+            ARRAY(SELECT jsonb_object_keys(deal_sync.filled_columns(result.tenant_id, '{}'))), to_jsonb(result)
+        );
+    END IF;
+    result := jsonb_populate_record(result, state.counts);
+    kind := CASE WHEN state.phase LIKE 'deals%' THEN 'deal' ELSE 'version' END;
+    IF state.phase IN ('deals', 'versions') THEN
+        keys := deal_sync.deal_keys(kind, result.tenant_id, state.after, batch_size);
+    END IF;
+    IF state.phase = 'deals' THEN
+        filled := deal_sync.filled_columns(result.tenant_id, ARRAY(SELECT deal_sync.to_uuid(k.key) FROM unnest(keys) AS k (key)));
+        state.filled := (
+            SELECT jsonb_object_agg(f.key, coalesce((state.filled ->> f.key)::bigint, 0) + f.value::bigint)
+            FROM jsonb_each_text(filled) AS f
+        );
+    END IF;
+
+    deals_before := result.deals_read;
+    landed := deal_sync.run_kind(
+        kind,
+        reading.selection || CASE WHEN keys IS NULL THEN '{"rest": true}' ELSE jsonb_build_object('graph_ids', keys) END,
+        result, '{}', CASE WHEN kind = 'deal' THEN state.missing ELSE '{}' END
+    );
+    result := landed.result;
+    IF kind = 'deal' THEN
+        result.deals_read := result.deals_read + deals_before;
+        state.missing := landed.missing;
+        PERFORM deal_sync.check_losses(result, state.filled, state.missing);
+    END IF;
+    PERFORM deal_sync.settle_rejects(result.run_id, result.tenant_id, landed.elements);
+    state.done := state.done + cardinality(landed.elements);
+
+    IF state.phase = 'versions without deal id' THEN
+        SELECT e.rows_rejected, e.values_rejected INTO result.rows_rejected, result.values_rejected FROM deal_sync.end_backfill(state) AS e;
+        -- A run in between may have brought the tenant further.
+        SELECT w.watermark, w.mapping INTO last FROM deal_sync.watermark_of(result.tenant_id) AS w;
+        result.watermark := CASE
+            WHEN last.mapping = state.mapping THEN greatest(last.watermark, state.watermark) ELSE state.watermark
+        END;
+        PERFORM deal_sync.record_watermark(result.tenant_id, result.run_id, result.watermark, state.mapping, true);
+        result := deal_sync.conclude_run(result, NULL, true);
+        RETURN;
+    END IF;
+    IF cardinality(keys) = batch_size THEN
+        state.after := keys[batch_size];
+    ELSE
+        state.after := NULL;
+        state.phase := CASE state.phase
+            WHEN 'deals' THEN 'deals without id' WHEN 'deals without id' THEN 'versions' ELSE 'versions without deal id'
+        END;
+    END IF;
+    result.status := 'running';
+    state.batch_at := now();
+    state.counts := to_jsonb(result);
+    PERFORM deal_sync.keep_backfill(state);
+END
+$$;
+COMMENT ON FUNCTION deal_sync.run_backfill_batch(deal_sync.run_result, integer) IS
+'internal: the next batch of a tenant''s backfill, or its first; its status is running until the last one has landed';
+
+-- It commits, so it has no SET clause: search_path is set anew in each transaction.
+CREATE PROCEDURE deal_sync.backfill(tenant uuid, batch_size integer DEFAULT 1000)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    began CONSTANT timestamptz := pg_catalog.clock_timestamp();
+    application_path CONSTANT text := pg_catalog.current_setting('search_path');
+    told timestamptz := began;
+    result deal_sync.run_result;
+    state record;
+BEGIN
+    COMMIT; -- in a transaction block this raises at once, and not after the first batch
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    PERFORM deal_sync.check_tenant('backfill', tenant);
+    IF batch_size IS NULL OR batch_size < 1 THEN
+        RAISE EXCEPTION 'a batch of "%" deals is none', batch_size USING
+            ERRCODE = 'invalid_parameter_value',
+            HINT = 'batch_size is the number of deals that are committed together, 1 or more.';
+    END IF;
+    LOOP
+        result := deal_sync.sync_tenant(tenant, 'backfill', false, false, application_path, NULL, batch_size, began);
+        COMMIT;
+        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        EXIT WHEN result.status <> 'running';
+        -- Another session may go on with it between two batches, and sync the tenant.
+        PERFORM pg_advisory_xact_lock(deal_sync.lock_key(tenant));
+        SELECT b.phase, b.done INTO state FROM deal_sync.backfills AS b WHERE b.tenant_id = tenant;
+        IF state.phase IS NULL THEN
+            RAISE NOTICE 'tenant %: another session has ended the backfill', tenant;
+            EXIT;
+        ELSIF clock_timestamp() >= told + interval '5 seconds' THEN
+            told := clock_timestamp();
+            RAISE NOTICE 'tenant %: backfill, % nodes read, next %', tenant, state.done, state.phase;
+        END IF;
+    END LOOP;
+    IF result.status = 'skipped' THEN
+        RAISE EXCEPTION 'the backfill of tenant % has not begun', tenant USING
+            ERRCODE = 'lock_not_available',
+            DETAIL = result.message,
+            HINT = 'CALL it again when the other run has ended.';
+    ELSIF result.status = 'failed' THEN
+        RAISE EXCEPTION 'a batch of the backfill of tenant % failed', tenant USING
+            ERRCODE = 'DS006',
+            DETAIL = result.message,
+            HINT = 'Mend the cause and CALL it again: it goes on after the last batch that was committed.';
+    END IF;
+END
+$$;
+COMMENT ON PROCEDURE deal_sync.backfill (uuid, integer) IS
+'a full run of a tenant that commits after each batch of deals; killed or failed, the next CALL goes on; deal_sync.backfills shows its progress';
