@@ -147,7 +147,7 @@ class Feed:
         """
         missing = [element for element in rivals if element not in found]
         if missing:
-            added = dict(ask(selection.among(self._nodes, missing, self.source.key.property)))
+            added: dict[str, Any] = dict(ask(selection.among(self._nodes, missing, self.source.key.property)))
             if self.wanted.since is None:
                 ids = set(map(_uuid, found.values()))
                 added = {element: value for element, value in added.items() if _uuid(value) in ids}

@@ -88,13 +88,13 @@ def make_awkward(graph: Graph, tenant: uuid.UUID) -> None:
     add_version(graph, tenant, uuid.UUID(numbered(5)), version_id=shared, version=9)
     add_version(graph, tenant, uuid.UUID(numbered(0)), version_id=shared, version=9)
     add_version(graph, tenant, uuid.UUID(numbered(0)), version=9)
-    for deal in (str(uuid.uuid4()), "OPP-1", "a\0b", 7, None):  # orphans
+    for orphan in (str(uuid.uuid4()), "OPP-1", "a\0b", 7, None):  # orphans
         graph.run(
             "CREATE (v:DealVersion) SET v = $properties",
             properties={
                 "tenant_id": str(tenant),
                 "version_id": str(uuid.uuid4()),
-                "deal_opportunity_id": deal,
+                "deal_opportunity_id": orphan,
                 "version": 1,
                 "name": "x",
                 "created_at": "2026-01-01T00:00:00Z",
@@ -352,9 +352,7 @@ def stop_at(database: Database, number: int) -> Connection:
 
 
 def waits(pg: Connection, pid: int) -> bool:
-    return bool(
-        one(pg, "SELECT count(*) FROM pg_locks WHERE pid = %s AND locktype = 'advisory' AND NOT granted", pid)
-    )
+    return bool(one(pg, "SELECT count(*) FROM pg_locks WHERE pid = %s AND locktype = 'advisory' AND NOT granted", pid))
 
 
 @pytest.fixture(scope="module")
