@@ -70,7 +70,8 @@ lint-squawk: setup
 # commits cannot have a SET clause.
 COMMITTING = \
 	--proc-without-search-path 'deal_sync.sync_all(mode text,time_limit interval,quiet boolean,tenant uuid,reconcile boolean)' \
-	--proc-without-search-path 'deal_sync.nightly(tenant uuid)'
+	--proc-without-search-path 'deal_sync.nightly(tenant uuid)' \
+	--proc-without-search-path 'deal_sync.backfill(tenant uuid,batch_size integer)'
 lint-pgspot: setup
 	@$(DEV)/pgspot $(COMMITTING) --ignore PS017 --ignore-lang plpython3u --no-plpgsql $(SCRIPT)
 

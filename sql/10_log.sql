@@ -97,7 +97,7 @@ CREATE TABLE deal_sync.backfills (
     after text,
     done bigint NOT NULL,
     filled jsonb NOT NULL,
-    missing text [] NOT NULL,
+    missing text[] NOT NULL,
     counts jsonb NOT NULL
 );
 COMMENT ON TABLE deal_sync.backfills IS 'backfills that have begun and not ended: up to where each has come; written in one transaction with the rows';

@@ -84,7 +84,8 @@ def make_awkward(graph: Graph, tenant: uuid.UUID) -> None:
         deal = uuid.UUID(numbered(number))
         add_version(graph, tenant, deal, version_id=numbered(100 + number), change_source_interaction_id=link)
         add_version(graph, tenant, deal, version_id=numbered(200 - number), version=number % 2 + 1)
-    shared = str(uuid.uuid4())  # one id in two deals, where its second place is taken by an older version, too
+    shared = str(uuid.uuid4())  # one id in two deals: what goes first by its id yields to an older one by its number
+    add_version(graph, tenant, uuid.UUID(numbered(5)), version=9)
     add_version(graph, tenant, uuid.UUID(numbered(5)), version_id=shared, version=9)
     add_version(graph, tenant, uuid.UUID(numbered(0)), version_id=shared, version=9)
     add_version(graph, tenant, uuid.UUID(numbered(0)), version=9)
