@@ -340,8 +340,8 @@ def _column(definition: Any, keys: Sequence[str]) -> Column:
     if type_name.removeprefix("_") in _REFUSED:
         raise DealSyncError(
             "HV004",
-            f'column "{definition.column_name}" is of type {type_name}, which Multicorn2 cannot serve: '
-            "make it text and cast in the query, or read the table with deal_sync.scan()",
+            f'column "{definition.column_name}" is of type {type_name}, which Multicorn2 cannot serve',
+            hint="make it text and cast in the query, or read the table with deal_sync.scan()",
         )
     return Column.defined(definition.column_name, type_name, definition.typmod, definition.options, keys)
 

@@ -182,7 +182,7 @@ def test_what_a_run_has_not_read_keeps_its_refusals_and_a_row_is_tried_again(
     assert (first.rows_rejected, first.values_rejected) == (1, 1)
     second = incremental(pg, tenant)
     assert (second.deals_read, second.rows_rejected, second.values_rejected) == (1, 1, 0)
-    assert [reject.level for reject in rejects(pg, tenant)] == ["value", "row"]
+    assert sorted(reject.level for reject in rejects(pg, tenant)) == ["row", "value"]
     graph.run("MATCH (d:Deal {opportunity_id: 'OPP-1'}) SET d.opportunity_id = $id", id=str(uuid.uuid4()))
     third = incremental(pg, tenant)
     assert (third.status, third.deals_inserted) == ("ok", 1)
