@@ -113,7 +113,7 @@ def test_a_type_whose_explain_kills_the_backend_is_refused(pg: Connection, type_
     with pytest.raises(psycopg.Error, match="which Multicorn2 cannot serve") as refused:
         pg.execute("SELECT * FROM odd")
 
-    assert "make it text" in (refused.value.diag.message_detail or "")
+    assert "make it text" in (refused.value.diag.message_hint or "")
 
 
 def test_detach_takes_the_handler_and_leaves_scan(pg: Connection) -> None:
