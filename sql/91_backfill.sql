@@ -129,7 +129,12 @@ DECLARE
 BEGIN
     COMMIT; -- in a transaction block this raises at once, and not after the first batch
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    PERFORM deal_sync.check_tenant('backfill', tenant);
+    IF tenant IS NULL THEN
+        RAISE EXCEPTION 'deal_sync.backfill needs a tenant' USING
+            ERRCODE = 'null_value_not_allowed',
+            HINT = 'CALL deal_sync.backfill(''00000000-0000-0000-0000-000000000000'');';
+    END IF;
+    PERFORM deal_sync.check_tenant('deal_sync.backfill', tenant);
     IF batch_size IS NULL OR batch_size < 1 THEN
         RAISE EXCEPTION 'a batch of "%" deals is none', batch_size USING
             ERRCODE = 'invalid_parameter_value',
