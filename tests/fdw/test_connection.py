@@ -28,7 +28,13 @@ def options(servers: Instance) -> ServerOptions:
 
 @pytest.fixture(autouse=True)
 def nothing_kept() -> Iterator[None]:
+    """Neither of this test nor of another file's before it in this process."""
+    close_all()
     yield
+    close_all()
+
+
+def close_all() -> None:
     for one in kept():
         one.shut()
         one.close()

@@ -392,5 +392,5 @@ def test_a_query_that_writes_is_refused_by_the_access_mode(module: Any, servers:
 
 @pytest.mark.parametrize("options", [{}, {"label": "x", "cypher": "RETURN 1 AS x"}])
 def test_a_table_has_a_label_or_a_query(module: Any, servers: Instance, options: dict[str, str]) -> None:
-    with pytest.raises(module.DealSyncError, match=r'no option "label"|a label and a query'):
+    with pytest.raises(multicorn_stub.Refused, match=r'no option "label"|a label and a query'):
         table(module, servers, **options)
