@@ -16,8 +16,8 @@ $$;
 COMMENT ON FUNCTION deal_sync.mapping_fingerprint() IS
 'changes when the mapping does: a column, an option, the type of a target, the extension''s version';
 
--- `selection`: what the reader takes (neo4j_deals.selection), NULL fields being everything; `mode`: what becomes of the mode asked for;
--- `since`: the watermark that the run sets when it ends.
+-- `selection`: what the reader takes (neo4j_deals.selection); `mode`: what becomes of the mode asked for, and `reason` why; `watermark`:
+-- what the run sets when it ends.
 CREATE TYPE deal_sync.reading AS (
     mode text, reason text, selection jsonb, watermark timestamptz, mapping text
 );
