@@ -59,13 +59,16 @@ CREATE TABLE deal_sync.watermarks (
     watermark timestamptz NOT NULL,
     mapping text NOT NULL,
     run_id uuid NOT NULL,
-    full_at timestamptz NOT NULL
+    full_at timestamptz NOT NULL,
+    undated jsonb NOT NULL DEFAULT '{}'
 );
 COMMENT ON TABLE deal_sync.watermarks IS 'up to where each tenant''s graph has been read; written in one transaction with the rows';
 COMMENT ON COLUMN deal_sync.watermarks.watermark IS
 'by the graph''s clock: what changed later is read by the next incremental run, and once more what changed shortly before';
 COMMENT ON COLUMN deal_sync.watermarks.mapping IS 'deal_sync.mapping_fingerprint() then: a change makes the next run full';
 COMMENT ON COLUMN deal_sync.watermarks.full_at IS 'when the last full run of the tenant began';
+COMMENT ON COLUMN deal_sync.watermarks.undated IS
+'{"element id": digest} of the nodes that do not say when they changed, as the last incremental run landed them: it reads them again when they differ';
 
 CREATE TABLE deal_sync.graph (
     database_id text NOT NULL,
@@ -242,13 +245,14 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.check_graph(text) IS 'internal: remembers the graph''s database id; raises where it is another one';
 
-CREATE FUNCTION deal_sync.watermark_of(tenant_id uuid, OUT watermark timestamptz, OUT mapping text)
+CREATE FUNCTION deal_sync.watermark_of(tenant_id uuid, OUT watermark timestamptz, OUT mapping text, OUT undated jsonb)
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT w.watermark, w.mapping FROM deal_sync.watermarks AS w WHERE w.tenant_id = watermark_of.tenant_id
+    SELECT w.watermark, w.mapping, w.undated FROM deal_sync.watermarks AS w WHERE w.tenant_id = watermark_of.tenant_id
 $$;
-COMMENT ON FUNCTION deal_sync.watermark_of(uuid) IS 'internal: up to where a tenant''s graph has been read, and with which mapping';
+COMMENT ON FUNCTION deal_sync.watermark_of(uuid) IS
+'internal: up to where a tenant''s graph has been read, with which mapping, and what was read of nodes that have no timestamp';
 
 CREATE FUNCTION deal_sync.record_watermark(tenant_id uuid, run_id uuid, watermark timestamptz, mapping text, is_full boolean) RETURNS void
 LANGUAGE sql SECURITY DEFINER
@@ -264,3 +268,17 @@ AS $$
 $$;
 COMMENT ON FUNCTION deal_sync.record_watermark(uuid, uuid, timestamptz, text, boolean) IS
 'internal: remembers up to where a tenant''s graph has been read';
+
+-- Whatever reads a node forgets what was known of it: else a node that goes back to what it was would pass for known.
+CREATE FUNCTION deal_sync.remember_undated(tenant_id uuid, elements text[], undated jsonb) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE deal_sync.watermarks AS w
+    SET undated = CASE WHEN elements IS NULL THEN '{}' ELSE (w.undated - elements) || remember_undated.undated END
+    WHERE
+        w.tenant_id = remember_undated.tenant_id
+        AND CASE WHEN elements IS NULL THEN w.undated <> '{}' ELSE w.undated ?| elements OR remember_undated.undated <> '{}' END
+$$;
+COMMENT ON FUNCTION deal_sync.remember_undated(uuid, text[], jsonb) IS
+'internal: of the nodes that a run has read (NULL: all), how those look that have no timestamp';

@@ -36,7 +36,7 @@ DECLARE
     result deal_sync.reading;
 BEGIN
     PERFORM deal_sync.check_graph(state.database_id);
-    SELECT w.watermark, w.mapping INTO last FROM deal_sync.watermark_of(tenant_id) AS w;
+    SELECT w.watermark, w.mapping, w.undated INTO last FROM deal_sync.watermark_of(tenant_id) AS w;
     result.mode := mode;
     result.mapping := deal_sync.mapping_fingerprint();
     result.watermark := state.clock - deal_sync.setting('overlap')::interval;
@@ -47,7 +47,9 @@ BEGIN
         result.mode := 'full';
         result.reason := 'a full run, since the mapping has changed';
     ELSIF mode = 'incremental' THEN
-        result.selection := result.selection || jsonb_build_object('since', last.watermark, 'elements', deal_sync.refused_elements(tenant_id));
+        result.selection := result.selection || jsonb_build_object(
+            'since', last.watermark, 'elements', deal_sync.refused_elements(tenant_id), 'undated', last.undated
+        );
     END IF;
     RETURN result;
 END

@@ -2,17 +2,17 @@
 
 -- The reader's batches of one kind, each landed as it comes. The cursor stands in no block of its own and nothing commits here: see
 -- flow.md, rules 3 and 4.
--- `selection` is the reader's; of a part of the tenant's nodes, `elements` tells which they were, `graph_ids` of which deals. `missing`
--- are columns of the deals of which no node has had a value yet.
+-- `selection` is the reader's; of a part of the tenant's nodes, `elements` tells which they were, `graph_ids` of which deals, `undated`
+-- how those look that have no timestamp. `missing` are columns of the deals of which no node has had a value yet.
 CREATE FUNCTION deal_sync.run_kind(
     kind text, selection jsonb, INOUT result deal_sync.run_result, INOUT reasons jsonb, INOUT missing text[],
-    OUT elements text[], OUT graph_ids text[]
+    OUT elements text[], OUT graph_ids text[], OUT undated jsonb
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    statements CONSTANT deal_sync.statements := deal_sync.statements_of(kind, result.tenant_id);
+    statements deal_sync.statements;
     staging CONSTANT text := format('pg_temp.%I', 'deal_sync_' || kind || 's');
     limit_of_failures CONSTANT bigint := deal_sync.setting('max_rejects')::bigint;
     done bigint := 0;
@@ -30,6 +30,7 @@ DECLARE
 BEGIN
     elements := '{}';
     graph_ids := '{}';
+    undated := '{}';
     FOR batch IN batches LOOP
         EXECUTE format('SELECT count(*) FROM %s', staging) INTO staged;
         IF staged <> batch.last - done THEN
@@ -37,12 +38,15 @@ BEGIN
         END IF;
         IF is_part THEN
             EXECUTE format(
-                'SELECT array_agg(s.element_id) AS elements, array_agg(s.graph_id) FILTER (WHERE s.graph_id IS NOT NULL) AS graph_ids FROM %s AS s',
+                'SELECT array_agg(s.element_id) AS elements, array_agg(s.graph_id) FILTER (WHERE s.graph_id IS NOT NULL) AS graph_ids,'
+                ' coalesce(jsonb_object_agg(s.element_id, s.undated) FILTER (WHERE s.undated IS NOT NULL), ''{}'') AS undated FROM %s AS s',
                 staging
             ) INTO read;
             elements := elements || read.elements;
             graph_ids := graph_ids || read.graph_ids;
+            undated := undated || read.undated;
         END IF;
+        statements := coalesce(statements, deal_sync.statements_of(kind, result.tenant_id));
         IF missing <> '{}' THEN
             missing := ARRAY(SELECT unnest(missing) EXCEPT SELECT unnest(deal_sync.present_columns(missing)));
         END IF;
@@ -110,6 +114,7 @@ DECLARE
     filled jsonb := '{}';
     deals record;
     versions record;
+    read text[];
     deferred text;
 BEGIN
     SET CONSTRAINTS ALL IMMEDIATE;
@@ -128,13 +133,12 @@ BEGIN
     result := versions.result;
     PERFORM deal_sync.check_losses(result, filled, deals.missing);
 
+    IF NOT is_full THEN
+        read := deals.elements || versions.elements || ARRAY(SELECT jsonb_array_elements_text(selection -> 'elements'));
+    END IF;
     SELECT s.rows_rejected, s.values_rejected INTO result.rows_rejected, result.values_rejected
-    FROM deal_sync.settle_rejects(
-        result.run_id, result.tenant_id,
-        CASE WHEN NOT is_full THEN
-            deals.elements || versions.elements || ARRAY(SELECT jsonb_array_elements_text(selection -> 'elements'))
-        END
-    ) AS s;
+    FROM deal_sync.settle_rejects(result.run_id, result.tenant_id, read) AS s;
+    PERFORM deal_sync.remember_undated(result.tenant_id, read, deals.undated || versions.undated);
     IF only_deals IS NULL THEN
         PERFORM deal_sync.record_watermark(result.tenant_id, result.run_id, reading.watermark, reading.mapping, is_full);
         result.watermark := reading.watermark;

@@ -86,6 +86,7 @@ BEGIN
         PERFORM deal_sync.check_losses(result, state.filled, state.missing);
     END IF;
     PERFORM deal_sync.settle_rejects(result.run_id, result.tenant_id, landed.elements);
+    PERFORM deal_sync.remember_undated(result.tenant_id, landed.elements, '{}');
     state.done := state.done + cardinality(landed.elements);
 
     IF state.phase = 'versions without deal id' THEN

@@ -133,15 +133,18 @@ def nodes(
     *,
     equal: Mapping[str, Sequence[str]],
     elements: Sequence[str] | None = None,
+    absent: Sequence[str] = (),
     order_by: str | None = None,
     labels: bool = False,
     dimensions_but: Sequence[str] | None = None,
     limit: int | None = None,
 ) -> Query:
     """The rows of a source as `rows` gives them; `equal` maps a property to the values it may have, and of the nodes
-    that are left only those with one of the element ids count, where they are given.
+    that are left only those count that have none of the properties `absent`, and one of the element ids, where they are
+    given.
     """
     conditions, parameters = _equalities(source, equal)
+    conditions += [f"{source.value(name)} IS NULL" for name in absent]
     if elements is not None:
         conditions.insert(0, f"{source.id} IN $elements")
         parameters["elements"] = list(elements)

@@ -5,9 +5,11 @@ No PostgreSQL here. Source of the refusals: `sync-rules.md`.
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import blake2b
 from typing import IO, Any
 from uuid import UUID
 
@@ -29,6 +31,7 @@ OWN_COLUMNS = (
     ("graph_id", "text"),
     ("refusal", "jsonb"),
     ("conversion_errors", "jsonb"),
+    ("undated", "text"),  # of a node that does not say when it changed, the digest of what was read
 )
 _AT_ONCE = 10_000  # nodes that are asked for by one list of element ids
 _integer = converter("int8")
@@ -50,6 +53,7 @@ class Feed:
 
     def __init__(self, source: Table, tenant: str, limits: Limits, wanted: Selection) -> None:
         self.source, self.tenant, self.limits, self.wanted = source, tenant, limits, wanted
+        self._undated: set[str] = set()
         self._nodes = Nodes(source.label, source.tenant.property, tenant)
         self._equal = {source.tenant.property: cypher.spellings(tenant)}
         #: Asks how many nodes there are.
@@ -96,23 +100,25 @@ class Feed:
 
     def _records(self, ask: Ask, elements: Sequence[str] | None) -> Iterator[tuple[Any, ...]]:
         """The nodes, all of the tenant or those with these element ids, without those of barred deals."""
-        projection = self._projection
         lists = (
             [None] if elements is None else [elements[at : at + _AT_ONCE] for at in range(0, len(elements), _AT_ONCE)]
         )
         for part in lists:
-            nodes = cypher.nodes(
-                self.source.source,
-                projection.properties,
-                equal=self._equal,
-                elements=part,
-                order_by=self.source.key.property,
-                labels=projection.wants_labels,
-                dimensions_but=projection.dimensions_but,
-            )
-            for record in ask(nodes):
+            for record in ask(self._whole(elements=part, order_by=self.source.key.property)):
                 if not self.wanted.barred or _uuid(record[self._deal_at]) not in self.wanted.barred:
                     yield record
+
+    def _whole(self, **which: Any) -> cypher.Query:
+        """Nodes of the tenant with all that a row needs; `which` as `cypher.nodes` takes it."""
+        projection = self._projection
+        return cypher.nodes(
+            self.source.source,
+            projection.properties,
+            equal=self._equal,
+            labels=projection.wants_labels,
+            dimensions_but=projection.dimensions_but,
+            **which,
+        )
 
     def _selected(self, ask: Ask) -> dict[str, Any]:
         """The nodes that are wanted: element id and key."""
@@ -126,7 +132,20 @@ class Feed:
             queries.append(selection.among(nodes, wanted.elements, key))
         if wanted.graph_ids:
             queries.append(selection.having(nodes, self.source.deal.property, wanted.graph_ids, key))
-        return dict(pair for query in queries for pair in ask(query))
+        found = dict(pair for query in queries for pair in ask(query))
+        if wanted.since is not None:
+            found |= self._undated_that_differ(ask)
+        return found
+
+    def _undated_that_differ(self, ask: Ask) -> dict[str, Any]:
+        """Of the nodes that do not say when they changed, those that are not as they last landed."""
+        differ: dict[str, Any] = {}
+        for record in ask(self._whole(absent=self.source.moments)):
+            element = record[0]
+            self._undated.add(element)
+            if self.wanted.undated.get(element) != _digest(record):
+                differ[element] = record[self._key_at]
+        return differ
 
     def _with_rivals(self, ask: Ask, found: dict[str, Any]) -> dict[str, Any]:
         """Versions with their rivals, the other versions of their deal and those of their id; deals as they are."""
@@ -165,6 +184,7 @@ class Feed:
                 NULL if key is None else _text(shown(key)),
                 NULL if refusal is None else _jsonb(orjson.dumps(refusal).decode()),
                 _jsonb(document) if (document := errors_json(lost)) else NULL,
+                _text(_digest(record)) if record[0] in self._undated else NULL,
                 *[value or NULL for value in values],  # no field is empty: it begins with its length
             ]
         )
@@ -207,13 +227,13 @@ class Feed:
         Of deals the whole tenant's are looked at, of versions those that are read: another one that counts has landed.
         """
         source = self.source
+        if elements == []:
+            return {}, set()
         if source.kind == "deal":
             check = cypher.may_share(source.label, self.tenant, source.tenant.property, source.key.property)
             if not any(answer for (answer,) in ask(check)):
                 return {}, set()
             return self._yielding(ask, [source.key], self.source.moments, "duplicate deal", newest=True)
-        if elements == []:
-            return {}, set()
         number, deal = source.targeting("version_number"), source.targeting("opportunity_id")
         created = [self._property("created_at"), self._property("valid_until")]  # the one stands in for the other
         by_id, _ = self._yielding(ask, [source.key], created, "duplicate version", newest=False, among=elements)
@@ -306,6 +326,25 @@ def _encoded(column: Column, limit: int) -> tuple[Column, Converter, Encoder, En
         elif name == "vector" and column.staged_modifier > 0:
             short = short_vector(column.staged_modifier)
     return column, convert, encode, short
+
+
+def _digest(record: tuple[Any, ...]) -> str:
+    """What a node's values come to, its element id among them: of one type and content, one digest.
+
+    In the second of marshal's formats, which knows no references: in others equal values can have two forms.
+    """
+    try:
+        content = marshal.dumps(record, 2)
+    except ValueError:  # moments, durations and points
+        content = b"".join(map(_marshalled, record))
+    return blake2b(content, digest_size=16).hexdigest()
+
+
+def _marshalled(value: Any) -> bytes:
+    try:
+        return marshal.dumps(value, 2)
+    except ValueError:
+        return marshal.dumps((repr(value),), 2)  # no value of the graph is a tuple
 
 
 def _identity(column: Column, value: Any) -> Any:

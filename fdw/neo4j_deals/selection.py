@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -36,6 +36,8 @@ class Selection:
     `since`: nodes that changed at this moment or later, or of which that cannot be told; `elements`: those with these
     element ids; `graph_ids`: the deals with these ids, of versions those of these deals; `rest`: those whose id, of
     versions their deal's, `keys` does not list; `without`: columns that are not read, whose values are NULL.
+    `undated`: digests by element id of nodes that do not say when they changed, as they last landed: with `since`,
+    only those that differ from theirs are read.
     """
 
     since: datetime | None = None
@@ -44,6 +46,7 @@ class Selection:
     rest: bool = False
     barred: frozenset[UUID] = frozenset()
     without: frozenset[str] = frozenset()
+    undated: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, text: str | None) -> Selection:
@@ -57,6 +60,7 @@ class Selection:
             rest=bool(given.get("rest")),
             barred=frozenset(map(UUID, given.get("barred") or ())),
             without=frozenset(given.get("without") or ()),
+            undated=given.get("undated") or {},
         )
 
     @property
@@ -80,10 +84,10 @@ class Nodes:
 
 
 def changed(nodes: Nodes, moments: Sequence[str], key: str, since: datetime) -> Query:
-    """Element id and key of the nodes that changed at `since` or later, and of those of which no watermark tells.
+    """Element id and key of the nodes that changed at `since` or later, or whose moment cannot be compared.
 
     `moments` are the properties that tell when, the first that is there counts. Each type is compared with a parameter
-    of its own, since a comparison of two types is null, and drops the node.
+    of its own, since a comparison of two types is null, and drops the node. Nodes that have none are not found.
     """
     parts: list[str] = []
     absent: list[str] = []
@@ -101,7 +105,6 @@ def changed(nodes: Nodes, moments: Sequence[str], key: str, since: datetime) -> 
             )
         ]
         absent.append(f"{moment} IS NULL")
-    parts.append(nodes.where(*absent))
     widest = since - _FURTHEST
     return _union(
         parts,

@@ -73,7 +73,7 @@ def test_each_type_is_compared_with_a_parameter_of_its_own() -> None:
     assert parameters["zoned"] == SINCE
     assert parameters["local"] == SINCE.replace(tzinfo=None)
     assert parameters["tenant"] == [NODES.tenant.upper(), NODES.tenant.lower()]
-    for condition in ("n.`at` >= $zoned", "n.`at` >= $local", "n.`at` IS NULL", "NOT n.`at` IS :: STRING"):
+    for condition in ("n.`at` >= $zoned", "n.`at` >= $local", "n.`at` >= $date", "NOT n.`at` IS :: STRING"):
         assert condition in text
     assert str(SINCE.year) not in text
 
@@ -81,7 +81,7 @@ def test_each_type_is_compared_with_a_parameter_of_its_own() -> None:
 def test_the_second_moment_counts_where_the_first_is_absent() -> None:
     parts = changed(NODES, ["until", "made"], "key", SINCE).text.split("\nUNION\n")
     assert [part for part in parts if "n.`made` >= $zoned" in part and "n.`until` IS NULL AND" in part]
-    assert parts[-1].count("IS NULL") == 2
+    assert all("n.`made`" not in part or "n.`until` IS NULL" in part for part in parts)
 
 
 @pytest.mark.parametrize(

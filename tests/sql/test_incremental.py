@@ -6,7 +6,7 @@ DEAL_SYNC_HISTORIES says how many random histories, DEAL_SYNC_SEED which ones; a
 import os
 import time
 import uuid
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, LiteralString
 
@@ -37,6 +37,12 @@ def age(graph: Graph) -> None:
     """All that there is was changed long ago, as far as it tells."""
     graph.run(f"MATCH (d:Deal) WHERE d.last_updated_at IS NOT NULL SET d.last_updated_at = {LONG_AGO}")
     graph.run(f"MATCH (v:DealVersion) SET v.valid_until = {LONG_AGO}, v.created_at = {LONG_AGO}")
+
+
+def undate(graph: Graph) -> None:
+    """Nothing says when it changed."""
+    graph.run("MATCH (d:Deal) REMOVE d.last_updated_at")
+    graph.run("MATCH (v:DealVersion) REMOVE v.valid_until, v.created_at")
 
 
 # What a run reads
@@ -187,6 +193,65 @@ def test_what_a_run_has_not_read_keeps_its_refusals_and_a_row_is_tried_again(
     third = incremental(pg, tenant)
     assert (third.status, third.deals_inserted) == ("ok", 1)
     assert [reject.level for reject in rejects(pg, tenant)] == ["value"]
+
+
+def test_what_does_not_say_when_it_changed_is_read_again_when_it_is_another(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    deal = add_deal(graph, tenant, opportunity_summary="one")
+    add_version(graph, tenant, deal)
+    add_deal(graph, tenant, ontology_version=[1.5, float("nan")], created_at=datetime(2026, 1, 1))
+    undate(graph)
+    assert [incremental(pg, tenant).deals_read for _ in range(3)] == [2, 2, 0]
+    for value in ("two", None, float("inf"), datetime(2026, 1, 1, tzinfo=UTC), "2026-01-01", 2, 2.0, True, ["2"]):
+        graph.run("MATCH (d:Deal {opportunity_id: $id}) SET d.opportunity_summary = $value", id=str(deal), value=value)
+        assert [incremental(pg, tenant).deals_read for _ in range(2)] == [1, 0], value
+    graph.run("MATCH (d:Deal {opportunity_id: $id}) SET d.dim_of_a_team = 1", id=str(deal))
+    assert [incremental(pg, tenant).deals_read for _ in range(2)] == [1, 0]
+    assert one(pg, "SELECT count(*) FROM deal_versions") == 1
+
+
+@pytest.mark.parametrize("between", ["full", "replay", "replay of it", "backfill", "incremental, as it was refused"])
+def test_what_does_not_say_when_it_changed_may_go_back_to_what_it_was(
+    pg: Connection, graph: Graph, tenant: uuid.UUID, between: str
+) -> None:
+    deal = add_deal(graph, tenant, opportunity_summary="one")
+    undate(graph)
+    assert [incremental(pg, tenant).deals_read for _ in range(3)] == [1, 1, 0]
+    change = "MATCH (d:Deal {opportunity_id: $id}) SET d += $properties"
+    graph.run(change, id=str(deal), properties={"opportunity_summary": "two"})
+    match between:
+        case "full":
+            assert sync(pg, tenant).deals_updated == 1
+        case "replay":
+            pg.execute("SELECT deal_sync.replay(%s)", [tenant])
+        case "replay of it":
+            pg.execute("SELECT deal_sync.replay(%s, %s)", [tenant, [str(deal)]])
+        case "backfill":
+            pg.execute("CALL deal_sync.backfill(%s)", [tenant])
+        case _:
+            pg.execute("ALTER TABLE opportunities ADD CONSTRAINT not_two CHECK (latest_ai_summary <> 'two')")
+            assert incremental(pg, tenant).rows_rejected == 1
+            pg.execute("ALTER TABLE opportunities DROP CONSTRAINT not_two")
+            assert incremental(pg, tenant).deals_updated == 1
+    assert one(pg, "SELECT latest_ai_summary FROM opportunities") == "two"
+    graph.run(change, id=str(deal), properties={"opportunity_summary": "one"})
+    incremental(pg, tenant)
+    assert one(pg, "SELECT latest_ai_summary FROM opportunities") == "one"
+
+
+def test_what_a_run_knew_of_nodes_without_a_timestamp_is_undone_with_it(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    deal = add_deal(graph, tenant, opportunity_summary="one")
+    undate(graph)
+    assert [incremental(pg, tenant).deals_read for _ in range(3)] == [1, 1, 0]
+    graph.run("MATCH (d:Deal {opportunity_id: $id}) SET d.opportunity_summary = 'two'", id=str(deal))
+    assert incremental(pg, tenant, dry_run=True).deals_updated == 1
+    pg.execute("BEGIN")
+    assert incremental(pg, tenant).deals_updated == 1
+    pg.execute("ROLLBACK")
+    assert incremental(pg, tenant).deals_updated == 1
 
 
 def test_without_an_index_it_reads_the_same(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
