@@ -137,12 +137,16 @@ AS $$
             a.attnum, a.attname, a.atttypid, a.atttypmod, f.typname, o.options,
             o.options ->> 'target' AS target,
             coalesce(o.options ->> 'write', 'always') AS write,
-            to_regclass(deal_sync.options_of(ft.ftoptions) ->> 'target') AS target_table
-        FROM pg_attribute AS a
-        INNER JOIN pg_foreign_table AS ft ON ft.ftrelid = a.attrelid
+            ft.target_table
+        FROM (
+            SELECT to_regclass(deal_sync.options_of(t.ftoptions) ->> 'target') AS target_table
+            FROM pg_foreign_table AS t
+            WHERE t.ftrelid = relation
+            OFFSET 0 -- once, not for each column
+        ) AS ft
+        INNER JOIN pg_attribute AS a ON a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
         INNER JOIN pg_type AS f ON f.oid = a.atttypid
         CROSS JOIN LATERAL deal_sync.options_of(a.attfdwoptions) AS o (options)
-        WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
     ),
 
     -- What is staged: whatever is written, and what is linked; the tenant is the run's own.

@@ -89,22 +89,11 @@ def changed(nodes: Nodes, moments: Sequence[str], key: str, since: datetime) -> 
     `moments` are the properties that tell when, the first that is there counts. Each type is compared with a parameter
     of its own, since a comparison of two types is null, and drops the node. Nodes that have none are not found.
     """
-    parts: list[str] = []
-    absent: list[str] = []
-    for name in moments:
-        moment = f"n.{quoted(name)}"
-        parts += [
-            nodes.where(*absent, condition)
-            for condition in (
-                *(f"{moment} >= ${kind}" for kind in ("zoned", "local", "date")),
-                *(f"{moment} < $earliest_{kind}" for kind in ("zoned", "local", "date")),
-                f"{moment} >= $day AND ({moment} >= $second OR NOT {moment} =~ '{_literal(_IN_UTC)}')",
-                f"{moment} < $day AND NOT {moment} =~ '{_literal(_INSTANT)}'",
-                f"{moment} IS NOT NULL AND NOT {moment} IS :: STRING AND NOT {moment} IS :: ZONED DATETIME"
-                f" AND NOT {moment} IS :: LOCAL DATETIME AND NOT {moment} IS :: DATE",
-            )
-        ]
-        absent.append(f"{moment} IS NULL")
+    first, *others = moments
+    parts = [nodes.where(condition) for condition in _since(f"n.{quoted(first)}")]  # each by its part of an index
+    for at, name in enumerate(others, start=1):  # no index finds what is absent: one look at each node
+        absent = (f"n.{quoted(before)} IS NULL" for before in moments[:at])
+        parts.append(nodes.where(*absent, " OR ".join(f"({each})" for each in _since(f"n.{quoted(name)}")).join("()")))
     widest = since - _FURTHEST
     return _union(
         parts,
@@ -120,6 +109,19 @@ def changed(nodes: Nodes, moments: Sequence[str], key: str, since: datetime) -> 
             "earliest_local": _EARLIEST.replace(tzinfo=None),
             "earliest_date": _EARLIEST.date(),
         },
+    )
+
+
+def _since(moment: str) -> tuple[str, ...]:
+    """The conditions of which one is true where a moment may be `since` or later."""
+    kinds = ("zoned", "local", "date")
+    return (
+        *(f"{moment} >= ${kind}" for kind in kinds),
+        *(f"{moment} < $earliest_{kind}" for kind in kinds),
+        f"{moment} >= $day AND ({moment} >= $second OR NOT {moment} =~ '{_literal(_IN_UTC)}')",
+        f"{moment} < $day AND NOT {moment} =~ '{_literal(_INSTANT)}'",
+        f"{moment} IS NOT NULL AND NOT {moment} IS :: STRING AND NOT {moment} IS :: ZONED DATETIME"
+        f" AND NOT {moment} IS :: LOCAL DATETIME AND NOT {moment} IS :: DATE",
     )
 
 
