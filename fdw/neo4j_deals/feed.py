@@ -132,7 +132,7 @@ class Feed:
             queries.append(selection.among(nodes, wanted.elements, key))
         if wanted.graph_ids:
             queries.append(selection.having(nodes, self.source.deal.property, wanted.graph_ids, key))
-        found = dict(pair for query in queries for pair in ask(query))
+        found: dict[str, Any] = dict(pair for query in queries for pair in ask(query))
         if wanted.since is not None:
             found |= self._undated_that_differ(ask)
         return found

@@ -106,6 +106,7 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
         "deal_sync.record_tenants(jsonb)",
         "deal_sync.record_watermark(uuid,uuid,timestamp with time zone,text,boolean)",
         "deal_sync.refused_elements(uuid)",
+        "deal_sync.remember_undated(uuid,text[],jsonb)",
         "deal_sync.remove_bar(uuid,uuid)",
         "deal_sync.remove_records(interval,interval,uuid[])",
         "deal_sync.remove_tenant(uuid)",
