@@ -77,6 +77,8 @@ def live(database: Database, history: History) -> None:
         if random.random() < 0.45:
             run = incremental(session, history.tenant)
             history.told.append(f"sync: {run.mode} {run.status}, {run.deals_read} deals")
+        elif random.random() < 0.15:
+            otherwise(session, history)
         elif random.random() < 0.2:
             victim = connect(database, random)
             with running(victim, INCREMENTAL, history.tenant) as doomed:
@@ -90,6 +92,20 @@ def live(database: Database, history: History) -> None:
     why = "SELECT server_text FROM deal_sync.runs WHERE run_id = %s"
     assert run.status in ("ok", "partial"), one(session, why, run.run_id)
     session.close()
+
+
+def otherwise(session: Connection, history: History) -> None:
+    """The graph is read in another way than by an incremental run."""
+    key = history.some_key()
+    ways: list[tuple[LiteralString, list[Any]]] = [
+        ("SELECT sync_deals(%s, 'full')", [history.tenant]),
+        ("SELECT deal_sync.replay(%s)", [history.tenant]),
+        ("SELECT deal_sync.replay(%s, %s)", [history.tenant, [] if key is None else [key]]),
+        ("CALL deal_sync.backfill(%s, 2)", [history.tenant]),
+    ]
+    way, parameters = history.random.choice(ways)
+    session.execute(way, parameters)
+    history.told.append(f"{way} {parameters}")
 
 
 def connect(database: Database, random: Random) -> Connection:

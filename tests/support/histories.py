@@ -108,14 +108,14 @@ class History:
 
     def add_version(self) -> None:
         """Of a deal that stays as it was: the change follows, or never comes."""
-        if deal := self._some_deal("opportunity_id"):
+        if deal := self.some_key():
             self._version(deal, self._behind(), self._form())
         elif self.random.random() < 0.3:
             self._version(str(uuid.uuid4()), self._behind(), self._form())  # whose deal may never come
 
     def create_duplicate(self) -> None:
         """A second node with a deal's key, in another spelling perhaps; either may be the newer one."""
-        if deal := self._some_deal("opportunity_id"):
+        if deal := self.some_key():
             key = self.random.choice([deal, deal.upper()])
             behind = self.random.choice([self._behind(), LONG_AGO * 2])
             form = "zoned" if behind > LATE else self._form()
@@ -195,6 +195,10 @@ class History:
         }
         self._run("CREATE (v:DealVersion) SET v = $properties", properties=properties | moments)
 
+    def some_key(self) -> str | None:
+        """The key of a deal, as the graph spells it."""
+        return self._some_deal("opportunity_id")
+
     def _some_deal(self, what: str = "elementId(d)") -> str | None:
         """A deal with a usual key: its element id or its key."""
         name = "elementId(d)" if what == "elementId(d)" else f"d.{what}"
@@ -216,7 +220,8 @@ class History:
         return self.random.choice([0, self.random.uniform(0, LATE), -self.random.uniform(0, 86400)])
 
     def _text(self) -> str:
-        return f"summary {self.random.randrange(10**9)}"
+        """Often one that was there before."""
+        return f"summary {self.random.randrange(self.random.choice([2, 10**9]))}"
 
 
 def _now() -> dt.datetime:
