@@ -93,19 +93,15 @@ COMMENT ON FUNCTION deal_sync.default_columns() IS
 
 -- With the owner's rights: it uses the owner's user mapping and loads nameless spool files. The caller gets to read and to empty the
 -- staging table, no more. `caller` is a role, `relation` a table that deal_sync.mapped() vouches for: no text becomes SQL or a path.
-CREATE FUNCTION deal_sync.fill_staging(
-    kind text, tenant_id uuid, caller regrole,
-    batch_rows integer, batch_bytes bigint, value_bytes bigint, process_from bigint, selection jsonb
-) RETURNS SETOF bigint
+CREATE FUNCTION deal_sync.fill_staging(kind text, tenant_id uuid, caller regrole, selection jsonb) RETURNS SETOF bigint
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET client_encoding = 'UTF8' -- COPY takes the spool's texts to be in it
 AS $$
 from neo4j_deals import server
-limits = batch_rows, batch_bytes, value_bytes, process_from
-yield from server.fill_staging(plpy, kind, tenant_id, caller, limits, selection)
+yield from server.fill_staging(plpy, kind, tenant_id, caller, selection)
 $$;
-COMMENT ON FUNCTION deal_sync.fill_staging(text, uuid, regrole, integer, bigint, bigint, bigint, jsonb) IS
+COMMENT ON FUNCTION deal_sync.fill_staging(text, uuid, regrole, jsonb) IS
 'internal: reads a tenant''s nodes, those of a selection (neo4j_deals.selection) or all, into pg_temp.deal_sync_<kind>s, one batch a row fetched; the caller empties it between two';
 
 CREATE FUNCTION deal_sync.graph_state(OUT database_id text, OUT clock timestamptz)

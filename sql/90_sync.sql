@@ -21,11 +21,7 @@ DECLARE
     most record;
     read record;
     batches CURSOR FOR
-        SELECT deal_sync.fill_staging(
-            kind, result.tenant_id, quote_ident(current_user)::regrole,
-            deal_sync.setting('batch_rows')::integer, pg_size_bytes(deal_sync.setting('batch_bytes')),
-            pg_size_bytes(deal_sync.setting('max_value_bytes')), deal_sync.setting('process_from')::bigint, selection
-        ) AS last;
+        SELECT deal_sync.fill_staging(kind, result.tenant_id, quote_ident(current_user)::regrole, selection) AS last;
     is_part CONSTANT boolean := selection ?| ARRAY['since', 'graph_ids', 'rest'];
 BEGIN
     elements := '{}';

@@ -34,12 +34,7 @@ DECLARE
     nodes text;
     differing text;
     batches CURSOR FOR
-        SELECT deal_sync.fill_staging(
-            kind, tenant, quote_ident(current_user)::regrole,
-            deal_sync.setting('batch_rows')::integer, pg_size_bytes(deal_sync.setting('batch_bytes')),
-            pg_size_bytes(deal_sync.setting('max_value_bytes')), deal_sync.setting('process_from')::bigint,
-            jsonb_build_object('without', without)
-        ) AS last;
+        SELECT deal_sync.fill_staging(kind, tenant, quote_ident(current_user)::regrole, jsonb_build_object('without', without)) AS last;
 BEGIN
     SELECT format(
         $nodes$

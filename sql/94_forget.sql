@@ -59,12 +59,7 @@ DECLARE
     elements text[] := '{}';
     -- A bound cursor fetches a row at a time: the staging table is read between two.
     batches CURSOR (of_kind text) FOR
-        SELECT deal_sync.fill_staging(
-            of_kind, tenant, quote_ident(current_user)::regrole,
-            deal_sync.setting('batch_rows')::integer, pg_size_bytes(deal_sync.setting('batch_bytes')),
-            pg_size_bytes(deal_sync.setting('max_value_bytes')), deal_sync.setting('process_from')::bigint,
-            jsonb_build_object('graph_ids', ARRAY[graph_id])
-        ) AS last;
+        SELECT deal_sync.fill_staging(of_kind, tenant, quote_ident(current_user)::regrole, jsonb_build_object('graph_ids', ARRAY[graph_id])) AS last;
 BEGIN
     PERFORM deal_sync.check_package();
     FOREACH current_kind IN ARRAY ARRAY['deal', 'version'] LOOP

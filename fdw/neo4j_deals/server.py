@@ -15,7 +15,6 @@ from neo4j_deals import SERVES, __version__, catalog, cron, cypher, imports, sca
 from neo4j_deals.catalog import Plpy, TellingPlpy
 from neo4j_deals.connection import connection
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.feed import Limits
 from neo4j_deals.mapping import Column
 from neo4j_deals.reader import answer
 from neo4j_deals.selection import Nodes, Selection, keys
@@ -35,13 +34,10 @@ def check_version(plpy: Plpy, extension_version: str) -> None:
         )
 
 
-def fill_staging(
-    plpy: TellingPlpy, kind: str, tenant: str, caller: str, limits: tuple[int, int, int, int], selection: str | None
-) -> Iterator[int]:
-    """See `staging.fill`, for the table of a kind; `limits` are the fields of `feed.Limits`, `selection` is JSON."""
+def fill_staging(plpy: TellingPlpy, kind: str, tenant: str, caller: str, selection: str | None) -> Iterator[int]:
+    """See `staging.fill`, for the table of a kind; `selection` is JSON."""
     try:
-        relation, wanted = catalog.mapped(plpy, kind), Selection.read(selection)
-        yield from staging.fill(plpy, relation, tenant, caller, Limits(*limits), wanted)
+        yield from staging.fill(plpy, catalog.mapped(plpy, kind), tenant, caller, Selection.read(selection))
     except DealSyncError as error:
         _raise(plpy, error)
 

@@ -26,16 +26,14 @@ def staging_name(kind: str) -> str:
     return f"pg_temp.deal_sync_{kind}s"
 
 
-def fill(
-    plpy: TellingPlpy, relation: str, tenant: str, caller: str, limits: Limits, wanted: Selection
-) -> Iterator[int]:
+def fill(plpy: TellingPlpy, relation: str, tenant: str, caller: str, wanted: Selection) -> Iterator[int]:
     """Stages the tenant's nodes that are wanted, and yields the number of the last row after each batch; the caller
     empties it then.
 
     `caller` is a role's name as SQL takes it: it may read and truncate the table, nothing else. Raises
     DealSyncError for what the graph or the network refused, and whatever PostgreSQL raises, a cancel too.
     """
-    source = table(plpy, relation)
+    source, limits = table(plpy, relation), _limits(plpy)
     feed = Feed(source, tenant, limits, wanted)
     name = staging_name(source.kind)
     columns = [*OWN_COLUMNS, *((plpy.quote_ident(column.name), column.staged_as) for column in feed.columns)]
@@ -72,6 +70,18 @@ def fill(
             progress.show(last)
     _check_ours(plpy, name, made)
     plpy.execute(f"DROP TABLE {name}")
+
+
+def _limits(plpy: Plpy) -> Limits:
+    """The settings, as the caller has them."""
+    [row] = query(
+        plpy,
+        "SELECT deal_sync.setting('batch_rows')::pg_catalog.int4 AS batch_rows,"
+        " pg_catalog.pg_size_bytes(deal_sync.setting('batch_bytes')) AS batch_bytes,"
+        " pg_catalog.pg_size_bytes(deal_sync.setting('max_value_bytes')) AS value_bytes,"
+        " deal_sync.setting('process_from')::pg_catalog.int4 AS process_from",
+    )
+    return Limits(**row)
 
 
 def _amount(options: ServerOptions, feed: Feed, serve_interrupt: Callable[[], object]) -> int:

@@ -183,12 +183,7 @@ class Bench:
 
     def keep_staged(self) -> None:
         """For (b): what a run stages, batch by batch, in tables that stay."""
-        rows, size = self._setting("batch_rows"), self._setting("batch_bytes")
-        value_bytes, process_from = self._setting("max_value_bytes"), self._setting("process_from")
-        fill = (
-            f"SELECT deal_sync.fill_staging($1, $2, current_user::regrole, {rows},"
-            f" pg_size_bytes('{size}'), pg_size_bytes('{value_bytes}'), {process_from}, NULL)"
-        )
+        fill = "SELECT deal_sync.fill_staging($1, $2, current_user::regrole, NULL)"
         for kind in KINDS:
             with self.admin.transaction(), psycopg.RawCursor(self.admin) as cursor:
                 cursor.execute(f"DECLARE filling NO SCROLL CURSOR FOR {fill}", [kind, TENANT])
@@ -345,9 +340,6 @@ class Bench:
             row = cursor.execute(query, parameters).fetchone()
         assert row is not None
         return row[0]
-
-    def _setting(self, name: str) -> Any:
-        return self._one("SELECT deal_sync.setting($1)", name)
 
     def _mapped(self, kind: str) -> str:
         return str(self._one("SELECT deal_sync.mapped($1)::text", kind))

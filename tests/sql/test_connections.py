@@ -24,9 +24,7 @@ multicorn = pytest.mark.multicorn
 DEALS = 1200  # more than a scan hands over at once
 TENANT = "aaaaaaaa-0000-4000-8000-000000000001"
 #: As the sync does: a function in FROM would be read to its end at the first FETCH. A row tells of a batch.
-BATCHES: LiteralString = (
-    "SELECT deal_sync.fill_staging('deal', '" + TENANT + "', 'postgres', 100, 1000000, 1000, 9999, NULL)"
-)
+BATCHES: LiteralString = "SELECT deal_sync.fill_staging('deal', '" + TENANT + "', 'postgres', NULL)"
 
 
 @pytest.fixture
@@ -93,6 +91,7 @@ def test_scan_select_and_sync_share_it(pg: Connection, proxy: Proxy, graph: Grap
 def test_a_connection_that_a_cursor_reads_by_is_in_use_and_another_statement_has_its_own(
     pg: Connection, deals: None, read: LiteralString, first: int, others: int
 ) -> None:
+    pg.execute("SET deal_sync.batch_rows = 100")
     with pg.transaction():
         pg.execute(sql.SQL("DECLARE c NO SCROLL CURSOR FOR {}").format(sql.SQL(read)))
         assert len(pg.execute(sql.SQL("FETCH {} FROM c").format(first)).fetchall()) == first
@@ -239,6 +238,7 @@ def test_a_connection_that_broke_while_it_was_idle_is_made_anew(
 
 def test_a_spare_connection_goes_when_it_was_idle_for_long_enough(pg: Connection, deals: None) -> None:
     alter(pg, "ADD idle_timeout '0.3'")
+    pg.execute("SET deal_sync.batch_rows = 100")
     with pg.transaction():
         pg.execute("DECLARE c CURSOR FOR " + BATCHES)
         pg.execute("FETCH 1 FROM c")
@@ -306,6 +306,7 @@ def test_disconnect_closes_what_is_idle_and_says_whether_there_was_something(
 def test_disconnect_leaves_a_connection_in_use_and_warns(pg: Connection, deals: None) -> None:
     said: list[str] = []
     pg.add_notice_handler(lambda notice: said.append(str(notice.message_primary)))
+    pg.execute("SET deal_sync.batch_rows = 100")
     with pg.transaction():
         pg.execute("DECLARE c CURSOR FOR " + BATCHES)
         pg.execute("FETCH 1 FROM c")

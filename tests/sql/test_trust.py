@@ -95,7 +95,7 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
         "deal_sync.deal_keys(text,uuid,text,integer)",
         "deal_sync.end_backfill(deal_sync.backfills)",
         "deal_sync.examine_graph(boolean)",
-        "deal_sync.fill_staging(text,uuid,regrole,integer,bigint,bigint,bigint,jsonb)",
+        "deal_sync.fill_staging(text,uuid,regrole,jsonb)",
         "deal_sync.graph_state()",
         "deal_sync.keep_backfill(deal_sync.backfills)",
         "deal_sync.misfits(uuid,uuid)",
@@ -925,9 +925,9 @@ def test_a_table_put_in_the_place_of_staging_between_two_fetches_is_not_filled(
     for _ in range(3):
         add_deal(graph, tenant)
     with psycopg.connect(database.dsn("app_writer")) as writer:
+        writer.execute("SET deal_sync.batch_rows = 1")
         writer.execute(
-            "DECLARE c CURSOR FOR"
-            " SELECT deal_sync.fill_staging('deal', %s, 'app_writer', 1, 1000000, 1000000, 1000000, NULL)",
+            "DECLARE c CURSOR FOR SELECT deal_sync.fill_staging('deal', %s, 'app_writer', NULL)",
             [tenant],
         )
         writer.execute("SAVEPOINT a")
