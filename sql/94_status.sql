@@ -1,5 +1,8 @@
 -- In: runs, refusals, reconciliations, jobs. Out: what a person or a monitor wants to know. No offending value, no server's text.
 
+CREATE TYPE deal_sync.tenant_state AS ENUM ('up to date', 'late', 'failing', 'backing off', 'never synced', 'unknown');
+COMMENT ON TYPE deal_sync.tenant_state IS 'internal: what tenant_status says of a tenant';
+
 CREATE VIEW deal_sync.tenant_status AS
 WITH planned AS (
     SELECT
@@ -11,14 +14,14 @@ WITH planned AS (
 
 SELECT
     r.tenant_id,
-    CASE
+    (CASE
         WHEN NOT g.is_known THEN 'unknown'
         WHEN r.failures >= 5 THEN 'backing off'
         WHEN r.failures > 0 THEN 'failing'
         WHEN r.good_at IS NULL THEN 'never synced'
         WHEN now() - r.good_at > late.after THEN 'late'
         ELSE 'up to date'
-    END AS state,
+    END)::deal_sync.tenant_state::text AS state,
     r.good_at AS last_good_run,
     date_trunc('second', now() - r.good_at) AS lag,
     coalesce(g.deals, r.deals_read) AS deals,
@@ -84,7 +87,7 @@ SELECT
 FROM deal_sync.running() AS r;
 COMMENT ON VIEW deal_sync.progress IS 'the runs under way: the phase, how many of its nodes have landed, of how many the graph had at its start (NULL: an incremental run)';
 
--- One row a metric and tenant, as postgres_exporter and sql_exporter take them.
+-- One row a metric, tenant and other label, as postgres_exporter and sql_exporter take them.
 CREATE VIEW deal_sync.metrics AS
 WITH counted AS (
     SELECT
@@ -117,6 +120,7 @@ SELECT
     m.help,
     s.tenant_id,
     NULL::text AS status,
+    NULL::text AS state,
     m.value
 FROM deal_sync.tenant_status AS s
 INNER JOIN deal_sync.tenant_runs AS r ON s.tenant_id = r.tenant_id
@@ -137,11 +141,23 @@ CROSS JOIN LATERAL (
 WHERE m.value IS NOT NULL
 UNION ALL
 SELECT
+    'deal_sync_tenant_state' AS name,
+    'gauge' AS type,
+    'Whether the tenant is in this state: 1 for one of them, 0 for the others.' AS help,
+    s.tenant_id,
+    NULL AS status,
+    e.state::text,
+    (s.state = e.state::text)::integer::double precision AS value
+FROM deal_sync.tenant_status AS s
+CROSS JOIN unnest(enum_range(NULL::deal_sync.tenant_state)) AS e (state)
+UNION ALL
+SELECT
     m.name,
     'counter' AS type,
     m.help,
     c.tenant_id,
     c.status,
+    NULL AS state,
     m.value
 FROM counted AS c
 CROSS JOIN LATERAL (
@@ -149,4 +165,4 @@ CROSS JOIN LATERAL (
     ('deal_sync_runs_total', 'Runs by how they ended.', c.runs::double precision),
     ('deal_sync_rows_written_total', 'Deals and versions written by runs.', c.rows_written::double precision)
 ) AS m (name, help, value);
-COMMENT ON VIEW deal_sync.metrics IS 'what a monitoring system takes: one row a metric and tenant, and status where a counter has it';
+COMMENT ON VIEW deal_sync.metrics IS 'what a monitoring system takes: one row a metric and tenant, and status or state where a metric has that label';

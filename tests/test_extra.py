@@ -126,13 +126,12 @@ def test_the_exporter_gives_the_values_of_the_view(monitor: Connection) -> None:
         for row in rows_of[metric["query_ref"]]:
             assert all(isinstance(row[label], str) for label in metric["key_labels"])
             if row[column] is not None:
-                found.add((metric["metric_name"], row["tenant_id"], row.get("status")))
+                series = (metric["metric_name"], row["tenant_id"], row.get("status"), row.get("state"))
+                found.add(series)
                 if "lag" not in column:
-                    assert (column, row["tenant_id"], row.get("status"), row[column]) in in_metrics(
-                        monitor, "name, tenant_id::text, status, value"
-                    )
-        assert set(metric["key_labels"]) == {"tenant_id", "status"} & set(rows_of[metric["query_ref"]][0])
-    assert found == in_metrics(monitor, "name, tenant_id::text, status")
+                    assert (*series, row[column]) in in_metrics(monitor, "name, tenant_id::text, status, state, value")
+        assert set(metric["key_labels"]) == {"tenant_id", "status", "state"} & set(rows_of[metric["query_ref"]][0])
+    assert found == in_metrics(monitor, "name, tenant_id::text, status, state")
 
 
 def test_the_alerts_name_metrics_that_there_are(monitor: Connection) -> None:
@@ -140,11 +139,23 @@ def test_the_alerts_name_metrics_that_there_are(monitor: Connection) -> None:
     assert {(name,) for name in named} <= in_metrics(monitor, "name")
     assert named >= {
         "deal_sync_up_to_date",
+        "deal_sync_tenant_state",
         "deal_sync_consecutive_failures",
         "deal_sync_refusals_new",
         "deal_sync_reconcile_missing",
         "deal_sync_reconcile_differing",
     }
+
+
+def test_the_alerts_tell_the_states_apart(monitor: Connection) -> None:
+    states = {
+        state
+        for rule in GROUP["rules"]
+        for name, label, state in re.findall(r'\b(deal_sync_\w+){(\w+)="([^"]*)"}', rule["expr"])
+        if (name, label) == ("deal_sync_tenant_state", "state")
+    }
+    assert states == {"late", "never synced", "unknown"}
+    assert {("deal_sync_tenant_state", state) for state in states} <= in_metrics(monitor, "name, state")
 
 
 def test_each_alert_says_what_it_is_and_where_to_look(pg: Connection) -> None:

@@ -21,6 +21,8 @@ ADD_RUN: LiteralString = (
     " 7, 1, 2, 0, 0, 3, 0, 0, 0, NULL, %s, NULL, 'words of Acme'"
 )
 
+STATES = ("up to date", "late", "failing", "backing off", "never synced", "unknown")
+
 
 def add_run(pg: Connection, tenant: uuid.UUID, status: str, age: timedelta) -> None:
     """A run as it was some time ago."""
@@ -139,11 +141,12 @@ def test_metrics_are_named_as_prometheus_wants_them(pg: Connection, graph: Graph
         assert name.endswith("_total") == (kind == "counter")
 
 
-def test_metrics_have_one_row_a_tenant_and_status(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+def test_metrics_have_one_row_a_tenant_and_label(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
     for how in ("ok", "ok", "failed", "partial"):
         add_run(pg, tenant, how, timedelta(minutes=20))
     twice = (
-        "SELECT count(*) FROM (SELECT FROM deal_sync.metrics GROUP BY name, tenant_id, status HAVING count(*) > 1) AS t"
+        "SELECT count(*) FROM"
+        " (SELECT FROM deal_sync.metrics GROUP BY name, tenant_id, status, state HAVING count(*) > 1) AS t"
     )
     assert one(pg, twice) == 0
     value: LiteralString = "SELECT value::int FROM deal_sync.metrics WHERE name = %s AND status IS NOT DISTINCT FROM %s"
@@ -151,6 +154,29 @@ def test_metrics_have_one_row_a_tenant_and_status(pg: Connection, graph: Graph, 
     assert one(pg, value, "deal_sync_rows_written_total", "partial") == 6
     assert one(pg, value, "deal_sync_lag_seconds", None) == 20 * 60
     assert one(pg, value, "deal_sync_up_to_date", None) == 0
+
+
+@pytest.mark.parametrize(
+    ("is_known", "past", "state"),
+    [
+        (True, [("ok", 1)], "up to date"),
+        (True, [("ok", 16)], "late"),
+        (True, [("failed", 1)], "failing"),
+        (True, [("failed", 1)] * 5, "backing off"),
+        (True, [], "never synced"),
+        (False, [("ok", 1)], "unknown"),
+    ],
+)
+def test_metrics_tell_the_state_with_a_one_and_all_others_with_a_zero(
+    is_known: bool, past: list[tuple[str, int]], state: str, pg: Connection, tenant: uuid.UUID
+) -> None:
+    pg.execute("INSERT INTO deal_sync.graph_tenants VALUES (%s, 7, %s)", [tenant, is_known])
+    for how, age in past:
+        add_run(pg, tenant, how, timedelta(minutes=age))
+    told = pg.execute("SELECT state, value FROM deal_sync.metrics WHERE name = 'deal_sync_tenant_state'").fetchall()
+    assert dict(told) == dict.fromkeys(STATES, 0) | {state: 1}
+    assert len(told) == len(STATES)
+    assert status(pg, "state") == (state,)
 
 
 # A run under way
