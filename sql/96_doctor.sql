@@ -417,13 +417,13 @@ BEGIN
     END IF;
     hint := format('SELECT * FROM sync_deals(%L);', last.tenant_id);
     IF last.failed > 0 THEN
-        detail := format('failed for %s of %s tenants: %s', last.failed, last.tenants, last.message);
+        detail := format('tenants for which it failed: %s of %s, the newest: %s', last.failed, last.tenants, last.message);
     ELSIF last.started_at < now() - late THEN
         detail := format('the newest began at %s, more than a day ago', to_char(last.started_at, 'YYYY-MM-DD HH24:MI TZ'));
     ELSE
         ok := true;
         hint := NULL;
-        detail := format('none failed, %s tenants; the newest began at %s', last.tenants, to_char(last.started_at, 'YYYY-MM-DD HH24:MI TZ'));
+        detail := format('none failed, tenants: %s; the newest began at %s', last.tenants, to_char(last.started_at, 'YYYY-MM-DD HH24:MI TZ'));
     END IF;
 END
 $$;

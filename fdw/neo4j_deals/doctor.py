@@ -460,7 +460,7 @@ def _duplicates(asked: Asked, table: Table) -> Finding:
     shown = f"{group}collect(n) AS nodes {some}size(nodes) > 1 UNWIND nodes AS n RETURN elementId(n), {key}"
     return Finding(
         False,
-        f"{nodes} nodes share {keys} values of {table.key.property}: one of each lands",
+        f"values of {table.key.property} that several nodes share: {keys}; these nodes: {nodes}; one of each lands",
         "delete the superfluous ones, which are among: " + shown.replace("\n", " "),
     )
 
@@ -471,11 +471,11 @@ def _tenants(asked: Asked, table: Table) -> Finding:
     absent = sum(nodes for value, nodes in counts if value is None)
     odd = sum(nodes for value, nodes in counts if value is not None and not is_a_tenant(value))
     if not absent and not odd:
-        return Finding(True, f"{sum(nodes for _, nodes in counts)} nodes, of {len(counts)} tenants")
+        return Finding(True, f"nodes: {sum(nodes for _, nodes in counts)}, tenants: {len(counts)}")
     name = f"n.{quoted(property_)}"
     return Finding(
         False,
-        f"{absent + odd} nodes belong to no tenant: {property_} is absent on {absent}, no UUID as usual on {odd}",
+        f"nodes of no tenant: {absent + odd}; {property_} is absent on {absent}, no UUID as usual on {odd}",
         "set it to the tenant's id, a UUID in lower case; they are among:"
         f" MATCH (n:{quoted(table.label)}) WITH {name} AS tenant, collect(elementId(n)) AS nodes"
         " RETURN tenant, size(nodes), nodes[..5]",
@@ -495,14 +495,14 @@ def _timestamps(asked: Asked, table: Table) -> Finding:
             f" count(CASE WHEN {first} IS NOT NULL AND {unreadable} THEN 1 END)"
         ),
     )
-    what = " and no ".join(moments)
+    said = f"nodes without {' and '.join(moments)}: {absent} of {nodes}"
     if wrong or absent > nodes * _WITHOUT_MOMENT:
         return Finding(
             False,
-            f"{absent} of {nodes} nodes have no {what}, {wrong} an unreadable one: every run reads them",
+            f"{said}, with an unreadable one: {wrong}; every run reads them",
             _set_moment(table, f"{match} WHERE {first} IS NULL OR {unreadable}"),
         )
-    return Finding(True, f"{absent} of {nodes} nodes have no {what}" if absent else f"each of {nodes} nodes has one")
+    return Finding(True, said)
 
 
 def _future(asked: Asked, table: Table) -> Finding:
@@ -521,7 +521,7 @@ def _future(asked: Asked, table: Table) -> Finding:
         return Finding(True, "no timestamp is ahead of the clock")
     return Finding(
         False,
-        f"{nodes} nodes have a {table.moments[0]} in the future: every run reads them",
+        f"nodes with a {table.moments[0]} in the future: {nodes}; every run reads them",
         _set_moment(table, match),
     )
 
