@@ -233,6 +233,24 @@ def test_a_run_by_hand_ends_with_one_line(pg: Connection, graph: Graph, tenant: 
     assert wet.startswith(f"tenant {tenant}: ok, 1 deals read, 1 inserted, 1 versions (")
 
 
+def test_a_long_run_by_hand_tells_how_far_it_is_and_a_scheduled_one_does_not(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    """Every batch counts as one that ended after five seconds; how long those are is told in fdw/test_staging.py."""
+    deals = [add_deal(graph, tenant) for _ in range(3)]
+    for deal in deals[:2]:
+        add_version(graph, tenant, deal)
+    said: list[str] = []
+    pg.add_notice_handler(lambda notice: said.append(str(notice.message_primary)))
+    pg.execute("SET deal_sync.batch_rows = 1")
+    pg.execute("DO LANGUAGE plpython3u $$ from neo4j_deals.staging import Progress; Progress.NOTICE_SECONDS = 0 $$")
+    pg.execute("CALL deal_sync.sync_all(mode => 'full', quiet => true)")
+    assert said == []
+    assert sync(pg, tenant).deals_read == 3
+    kinds = [(f"{number} of {of} {kind}") for kind, of in (("deals", 3), ("versions", 2)) for number in range(of + 1)]
+    assert said[:-1] == kinds
+
+
 def test_a_scheduled_run_is_silent(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
     add_deal(graph, tenant)
     add_deal(graph, uuid.uuid4())
