@@ -1,10 +1,12 @@
 """Flows in: a graph and tables that have parted. Flows out: counts that add up, what differs, a replay that mends."""
 
+import json
 import uuid
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from psycopg import sql
 from support.database import Connection
 from support.graph import Graph
 from support.sync import add_deal, add_tenant, add_version, one, sync
@@ -174,3 +176,125 @@ def test_app_tenant_id_must_name_the_tenant(writer: Connection, tenant: uuid.UUI
     writer.execute("SELECT set_config('app.tenant_id', %s, false)", [str(uuid.uuid4())])
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="another tenant"):
         writer.execute(f"SELECT * FROM deal_sync.{call}(%s)".encode(), [tenant])
+
+
+# A row of the application's own
+
+
+def own_row(pg: Connection, tenant: uuid.UUID, **columns: Any) -> uuid.UUID:
+    """A row as the application makes it; returns its id."""
+    values = {"id": uuid.uuid4(), "tenant_id": tenant, "updated_at": "2026-01-01Z"} | columns
+    names = sql.SQL(", ").join(map(sql.Identifier, values))
+    places = sql.SQL(", ").join(map(sql.Placeholder, values))
+    pg.execute(sql.SQL("INSERT INTO opportunities ({}) VALUES ({})").format(names, places), values)
+    return uuid.UUID(str(values["id"]))
+
+
+def own_link(pg: Connection, tenant: uuid.UUID, interaction: str, entity: uuid.UUID) -> None:
+    pg.execute(
+        "INSERT INTO interaction_links (id, tenant_id, interaction_id, entity_type, entity_id)"
+        " VALUES (gen_random_uuid(), %s, %s, 'opportunity', %s)",
+        [tenant, interaction, entity],
+    )
+
+
+def test_a_link_of_the_old_service_is_legacy_beside_the_one_that_is_due(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    """The old service linked the graph's id, where a row has an id of its own."""
+    interaction = str(uuid.uuid4())
+    deal = add_deal(graph, tenant, source_interaction_id=interaction)
+    row = own_row(pg, tenant, graph_opportunity_id=deal)
+    own_link(pg, tenant, interaction, deal)
+    own_link(pg, tenant, str(uuid.uuid4()), uuid.uuid4())  # of no deal: nothing of ours
+    assert reconcile(pg, tenant)["links"] == {"in_graph": 1, "in_postgres": 1, "missing": 1, "legacy": 1}
+    assert [each for each in differences(pg, tenant) if each[0] == "link"] == [
+        ("link", str(deal), "", interaction, None)
+    ]
+    assert replay(pg, tenant)[-1] == 1
+    assert reconcile(pg, tenant)["links"] == {"in_graph": 1, "in_postgres": 2, "matching": 1, "legacy": 1}
+    assert differences(pg, tenant) == []
+    own_link(pg, tenant, str(uuid.uuid4()), row)
+    assert reconcile(pg, tenant)["links"]["extra"] == 1
+
+
+def test_a_deal_whose_row_waits_to_be_adopted_is_missing_until_then(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    deal = add_deal(graph, tenant, **linked())
+    add_version(graph, tenant, deal)
+    own_row(pg, tenant, id=deal, opportunity_name="of the application")
+    other = own_row(pg, tenant)  # of no deal
+    assert reconcile(pg, tenant) == {kind: {"in_graph": 1, "missing": 1} for kind in ("deals", "versions", "links")}
+    assert differences(pg, tenant)[0] == ("deal", str(deal), "", str(deal), None)
+    assert one(pg, "SELECT deals_adopted FROM deal_sync.replay(%s)", tenant) == 1
+    assert reconcile(pg, tenant) == {
+        kind: {"in_graph": 1, "in_postgres": 1, "matching": 1} for kind in ("deals", "versions", "links")
+    }
+    assert differences(pg, tenant) == []
+    assert one(pg, "SELECT graph_opportunity_id FROM opportunities WHERE id = %s", other) is None
+
+
+# Embeddings
+
+
+def test_an_embedding_that_differs_is_listed_where_embeddings_are_asked_for_and_mended(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    deals = [add_deal(graph, tenant, embedding=[0.5] * 1536, embedding_current=[0.25] * 1536) for _ in range(2)]
+    sync(pg, tenant)
+    pg.execute(
+        "UPDATE opportunities SET extraction_embedding = array_fill(1, ARRAY[1536])::vector WHERE id = %s", [deals[0]]
+    )
+    assert reconcile(pg, tenant)["deals"] == {"in_graph": 2, "in_postgres": 2, "matching": 2}
+    assert differences(pg, tenant) == []
+    ((kind, deal, column, in_graph, in_table),) = differences(pg, tenant, embeddings=True)
+    assert (kind, deal, column) == ("deal", str(deals[0]), "embedding")
+    assert (set(json.loads(in_graph)), set(json.loads(in_table))) == ({0.5}, {1})
+    assert replay(pg, tenant)[2:5] == (2, 0, 1)
+    assert differences(pg, tenant, embeddings=True) == []
+
+
+# Refusals
+
+
+def test_what_the_tables_refuse_is_refused_and_a_value_that_does_not_fit_is_no_difference(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    """The refused nodes are counted here by what the run recorded."""
+    deals = [add_deal(graph, tenant, confidence=0.5, deal_ref="good", **linked()) for _ in range(4)]
+    for deal in deals[:2]:
+        add_version(graph, tenant, deal)
+    sync(pg, tenant)
+    pg.execute("ALTER TABLE opportunities ADD CONSTRAINT good_ref CHECK (deal_ref <> 'bad')")
+    new = add_deal(graph, tenant, deal_ref="bad", **linked())  # no row, nor one of its version and link
+    version = add_version(graph, tenant, new)
+    set_("deal_ref", "bad", graph, deals[0])  # its row stays as it was
+    set_("confidence", "no number", graph, deals[1])  # its row lands without it
+    assert reconcile(pg, tenant)["deals"] == {
+        "in_graph": 5, "in_postgres": 4, "matching": 2, "differing": 2, "missing": 1
+    }  # fmt: skip
+    assert {row[1:3] for row in differences(pg, tenant) if row[2]} == {
+        (str(deals[0]), "deal_ref"),
+        (str(deals[0]), "ai_workflow_metadata"),  # which repeats it
+        (str(deals[1]), "confidence"),
+    }
+    assert sync(pg, tenant).status == "partial"
+    assert rejected(pg, "row") == {("deal", deals[0]), ("deal", new), ("version", version)}
+    assert rejected(pg, "value") == {("deal", deals[1])}
+    assert reconcile(pg, tenant) == {
+        "deals": {"in_graph": 5, "in_postgres": 4, "matching": 3, "refused": 2, "kept": 1},
+        "versions": {"in_graph": 3, "in_postgres": 2, "matching": 2, "refused": 1},
+        "links": {"in_graph": 5, "in_postgres": 4, "matching": 3, "refused": 2, "kept": 1},
+    }
+    assert differences(pg, tenant) == []
+
+
+def set_(name: LiteralString, value: Any, graph: Graph, deal: uuid.UUID) -> None:
+    graph.run(f"MATCH (d:Deal {{opportunity_id: $id}}) SET d.{name} = $value", id=str(deal), value=value)
+
+
+def rejected(pg: Connection, level: str) -> set[tuple[str, uuid.UUID]]:
+    """Kind and graph id of what the runs have recorded."""
+    found = pg.execute("SELECT kind, graph_id FROM deal_sync.rejects WHERE level = %s", [level])
+    return {(kind, uuid.UUID(graph_id)) for kind, graph_id in found}
