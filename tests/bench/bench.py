@@ -4,15 +4,14 @@ MERGE) and beside a plain external script; everything that it made is removed ag
 
 import argparse
 import json
-import statistics
+import operator
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +20,7 @@ from uuid import UUID
 import psycopg
 from bench import reading
 from bench.graph import TENANT, build, change, clear
+from bench.measures import Measure, Memory, memory_row, table, target_row, watched
 from environment import database
 from environment.servers import Instance, claimed
 from neo4j import Driver, GraphDatabase
@@ -40,73 +40,6 @@ NOBODY = UUID("be7c4000-0000-4000-8000-000000000002")  # a tenant without deals
 STAGING = {"deal": "deal_sync_deals", "version": "deal_sync_versions"}
 
 Connection = psycopg.Connection[Any]
-
-
-# -- what is measured --------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Measure:
-    """One thing measured, several times."""
-
-    name: str
-    seconds: list[float] = field(default_factory=list)
-    wal: list[int] = field(default_factory=list)
-    written: int | None = None
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
-
-    def row(self, deals: int) -> list[str]:
-        spread = f"{min(self.seconds):.2f} to {max(self.seconds):.2f}" if len(self.seconds) > 1 else ""
-        wal = f"{statistics.median(self.wal) / 1e6:.1f}" if self.wal else ""
-        written = "" if self.written is None else str(self.written)
-        return [self.name, f"{self.median:.2f}", spread, f"{deals / self.median:.0f}", written, wal]
-
-
-@dataclass
-class Memory:
-    """The peaks of a backend and of the processes that it starts, in kB."""
-
-    anonymous: int = 0
-    children: int = 0
-    high_water: int = 0
-
-    @property
-    def both(self) -> int:
-        return self.anonymous + self.children
-
-
-@contextmanager
-def watched(pid: int) -> Iterator[Memory]:
-    """Sample the memory of a backend and of its children while the block runs."""
-    memory, stopped = Memory(), threading.Event()
-
-    def sample() -> None:
-        while not stopped.wait(0.01):
-            backend = status(pid)
-            memory.anonymous = max(memory.anonymous, backend.get("RssAnon", 0))
-            memory.high_water = max(memory.high_water, backend.get("VmHWM", 0))
-            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-            memory.children = max(memory.children, sum(status(int(child)).get("RssAnon", 0) for child in children))
-
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
-        yield memory
-    finally:
-        stopped.set()
-        thread.join()
-
-
-def status(pid: int) -> dict[str, int]:
-    """The sizes of a process in kB; nothing when it has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return {}
-    return {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if "kB" in rest}
 
 
 # -- the mapping's own queries, without a server function --------------------------------------------------------------
@@ -172,11 +105,14 @@ class Bench:
 
     # the parts
 
-    def read(self) -> float:
-        """(a) The run's own queries, read by the driver and thrown away, in a process of its own."""
+    def read(self, embeddings: bool = True) -> float:
+        """(a) The run's own queries, read by the driver and thrown away, in a process of its own; (d) a comparison's,
+        which are without embeddings."""
         plpy, outlet = PlpyOverPsycopg(self.admin), QueriesOnly()
         for kind in KINDS:
-            Feed(self._table(plpy, kind), str(TENANT), Limits(1, 1, 1, 1), Selection()).produce(outlet.ask, outlet)
+            without = [] if embeddings else self._one("SELECT deal_sync.embedding_columns($1)", kind)
+            wanted = Selection(without=frozenset(without))
+            Feed(self._table(plpy, kind), str(TENANT), Limits(1, 1, 1, 1), wanted).produce(outlet.ask, outlet)
         relation = self._mapped("deal")
         fetch_size = catalog.server_options(plpy, relation).fetch_size
         return self._script("read_only.py", queries=outlet.queries, fetch_size=fetch_size)
@@ -241,6 +177,18 @@ class Bench:
         if result["status"] != "ok":
             sys.exit(f"the sync was {result['status']}: {result['message']}")
         return result, seconds, memory
+
+    def compare(self, function: str, alike: Callable[[list[tuple[Any, ...]]], bool]) -> float:
+        """A comparison of graph and tables, which are `alike`, in a session that is at work already."""
+        call = f"SELECT * FROM deal_sync.{function}(%s)".encode()
+        with self.connected("app_writer") as connection:
+            connection.execute(call, [NOBODY])
+            began = time.perf_counter()
+            rows = connection.execute(call, [TENANT]).fetchall()
+            seconds = time.perf_counter() - began
+        if not alike(rows):
+            sys.exit(f"{function}() of what was synced found {rows[:3]}")
+        return seconds
 
     def side_by_side(self, tenants: Sequence[UUID]) -> float:
         """First loads of these tenants, each by a backend of its own, all at once: the seconds of the whole."""
@@ -362,6 +310,9 @@ def measure(bench: Bench, rounds: int, double: bool) -> list[str]:
         for number, name in ((1, "1"), (100, "100"), (deals // 100, "1 %"))
     }
 
+    floor = Measure("(d) read only, without embeddings")
+    reconcile, differences = Measure("reconcile"), Measure("differences")
+
     bench.sync()  # Neo4j's page cache and plans, and the machine's
     bench.keep_staged()
     for number in range(1, rounds + 1):
@@ -398,6 +349,15 @@ def measure(bench: Bench, rounds: int, double: bool) -> list[str]:
         unchanged.wal.append(wal)
         unchanged.written = bench.rows_written_since(transaction)
 
+    for _ in range(rounds):
+        floor.seconds.append(bench.read(embeddings=False))
+        for part, alike in ((reconcile, all_match), (differences, operator.not_)):
+            transaction = bench.next_transaction()
+            seconds, wal = bench.wal_of(partial(bench.compare, part.name, alike))
+            part.seconds.append(seconds)
+            part.wal.append(wal)
+            part.written = bench.rows_written_since(transaction)
+
     for amount, part in incremental.items():
         for number in range(rounds):
             expected = change(bench.driver, amount, number) if amount else 0
@@ -419,16 +379,18 @@ def measure(bench: Bench, rounds: int, double: bool) -> list[str]:
         at_once.append([str(amount), f"{seconds:.2f}", f"{amount * (deals // 4) / seconds:.0f}"])
 
     heads = ["", "seconds", "lowest, highest", "deals/s", "written", "WAL MB"]
-    lines = table([heads, *(m.row(deals) for m in (read, merge, script, first, unchanged, *incremental.values()))])
+    parts = (read, merge, script, first, unchanged, *incremental.values(), floor, reconcile, differences)
+    lines = table([heads, *(part.row(deals) for part in parts)])
     lines.append(f"besides, the first call of a backend: {bench.first_call.median:.2f} s")
-    floor = read.median + merge.median
+    lines.append(f"reconcile / (d): {reconcile.median / floor.median:.2f}")
     targets = [
-        ("first load / ((a) + (b))", first.median / floor, "<=", 1.3),
+        ("first load / ((a) + (b))", first.median / (read.median + merge.median), "<=", 1.3),
         ("(c) / first load", script.median / first.median, ">=", 1.8),
         ("full, nothing changed: rows written", float(unchanged.written or 0), "<=", 0.0),
         ("full, nothing changed: WAL, MB", max(unchanged.wal) / 1e6, "<=", 1.0),
         ("incremental, nothing changed: seconds", incremental[0].median, "<=", 0.1),
         ("incremental, 100 changed: seconds", incremental[100].median, "<=", 0.3),
+        ("reconcile: seconds", reconcile.median, "<=", 1.0),
     ]
     progress("reading by SQL")
     reading_rows = reading.measure(bench.admin, bench.driver, rounds)
@@ -449,25 +411,9 @@ def measure(bench: Bench, rounds: int, double: bool) -> list[str]:
     return [*lines, "", *table([["target", "measured", "due", ""], *map(target_row, targets)])]
 
 
-def memory_row(measured: tuple[int, Memory]) -> list[str]:
-    deals, memory = measured
-    sizes = (memory.anonymous, memory.children, memory.both, memory.high_water)
-    return [f"{deals} deals", *(f"{size / 1024:.0f}" for size in sizes)]
-
-
-def target_row(target: tuple[str, float, str, float]) -> list[str]:
-    name, value, relation, due = target
-    met = value <= due if relation == "<=" else value >= due
-    return [name, f"{value:.2f}", f"{relation} {due:g}", "reached" if met else "MISSED"]
-
-
-def table(rows: list[list[str]]) -> list[str]:
-    """Rows as aligned lines: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))])
-        for first, *rest in rows
-    ]
+def all_match(counts: list[tuple[Any, ...]]) -> bool:
+    """Whether reconcile() found every node and every row to match: in_graph, in_postgres and matching come first."""
+    return all(in_graph == in_postgres == matching for _, in_graph, in_postgres, matching, *_ in counts)
 
 
 def main() -> None:
