@@ -8,7 +8,8 @@ CREATE TYPE deal_sync.merge_column AS (
 );
 COMMENT ON TYPE deal_sync.merge_column IS 'internal: a column of a MERGE, as expressions';
 
-CREATE FUNCTION deal_sync.merge_columns(kind text, staged boolean) RETURNS SETOF deal_sync.merge_column
+-- `completes`: a version that is there gets what it lacks, but for what says which version of which deal it is.
+CREATE FUNCTION deal_sync.merge_columns(kind text, staged boolean, completes boolean DEFAULT false) RETURNS SETOF deal_sync.merge_column
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -29,7 +30,11 @@ BEGIN
         CONTINUE WHEN c.staged_as IS NULL;
         result.name := c.name;
         result.target := CASE WHEN c.write <> 'never' THEN c.target END;
-        result.write := CASE WHEN kind = 'version' THEN 'insert' ELSE c.write END;
+        result.write := CASE
+            WHEN kind = 'deal' THEN c.write
+            WHEN completes AND c.target NOT IN ('id', 'opportunity_id') THEN 'fill'
+            ELSE 'insert'
+        END;
         result.on_misfit := coalesce(replace(c.options ->> 'on_misfit', 'error', 'reject'), 'null');  -- an error in a SELECT
         result.place := c.place;
         result.target_type := c.target_type;
@@ -82,7 +87,7 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.merge_columns(text, boolean) IS
+COMMENT ON FUNCTION deal_sync.merge_columns(text, boolean, boolean) IS
 'internal: of each column of a MERGE the expressions that select, insert and update it';
 
 -- No value is compared by an operator of its type, which may find equal what is not the same.
@@ -104,7 +109,7 @@ COMMENT ON FUNCTION deal_sync.differs(deal_sync.merge_column[], text[]) IS
 -- `source` is the subselect that a MERGE uses; `matching` its ON; `differs` true where an update would change the row; `merge` the whole;
 -- `key`, `owner` (the deal's key) and `number` are names of its columns, `merged` all of them.
 CREATE FUNCTION deal_sync.merge_parts(
-    kind text, tenant_id uuid, without text[] DEFAULT '{}',
+    kind text, tenant_id uuid, without text[] DEFAULT '{}', completes boolean DEFAULT false,
     OUT source text, OUT matching text, OUT differs text, OUT merge text,
     OUT key text, OUT owner text, OUT number text, OUT merged deal_sync.merge_column[]
 )
@@ -128,7 +133,8 @@ DECLARE
     columns text;
     inserts text;
 BEGIN
-    merged := ARRAY(SELECT c FROM deal_sync.merge_columns(kind, staged) AS c);
+    merged := ARRAY(SELECT c FROM deal_sync.merge_columns(kind, staged, completes) AS c);
+    differs := deal_sync.differs(merged, without);
     SELECT
         max(c.name) FILTER (WHERE c.target = key_target),
         max(c.name) FILTER (WHERE c.target = CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'opportunity_id' END),
@@ -203,7 +209,6 @@ BEGIN
         ON adopted.tenant_id = %4$s AND adopted.id = %5$s AND adopted.graph_opportunity_id IS NULL$source$,
             selected, rows, target, this, key_value
         );
-        differs := deal_sync.differs(merged, without);
         merge := format(
             $merge$MERGE INTO %1$s AS t
 USING (
@@ -255,10 +260,10 @@ USING (
     FROM (
     %2$s
     ) AS s
-    WHERE s."landed deal" IS NOT NULL AND s.%3$I IS NOT NULL AND s."number taken by" IS NULL
+    WHERE %9$ss."landed deal" IS NOT NULL AND s.%3$I IS NOT NULL AND s."number taken by" IS NULL
 ) AS s
 ON %4$s
-WHEN NOT MATCHED THEN INSERT (
+%10$sWHEN NOT MATCHED THEN INSERT (
     id,
     tenant_id,
     opportunity_id,
@@ -269,12 +274,14 @@ WHEN NOT MATCHED THEN INSERT (
     s."landed deal",
     %8$s
 )$merge$,
-            target, source, number, matching, columns, key, this, inserts
+            target, source, number, matching, columns, key, this, inserts,
+            CASE WHEN sets IS NOT NULL THEN 's.landed_id IS NOT NULL OR ' END,
+            CASE WHEN sets IS NOT NULL THEN format(E'WHEN MATCHED AND %s THEN UPDATE SET\n    %s\n', differs, sets) END
         );
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.merge_parts(text, uuid, text[]) IS
+COMMENT ON FUNCTION deal_sync.merge_parts(text, uuid, text[], boolean) IS
 'internal: the MERGE of a kind and its parts, over the staging table of a tenant ($1: the rows, NULL for all) or, tenant_id being NULL, over the foreign table';
 
 CREATE FUNCTION deal_sync.merge_statement(relation regclass) RETURNS text

@@ -137,22 +137,26 @@ COMMENT ON FUNCTION deal_sync.land(text, bigint[], uuid[]) IS
 -- The statements of a run for one kind, made once: `plan` tells of each staged row what is to become of it, `merge` writes, `unwritten`
 -- finds rows that a trigger kept from being written, `losses` the values that did not land, `links` connects interactions
 -- (`linked`: those of the batch; `unlinked`: rows whose link is missing), `locks` takes the rows to be changed in key order: a MERGE goes
--- through them in whatever order its join has.
+-- through them in whatever order its join has. `completion` is the MERGE of a batch that has versions to complete: its UPDATE needs a
+-- right that one which only inserts does not.
 CREATE TYPE deal_sync.statements AS (
-    plan text, locks text, merge text, unwritten text, losses text,
+    plan text, locks text, merge text, completion text, unwritten text, losses text,
     links text, linked text, unlinked text
 );
 COMMENT ON TYPE deal_sync.statements IS 'internal: what a run executes for each batch of a kind';
 
--- The columns `without` were not read: they make no row differ.
-CREATE FUNCTION deal_sync.statements_of(kind text, tenant_id uuid, without text[] DEFAULT '{}') RETURNS deal_sync.statements
+-- The columns `without` were not read: they make no row differ. `completes`: versions that are there get what they lack.
+CREATE FUNCTION deal_sync.statements_of(
+    kind text, tenant_id uuid, without text[] DEFAULT '{}', completes boolean DEFAULT false
+) RETURNS deal_sync.statements
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     this CONSTANT text := quote_literal(tenant_id) || '::uuid';
     target CONSTANT regclass := deal_sync.application_table(kind, 'target');
-    parts CONSTANT record := deal_sync.merge_parts(kind, tenant_id, without);
+    key_target CONSTANT text := CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END;
+    parts CONSTANT record := deal_sync.merge_parts(kind, tenant_id, without, completes);
     staging CONSTANT text := format('pg_temp.%I', 'deal_sync_' || kind || 's');
     key CONSTANT text := parts.key;
     owner CONSTANT text := parts.owner;
@@ -211,26 +215,11 @@ BEGIN
             ORDER BY s.row_number$plan$,
             held_back, parts.differs, parts.source, staging, target, parts.matching
         );
-        statements.locks := format(
-            'SELECT FROM unnest($1::bigint[], $2::tid[]) AS w (row_number, place) INNER JOIN %s AS t ON t.ctid = w.place'
-            ' WHERE t.tenant_id = %s ORDER BY w.row_number FOR NO KEY UPDATE OF t',
-            target, this
-        );
-        -- A new row must be there afterwards; a changed one must have a new place.
-        statements.unwritten := format(
-            $unwritten$
-            SELECT w.row_number
-            FROM unnest($1::bigint[], $2::tid[], $3::oid[]) AS w (row_number, place, part)
-            INNER JOIN %s AS s USING (row_number)
-            LEFT JOIN %s AS t ON t.tenant_id = %s AND t.graph_opportunity_id = s.%I
-            WHERE t.id IS NULL OR (t.ctid = w.place AND t.tableoid = w.part)$unwritten$,
-            staging, target, this, key
-        );
     ELSE
         statements.plan := format(
             $plan$
             SELECT
-                s.row_number, NULL::tid AS place, NULL::oid AS part,
+                s.row_number, %8$s,
                 CASE
                     WHEN s.landed_id IS NOT NULL AND NOT coalesce(s.refusal ? 'even_if_there', false) THEN NULL
                     WHEN s.refusal IS NOT NULL THEN s.refusal
@@ -245,23 +234,34 @@ BEGIN
                     ) %5$s
                 END AS refusal,
                 CASE WHEN s.landed_id IS NULL AND s.%1$I IS NULL THEN 'a version without a number' END AS note,
-                CASE WHEN s.landed_id IS NOT NULL THEN 'unchanged' WHEN s.%1$I IS NULL THEN 'none' ELSE 'new' END AS state
+                CASE %9$s WHEN s.landed_id IS NOT NULL THEN 'unchanged' WHEN s.%1$I IS NULL THEN 'none' ELSE 'new' END AS state
             FROM (%6$s) AS s
             INNER JOIN %7$s AS raw USING (row_number)
+            %10$s
             ORDER BY s.row_number$plan$,
-            number, owner, owner, number, held_back, parts.source, staging
-        );
-        statements.unwritten := format(
-            $unwritten$
-            SELECT w.row_number
-            FROM unnest($1::bigint[], $2::tid[], $3::oid[]) AS w (row_number, place, part)
-            INNER JOIN %s AS s USING (row_number)
-            LEFT JOIN %s AS t ON t.tenant_id = %s AND t.id = s.%I
-            WHERE t.id IS NULL$unwritten$,
-            staging, target, this, key
+            number, owner, owner, number, held_back, parts.source, staging,
+            CASE WHEN completes THEN 't.ctid AS place, t.tableoid AS part' ELSE 'NULL::tid AS place, NULL::oid AS part' END,
+            CASE WHEN completes THEN format('WHEN t.id IS NOT NULL AND %s THEN ''changed''', parts.differs) END,
+            CASE WHEN completes THEN format('LEFT JOIN %s AS t ON %s', target, parts.matching) END
         );
     END IF;
-    statements.merge := parts.merge;
+    statements.merge := CASE WHEN completes THEN (deal_sync.merge_parts(kind, tenant_id, without)).merge ELSE parts.merge END;
+    statements.completion := parts.merge;
+    statements.locks := format(
+        'SELECT FROM unnest($1::bigint[], $2::tid[]) AS w (row_number, place) INNER JOIN %s AS t ON t.ctid = w.place'
+        ' WHERE t.tenant_id = %s ORDER BY w.row_number FOR NO KEY UPDATE OF t',
+        target, this
+    );
+    -- A new row must be there afterwards; a changed one must have a new place.
+    statements.unwritten := format(
+        $unwritten$
+        SELECT w.row_number
+        FROM unnest($1::bigint[], $2::tid[], $3::oid[]) AS w (row_number, place, part)
+        INNER JOIN %s AS s USING (row_number)
+        LEFT JOIN %s AS t ON t.tenant_id = %s AND t.%I = s.%I
+        WHERE t.id IS NULL OR (t.ctid = w.place AND t.tableoid = w.part)$unwritten$,
+        staging, target, this, key_target, key
+    );
 
     -- A bad value of a column that an existing row keeps counts when the row is new, and as long as the row has NULL there.
     statements.losses := format(
@@ -284,7 +284,7 @@ BEGIN
             ELSE parts.source
         END,
         'UNION ALL' || exotic_losses, staging, deal_sync.mapped(kind)::oid, -- by oid: the caller need not see its schema
-        target, this, CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END, key,
+        target, this, key_target, key,
         coalesce(still_counts, format('WHEN %L THEN true', key))
     );
 
@@ -339,16 +339,19 @@ BEGIN
     RETURN statements;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.statements_of(text, uuid, text[]) IS 'internal: the statements that land a batch of a kind, of a tenant';
+COMMENT ON FUNCTION deal_sync.statements_of(text, uuid, text[], boolean) IS
+'internal: the statements that land a batch of a kind, of a tenant';
 
--- One batch, planned, written, checked, explained, linked. `result` is carried on from batch to batch; `failures` counts by reason.
+-- One batch, planned, written, checked, explained, linked. `result` is carried on from batch to batch; `failures` counts by reason;
+-- `completed` counts versions of this batch.
 CREATE FUNCTION deal_sync.land_batch(
-    kind text, statements deal_sync.statements, INOUT result deal_sync.run_result, INOUT reasons jsonb
+    kind text, statements deal_sync.statements, INOUT result deal_sync.run_result, INOUT reasons jsonb, OUT completed bigint
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    merge text := statements.merge;
     planned record;
     lost record;
     written bigint[] := '{}';
@@ -370,6 +373,7 @@ DECLARE
     losses jsonb[] := '{}';
     refused jsonb[] := '{}';
 BEGIN
+    completed := 0;
     FOR planned IN EXECUTE statements.plan USING NULL::bigint[] LOOP
         IF planned.refusal IS NOT NULL THEN
             refused := refused || (planned.refusal || jsonb_build_object('row_number', planned.row_number, 'level', 'row'));
@@ -392,11 +396,12 @@ BEGIN
         END IF;
     END LOOP;
 
-    IF cardinality(written) > cardinality(new_rows) AND statements.locks IS NOT NULL THEN
+    IF cardinality(written) > cardinality(new_rows) THEN
         EXECUTE statements.locks USING written, places;
+        merge := statements.completion;
     END IF;
     SELECT l.landed, l.failures, l.met INTO landed, failures, others
-    FROM deal_sync.land(statements.merge, written, '{}') AS l;
+    FROM deal_sync.land(merge, written, '{}') AS l;
     -- When land() gave up, rows that it never tried are not there either: the run fails with what was found.
     IF landed + cardinality(failures) < cardinality(written)
         AND cardinality(failures) <= deal_sync.setting('max_rejects')::bigint THEN
@@ -426,6 +431,8 @@ BEGIN
         result.deals_unchanged := result.deals_unchanged + cardinality(there);
     ELSE
         result.versions_inserted := result.versions_inserted + inserted;
+        completed := cardinality(written) - cardinality(new_rows)
+            - (SELECT count(*) FROM unnest(failed) AS f (row_number) WHERE f.row_number <> ALL (new_rows));
     END IF;
     there := there || CASE WHEN failed = '{}' THEN written ELSE ARRAY(
         SELECT w.row_number FROM unnest(written) AS w (row_number) WHERE w.row_number <> ALL (failed)
@@ -496,9 +503,13 @@ BEGIN
             'sqlstate', lost.error ->> 'sqlstate', 'value', lost.error ->> 'value',
             'message', concat(
                 lost.error ->> 'message',
-                CASE WHEN lost.stays AND NOT (lost.error -> 'landed')::boolean THEN
-                    ' (a row that is there is not written here, so this does not heal by itself: set it by hand'
-                    || CASE WHEN lost.may_fill THEN ', or ALTER the column''s option write to ''fill''' ELSE '' END || ')'
+                CASE
+                    WHEN NOT lost.stays OR (lost.error -> 'landed')::boolean THEN NULL
+                    WHEN kind = 'version' THEN
+                        ' (of a version that is there only a replay fills what is NULL: mend the node and replay it, or set it by hand)'
+                    ELSE
+                        ' (a row that is there is not written here, so this does not heal by itself: set it by hand'
+                        || CASE WHEN lost.may_fill THEN ', or ALTER the column''s option write to ''fill''' ELSE '' END || ')'
                 END
             )
         );

@@ -6,7 +6,7 @@
 -- how those look that have no timestamp. `missing` are columns of the deals of which no node has had a value yet.
 CREATE FUNCTION deal_sync.run_kind(
     kind text, selection jsonb, INOUT result deal_sync.run_result, INOUT reasons jsonb, INOUT missing text[],
-    OUT elements text[], OUT graph_ids text[], OUT undated jsonb
+    OUT elements text[], OUT graph_ids text[], OUT undated jsonb, OUT completed bigint
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -27,6 +27,7 @@ BEGIN
     elements := '{}';
     graph_ids := '{}';
     undated := '{}';
+    completed := 0;
     FOR batch IN batches LOOP
         EXECUTE format('SELECT count(*) FROM %s', staging) INTO staged;
         IF staged <> batch.last - done THEN
@@ -42,13 +43,14 @@ BEGIN
             graph_ids := graph_ids || read.graph_ids;
             undated := undated || read.undated;
         END IF;
-        statements := coalesce(statements, deal_sync.statements_of(kind, result.tenant_id));
+        statements := coalesce(statements, deal_sync.statements_of(kind, result.tenant_id, completes => result.mode = 'replay'));
         IF missing <> '{}' THEN
             missing := ARRAY(SELECT unnest(missing) EXCEPT SELECT unnest(deal_sync.present_columns(missing)));
         END IF;
         landed := deal_sync.land_batch(kind, statements, result, reasons);
         result := landed.result;
         reasons := landed.reasons;
+        completed := completed + landed.completed;
         done := batch.last;
         EXECUTE format('TRUNCATE %s', staging);
 
@@ -139,7 +141,13 @@ BEGIN
         PERFORM deal_sync.record_watermark(result.tenant_id, result.run_id, reading.watermark, reading.mapping, is_full);
         result.watermark := reading.watermark;
     END IF;
-    result := deal_sync.conclude_run(result, reading.reason, is_full);
+    result := deal_sync.conclude_run(
+        result,
+        nullif(concat_ws(
+            '; ', reading.reason, CASE WHEN versions.completed > 0 THEN format('completed: %s versions', versions.completed) END
+        ), ''),
+        is_full
+    );
 
     -- As the constraints are by their definition, as far as SET CONSTRAINTS can say it: by a name that belongs to none that cannot be
     -- deferred, in a schema that the caller may use.

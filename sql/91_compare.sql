@@ -21,15 +21,15 @@ AS $$
 $$;
 COMMENT ON FUNCTION deal_sync.embedding_columns(text) IS 'internal: the vector columns of a kind that can be left out when it is read';
 
--- By the plan of a run (statements_of), so that what is missing or differs is what a run would write. A row that a run has tried and the
+-- By the plan of a replay (statements_of), so that what is missing or differs is what it would write. A row that a run has tried and the
 -- table did not take is refused.
 CREATE FUNCTION deal_sync.compare_nodes(kind text, tenant uuid, without text[], lists boolean) RETURNS SETOF deal_sync.comparison
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    parts CONSTANT record := deal_sync.merge_parts(kind, tenant, without);
-    statements CONSTANT deal_sync.statements := deal_sync.statements_of(kind, tenant, without);
+    parts CONSTANT record := deal_sync.merge_parts(kind, tenant, without, completes => true);
+    statements CONSTANT deal_sync.statements := deal_sync.statements_of(kind, tenant, without, completes => true);
     staging CONSTANT text := format('pg_temp.%I', 'deal_sync_' || kind || 's');
     nodes text;
     differing text;
@@ -69,22 +69,22 @@ BEGIN
         statements.plan, staging
     ) INTO nodes
     FROM unnest(parts.merged) AS c;
-    IF lists AND kind = 'deal' THEN
+    IF lists THEN
         SELECT format(
             $differing$
-            SELECT 'deal', 'value', s.element_id, s.graph_id, s.%1$I, s.%1$I, NULL::uuid, '{}'::uuid[], v.name, v.graph_value, v.table_value
+            SELECT %7$L, 'value', s.element_id, s.graph_id, s.%1$I, s.%8$I, NULL::uuid, '{}'::uuid[], v.name, v.graph_value, v.table_value
             FROM (%2$s) AS s
             INNER JOIN (%6$s) AS n (kind, state, element_id, graph_id, key, deal, taken_by, links, name, graph_value, table_value)
                 ON n.element_id = s.element_id AND n.state = 'differing'
             INNER JOIN %3$s AS t ON %4$s
             CROSS JOIN LATERAL (VALUES %5$s) AS v (name, differs, graph_value, table_value)
             WHERE v.differs$differing$,
-            parts.key, parts.source, deal_sync.application_table('deal', 'target'), parts.matching,
+            parts.key, parts.source, deal_sync.application_table(kind, 'target'), parts.matching,
             string_agg(format(
                 '(%L, ROW(t.%I)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record, (%s)::text, t.%I::text)',
                 c.name, c.target, c.updated, c.updated, c.target
             ), ', ' ORDER BY c.place),
-            nodes
+            nodes, kind, parts.owner
         ) INTO differing
         FROM unnest(parts.merged) AS c
         WHERE c.updated IS NOT NULL AND c.name <> ALL (without);
@@ -280,7 +280,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION deal_sync.differences(uuid, boolean) IS
-'one row a value that a run would change; of a row that is missing, or is in the table only, one with column_name '''' and its id on the side that has it';
+'one row a value that a replay would write; of a row that is missing, or is in the table only, one with column_name '''' and its id on the side that has it';
 
 -- application_path: as in sync_deals().
 CREATE FUNCTION deal_sync.replay(
@@ -306,4 +306,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION deal_sync.replay(uuid, text[], text) IS
-'lands what is missing or differs: of these deals and their versions, or, without ids, of the whole tenant; a run of mode replay';
+'lands what is missing or differs, also the values that a landed version lacks: of these deals and their versions, or, without ids, of the whole tenant; a run of mode replay';
