@@ -73,8 +73,8 @@ $$;
 COMMENT ON FUNCTION deal_sync.run_kind(text, jsonb, deal_sync.run_result, jsonb, text[]) IS
 'internal: reads and lands a tenant''s deals or versions, batch by batch';
 
--- `reason`: why the mode is another one than what was asked for. Of a run that has read everything, nodes of nobody are counted.
-CREATE FUNCTION deal_sync.conclude_run(INOUT result deal_sync.run_result, reason text, is_full boolean)
+-- `remark`: why the mode is another one than what was asked for, or what a replay has done besides the counts. Of a run that has read everything, nodes of nobody are counted.
+CREATE FUNCTION deal_sync.conclude_run(INOUT result deal_sync.run_result, remark text, is_full boolean)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -87,7 +87,7 @@ BEGIN
     result.status := CASE WHEN result.rows_rejected + result.values_rejected > 0 THEN 'partial' ELSE 'ok' END;
     result.message := nullif(concat_ws(
         '; ',
-        reason,
+        remark,
         CASE WHEN result.status = 'partial' THEN format(
             'refused: %s rows, %s values (see deal_sync.rejects)', result.rows_rejected, result.values_rejected
         ) END,
@@ -143,9 +143,7 @@ BEGIN
     END IF;
     result := deal_sync.conclude_run(
         result,
-        nullif(concat_ws(
-            '; ', reading.reason, CASE WHEN versions.completed > 0 THEN format('completed: %s versions', versions.completed) END
-        ), ''),
+        coalesce(reading.reason, CASE WHEN versions.completed > 0 THEN format('completed: %s versions', versions.completed) END),
         is_full
     );
 

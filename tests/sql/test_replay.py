@@ -237,6 +237,7 @@ def test_an_update_that_a_trigger_refuses_is_a_reject_and_the_others_are_complet
         " IF old.version_number = 2 THEN " + body + "; END IF; RETURN new; END $$;"
         " CREATE TRIGGER append_only BEFORE UPDATE ON deal_versions FOR EACH ROW EXECUTE FUNCTION append_only()"
     )
+    writer.execute("SET deal_sync.batch_rows = 2")
 
     status, _, _, message = replay(writer, tenant)
 
