@@ -73,7 +73,8 @@ $$;
 COMMENT ON FUNCTION deal_sync.run_kind(text, jsonb, deal_sync.run_result, jsonb, text[]) IS
 'internal: reads and lands a tenant''s deals or versions, batch by batch';
 
--- `remark`: why the mode is another one than what was asked for, or what a replay has done besides the counts. Of a run that has read everything, nodes of nobody are counted.
+-- `remark`: why the mode is another one than what was asked for, or what a replay has completed. Of a run that has read
+-- everything, nodes of nobody are counted.
 CREATE FUNCTION deal_sync.conclude_run(INOUT result deal_sync.run_result, remark text, is_full boolean)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
