@@ -212,9 +212,9 @@ AS $$
     SELECT concat(
         'tenant ', result.tenant_id, ': ', result.status, CASE WHEN dry_run THEN ' (dry run)' END, ', ',
         CASE WHEN result.status = 'failed' THEN result.message ELSE concat_ws(
-            ', ', result.deals_read || ' deals read', nullif(result.deals_inserted, 0) || ' inserted',
-            nullif(result.deals_updated, 0) || ' updated', nullif(result.deals_adopted, 0) || ' adopted',
-            nullif(result.versions_inserted, 0) || ' versions', nullif(result.links_inserted, 0) || ' links', result.message
+            ', ', 'deals read: ' || result.deals_read, 'inserted: ' || nullif(result.deals_inserted, 0),
+            'updated: ' || nullif(result.deals_updated, 0), 'adopted: ' || nullif(result.deals_adopted, 0),
+            'new versions: ' || nullif(result.versions_inserted, 0), 'new links: ' || nullif(result.links_inserted, 0), result.message
         ) END,
         format(' (%s s)', round(result.seconds::numeric, 1))
     )

@@ -229,8 +229,8 @@ def test_a_run_by_hand_ends_with_one_line(pg: Connection, graph: Graph, tenant: 
     sync(pg, tenant, dry_run=True)
     sync(pg, tenant)
     dry, wet = said
-    assert dry.startswith(f"tenant {tenant}: ok (dry run), 1 deals read, 1 inserted, 1 versions (")
-    assert wet.startswith(f"tenant {tenant}: ok, 1 deals read, 1 inserted, 1 versions (")
+    assert dry.startswith(f"tenant {tenant}: ok (dry run), deals read: 1, inserted: 1, new versions: 1 (")
+    assert wet.startswith(f"tenant {tenant}: ok, deals read: 1, inserted: 1, new versions: 1 (")
 
 
 def test_a_long_run_by_hand_tells_how_far_it_is_and_a_scheduled_one_does_not(
