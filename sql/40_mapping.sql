@@ -129,9 +129,11 @@ CREATE TYPE deal_sync.mapping_column AS (
 COMMENT ON TYPE deal_sync.mapping_column IS 'a column of a foreign table of the mapping, and the column that it fills';
 
 CREATE FUNCTION deal_sync.mapping_columns(relation regclass) RETURNS SETOF deal_sync.mapping_column
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE -- it keeps its plan: a run asks some ten times
 SET search_path = pg_catalog, pg_temp
 AS $$
+BEGIN
+    RETURN QUERY
     WITH foreign_columns AS (
         SELECT
             a.attnum, a.attname, a.atttypid, a.atttypmod, f.typname, o.options,
@@ -164,13 +166,13 @@ AS $$
     )
 
     SELECT
-        w.attnum, w.attname, w.atttypid, w.typname, w.atttypmod, w.options,
+        w.attnum, w.attname::text, w.atttypid, w.typname::text, w.atttypmod, w.options,
         w.target, w.write, w.target_type, w.target_modifier, w.target_is_there,
         coalesce(w.not_null, false), w.target_default,
         coalesce(w.not_null, false) AND w.target_default IS NULL AND NOT w.options ?| ARRAY['default', 'fallback'],
         CASE WHEN w.due_type IS NULL THEN NULL WHEN own.stages THEN format_type(base.type, base.modifier) ELSE 'text' END,
-        CASE WHEN own.stages THEN base.type WHEN w.due_type IS NOT NULL THEN 'text'::regtype END,
-        CASE WHEN own.stages THEN own.typname WHEN w.due_type IS NOT NULL THEN 'text' END,
+        CASE WHEN own.stages THEN base.type WHEN w.due_type IS NOT NULL THEN 'text'::regtype::oid END,
+        CASE WHEN own.stages THEN own.typname::text WHEN w.due_type IS NOT NULL THEN 'text' END,
         CASE WHEN own.stages THEN base.modifier ELSE -1 END
     FROM with_targets AS w
     LEFT JOIN LATERAL deal_sync.base_type(w.due_type, w.due_modifier) AS base ON true
@@ -185,7 +187,8 @@ AS $$
                 )
                 OR b.oid = deal_sync.vector_type()
             )
-    ) AS own ON true
+    ) AS own ON true;
+END
 $$;
 COMMENT ON FUNCTION deal_sync.mapping_columns(regclass) IS
 'the columns of a foreign table of the mapping: options, target, and the base type in which the sync stages it (NULL: not staged)';

@@ -15,6 +15,7 @@ from neo4j_deals.catalog import Plpy, TellingPlpy, query, server_options, table
 from neo4j_deals.connection import connection
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.feed import OWN_COLUMNS, Feed, Limits
+from neo4j_deals.mapping import Table
 from neo4j_deals.options import ServerOptions
 from neo4j_deals.process import ReaderProcess
 from neo4j_deals.reader import Reader, answer
@@ -28,7 +29,7 @@ def staging_name(kind: str) -> str:
 
 def fill(plpy: TellingPlpy, relation: str, tenant: str, caller: str, wanted: Selection) -> Iterator[int]:
     """Stages the tenant's nodes that are wanted, and yields the number of the last row after each batch; the caller
-    empties it then.
+    empties the table then. Where there are none, no table is made.
 
     `caller` is a role's name as SQL takes it: it may read and truncate the table, nothing else. Raises
     DealSyncError for what the graph or the network refused, and whatever PostgreSQL raises, a cancel too.
@@ -36,17 +37,8 @@ def fill(plpy: TellingPlpy, relation: str, tenant: str, caller: str, wanted: Sel
     source, limits = table(plpy, relation), _limits(plpy)
     feed = Feed(source, tenant, limits, wanted)
     name = staging_name(source.kind)
-    columns = [*OWN_COLUMNS, *((plpy.quote_ident(column.name), column.staged_as) for column in feed.columns)]
-    filled = ", ".join(column for column, _ in columns)
-    columns += [
-        (plpy.quote_ident(c.name), c.staged_as) for c in source.columns if c.staged_as and c.name in wanted.without
-    ]
-    plpy.execute(f"CREATE TEMPORARY TABLE {name} ({', '.join(f'{n} {t}' for n, t in columns)}) ON COMMIT DROP")
-    # For a plan that goes through the application's rows and looks for each here: the planner takes it when it believes
-    # that they are few, of a tenant that it has no statistics of, or after an ANALYZE while they are loaded.
-    plpy.execute(f"CREATE INDEX ON {name} ({plpy.quote_ident(source.deal.name)})")
-    plpy.execute(f"GRANT SELECT, TRUNCATE ON {name} TO {caller}")
-    made = query(plpy, "SELECT $1::pg_catalog.regclass::pg_catalog.oid AS oid", ["text"], [name])[0]["oid"]
+    filled = ", ".join([*(own for own, _ in OWN_COLUMNS), *(plpy.quote_ident(column.name) for column in feed.columns)])
+    made: int | None = None
 
     def serve_interrupt() -> object:
         return plpy.execute("SELECT 1")
@@ -63,13 +55,28 @@ def fill(plpy: TellingPlpy, relation: str, tenant: str, caller: str, wanted: Sel
         reader = Reader(connection(options), feed.produce, folder)
     with contextlib.closing(reader.batches(serve_interrupt)) as batches:
         for file, last in batches:
+            if made is None:
+                made = _make(plpy, name, source, caller)
             _check_ours(plpy, name, made)
             plpy.execute(f"COPY {name} ({filled}) FROM '/proc/self/fd/{file.fileno()}' (FORMAT binary)")
             reader.done_with(file)
             yield last
             progress.show(last)
-    _check_ours(plpy, name, made)
-    plpy.execute(f"DROP TABLE {name}")
+    if made is not None:
+        _check_ours(plpy, name, made)
+        plpy.execute(f"DROP TABLE {name}")
+
+
+def _make(plpy: Plpy, name: str, source: Table, caller: str) -> int:
+    """Makes the staging table, with every column that is staged; its oid."""
+    columns = [*OWN_COLUMNS, *((plpy.quote_ident(c.name), c.staged_as) for c in source.columns if c.staged_as)]
+    plpy.execute(f"CREATE TEMPORARY TABLE {name} ({', '.join(f'{n} {t}' for n, t in columns)}) ON COMMIT DROP")
+    # For a plan that goes through the application's rows and looks for each here: the planner takes it when it believes
+    # that they are few, of a tenant that it has no statistics of, or after an ANALYZE while they are loaded.
+    plpy.execute(f"CREATE INDEX ON {name} ({plpy.quote_ident(source.deal.name)})")
+    plpy.execute(f"GRANT SELECT, TRUNCATE ON {name} TO {caller}")
+    made = query(plpy, "SELECT $1::pg_catalog.regclass::pg_catalog.oid AS oid", ["text"], [name])
+    return int(made[0]["oid"])
 
 
 def _limits(plpy: Plpy) -> Limits:
