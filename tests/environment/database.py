@@ -21,6 +21,16 @@ def create(instance: Instance, database: str) -> None:
     set_up(instance, database)
 
 
+def empty(instance: Instance, database: str) -> None:
+    """Take what `set_up` and the application have made out of a database that must not be dropped: pg_cron's launcher
+    is connected to it."""
+    statements = (
+        "DROP EXTENSION IF EXISTS deal_sync CASCADE; DROP SCHEMA IF EXISTS neo4j CASCADE; DROP SCHEMA public CASCADE;"
+        " CREATE SCHEMA public; CREATE EXTENSION IF NOT EXISTS pg_cron; SELECT cron.unschedule(jobid) FROM cron.job"
+    )
+    run_sql(instance, database, statements)
+
+
 def set_up(instance: Instance, database: str) -> None:
     """The same in an empty database that is there."""
     facts = NO_NEO4J | instance.facts

@@ -29,6 +29,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "playground": ("", "256m"),
     "test": (FAST + "full_page_writes = off\n", "256m"),
     "bench": (FAST + "max_wal_size = 4GB\n", "3g"),
+    "soak": ("", "256m"),  # its servers are killed: nothing may be lost
 }
 
 
@@ -95,6 +96,25 @@ class Instance:
         with locked():
             self._stop()
             shutil.rmtree(self.directory, ignore_errors=True)
+
+    def restart_postgresql(self) -> None:
+        """As an administrator does it: who is connected is thrown out, what has committed is kept."""
+        with locked():
+            if self._pg_ctl("restart", "-m", "fast", "-w", "-t", str(START_SECONDS), "-l", self.log) != 0:
+                raise SetupError(f"PostgreSQL does not start again:\n{tail(self.log)}")
+
+    def stop_neo4j(self) -> None:
+        with locked():
+            self._stop_neo4j()
+
+    def start_neo4j_again(self) -> None:
+        """After `stop_neo4j`: with the port and the password that it had."""
+        with locked():
+            (self.neo4j / "password").unlink(missing_ok=True)
+            facts = self.facts
+            facts["neo4j_pid"] = self._spawn_neo4j()
+            write_private(self.directory / "instance.json", json.dumps(facts, indent=2), owner=False)
+            self._await_neo4j()
 
     # PostgreSQL
 
@@ -172,12 +192,6 @@ class Instance:
             f"dbms.ssl.policy.bolt.client_auth=NONE\ndbms.ssl.policy.bolt.base_directory={self.certificates}\n"
             "internal.server.bolt.thread_pool_shutdown_wait_time=100ms\n",  # else it waits 10 s for nothing
         )
-        classes = f"{NEO4J}/classes:{NEO4J}/lib/*"
-        command = ["java", "-Xmx2g", "-XX:+UseSerialGC", "-cp", classes, "Neo4jServer", self.neo4j]
-        with (self.neo4j / "server.log").open("w") as log:
-            process = subprocess.Popen(  # type: ignore[call-overload]
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **as_server()
-            )
         # Known before it is up, so that an interrupted start can still be stopped.
         facts = {
             "socket": str(self.socket_directory),
@@ -187,10 +201,19 @@ class Instance:
             "neo4j_user": "neo4j",
             "neo4j_password": password,
             "neo4j_port": port,
-            "neo4j_pid": process.pid,
+            "neo4j_pid": self._spawn_neo4j(),
         }
         write_private(self.directory / "instance.json", json.dumps(facts, indent=2), owner=False)
         return True
+
+    def _spawn_neo4j(self) -> int:
+        classes = f"{NEO4J}/classes:{NEO4J}/lib/*"
+        command = ["java", "-Xmx2g", "-XX:+UseSerialGC", "-cp", classes, "Neo4jServer", self.neo4j]
+        with (self.neo4j / "server.log").open("w") as log:
+            process = subprocess.Popen(  # type: ignore[call-overload]
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **as_server()
+            )
+        return int(process.pid)
 
     def _await_neo4j(self) -> None:
         log = self.neo4j / "server.log"
@@ -206,6 +229,12 @@ class Instance:
             os.kill(pid, signal.SIGTERM)
         if self._postgresql_runs():
             self._pg_ctl("stop", "-m", "fast")
+        self._stop_neo4j()
+
+    def _stop_neo4j(self) -> None:
+        pid: int = self.facts.get("neo4j_pid", 0)
+        if is_running(pid, self.neo4j):
+            os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + 20
         while is_running(pid, self.neo4j):
             if time.monotonic() > deadline:

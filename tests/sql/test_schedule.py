@@ -28,15 +28,10 @@ def home(servers: Instance) -> Iterator[str]:
 
     It is not dropped: pg_cron's launcher is connected to it.
     """
-    empty = (
-        "DROP EXTENSION IF EXISTS deal_sync CASCADE; DROP SCHEMA IF EXISTS neo4j CASCADE; DROP SCHEMA public CASCADE;"
-    )
-    environment_database.run_sql(servers, HOME, f"{empty} CREATE SCHEMA public; CREATE EXTENSION IF NOT EXISTS pg_cron")
+    environment_database.empty(servers, HOME)
     environment_database.set_up(servers, HOME)
     yield HOME
-    environment_database.run_sql(
-        servers, HOME, f"SELECT cron.unschedule(jobid) FROM cron.job; {empty} CREATE SCHEMA public"
-    )
+    environment_database.empty(servers, HOME)
 
 
 @pytest.fixture
