@@ -74,7 +74,9 @@ BEGIN
         RAISE EXCEPTION 'table "%" does not exist', name USING
             ERRCODE = 'undefined_table',
             DETAIL = format('Option "%s" of foreign table %s names it.', option, deal_sync.mapped(kind)),
-            HINT = 'Run the migration (sql/migration), or ALTER the option if the table stands in another schema.';
+            -- The migration makes deal_versions; the other tables are the application's own.
+            HINT = CASE WHEN kind = 'version' THEN 'Run the migration (sql/migration)' ELSE 'Make it' END
+                || ', or ALTER the option if the table stands in another schema.';
     END IF;
     RETURN to_regclass(name);
 END
