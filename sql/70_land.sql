@@ -222,7 +222,10 @@ BEGIN
                 s.row_number, %8$s,
                 CASE
                     WHEN s.landed_id IS NOT NULL AND NOT coalesce(s.refusal ? 'even_if_there', false) THEN NULL
-                    WHEN s.refusal IS NOT NULL THEN s.refusal
+                    WHEN s.refusal IS NOT NULL AND NOT (s.refusal ? 'ahead' AND NOT EXISTS (
+                        SELECT FROM jsonb_array_elements_text(s.refusal -> 'ahead') AS a (id)
+                        WHERE NOT EXISTS (SELECT FROM %11$s AS l WHERE l.tenant_id = %12$s AND l.id = a.id::uuid)
+                    )) THEN s.refusal
                     WHEN s.%1$I IS NULL THEN NULL
                     WHEN s."landed deal" IS NULL THEN jsonb_build_object(
                         'column', %2$L, 'sqlstate', '23503', 'value', s.%3$I::text,
@@ -242,7 +245,8 @@ BEGIN
             number, owner, owner, number, held_back, parts.source, staging,
             CASE WHEN completes THEN 't.ctid AS place, t.tableoid AS part' ELSE 'NULL::tid AS place, NULL::oid AS part' END,
             CASE WHEN completes THEN format('WHEN t.id IS NOT NULL AND %s THEN ''changed''', parts.differs) END,
-            CASE WHEN completes THEN format('LEFT JOIN %s AS t ON %s', target, parts.matching) END
+            CASE WHEN completes THEN format('LEFT JOIN %s AS t ON %s', target, parts.matching) END,
+            target, this
         );
     END IF;
     statements.merge := CASE WHEN completes THEN (deal_sync.merge_parts(kind, tenant_id, without)).merge ELSE parts.merge END;

@@ -33,6 +33,7 @@ OWN_COLUMNS = (
     ("conversion_errors", "jsonb"),
     ("undated", "text"),  # of a node that does not say when it changed, the digest of what was read
 )
+_AHEAD = 100  # nodes that a node yields to and that are told apart
 _AT_ONCE = 10_000  # nodes that are asked for by one list of element ids
 _integer = converter("int8")
 _text, _bigint, _jsonb = encoder("text"), encoder("int8"), encoder("jsonb")
@@ -283,7 +284,8 @@ class Feed:
         """Of the nodes that share `keys`, why those yield that do not go first; and all of them.
 
         First goes the newest (or oldest) by the first of `moments` that is there, then the smaller key, then the
-        smaller element id. Nodes that cannot land by `able`, and those in `but`, are no rivals.
+        smaller element id. Nodes that cannot land by `able`, and those in `but`, are no rivals. With several `keys`
+        (a version's number) a node is told whose ids go `ahead`: those that have landed are no rivals any more.
         """
         order = [*moments, self.source.key.property]
         names = [column.property for column in keys]
@@ -304,8 +306,9 @@ class Feed:
             node[-2]: _refusal(
                 "23505", f"{what}: node {nodes[0][-2]} with the same key goes first", column, shown(node[-1])
             )
+            | ({"ahead": [before[1] for before in nodes[:at]]} if len(keys) > 1 and at <= _AHEAD else {})
             for nodes in shared
-            for node in nodes[1:]
+            for at, node in enumerate(nodes[1:], start=1)
         }, {node[-2] for nodes in shared for node in nodes}
 
 

@@ -1200,6 +1200,21 @@ def test_two_spellings_of_one_version_are_one(
         assert refused_version(refused) == ("version", "row", "23505", twin.key)
 
 
+def test_a_version_that_has_landed_under_another_number_stands_in_no_ones_way(
+    pg: Connection, writer: Connection, deal: AddDeal, version: AddDeal, tenant: uuid.UUID
+) -> None:
+    node = deal()
+    first = version(node, version=1, created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    assert sync(writer, tenant).versions_inserted == 1
+    pg.execute("UPDATE deal_versions SET version_number = 7")
+    second, third = (version(node, version=1, created_at=datetime(2026, 1, day, tzinfo=UTC)) for day in (2, 3))
+    assert sync(writer, tenant).versions_inserted == 1
+    landed = pg.execute("SELECT id, version_number FROM deal_versions ORDER BY version_number").fetchall()
+    assert landed == [(second.id, 1), (first.id, 7)]
+    assert {refused_version(reject) for reject in rejects(pg, tenant)} == {("version", "row", "23505", third.key)}
+    assert sync(writer, tenant).versions_inserted == 0
+
+
 def test_a_version_without_a_number_is_a_note_and_the_run_stays_ok(
     pg: Connection, writer: Connection, deal: AddDeal, version: AddDeal, tenant: uuid.UUID
 ) -> None:
