@@ -234,6 +234,7 @@ def test_triggers_defaults_and_policies_run_with_the_callers_rights(
 def test_a_staging_table_made_beforehand_is_refused(
     made: LiteralString, kind: LiteralString, writer: Connection, tenant: uuid.UUID, pg: Connection, graph: Graph
 ) -> None:
+    add_version(graph, tenant, add_deal(graph, tenant))
     writer.execute(f"CREATE TEMPORARY {made.format(f'deal_sync_{kind}s')}")
     with pytest.raises(psycopg.errors.DuplicateTable, match=f"deal_sync_{kind}s"):
         sync(writer, tenant)
