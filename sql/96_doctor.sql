@@ -366,21 +366,31 @@ CREATE FUNCTION deal_sync.check_schedule(OUT ok boolean, OUT detail text, OUT hi
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    no_login boolean;
 BEGIN
     EXECUTE format(
-        'SELECT string_agg(format(''"%%s" at %%s'', coalesce(j.jobname, j.jobid::text), j.schedule), '', '' ORDER BY j.jobid)'
-        ' FROM %s AS j WHERE j.active AND j.database = current_database() AND j.command ~ ''deal_sync|sync_deals''',
-        to_regclass('cron.job')
+        'SELECT string_agg(format(''"%%s" at %%s%%s'', coalesce(j.jobname, j.jobid::text), j.schedule,'
+        ' CASE d.status WHEN ''failed'' THEN '' (failed the last time)'' END), '', '' ORDER BY j.jobid),'
+        ' NOT coalesce(bool_or(d.status = ''failed''), false), bool_or(d.return_message = ''connection failed'')'
+        ' FROM %s AS j LEFT JOIN LATERAL ('
+        'SELECT r.status, r.return_message FROM %s AS r WHERE r.jobid = j.jobid AND r.status IN (''succeeded'', ''failed'') ORDER BY r.runid DESC LIMIT 1'
+        ') AS d ON true WHERE j.active AND j.database = current_database() AND j.command ~ ''deal_sync|sync_deals''',
+        to_regclass('cron.job'), to_regclass('cron.job_run_details')
     )
-    INTO detail;
-    ok := detail IS NOT NULL;
-    IF NOT ok THEN
+    INTO detail, ok, no_login;
+    IF detail IS NULL THEN
+        ok := false;
         detail := 'no job of this role runs the sync';
         hint := 'SELECT deal_sync.schedule(''*/5 * * * *'');';
+    ELSIF no_login THEN
+        hint := 'pg_cron cannot log in: set cron.use_background_workers = on in postgresql.conf and restart; or let the role in by pg_hba.conf';
+    ELSIF NOT ok THEN
+        hint := 'SELECT * FROM deal_sync.schedules; says what failed, and deal_sync.tenant_status of which tenant.';
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_schedule() IS 'internal: whether pg_cron runs the sync; a role sees its own jobs';
+COMMENT ON FUNCTION deal_sync.check_schedule() IS 'internal: whether pg_cron runs the sync, and did the last time; a role sees its own jobs';
 
 CREATE FUNCTION deal_sync.check_last_run(OUT ok boolean, OUT detail text, OUT hint text)
 LANGUAGE plpgsql STABLE

@@ -837,6 +837,19 @@ def test_pg_cron_and_a_schedule_that_are_missing_are_named(
             home.execute("SELECT cron.schedule('doctor', '0 0 1 1 *', 'SELECT sync_deals(id) FROM tenants')")
             check = doctor(home)["schedule"]
             assert (check.ok, check.detail) == (True, '"doctor" at 0 0 1 1 *')
+            record: LiteralString = (
+                "INSERT INTO cron.job_run_details (jobid, status, return_message)"
+                " SELECT jobid, %s, %s FROM cron.job WHERE jobname = 'doctor'"
+            )
+            home.execute(record, ["failed", "connection failed"])
+            check = doctor(home)["schedule"]
+            assert (check.ok, check.detail) == (False, '"doctor" at 0 0 1 1 * (failed the last time)')
+            assert "cron.use_background_workers = on" in str(check.hint)
+            home.execute(record, ["failed", "ERROR: 1 of 2 tenants failed"])
+            assert "deal_sync.schedules" in str(doctor(home)["schedule"].hint)
+            home.execute(record, ["succeeded", "CALL"])
+            home.execute(record, ["running", None])
+            assert doctor(home)["schedule"].ok
         finally:
             home.execute("DROP EXTENSION IF EXISTS pg_cron; DROP EXTENSION deal_sync CASCADE")
 
