@@ -196,13 +196,40 @@ $$;
 COMMENT ON FUNCTION deal_sync.check_targets() IS
 'internal: raises where a target of the mapping is missing, given twice, or not filled by anything';
 
+-- Under the caller's rights and policies: row-level security may hide the list of tenants, and show each one by its id.
+CREATE FUNCTION deal_sync.tenant_exists(tenant uuid) RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET "app.tenant_id" = ''
+AS $$
+DECLARE
+    found boolean;
+BEGIN
+    PERFORM set_config('app.tenant_id', tenant::text, true);
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE id = $1)', deal_sync.application_table('deal', 'tenants')) INTO found USING tenant;
+    RETURN found;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.tenant_exists(uuid) IS 'internal: whether the caller finds the tenant in the application''s table, with app.tenant_id set to it';
+
+CREATE FUNCTION deal_sync.raise_unknown(tenant uuid) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION 'tenant % is not in table %', tenant, deal_sync.application_table('deal', 'tenants') USING
+        ERRCODE = 'foreign_key_violation',
+        HINT = 'Insert it there first, or check that the calling role may see it.';
+END
+$$;
+COMMENT ON FUNCTION deal_sync.raise_unknown(uuid) IS 'internal: raises that the application does not know the tenant';
+
 CREATE FUNCTION deal_sync.check_setup(tenant uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     python CONSTANT integer := deal_sync.check_package();
-    known boolean;
 BEGIN
     IF python >= 312 AND (SELECT w.fdwhandler <> 0 FROM pg_foreign_data_wrapper AS w WHERE w.fdwname = 'neo4j') THEN
         RAISE EXCEPTION 'the foreign-data wrapper neo4j has Multicorn''s handler, and this server runs Python %.%', python / 100, python % 100 USING
@@ -220,12 +247,8 @@ BEGIN
     PERFORM deal_sync.check_source('deal');
     PERFORM deal_sync.check_source('version');
     PERFORM deal_sync.check_targets();
-    EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE id = $1)', deal_sync.application_table('deal', 'tenants'))
-    INTO known USING tenant;
-    IF NOT known THEN
-        RAISE EXCEPTION 'tenant % is not in table %', tenant, deal_sync.application_table('deal', 'tenants') USING
-            ERRCODE = 'foreign_key_violation',
-            HINT = 'Insert it there first, or check that the calling role may see it.';
+    IF NOT deal_sync.tenant_exists(tenant) THEN
+        PERFORM deal_sync.raise_unknown(tenant);
     END IF;
 END
 $$;

@@ -43,22 +43,6 @@ return server.graph_tenants(plpy)
 $$;
 COMMENT ON FUNCTION deal_sync.tenants_of_graph() IS 'internal: the tenants that have nodes in the graph, with their number of deals';
 
--- Under the caller's rights and policies: row-level security may hide the list of tenants, and show each one by its id.
-CREATE FUNCTION deal_sync.tenant_exists(tenant uuid) RETURNS boolean
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-SET "app.tenant_id" = ''
-AS $$
-DECLARE
-    found boolean;
-BEGIN
-    PERFORM set_config('app.tenant_id', tenant::text, true);
-    EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE id = $1)', deal_sync.application_table('deal', 'tenants')) INTO found USING tenant;
-    RETURN found;
-END
-$$;
-COMMENT ON FUNCTION deal_sync.tenant_exists(uuid) IS 'internal: whether the caller finds the tenant in the application''s table, with app.tenant_id set to it';
-
 CREATE FUNCTION deal_sync.record_tenants(found jsonb) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -161,8 +145,21 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     found jsonb;
+    is_known boolean := true;
 BEGIN
     IF tenant IS NOT NULL THEN
+        BEGIN
+            is_known := deal_sync.tenant_exists(tenant);
+        EXCEPTION
+            WHEN OTHERS THEN
+                IF SQLSTATE LIKE '57%' THEN
+                    RAISE;
+                END IF; -- a mistake of set-up: the run meets it, too, and it is recorded there
+        END;
+        IF NOT is_known THEN
+            unknown := ARRAY[tenant];
+            RETURN;
+        END IF;
         SELECT array_agg(tenant) INTO todo
         WHERE NOT EXISTS (SELECT FROM deal_sync.tenant_runs AS r WHERE r.tenant_id = tenant AND r.next_try > clock_timestamp());
         RETURN;
@@ -373,6 +370,7 @@ DECLARE
     application_path CONSTANT text := pg_catalog.current_setting('search_path');
     loudness CONSTANT text := pg_catalog.current_setting('client_min_messages');
     queue record;
+    waiting record;
     due uuid;
     result deal_sync.run_result;
     wrong text;
@@ -391,7 +389,9 @@ BEGIN
     END IF;
 
     queue := deal_sync.line_up(tenant);
-    IF queue.code IS NOT NULL THEN
+    IF tenant = ANY (queue.unknown) THEN
+        PERFORM deal_sync.raise_unknown(tenant);
+    ELSIF queue.code IS NOT NULL THEN
         PERFORM deal_sync.record_failure(t.id, mode, began, queue.code, queue.said, queue.detail, queue.hint, queue.context)
         FROM unnest(queue.todo) AS t (id);
         COMMIT;
@@ -400,6 +400,15 @@ BEGIN
         RAISE WARNING 'tenants of the graph that the application does not know: %', cardinality(queue.unknown) USING
             DETAIL = array_to_string(queue.unknown[1:20], ', ') || CASE WHEN cardinality(queue.unknown) > 20 THEN ', ...' ELSE '' END,
             HINT = 'They are not synced; deal_sync.tenant_status shows them as unknown.';
+    END IF;
+    SELECT count(*) AS tenants, min(r.next_try) AS first_try INTO waiting
+    FROM deal_sync.tenant_runs AS r
+    WHERE r.next_try > clock_timestamp() AND (tenant IS NULL OR r.tenant_id = tenant);
+    IF waiting.tenants > 0 THEN
+        RAISE NOTICE 'tenants that wait after failures in a row: %; the next is tried at %', waiting.tenants, waiting.first_try USING
+            HINT = 'sync_deals(tenant) tries at once; deal_sync.tenant_status says what failed.';
+    ELSIF queue.todo IS NULL THEN
+        RAISE NOTICE 'no tenant of the graph is one that the application knows';
     END IF;
     COMMIT;
 

@@ -175,11 +175,14 @@ DECLARE
     jobs CONSTANT text[] := ARRAY[deal_sync.job_name(tenant, false)::text, deal_sync.job_name(tenant, true)::text];
     named CONSTANT text := CASE WHEN tenant IS NOT NULL THEN format('tenant => %L', tenant) END;
     at record;
+    others text;
 BEGIN
     IF cron IS NULL THEN
         RAISE EXCEPTION 'schedule needs a schedule' USING
             ERRCODE = 'null_value_not_allowed',
             HINT = 'SELECT * FROM deal_sync.schedule(''*/5 * * * *''); deal_sync.unschedule() takes it away.';
+    ELSIF tenant IS NOT NULL AND NOT deal_sync.tenant_exists(tenant) THEN
+        PERFORM deal_sync.raise_unknown(tenant);
     END IF;
     FOR at IN
         SELECT j.name, j.schedule, j.command
@@ -195,7 +198,18 @@ BEGIN
             EXECUTE 'SELECT cron.schedule($1, $2, $3)' USING at.name, at.schedule, at.command;
         END IF;
     END LOOP;
-    RETURN QUERY SELECT s.* FROM deal_sync.schedules AS s WHERE s.job = ANY (jobs);
+    IF (SELECT r.rolsuper OR r.rolbypassrls FROM pg_roles AS r WHERE r.rolname = current_user) THEN
+        RAISE WARNING 'the jobs run as role "%", past row-level security', current_user USING
+            HINT = 'deal_sync.unschedule(), SET ROLE to the role that is to sync, and schedule again.';
+    END IF;
+    SELECT string_agg(DISTINCT quote_ident(s.owner), ', ') INTO others
+    FROM deal_sync.schedules AS s
+    WHERE s.job = ANY (jobs) AND s.owner <> current_user;
+    IF others IS NOT NULL THEN
+        RAISE WARNING 'the same is scheduled by another role, too: %', others USING
+            HINT = 'One of them is enough: SET ROLE to the other and deal_sync.unschedule().';
+    END IF;
+    RETURN QUERY SELECT s.* FROM deal_sync.schedules AS s WHERE s.job = ANY (jobs) AND s.owner = current_user;
 END
 $$;
 COMMENT ON FUNCTION deal_sync.schedule(text, uuid, text) IS

@@ -70,7 +70,7 @@ def test_once_more_replaces(cron: Connection) -> None:
 
 
 def test_one_tenant_beside_all_and_away_again(cron: Connection) -> None:
-    tenant, other = uuid.uuid4(), uuid.uuid4()
+    tenant, other = add_tenant(cron), add_tenant(cron)
     cron.execute("SELECT deal_sync.schedule('0 * * * *')")
     for one_of_two in (tenant, other):
         cron.execute("SELECT deal_sync.schedule('* * * * *', %s, nightly => NULL)", [one_of_two])
@@ -85,7 +85,7 @@ def test_one_tenant_beside_all_and_away_again(cron: Connection) -> None:
 def test_unschedule_takes_all_of_ours_and_nobody_elses(cron: Connection) -> None:
     cron.execute("SELECT cron.schedule('deal_sync deal_sync of mine', '0 0 1 1 *', 'SELECT 1')")
     cron.execute("SELECT deal_sync.schedule('0 * * * *')")
-    cron.execute("SELECT deal_sync.schedule('0 * * * *', %s)", [uuid.uuid4()])
+    cron.execute("SELECT deal_sync.schedule('0 * * * *', %s)", [add_tenant(cron)])
     assert one(cron, "SELECT count(*) FROM deal_sync.schedules") == 4
     assert one(cron, "SELECT deal_sync.unschedule()") == 4
     assert [name for name, _, _ in jobs(cron)] == ["deal_sync deal_sync of mine"]
@@ -176,6 +176,32 @@ def test_a_role_without_rights_on_it_is_told_what_to_grant(cron: Connection, ser
         writer.execute("SELECT deal_sync.schedule('* * * * *')")
         assert one(cron, "SELECT array_agg(DISTINCT owner) FROM deal_sync.schedules") == ["app_writer"]
         assert one(writer, "SELECT deal_sync.unschedule()") == 2
+    cron.execute("REVOKE USAGE ON SCHEMA cron FROM app_writer")
+
+
+def test_a_tenant_that_the_application_does_not_know_is_refused(cron: Connection) -> None:
+    with pytest.raises(errors.ForeignKeyViolation, match="is not in table"):
+        cron.execute("SELECT deal_sync.schedule('* * * * *', %s)", [uuid.uuid4()])
+    assert jobs(cron) == []
+
+
+def test_whose_rights_the_jobs_have_and_who_else_has_them_is_said(
+    cron: Connection, servers: Instance, home: str
+) -> None:
+    said: list[str | None] = []
+    cron.execute("GRANT USAGE ON SCHEMA cron TO app_writer")
+    with psycopg.connect(servers.dsn(home, "app_writer"), autocommit=True) as writer:
+        for connection in (writer, cron):
+            connection.add_notice_handler(lambda it: said.append(it.message_primary))
+        writer.execute("SELECT deal_sync.schedule('* * * * *')")
+        assert said == []
+        cron.execute("SELECT deal_sync.schedule('0 0 1 1 *')")
+        assert said == [
+            'the jobs run as role "postgres", past row-level security',
+            "the same is scheduled by another role, too: app_writer",
+        ]
+        assert one(writer, "SELECT deal_sync.unschedule()") == 2
+        assert {owner for (owner,) in cron.execute("SELECT owner FROM deal_sync.schedules")} == {"postgres"}
     cron.execute("REVOKE USAGE ON SCHEMA cron FROM app_writer")
 
 

@@ -33,6 +33,13 @@ def runs(pg: Connection) -> list[tuple[Any, ...]]:
     return pg.execute("SELECT tenant_id, status FROM deal_sync.runs ORDER BY started_at").fetchall()
 
 
+def notices(pg: Connection) -> list[str]:
+    """What the session is told from now on."""
+    said: list[str] = []
+    pg.add_notice_handler(lambda it: said.append(str(it.message_primary)))
+    return said
+
+
 @pytest.fixture
 def tenants(pg: Connection, graph: Graph) -> list[uuid.UUID]:
     """Three tenants with a deal each."""
@@ -112,6 +119,23 @@ def test_a_limit_on_time_ends_it_between_two_tenants(pg: Connection, tenants: li
 def test_one_tenant_alone(pg: Connection, tenants: list[uuid.UUID]) -> None:
     pg.execute("CALL deal_sync.sync_all(tenant => %s)", [tenants[1]])
     assert runs(pg) == [(tenants[1], "ok")]
+
+
+def test_one_tenant_that_the_application_does_not_know_is_refused_and_leaves_no_record(
+    pg: Connection, tenants: list[uuid.UUID]
+) -> None:
+    with pytest.raises(errors.ForeignKeyViolation, match="is not in table") as refused:
+        pg.execute("CALL deal_sync.sync_all(tenant => %s)", [uuid.uuid4()])
+    assert refused.value.diag.message_hint
+    assert pg.execute("SELECT FROM deal_sync.tenant_status").fetchall() == []
+
+
+def test_a_graph_without_a_tenant_of_ours_is_said(pg: Connection, graph: Graph) -> None:
+    said = notices(pg)
+    pg.execute("CALL deal_sync.sync_all()")
+    assert said == ["no tenant of the graph is one that the application knows"]
+    pg.execute("CALL deal_sync.sync_all(quiet => true)")
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("setting", ["app.tenant_id", "mode"])
@@ -283,8 +307,10 @@ def test_after_five_failures_in_a_row_a_tenant_is_tried_less_often(
     add_deal(graph, tenant)
     for number in range(failures):
         add_run(pg, tenant, "failed", timedelta(minutes=age + 5 * number))
+    said = notices(pg)
     pg.execute("CALL deal_sync.sync_all()")
     assert len(runs(pg)) == failures + is_tried
+    assert any(message.startswith("tenants that wait after failures in a row: 1") for message in said) != is_tried
     if not is_tried:
         pg.execute("CALL deal_sync.sync_all(tenant => %s)", [tenant])
         assert len(runs(pg)) == failures
