@@ -91,13 +91,6 @@ $(SCRIPT): sql $(sort $(wildcard sql/[0-9]*.sql)) Makefile
 	@{ printf '%s\n' '\echo Use "CREATE EXTENSION deal_sync" to load this file. \quit' \
 		'SET LOCAL search_path = pg_catalog, pg_temp;'; cat $(filter %.sql,$^); } >$@
 
-clean: ## stop all servers of this checkout and remove their data
-	@$(ENVIRONMENT) clean
-	@rm -f $(SCRIPT)
-
-distclean: clean ## remove everything outside the checkout, too
-	@$(ENVIRONMENT) distclean
-
 install-python: ## install the Python package for the server: PYTHON=/path/to/venv/bin/python
 	$(or $(PYTHON),$(error which Python? make install-python PYTHON=/path/to/venv/bin/python)) -m pip install .
 
@@ -113,4 +106,11 @@ ifeq ($(PGXS),)
 $(error "$(PG_CONFIG)" does not work; install postgresql-client-NN (or postgresql-server-dev-NN) or say PG_CONFIG=/path/to/pg_config)
 endif
 include $(PGXS)
+else
+clean: ## stop all servers of this checkout and remove their data
+	@$(ENVIRONMENT) clean
+	@rm -f $(SCRIPT)
+
+distclean: clean ## remove everything outside the checkout, too
+	@$(ENVIRONMENT) distclean
 endif

@@ -23,7 +23,10 @@ AS $$
 DECLARE
     meant CONSTANT record := deal_sync.python_error(message, detail);
 BEGIN
-    hint := nullif(hint, '');
+    hint := coalesce(
+        nullif(hint, ''),
+        CASE WHEN sqlstate = '42501' THEN 'What the role lacks: SELECT * FROM deal_sync.doctor() WHERE NOT ok;' END
+    );
     -- An option of RAISE that is '' is printed as an empty line.
     IF meant.detail IS NULL AND hint IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message;

@@ -302,11 +302,20 @@ def _explained(error: Exception, options: ServerOptions) -> DealSyncError:
         return DealSyncError(
             "08006",
             f"no connection to {where} at {options.redact(options.uri)}, or it broke",
-            reason,
+            _of_the_system(error) or reason,
             'check that Neo4j runs there and speaks Bolt, and the server\'s option "uri"',
         )
     code = getattr(error, "code", None)
     return DealSyncError("HV000", f"{where} refused the query ({code})", reason)
+
+
+def _of_the_system(error: BaseException | None) -> str | None:
+    """What the operating system says of a connection that failed; the driver wraps it into the names of its classes."""
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _tls_failure(error: BaseException | None) -> BaseException | None:
