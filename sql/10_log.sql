@@ -202,18 +202,20 @@ AS $$
 $$;
 COMMENT ON FUNCTION deal_sync.refused_elements(uuid) IS 'internal: the nodes that every run tries again';
 
-CREATE FUNCTION deal_sync.misfits(run_id uuid, tenant_id uuid, OUT column_name text, OUT times bigint) RETURNS SETOF record
+CREATE FUNCTION deal_sync.misfits(
+    run_id uuid, tenant_id uuid, OUT column_name text, OUT times bigint, OUT new_times bigint
+) RETURNS SETOF record
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT r.column_name, count(*)
+    SELECT r.column_name, count(*), count(*) FILTER (WHERE r.times_seen = 1)
     FROM deal_sync.rejects AS r
     WHERE
         r.tenant_id = misfits.tenant_id AND r.run_id = misfits.run_id
         AND r.kind = 'deal' AND r.column_name <> '' AND r.sqlstate LIKE '22%'
     GROUP BY r.column_name
 $$;
-COMMENT ON FUNCTION deal_sync.misfits(uuid, uuid) IS 'internal: of how many deals a run could not use the value, by column';
+COMMENT ON FUNCTION deal_sync.misfits(uuid, uuid) IS 'internal: of how many deals a run could not use the value, by column; new_times: of how many for the first time';
 
 CREATE FUNCTION deal_sync.barred_of(tenant_id uuid) RETURNS uuid[]
 LANGUAGE sql STABLE SECURITY DEFINER

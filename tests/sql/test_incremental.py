@@ -327,6 +327,25 @@ def test_a_run_in_which_a_columns_values_do_not_fit_in_too_many_deals_writes_not
     assert one(pg, "SELECT count(*) FROM opportunities WHERE latest_ai_summary = 'x'") == 1
 
 
+def test_refusals_that_are_known_do_not_stop_the_runs_that_try_them_again(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    for number in range(300):
+        add_deal(graph, tenant, account_id="ACC-7" if number < 50 else None)
+    graph.run("MATCH (d:Deal {account_id: 'ACC-7'}) REMOVE d.last_updated_at")
+    graph.run("MATCH (d:Deal) WHERE d.account_id IS NULL WITH d LIMIT 50 SET d.opportunity_id = elementId(d)")
+    age(graph)
+    assert incremental(pg, tenant).status == "partial"
+    for _ in range(2):  # of what it reads, all was refused before
+        run = incremental(pg, tenant)
+        assert (run.mode, run.status, run.rows_rejected) == ("incremental", "partial", 50), run.message
+    graph.run("MATCH (d:Deal) WHERE d.account_id IS NULL SET d.confidence = 'high', d.last_updated_at = datetime()")
+    run = incremental(pg, tenant)
+    assert run.status == "failed"
+    assert run.message is not None
+    assert 'the values of column "confidence" do not fit' in run.message
+
+
 def test_a_full_run_that_would_empty_a_column_writes_nothing(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
     for number in range(60):
         add_deal(graph, tenant, qualification_status="open" if number < 51 else None)
