@@ -41,6 +41,7 @@ BEGIN
         RETURN false;
     END IF;
     DELETE FROM deal_sync.watermarks AS w WHERE w.tenant_id = remove_bar.tenant;
+    DELETE FROM deal_sync.backfills AS b WHERE b.tenant_id = remove_bar.tenant; -- it may have passed the deal by
     RETURN true;
 END
 $$;

@@ -57,6 +57,20 @@ def test_the_refusals_of_a_barred_deal_and_its_versions_go_those_of_others_stay(
     assert [reject.graph_id for reject in rejects(pg, tenant)] == [reject.graph_id for reject in after]
 
 
+def test_a_backfill_that_has_passed_the_deal_by_starts_over_when_the_bar_is_lifted(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    first, *_ = sorted(add_deal(graph, tenant) for _ in range(3))
+    graph.run("MATCH (d:Deal) SET d.last_updated_at = datetime() - duration('P2D')")
+    pg.execute(FORGET, [tenant, first])
+    for _ in range(2):  # as one that was killed then
+        pg.execute("SELECT deal_sync.sync_tenant(%s, 'backfill', false, false, 'public', NULL, 1)", [tenant])
+    assert one(pg, DEALS, tenant) == 1
+    assert one(pg, "SELECT deal_sync.unbar(%s, %s)", tenant, first)
+    pg.execute("CALL deal_sync.backfill(%s, 1)", [tenant])
+    assert one(pg, DEALS, tenant) == 3
+
+
 def test_where_the_graph_is_away_the_deal_is_barred_all_the_same(
     pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
