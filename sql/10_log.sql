@@ -65,7 +65,7 @@ CREATE TABLE deal_sync.watermarks (
 COMMENT ON TABLE deal_sync.watermarks IS 'up to where each tenant''s graph has been read; written in one transaction with the rows';
 COMMENT ON COLUMN deal_sync.watermarks.watermark IS
 'by the graph''s clock: what changed later is read by the next incremental run, and once more what changed shortly before';
-COMMENT ON COLUMN deal_sync.watermarks.mapping IS 'deal_sync.mapping_fingerprint() then: a change makes the next run full';
+COMMENT ON COLUMN deal_sync.watermarks.mapping IS 'deal_sync.mapping_fingerprint() then, and the graph''s id: a change makes the next run full';
 COMMENT ON COLUMN deal_sync.watermarks.full_at IS 'when the last full run of the tenant began';
 COMMENT ON COLUMN deal_sync.watermarks.undated IS
 '{"element id": digest} of the nodes that do not say when they changed, as the last incremental run landed them: it reads them again when they differ';
@@ -104,7 +104,7 @@ CREATE TABLE deal_sync.backfills (
     counts jsonb NOT NULL
 );
 COMMENT ON TABLE deal_sync.backfills IS 'backfills that have begun and not ended: up to where each has come; written in one transaction with the rows';
-COMMENT ON COLUMN deal_sync.backfills.mapping IS 'deal_sync.mapping_fingerprint() at its beginning: after a change it starts over';
+COMMENT ON COLUMN deal_sync.backfills.mapping IS 'as in deal_sync.watermarks, at its beginning: after a change it starts over';
 COMMENT ON COLUMN deal_sync.backfills.watermark IS 'the tenant''s watermark once the backfill has ended';
 COMMENT ON COLUMN deal_sync.backfills.batch_at IS 'when the last batch began';
 COMMENT ON COLUMN deal_sync.backfills.phase IS 'what is read next; nodes without an id are those whose id is absent or no text';
@@ -227,13 +227,13 @@ AS $$
 $$;
 COMMENT ON FUNCTION deal_sync.barred_of(uuid) IS 'internal: the deals of a tenant that do not land';
 
--- The first run remembers its graph.
+-- The first run remembers its graph; two at once leave two rows, and so does one during which accept_graph() is called: the last counts.
 CREATE FUNCTION deal_sync.check_graph(database_id text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    known text := (SELECT g.database_id FROM deal_sync.graph AS g ORDER BY g.accepted_at LIMIT 1);
+    known text := (SELECT g.database_id FROM deal_sync.graph AS g ORDER BY g.accepted_at DESC LIMIT 1);
 BEGIN
     IF known IS NULL THEN
         INSERT INTO deal_sync.graph (database_id) VALUES (check_graph.database_id);

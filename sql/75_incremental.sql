@@ -38,14 +38,18 @@ BEGIN
     PERFORM deal_sync.check_graph(state.database_id);
     SELECT w.watermark, w.mapping, w.undated INTO last FROM deal_sync.watermark_of(tenant_id) AS w;
     result.mode := mode;
-    result.mapping := deal_sync.mapping_fingerprint();
+    -- A run that was under way while accept_graph() removed the watermarks leaves one of the graph before.
+    result.mapping := concat_ws(' ', deal_sync.mapping_fingerprint(), state.database_id);
     result.watermark := state.clock - deal_sync.setting('overlap')::interval;
     result.selection := CASE WHEN barred = '{}' THEN '{}' ELSE jsonb_build_object('barred', barred) END;
     IF mode = 'incremental' AND last.watermark IS NULL THEN
         result.mode := 'full';
     ELSIF mode = 'incremental' AND last.mapping <> result.mapping THEN
         result.mode := 'full';
-        result.reason := 'a full run, since the mapping has changed';
+        result.reason := CASE WHEN split_part(last.mapping, ' ', 1) <> split_part(result.mapping, ' ', 1)
+            THEN 'a full run, since the mapping has changed'
+            ELSE 'a full run, since the graph is another one'
+        END;
     ELSIF mode = 'incremental' THEN
         result.selection := result.selection || jsonb_build_object(
             'since', last.watermark, 'elements', deal_sync.refused_elements(tenant_id), 'undated', last.undated

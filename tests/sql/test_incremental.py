@@ -307,6 +307,24 @@ def test_another_graph_stops_every_run_until_it_is_accepted(pg: Connection, grap
     assert one(pg, "SELECT count(*) FROM deal_sync.graph") == 1
 
 
+def test_the_watermark_of_a_run_that_began_with_the_graph_before_does_not_count(
+    database: Database, pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant)
+    age(graph)
+    [known] = graph.run("CALL db.info() YIELD id RETURN id")
+    before = database.connect(autocommit=False)
+    assert incremental(before, tenant).mode == "full"
+    pg.execute("SELECT deal_sync.accept_graph()")
+    before.execute("UPDATE deal_sync.watermarks SET mapping = replace(mapping, %s, 'another')", [known["id"]])
+    before.execute("UPDATE deal_sync.graph SET database_id = 'another' WHERE accepted_at = now()")
+    before.commit()
+    pg.execute("DELETE FROM opportunities")
+    run = incremental(pg, tenant)
+    assert (run.mode, run.status, run.message) == ("full", "ok", "a full run, since the graph is another one")
+    assert run.deals_inserted == 1
+
+
 def test_a_run_in_which_a_columns_values_do_not_fit_in_too_many_deals_writes_nothing(
     pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
