@@ -50,6 +50,9 @@ BEGIN
             THEN 'a full run, since the mapping has changed'
             ELSE 'a full run, since the graph is another one'
         END;
+    ELSIF mode = 'incremental' AND last.watermark > state.clock THEN
+        result.mode := 'full';
+        result.reason := 'a full run, since the graph''s clock has gone back';
     ELSIF mode = 'incremental' THEN
         result.selection := result.selection || jsonb_build_object(
             'since', last.watermark, 'elements', deal_sync.refused_elements(tenant_id), 'undated', last.undated

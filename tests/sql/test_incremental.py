@@ -282,6 +282,19 @@ def test_without_an_index_it_reads_the_same(pg: Connection, graph: Graph, tenant
     assert incremental(pg, tenant).deals_updated == 1
 
 
+def test_after_the_graphs_clock_has_gone_back_everything_is_read(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant)
+    incremental(pg, tenant)
+    pg.execute("UPDATE deal_sync.watermarks SET watermark = watermark + interval '1 hour'")  # it was ahead by so much
+    graph.run("MATCH (d:Deal) SET d.last_updated_at = datetime() - duration('PT30M'), d.opportunity_summary = 'new'")
+    run = incremental(pg, tenant)
+    assert (run.mode, run.deals_updated) == ("full", 1)
+    assert run.message == "a full run, since the graph's clock has gone back"
+    assert incremental(pg, tenant).mode == "incremental"
+
+
 # What stops a run
 
 
