@@ -227,6 +227,7 @@ CREATE FUNCTION deal_sync.attempt(tenant uuid, mode text, application_path text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET "app.tenant_id" = ''
+SET lock_timeout = '5s'
 AS $$
 DECLARE
     began CONSTANT timestamptz := clock_timestamp();
@@ -237,6 +238,16 @@ DECLARE
     again text;
     context text;
 BEGIN
+    -- An incremental run that is skipped comes again in minutes, a full one tomorrow: it waits for a run that is under way.
+    IF mode = 'full' THEN
+        BEGIN
+            PERFORM set_config('lock_timeout', deal_sync.setting('lock_timeout'), true);
+            PERFORM pg_advisory_xact_lock(deal_sync.lock_key(tenant));
+        EXCEPTION
+            WHEN lock_not_available THEN
+                NULL; -- sync_tenant() says who has it
+        END;
+    END IF;
     RETURN deal_sync.sync_tenant(tenant, mode, false, false, application_path);
 EXCEPTION
     WHEN OTHERS THEN
@@ -430,6 +441,10 @@ BEGIN
         tried := tried + 1;
         wrong := CASE WHEN result.status = 'failed' THEN result.message END;
         IF reconcile AND result.status IN ('ok', 'partial') THEN
+            COMMIT;
+            SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; -- beside a run of another session the numbers still add up
+            PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+            PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);
             wrong := deal_sync.attempt_reconcile(due);
             COMMIT;
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);

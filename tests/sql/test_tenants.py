@@ -349,6 +349,30 @@ def test_nightly_runs_in_full_and_keeps_what_reconcile_finds(pg: Connection, ten
     assert pg.execute("SELECT missing, differing, extra FROM deal_sync.tenant_status").fetchall() == [(1, 5, 3)] * 3
 
 
+def test_nightly_waits_for_a_run_that_is_under_way(
+    database: Database, pg: Connection, tenants: list[uuid.UUID]
+) -> None:
+    other = database.connect(autocommit=False)
+    sync(other, tenants[0], mode="incremental")
+    waits: LiteralString = "SELECT count(*) FROM pg_locks WHERE pid = %s AND locktype = 'advisory' AND NOT granted"
+    watcher = database.connect()
+    with running(pg, "CALL deal_sync.nightly()") as night:
+        assert await_true(lambda: one(watcher, waits, pg.info.backend_pid) == 1)
+        other.commit()
+    assert night.result().sqlstate is None
+    full = one(pg, "SELECT count(*) FROM deal_sync.runs WHERE tenant_id = %s AND mode = 'full'", tenants[0])
+    assert full == 2  # the first run of all, and the nightly
+    assert one(pg, "SELECT count(*) FROM deal_sync.reconciliations") == 3
+
+
+def test_nightly_compares_what_is_there_at_one_moment(pg: Connection, tenants: list[uuid.UUID]) -> None:
+    at_one_moment = "(current_setting('transaction_isolation') = 'repeatable read')::integer"
+    pg.execute(RECONCILE_STAND_IN.replace("'deals', 1", f"'deals', {at_one_moment}").encode())
+    pg.execute("CALL deal_sync.nightly()")
+    assert pg.execute("SELECT missing FROM deal_sync.reconciliations").fetchall() == [(1,)] * 3
+    assert one(pg, "SELECT current_setting('transaction_isolation')") == "read committed"
+
+
 def test_a_reconcile_that_ends_with_an_error_is_raised_at_the_end(pg: Connection, tenants: list[uuid.UUID]) -> None:
     pg.execute(RECONCILE_STAND_IN.replace("'deals', 1", "'deals', 1 / 0"))
     with pytest.raises(psycopg.DatabaseError, match="3 of 3 tenants failed") as raised:
