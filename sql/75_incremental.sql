@@ -114,7 +114,7 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.present_columns(text[]) IS 'internal: in which of these columns the staged deals have a value';
 
--- `gone`: columns of which no node had a value, of rows that had (`filled`, before the run).
+-- `gone`: columns of which no node had a value, of rows that had; `filled`: how many they were.
 CREATE FUNCTION deal_sync.check_losses(result deal_sync.run_result, filled jsonb, gone text[]) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

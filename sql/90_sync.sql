@@ -130,6 +130,10 @@ BEGIN
         deals.result, deals.reasons, '{}'
     );
     result := versions.result;
+    IF deals.missing <> '{}' THEN -- rows of deals that are gone from the graph have kept their values
+        SELECT jsonb_object_agg(f.key, (filled ->> f.key)::bigint - f.value::bigint) INTO filled
+        FROM jsonb_each_text(deal_sync.filled_columns(result.tenant_id)) AS f;
+    END IF;
     PERFORM deal_sync.check_losses(result, filled, deals.missing);
 
     IF NOT is_full THEN

@@ -398,6 +398,18 @@ def test_a_full_run_that_would_empty_a_column_writes_nothing(pg: Connection, gra
     assert one(pg, "SELECT count(qualification_status) FROM opportunities") == 0
 
 
+def test_rows_of_deals_that_are_gone_from_the_graph_do_not_count_as_emptied(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    for _ in range(51):
+        add_deal(graph, tenant, qualification_status="open")
+    sync(pg, tenant)
+    graph.run("MATCH (d:Deal) DETACH DELETE d")
+    add_deal(graph, tenant)
+    assert sync(pg, tenant).status == "ok"
+    assert one(pg, "SELECT count(qualification_status) FROM opportunities") == 51
+
+
 def test_a_deal_that_is_barred_does_not_land_nor_do_its_versions(
     pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
