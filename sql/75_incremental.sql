@@ -172,11 +172,19 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     state record;
+    code text;
+    said text;
+    detail text;
+    hint text;
 BEGIN
     PERFORM deal_sync.check_package();
     state := deal_sync.graph_state();
     PERFORM deal_sync.replace_graph(state.database_id);
     RETURN state.database_id;
+EXCEPTION
+    WHEN OTHERS THEN
+        GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
+        PERFORM deal_sync.raise_again(code, said, detail, hint);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.accept_graph() IS

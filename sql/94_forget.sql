@@ -80,19 +80,35 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.elements_of(uuid, uuid) IS 'internal: the nodes of a deal and of its versions';
 
+CREATE FUNCTION deal_sync.wait_for_tenant(tenant uuid) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+BEGIN
+    PERFORM set_config('lock_timeout', deal_sync.setting('lock_timeout'), true);
+    PERFORM pg_advisory_xact_lock(deal_sync.lock_key(tenant));
+EXCEPTION
+    WHEN lock_not_available THEN
+        RAISE EXCEPTION 'a run of tenant % is under way', tenant USING
+            ERRCODE = 'lock_not_available',
+            DETAIL = format('It was waited for as long as deal_sync.lock_timeout says: %s.', deal_sync.setting('lock_timeout')),
+            HINT = 'Try again when it has ended: deal_sync.progress shows how far it is.';
+END
+$$;
+COMMENT ON FUNCTION deal_sync.wait_for_tenant(uuid) IS 'internal: takes the lock of a tenant''s runs, when they have ended';
+
 -- It waits for a run that is under way: what that lands has landed before the bar.
 CREATE FUNCTION deal_sync.forget(tenant uuid, graph_id uuid DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '5s'
 AS $$
 DECLARE
     elements text[] := '{}';
     code text;
 BEGIN
     PERFORM deal_sync.check_tenant('deal_sync.forget', tenant);
-    PERFORM set_config('lock_timeout', deal_sync.setting('lock_timeout'), true);
-    PERFORM pg_advisory_xact_lock(deal_sync.lock_key(tenant));
+    PERFORM deal_sync.wait_for_tenant(tenant);
     IF graph_id IS NULL THEN
         PERFORM deal_sync.remove_tenant(tenant);
         RETURN;
@@ -118,12 +134,10 @@ COMMENT ON FUNCTION deal_sync.forget(uuid, uuid) IS
 CREATE FUNCTION deal_sync.unbar(tenant uuid, graph_id uuid) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '5s'
 AS $$
 BEGIN
     PERFORM deal_sync.check_tenant('deal_sync.unbar', tenant);
-    PERFORM set_config('lock_timeout', deal_sync.setting('lock_timeout'), true);
-    PERFORM pg_advisory_xact_lock(deal_sync.lock_key(tenant));
+    PERFORM deal_sync.wait_for_tenant(tenant);
     RETURN deal_sync.remove_bar(tenant, graph_id);
 END
 $$;

@@ -320,6 +320,13 @@ def test_another_graph_stops_every_run_until_it_is_accepted(pg: Connection, grap
     assert one(pg, "SELECT count(*) FROM deal_sync.graph") == 1
 
 
+def test_a_graph_that_cannot_be_reached_is_not_accepted(pg: Connection, graph: Graph) -> None:
+    pg.execute("ALTER SERVER neo4j OPTIONS (SET uri 'bolt://127.0.0.1:1')")
+    with pytest.raises(psycopg.OperationalError, match="^no connection to Neo4j server") as raised:
+        pg.execute("SELECT deal_sync.accept_graph()")
+    assert raised.value.sqlstate == "08006"
+
+
 def test_the_watermark_of_a_run_that_began_with_the_graph_before_does_not_count(
     database: Database, pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
