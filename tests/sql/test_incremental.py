@@ -322,7 +322,7 @@ def test_another_graph_stops_every_run_until_it_is_accepted(pg: Connection, grap
 
 def test_a_graph_that_cannot_be_reached_is_not_accepted(pg: Connection, graph: Graph) -> None:
     pg.execute("ALTER SERVER neo4j OPTIONS (SET uri 'bolt://127.0.0.1:1')")
-    with pytest.raises(psycopg.OperationalError, match="^no connection to Neo4j server") as raised:
+    with pytest.raises(psycopg.OperationalError, match=r"^no connection to Neo4j server") as raised:
         pg.execute("SELECT deal_sync.accept_graph()")
     assert raised.value.sqlstate == "08006"
 
