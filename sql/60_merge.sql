@@ -235,6 +235,7 @@ WHEN NOT MATCHED THEN INSERT (
             CASE WHEN staged THEN E'\n    ORDER BY s.row_number' END
         );
     ELSE
+        -- LATERAL with a LIMIT: else the planner, as long as the table has no statistics, looks through all versions of the tenant.
         source := format(
             $source$SELECT
         there.id AS landed_id,
@@ -248,8 +249,12 @@ WHEN NOT MATCHED THEN INSERT (
         ON there.tenant_id = %4$s AND there.id = %5$s
     LEFT JOIN %6$s AS o
         ON o.tenant_id = %4$s AND o.graph_opportunity_id = %7$s
-    LEFT JOIN %3$s AS taken
-        ON taken.tenant_id = %4$s AND taken.opportunity_id = o.id AND taken.version_number = s.%8$I$source$,
+    LEFT JOIN LATERAL (
+        SELECT v.id
+        FROM %3$s AS v
+        WHERE v.tenant_id = %4$s AND v.opportunity_id = o.id AND v.version_number = s.%8$I
+        LIMIT 1
+    ) AS taken ON TRUE$source$,
             selected, rows, target, this, key_value,
             deals, CASE WHEN staged THEN format('s.%I', owner) ELSE format('deal_sync.to_uuid(s.%I)', owner) END, number
         );

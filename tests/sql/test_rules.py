@@ -1533,3 +1533,19 @@ def test_a_number_that_the_old_service_gave_to_another_version_stays_with_it(
     assert refused_version(refused) == ("version", "row", "23505", late.key)
     assert refused.column_name == "version"
     assert "duplicate version number" in refused.message
+
+
+def test_a_first_load_does_not_look_through_the_versions_that_have_landed(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    graph.run(
+        "UNWIND range(1, 20000) AS i WITH randomUUID() AS deal"
+        " CREATE (:Deal {tenant_id: $tenant, opportunity_id: deal, name: 'x'})"
+        " CREATE (:DealVersion {tenant_id: $tenant, version_id: randomUUID(), deal_opportunity_id: deal, version: 1,"
+        " name: 'x', stage: 'y', created_at: datetime()})",
+        tenant=str(tenant),
+    )
+    assert sync(pg, tenant).versions_inserted == 20_000
+    pg.execute("SELECT pg_stat_force_next_flush()")
+    read = one(pg, "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'deal_versions'")
+    assert read < 20_000_000  # all that were there, for each: 180 million
