@@ -40,6 +40,13 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.raise_again(text, text, text, text) IS 'internal: raises an error as it was meant';
 
+-- Only what the extension itself raises is known to hold nobody's data. A code proves nothing: the application may raise the same.
+CREATE FUNCTION deal_sync.is_ours(context text) RETURNS boolean
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT context ~ '^PL/pgSQL function deal_sync\.\w+\([^\n]*\) line [0-9]+ at RAISE' $$;
+COMMENT ON FUNCTION deal_sync.is_ours(text) IS 'internal: whether an error of this context was raised by the extension''s own PL/pgSQL';
+
 CREATE FUNCTION deal_sync.load_package() RETURNS integer
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp

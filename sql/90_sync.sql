@@ -249,6 +249,7 @@ DECLARE
     lock_key CONSTANT bigint := deal_sync.lock_key(tenant);
     result deal_sync.run_result;
     is_set_up boolean := false;
+    we_said boolean;
     reader_said boolean;
     holder text;
     code text;
@@ -286,32 +287,34 @@ BEGIN
                 RAISE EXCEPTION USING ERRCODE = 'DS003', MESSAGE = 'dry run: everything is undone';
             END IF;
         EXCEPTION
-            WHEN SQLSTATE 'DS003' THEN
-                NULL;  -- the counts stay, nothing else
             WHEN OTHERS THEN
                 GET STACKED DIAGNOSTICS
                     code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT,
                     context := PG_EXCEPTION_CONTEXT;
                 -- The reader's own errors, and ours, hold nobody's data; those of a trigger (which land() runs) may.
-                reader_said := code LIKE 'DS00%' OR (
-                    context ~ 'PL/Python function "(fill_staging|check_source|nobodys_nodes|graph_state|deal_keys)"' AND context !~ 'function deal_sync.execute_for'
-                );
-                IF strict
-                    OR (NOT is_set_up AND code NOT IN ('55P03', '40P01') AND left(code, 2) <> '53')
-                    OR left(code, 2) IN ('42', '0A', '3D', '3F') OR left(code, 3) = '57P' THEN
-                    PERFORM deal_sync.raise_again(code, said, detail, hint);
+                we_said := code LIKE 'DS00%' AND deal_sync.is_ours(context);
+                reader_said := context ~ 'PL/Python function "(fill_staging|check_source|nobodys_nodes|graph_state|deal_keys)"'
+                    AND context !~ 'function deal_sync.execute_for';
+                IF we_said AND code = 'DS003' THEN
+                    NULL; -- the counts stay, nothing else
+                ELSE
+                    IF strict
+                        OR (NOT is_set_up AND code NOT IN ('55P03', '40P01') AND left(code, 2) <> '53')
+                        OR left(code, 2) IN ('42', '0A', '3D', '3F') OR left(code, 3) = '57P' THEN
+                        PERFORM deal_sync.raise_again(code, said, detail, hint);
+                    END IF;
+                    SELECT e.message, e.detail INTO said, detail FROM deal_sync.python_error(said, detail) AS e;
+                    result := deal_sync.nothing_done(result);
+                    result.status := 'failed';
+                    result.message := CASE
+                        WHEN we_said OR reader_said AND (code IN ('08006', '28P01', '53000', '53100') OR code LIKE 'HV%') THEN concat_ws('; ', said, detail, nullif(hint, ''))
+                        WHEN code = '55P03' THEN format(
+                            'a row is locked by another transaction for longer than deal_sync.lock_timeout (%s)', deal_sync.setting('lock_timeout')
+                        )
+                        WHEN code = '40P01' THEN 'deadlock with another transaction'
+                        ELSE format('SQLSTATE %s ended the run', code)
+                    END || CASE WHEN batch_size IS NULL THEN '; nothing was written' ELSE '; nothing of this batch was written' END;
                 END IF;
-                SELECT e.message, e.detail INTO said, detail FROM deal_sync.python_error(said, detail) AS e;
-                result := deal_sync.nothing_done(result);
-                result.status := 'failed';
-                result.message := CASE
-                    WHEN reader_said AND (code IN ('08006', '28P01', '53000', '53100') OR code LIKE 'DS00%' OR code LIKE 'HV%') THEN concat_ws('; ', said, detail, nullif(hint, ''))
-                    WHEN code = '55P03' THEN format(
-                        'a row is locked by another transaction for longer than deal_sync.lock_timeout (%s)', deal_sync.setting('lock_timeout')
-                    )
-                    WHEN code = '40P01' THEN 'deadlock with another transaction'
-                    ELSE format('SQLSTATE %s ended the run', code)
-                END || CASE WHEN batch_size IS NULL THEN '; nothing was written' ELSE '; nothing of this batch was written' END;
         END;
     ELSE
         SELECT format('pid %s (%s, %s)', a.pid, a.usename, coalesce(nullif(a.application_name, ''), 'no application_name')) INTO holder

@@ -193,7 +193,7 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.line_up(uuid) IS 'internal: the tenants that sync_all goes through, in their order';
 
--- Only what the extension itself raises is known to hold nobody's data: its RAISE stands first in the context, or its PL/Python.
+-- What the extension itself raises says why, see is_ours(); so does its PL/Python.
 CREATE FUNCTION deal_sync.record_failure(
     tenant uuid, mode text, began timestamptz, code text, said text, detail text, hint text, context text
 ) RETURNS deal_sync.run_result
@@ -210,7 +210,7 @@ BEGIN
     result := deal_sync.nothing_done(result);
     result.message := CASE
         WHEN
-            context ~ '^PL/pgSQL function deal_sync\.\w+\([^\n]*\) line [0-9]+ at RAISE'
+            deal_sync.is_ours(context)
             OR context ~ 'PL/Python function "(tenants_of_graph|check_source|load_package)"'
             THEN concat_ws('; ', said, nullif(detail, ''), nullif(hint, ''))
         ELSE format('SQLSTATE %s ended the run', code)

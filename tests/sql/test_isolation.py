@@ -524,6 +524,24 @@ def test_too_many_refusals_fail_the_run_and_the_commonest_is_named(
     assert sync(writer, tenant).rows_rejected == 5
 
 
+@pytest.mark.parametrize("code", ["DS001", "DS003", "DS004"])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_code_of_ours_that_the_application_raises_is_a_failure_and_its_words_stay_with_the_server(
+    code: str, dry_run: bool, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant)
+    pg.execute("INSERT INTO opportunities (id, tenant_id, updated_at) VALUES (gen_random_uuid(), %s, now())", [tenant])
+    pg.execute(
+        "CREATE FUNCTION refuse(uuid) RETURNS boolean LANGUAGE plpgsql AS"
+        f" $$ BEGIN RAISE 'words of Acme' USING ERRCODE = '{code}', DETAIL = 'more of Acme'; END $$".encode()
+    )
+    pg.execute("CREATE POLICY refuse ON opportunities AS RESTRICTIVE USING (refuse(id))")
+    run = sync(writer, tenant, dry_run=dry_run)
+    assert (run.status, run.message) == ("failed", f"SQLSTATE {code} ended the run; nothing was written")
+    kept = pg.execute("SELECT status, server_text FROM deal_sync.runs").fetchall()
+    assert kept == ([] if dry_run else [("failed", "words of Acme\nmore of Acme")])
+
+
 # Runs beside each other
 
 
