@@ -5,7 +5,8 @@ CREATE TABLE deal_sync.graph_tenants (
     deals bigint NOT NULL,
     is_known boolean NOT NULL
 );
-COMMENT ON TABLE deal_sync.graph_tenants IS 'the tenants that the graph had when sync_all last looked';
+COMMENT ON TABLE deal_sync.graph_tenants IS
+'the tenants that the graph had when sync_all last looked, and those that were synced before';
 COMMENT ON COLUMN deal_sync.graph_tenants.deals IS 'nodes in the graph';
 COMMENT ON COLUMN deal_sync.graph_tenants.is_known IS 'whether the application''s table has the tenant; one that it has not is not synced';
 
@@ -97,7 +98,7 @@ SELECT
     tried.message,
     tried.seconds,
     good.started_at AS good_at,
-    good.deals_read,
+    counted.deals_read,
     coalesce(f.failures, 0) AS failures,
     CASE WHEN f.failures >= 5 THEN f.last_at + least(
         interval '1 hour',
@@ -120,6 +121,11 @@ LEFT JOIN LATERAL (
     ORDER BY r.started_at DESC LIMIT 1
 ) AS good ON TRUE
 LEFT JOIN LATERAL (
+    SELECT r.* FROM deal_sync.runs AS r
+    WHERE r.tenant_id = t.id AND r.status IN ('ok', 'partial') AND r.mode IN ('full', 'backfill')
+    ORDER BY r.started_at DESC LIMIT 1
+) AS counted ON TRUE
+LEFT JOIN LATERAL (
     SELECT
         count(*) AS failures,
         min(n.started_at) AS first_at,
@@ -135,7 +141,8 @@ LEFT JOIN LATERAL (
 ) AS f ON TRUE;
 COMMENT ON VIEW deal_sync.tenant_runs IS 'internal: the last run and the last good run of each tenant, its failures since, and when it is tried again';
 
--- Those to sync, longest-waiting first, and those that the application does not know. Asking the graph may fail as a run may: then
+-- Those to sync, longest-waiting first, and those that the application does not know. A tenant that has left the graph is still
+-- synced, as one without deals: else it would be late for ever, and no reconcile would tell. Asking the graph may fail as a run may: then
 -- those that were synced before are what there is, and what went wrong is said in `code` and the next ones.
 CREATE FUNCTION deal_sync.line_up(
     tenant uuid, OUT todo uuid[], OUT unknown uuid[], OUT code text, OUT said text, OUT detail text, OUT hint text, OUT context text
@@ -166,14 +173,25 @@ BEGIN
     END IF;
     BEGIN
         PERFORM deal_sync.check_package();
+        WITH g AS MATERIALIZED (
+            SELECT t.* FROM deal_sync.tenants_of_graph() AS t
+        )
+
         SELECT coalesce(jsonb_agg(jsonb_build_object(
-            'tenant_id', g.tenant_id, 'deals', g.deals, 'is_known', deal_sync.tenant_exists(g.tenant_id)
+            'tenant_id', f.tenant_id, 'deals', f.deals, 'is_there', f.is_there, 'is_known', deal_sync.tenant_exists(f.tenant_id)
         )), '[]') INTO found
-        FROM deal_sync.tenants_of_graph() AS g;
+        FROM (
+            SELECT g.tenant_id, g.deals, true FROM g
+            UNION ALL
+            SELECT r.tenant_id, 0, false FROM deal_sync.tenant_runs AS r
+            WHERE r.tried_at IS NOT NULL AND r.tenant_id NOT IN (SELECT g.tenant_id FROM g)
+        ) AS f (tenant_id, deals, is_there);
         PERFORM deal_sync.record_tenants(found);
-        SELECT array_agg(f.tenant_id) FILTER (WHERE f.is_known), array_agg(f.tenant_id ORDER BY f.tenant_id) FILTER (WHERE NOT f.is_known)
+        SELECT
+            array_agg(f.tenant_id) FILTER (WHERE f.is_known),
+            array_agg(f.tenant_id ORDER BY f.tenant_id) FILTER (WHERE f.is_there AND NOT f.is_known)
         INTO todo, unknown
-        FROM jsonb_to_recordset(found) AS f (tenant_id uuid, is_known boolean);
+        FROM jsonb_to_recordset(found) AS f (tenant_id uuid, is_there boolean, is_known boolean);
     EXCEPTION
         WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS

@@ -53,7 +53,7 @@ LEFT JOIN planned AS own ON r.tenant_id = own.tenant_id
 LEFT JOIN planned AS everybodys ON everybodys.tenant_id IS NULL;
 COMMENT ON VIEW deal_sync.tenant_status IS
 'one row a tenant: up to date, late, failing, backing off, never synced, or unknown to the application; and since when, with what refused';
-COMMENT ON COLUMN deal_sync.tenant_status.deals IS 'nodes in the graph when sync_all last looked, else read by the last good run';
+COMMENT ON COLUMN deal_sync.tenant_status.deals IS 'nodes in the graph when sync_all last looked, else read by the last full run';
 COMMENT ON COLUMN deal_sync.tenant_status.refusals_new IS 'first met in the last 24 hours';
 COMMENT ON COLUMN deal_sync.tenant_status.next_run IS 'NULL where nothing is scheduled; of a tenant that is backing off: not before this time';
 

@@ -85,6 +85,16 @@ def test_the_state(past: list[tuple[str, int]], state: str, pg: Connection, tena
     assert status(pg, "tenant_id, state, deals") == (tenant, state, 7)
 
 
+def test_the_number_of_deals_is_that_of_the_last_run_that_read_all(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant)
+    assert sync(pg, tenant).deals_read == 1
+    graph.run("MATCH (d:Deal) SET d.last_updated_at = datetime() - duration('P1D')")
+    assert sync(pg, tenant, mode="incremental").deals_read == 0
+    assert status(pg, "deals") == (1,)
+
+
 def test_what_counts_as_late_is_a_setting(pg: Connection, tenant: uuid.UUID) -> None:
     add_run(pg, tenant, "ok", timedelta(minutes=16))
     pg.execute("SET deal_sync.late_after = '1 h'")

@@ -109,6 +109,39 @@ def test_a_tenant_that_the_application_does_not_know_is_reported_and_not_synced(
     ).fetchall() == [(stranger, "unknown")]
 
 
+def test_a_tenant_that_has_left_the_graph_is_synced_as_one_without_deals(
+    pg: Connection, graph: Graph, tenants: list[uuid.UUID]
+) -> None:
+    pg.execute("CALL deal_sync.sync_all()")
+    graph.run("MATCH (d:Deal {tenant_id: $tenant}) DELETE d", tenant=str(tenants[0]))
+    pg.execute("CALL deal_sync.nightly()")
+    pg.execute("UPDATE deal_sync.runs SET started_at = started_at - interval '1 hour'")
+    pg.execute("CALL deal_sync.sync_all()")
+    found = pg.execute("SELECT tenant_id, state, deals, extra FROM deal_sync.tenant_status").fetchall()
+    assert sorted(found) == sorted(
+        (tenant, "up to date", int(tenant != tenants[0]), int(tenant == tenants[0])) for tenant in tenants
+    )
+
+
+def test_a_tenant_that_has_left_graph_and_application_is_unknown_until_it_is_forgotten(
+    pg: Connection, graph: Graph, tenants: list[uuid.UUID]
+) -> None:
+    gone = tenants[0]
+    pg.execute("CALL deal_sync.sync_all()")
+    graph.run("MATCH (d:Deal {tenant_id: $tenant}) DELETE d", tenant=str(gone))
+    pg.execute("DELETE FROM opportunities WHERE tenant_id = %s", [gone])
+    pg.execute("DELETE FROM tenants WHERE id = %s", [gone])
+    said: list[str | None] = []
+    pg.add_notice_handler(lambda it: said.append(it.severity))
+    pg.execute("CALL deal_sync.sync_all()")
+    assert "WARNING" not in said
+    state = "SELECT state FROM deal_sync.tenant_status WHERE tenant_id = %s"
+    assert pg.execute(state, [gone]).fetchall() == [("unknown",)]
+    pg.execute("SELECT deal_sync.forget(%s)", [gone])
+    pg.execute("CALL deal_sync.sync_all()")
+    assert pg.execute(state, [gone]).fetchall() == []
+
+
 def test_a_limit_on_time_ends_it_between_two_tenants(pg: Connection, tenants: list[uuid.UUID]) -> None:
     pg.execute("CALL deal_sync.sync_all(time_limit => '0 s')")
     assert runs(pg) == []
