@@ -2,24 +2,35 @@
 
 -- What stays with the owner: what changes the set-up, gives rights, or decides about the graph and its deals; and what
 -- grant_scan() gives.
+CREATE FUNCTION deal_sync.routines_of_sync() RETURNS SETOF regprocedure
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT p.oid::regprocedure
+    FROM pg_extension AS e
+    INNER JOIN pg_depend AS d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
+    INNER JOIN pg_proc AS p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+    WHERE
+        e.extname = 'deal_sync'
+        AND p.proname <> ALL (ARRAY[
+            'attach', 'detach', 'set_handler', 'grant_sync', 'grant_monitor', 'grant_scan', 'accept_graph', 'replace_graph',
+            'forget', 'unbar', 'remove_tenant', 'bar', 'remove_bar', 'scan', 'scan_rows', 'import_schema', 'import_statements'
+        ])
+$$;
+COMMENT ON FUNCTION deal_sync.routines_of_sync() IS 'internal: what grant_sync() lets a role call';
+
 CREATE FUNCTION deal_sync.grant_sync(role regrole) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    reserved CONSTANT name[] := ARRAY[
-        'attach', 'detach', 'set_handler', 'grant_sync', 'grant_monitor', 'grant_scan', 'accept_graph', 'replace_graph',
-        'forget', 'unbar', 'remove_tenant', 'bar', 'remove_bar', 'scan', 'scan_rows', 'import_schema', 'import_statements'
-    ];
-    routines text;
+    place CONSTANT regnamespace := (SELECT p.pronamespace FROM pg_proc AS p WHERE p.oid = deal_sync.entry_point());
 BEGIN
-    SELECT string_agg(p.oid::regprocedure::text, ', ') INTO STRICT routines
-    FROM pg_extension AS e
-    INNER JOIN pg_depend AS d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
-    INNER JOIN pg_proc AS p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
-    WHERE e.extname = 'deal_sync' AND p.proname <> ALL (reserved);
+    EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', (SELECT string_agg(r.routine::text, ', ') FROM deal_sync.routines_of_sync() AS r (routine)), role);
+    IF NOT has_schema_privilege(role, place, 'USAGE') THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA %s TO %s', place, role);
+    END IF;
     EXECUTE format('GRANT USAGE ON SCHEMA deal_sync TO %s', role);
-    EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', routines, role);
     EXECUTE format('GRANT SELECT ON deal_sync.runs, deal_sync.rejects, deal_sync.watermarks, deal_sync.graph, deal_sync.barred, deal_sync.connections TO %s', role);
     EXECUTE format(
         'GRANT SELECT ON deal_sync.verify, deal_sync.tenant_runs, deal_sync.tenant_status, deal_sync.progress, deal_sync.metrics, deal_sync.schedules, '

@@ -182,41 +182,61 @@ AS $$
 $$;
 COMMENT ON FUNCTION deal_sync.target_tables() IS 'internal: the tables of the application that the sync writes';
 
+-- A table that has policies gets one for the role alone: a further one for everybody would show others what theirs hide from them.
 CREATE FUNCTION deal_sync.check_row_security(role regrole, OUT ok boolean, OUT detail text, OUT hint text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    deals CONSTANT regclass := deal_sync.application_table('deal', 'target');
+    own CONSTANT text := 'deal_sync_' || (SELECT r.rolname FROM pg_roles AS r WHERE r.oid = role);
 BEGIN
     SELECT
         coalesce(string_agg(
-            CASE WHEN u.is_on THEN format('%s has no policy for role "%s"', u.relation, role) ELSE format('%s has none', u.relation) END,
+            CASE WHEN u.is_on THEN format('%s has no policy for %s by role "%s"', u.relation, u.commands, role) ELSE format('%s has none', u.relation) END,
             '; ' ORDER BY u.relation
         ), 'on, with a policy, on all that the sync writes'),
         string_agg(
-            format('ALTER TABLE %1$s ENABLE ROW LEVEL SECURITY; ALTER TABLE %1$s FORCE ROW LEVEL SECURITY; ', u.relation)
-            || format(
-                'CREATE POLICY deal_sync_tenant ON %s USING (tenant_id = nullif(current_setting(''app.tenant_id'', true), '''')::uuid);',
-                u.relation
-            ),
+            CASE
+                WHEN NOT u.is_on
+                    THEN format('ALTER TABLE %1$s ENABLE ROW LEVEL SECURITY; ALTER TABLE %1$s FORCE ROW LEVEL SECURITY;', u.relation)
+                ELSE ''
+            END
+            || CASE
+                WHEN u.commands IS NOT NULL
+                    THEN format(
+                        ' CREATE POLICY %I ON %s%s USING (tenant_id = nullif(current_setting(''app.tenant_id'', true), '''')::uuid);',
+                        CASE WHEN u.has_policies THEN own ELSE 'deal_sync_tenant' END, u.relation,
+                        CASE WHEN u.has_policies THEN format(' TO %s', role) END
+                    )
+                ELSE ''
+            END,
             ' ' ORDER BY u.relation
         ),
         count(*) = 0
     INTO detail, hint, ok
     FROM (
-        SELECT t.relation, c.relrowsecurity AS is_on
+        SELECT
+            t.relation, c.relrowsecurity AS is_on, lacking.commands,
+            EXISTS (SELECT FROM pg_policy AS p WHERE p.polrelid = t.relation) AS has_policies
         FROM deal_sync.target_tables() AS t (relation)
         INNER JOIN pg_class AS c ON c.oid = t.relation
-        WHERE NOT c.relrowsecurity OR NOT EXISTS (
-            SELECT FROM pg_policy AS p
-            WHERE
-                p.polrelid = t.relation AND p.polpermissive
-                AND EXISTS (SELECT FROM unnest(p.polroles) AS r (oid) WHERE r.oid = 0 OR pg_has_role(role, r.oid, 'USAGE'))
-        )
+        CROSS JOIN LATERAL (
+            SELECT string_agg(d.command, ', ' ORDER BY d.place) AS commands
+            FROM (VALUES (1, 'SELECT', 'r'), (2, 'INSERT', 'a'), (3, 'UPDATE', 'w')) AS d (place, command, code)
+            WHERE (d.code <> 'w' OR t.relation = deals) AND NOT EXISTS (
+                SELECT FROM pg_policy AS p
+                WHERE
+                    p.polrelid = t.relation AND p.polpermissive AND p.polcmd::text IN ('*', d.code)
+                    AND EXISTS (SELECT FROM unnest(p.polroles) AS r (oid) WHERE r.oid = 0 OR pg_has_role(role, r.oid, 'USAGE'))
+            )
+        ) AS lacking
+        WHERE NOT c.relrowsecurity OR lacking.commands IS NOT NULL
     ) AS u;
 END
 $$;
 COMMENT ON FUNCTION deal_sync.check_row_security(regrole) IS
-'internal: whether row-level security with a policy for the role is on for the tables that the sync writes';
+'internal: whether row-level security is on for the tables that the sync writes, with policies by which the role can';
 
 -- After a transaction that set app.tenant_id locally it is '', and no longer unset.
 CREATE FUNCTION deal_sync.check_policies(OUT ok boolean, OUT detail text, OUT hint text)
@@ -315,6 +335,7 @@ BEGIN
             SELECT t.relation, p.privilege
             FROM deal_sync.target_tables() AS t (relation)
             CROSS JOIN (VALUES ('SELECT'), ('INSERT'), ('UPDATE')) AS p (privilege)
+            WHERE p.privilege <> 'UPDATE' OR t.relation <> deal_sync.application_table('deal', 'links')
             UNION ALL
             SELECT deal_sync.application_table('deal', 'tenants'), 'SELECT'
         ) AS due
@@ -369,13 +390,19 @@ AS $$
 DECLARE
     no_login boolean;
 BEGIN
+    IF NOT has_schema_privilege('cron', 'USAGE') THEN
+        ok := false;
+        detail := format('"%s" may not see the jobs of pg_cron, or make one', current_user);
+        hint := format('GRANT USAGE ON SCHEMA cron TO %I;', current_user);
+        RETURN;
+    END IF;
     EXECUTE format(
         'SELECT string_agg(format(''"%%s" at %%s%%s'', coalesce(j.jobname, j.jobid::text), j.schedule,'
         ' CASE d.status WHEN ''failed'' THEN '' (failed the last time)'' END), '', '' ORDER BY j.jobid),'
         ' NOT coalesce(bool_or(d.status = ''failed''), false), bool_or(d.return_message = ''connection failed'')'
         ' FROM %s AS j LEFT JOIN LATERAL ('
         'SELECT r.status, r.return_message FROM %s AS r WHERE r.jobid = j.jobid AND r.status IN (''succeeded'', ''failed'') ORDER BY r.runid DESC LIMIT 1'
-        ') AS d ON true WHERE j.active AND j.database = current_database() AND j.command ~ ''deal_sync|sync_deals''',
+        ') AS d ON true WHERE j.active AND j.database = current_database() AND j.command ~ ''\m(sync_all|nightly|sync_deals)\M''',
         to_regclass('cron.job'), to_regclass('cron.job_run_details')
     )
     INTO detail, ok, no_login;
@@ -416,7 +443,9 @@ BEGIN
     FROM (
         SELECT DISTINCT ON (r.tenant_id) r.tenant_id, r.status, r.message, r.started_at
         FROM deal_sync.runs AS r
-        WHERE r.status <> 'skipped'
+        WHERE
+            r.status <> 'skipped'
+            AND NOT EXISTS (SELECT FROM deal_sync.tenant_status AS s WHERE s.tenant_id = r.tenant_id AND s.state = 'unknown')
         ORDER BY r.tenant_id ASC, r.started_at DESC
     ) AS r;
 
@@ -497,8 +526,12 @@ BEGIN
         WHEN 'rights on tables' THEN
             SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM deal_sync.check_rights(role) AS c;
         WHEN 'rights on sync' THEN
-            ok := has_function_privilege(role, deal_sync.entry_point(), 'EXECUTE') AND has_schema_privilege(role, 'deal_sync', 'USAGE');
-            detail := format('"%s" may %srun sync_deals', role, CASE WHEN NOT ok THEN 'not ' ELSE '' END);
+            ok := NOT EXISTS (
+                SELECT FROM deal_sync.routines_of_sync() AS r (routine)
+                INNER JOIN pg_proc AS p ON p.oid = r.routine
+                WHERE NOT has_function_privilege(role, r.routine, 'EXECUTE') OR NOT has_schema_privilege(role, p.pronamespace, 'USAGE')
+            );
+            detail := format('"%s" may %s', role, CASE WHEN ok THEN 'run sync_deals' ELSE 'not run sync_deals, or not all that it calls' END);
             hint := CASE WHEN NOT ok THEN format('SELECT deal_sync.grant_sync(%L);', role) END;
         WHEN 'pg_cron' THEN
             SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM deal_sync.check_pg_cron() AS c;

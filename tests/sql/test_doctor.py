@@ -335,12 +335,34 @@ BREAKS: dict[str, tuple[str, LiteralString, str]] = {
         "DROP POLICY opportunities_tenant_isolation ON opportunities",
         "public.opportunities has no policy",
     ),
+    "a policy to read alone": (
+        "row security",
+        "DROP POLICY deal_versions_tenant_isolation ON deal_versions;"
+        " CREATE POLICY deal_sync_tenant ON deal_versions FOR SELECT USING (true)",
+        'public.deal_versions has no policy for INSERT by role "app_writer"',
+    ),
+    "a policy for another role": (
+        "row security",
+        "DROP POLICY opportunities_tenant_isolation ON opportunities;"
+        " CREATE POLICY deal_sync_tenant ON opportunities TO pg_monitor USING (true)",
+        'public.opportunities has no policy for SELECT, INSERT, UPDATE by role "app_writer"',
+    ),
     "a policy that raises": ("policies", "SELECT 1", '"opportunities_tenant_isolation" of public.opportunities'),
     "no right to write": ("rights on tables", "REVOKE INSERT ON opportunities FROM app_writer", "INSERT on public.opp"),
     "no right to see the tenants": ("rights on tables", "REVOKE SELECT ON tenants FROM app_writer", "SELECT on public"),
     "no right to run it": (
         "rights on sync",
         "REVOKE EXECUTE ON FUNCTION sync_deals(uuid, text, boolean, boolean, text) FROM app_writer",
+        "may not run",
+    ),
+    "no right to what it calls": (
+        "rights on sync",
+        "REVOKE EXECUTE ON FUNCTION deal_sync.lock_key(uuid) FROM app_writer",
+        "or not all that it calls",
+    ),
+    "no right to where it stands": (
+        "rights on sync",
+        "REVOKE USAGE ON SCHEMA public FROM PUBLIC, app_writer",
         "may not run",
     ),
 }
@@ -834,6 +856,8 @@ def test_pg_cron_and_a_schedule_that_are_missing_are_named(
             assert checks["pg_cron"].ok
             assert checks["schedule"].ok is False
             assert "deal_sync.schedule(" in str(checks["schedule"].hint)
+            home.execute("SELECT cron.schedule('other', '0 0 1 1 *', 'SELECT deal_sync.retain()')")
+            assert doctor(home)["schedule"].ok is False
             home.execute("SELECT cron.schedule('doctor', '0 0 1 1 *', 'SELECT sync_deals(id) FROM tenants')")
             check = doctor(home)["schedule"]
             assert (check.ok, check.detail) == (True, '"doctor" at 0 0 1 1 *')
@@ -850,6 +874,14 @@ def test_pg_cron_and_a_schedule_that_are_missing_are_named(
             home.execute(record, ["succeeded", "CALL"])
             home.execute(record, ["running", None])
             assert doctor(home)["schedule"].ok
+            home.execute("SELECT deal_sync.grant_sync('app_writer'); SET ROLE app_writer")
+            check = doctor(home)["schedule"]
+            assert check.ok is False
+            home.execute("RESET ROLE")
+            execute(home, check.hint)
+            home.execute("SET ROLE app_writer")
+            assert doctor(home)["schedule"].detail == "no job of this role runs the sync"
+            home.execute("RESET ROLE; DROP OWNED BY app_writer")
         finally:
             home.execute("DROP EXTENSION IF EXISTS pg_cron; DROP EXTENSION deal_sync CASCADE")
 
@@ -868,6 +900,19 @@ def test_a_failed_run_is_named_until_it_succeeds(
     set_uri(pg, servers.facts["neo4j_uri"])
     execute(writer, check.hint)
     assert doctor(writer)["last run"].ok
+
+
+def test_a_failed_run_of_a_tenant_that_is_gone_is_no_finding(
+    pg: Connection, graph: Graph, servers: Instance, tenant: uuid.UUID
+) -> None:
+    assert sync(pg, add_tenant(pg)).status == "ok"
+    set_uri(pg, closed_port())
+    assert sync(pg, tenant).status == "failed"
+    set_uri(pg, servers.facts["neo4j_uri"])
+    assert doctor(pg)["last run"].ok is False
+    pg.execute("DELETE FROM tenants WHERE id = %s", [tenant])
+    pg.execute("CALL deal_sync.sync_all()")
+    assert doctor(pg)["last run"].ok
 
 
 def test_a_run_of_long_ago_is_named(pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID) -> None:
