@@ -563,9 +563,15 @@ def _unmapped(plpy: Plpy, asked: Asked, table: Table, deals: Table) -> Finding:
         for made in imports.tables(wish, named, labels, vector).tables
         for name, type_, options in made.columns
     }
-    added = ", ".join(f"ADD COLUMN {plpy.quote_ident(name)} {types.get(name, 'text')}" for name in found)
+    used = {column.name for column in table.columns} | imports.SYSTEM_COLUMNS
+    added: list[imports.Column] = []
+    for name in found:
+        free = imports.free_name(name, used)
+        added.append((free, types.get(name, "text"), {} if free == name else {"property": name}))
     return Finding(
         False,
         f"no column shows {', '.join(found[:5])}" + (f" and {len(found) - 5} more" if len(found) > 5 else ""),
-        f"ALTER FOREIGN TABLE {table.name} {added};",
+        f"ALTER FOREIGN TABLE {table.name} "
+        + ", ".join(f"ADD COLUMN {imports.as_definition(column)}" for column in added)
+        + ";",
     )

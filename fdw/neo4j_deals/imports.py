@@ -26,7 +26,7 @@ SAMPLE = 10_000
 _NAME_BYTES = 63  # of a name in PostgreSQL
 _MOST_COLUMNS = 1600  # of a table in PostgreSQL
 _BYTES_LOOKED_AT = 10  # lists of INTEGERs: valueType() does not tell a byte array from them
-_SYSTEM_COLUMNS = frozenset({"tableoid", "ctid", "xmin", "cmin", "xmax", "cmax"})
+SYSTEM_COLUMNS = frozenset({"tableoid", "ctid", "xmin", "cmin", "xmax", "cmax"})
 #: What every table has beside its properties: column, type, what the option `derive` says.
 _DERIVED = (("element_id", "text", "element_id"), ("labels", "text[]", "labels"))
 
@@ -99,17 +99,27 @@ class Label:
     byte_arrays: Collection[str] = ()
 
 
+Column = tuple[str, str, Mapping[str, str]]
+"""Its name, its type as SQL writes it, and its options."""
+
+
+def as_definition(column: Column) -> str:
+    """A column as CREATE and ALTER FOREIGN TABLE take it."""
+    name, type_, options = column
+    return f"{_ident(name)} {type_}{_options(options)}"
+
+
 @dataclass(frozen=True)
 class Table:
-    """A foreign table to create. A column is its name, its type as SQL writes it, and its options."""
+    """A foreign table to create."""
 
     name: str
     label: str
-    columns: Sequence[tuple[str, str, Mapping[str, str]]]
+    columns: Sequence[Column]
 
     def to_statement(self, schema: str, server: str) -> str:
         """CREATE FOREIGN TABLE, whatever the names hold. Multicorn asks for it by this name."""
-        columns = ",\n".join(f"    {_ident(name)} {type_}{_options(options)}" for name, type_, options in self.columns)
+        columns = ",\n".join(f"    {as_definition(column)}" for column in self.columns)
         return (
             f"CREATE FOREIGN TABLE {_ident(schema)}.{_ident(self.name)} (\n{columns}\n)"
             f" SERVER {_ident(server)}{_options({'label': self.label})}"
@@ -240,7 +250,7 @@ def _vector_widths(ask: Ask) -> dict[str, dict[str, int]]:
 def table_names(labels: Iterable[str], prefix: str) -> list[tuple[str, str]]:
     """Each label and the name of its table: the label itself behind the prefix, cut to what PostgreSQL takes."""
     used: set[str] = set()
-    return [(label, _free(prefix + label, used)) for label in labels]
+    return [(label, free_name(prefix + label, used)) for label in labels]
 
 
 def tables(wish: Wish, named: Sequence[tuple[str, str]], labels: Iterable[Label], vector: str) -> Import:
@@ -264,10 +274,10 @@ def tables(wish: Wish, named: Sequence[tuple[str, str]], labels: Iterable[Label]
     return result
 
 
-def _columns(label: Label, vector: str, result: Import) -> list[tuple[str, str, Mapping[str, str]]]:
+def _columns(label: Label, vector: str, result: Import) -> list[Column]:
     where = f'of label "{label.name}"'
-    columns: list[tuple[str, str, Mapping[str, str]]] = []
-    used = set(_SYSTEM_COLUMNS)
+    columns: list[Column] = []
+    used = set(SYSTEM_COLUMNS)
     room = _MOST_COLUMNS - len(_DERIVED)
     kept = set(sorted(label.properties, key=lambda key: (-sum(label.properties[key].values()), key))[:room])
     if len(kept) < len(label.properties):
@@ -285,12 +295,12 @@ def _columns(label: Label, vector: str, result: Import) -> list[tuple[str, str, 
             continue
         if len(_without_empty_lists(kinds)) > 1:
             result.notices.append(f'property "{key}" {where} holds {_listed(kinds)}: its column is {type_}')
-        name = _free(key, used)
+        name = free_name(key, used)
         if name != key:
             result.notices.append(f'property "{key}" {where} becomes column "{name}": its name is too long, or taken')
         columns.append((name, type_, {} if name == key else {"property": key}))
     for name, type_, derive in _DERIVED:
-        columns.append((_free(name, used), type_, {"derive": derive}))
+        columns.append((free_name(name, used), type_, {"derive": derive}))
     return columns
 
 
@@ -342,7 +352,7 @@ def _clipped(name: str, size: int = _NAME_BYTES) -> str:
     return name.encode()[:size].decode(errors="ignore")
 
 
-def _free(name: str, used: set[str]) -> str:
+def free_name(name: str, used: set[str]) -> str:
     """The name, cut to what PostgreSQL takes; with a number behind it where it is taken."""
     free, number = _clipped(name), 1
     while free in used:

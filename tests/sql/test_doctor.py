@@ -730,6 +730,18 @@ def test_properties_that_no_column_shows_are_named(pg: Connection, graph: Graph,
     ).fetchall() == [(0.5,)]
 
 
+def test_a_property_that_cannot_give_its_name_to_a_column_gets_one_all_the_same(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant, **{"xmin": "a", "p" * 70: 1, "p" * 69: 2})
+    pg.execute("ALTER FOREIGN TABLE neo4j.deals ADD COLUMN taken text OPTIONS (property 'stage')")
+    graph.run("MATCH (d:Deal) SET d.taken = 3")
+    execute(pg, doctor(pg)["deals: unmapped"].hint)
+    assert doctor(pg)["deals: unmapped"].ok
+    query = f"""SELECT xmin_2, taken_2, {"p" * 63}, {"p" * 61}_2 FROM deal_sync.scan(NULL::neo4j.deals) AS s"""
+    assert pg.execute(query.encode()).fetchall() == [("a", 3, 2, 1)]
+
+
 def test_another_graph_than_the_accepted_one_is_named(pg: Connection, graph: Graph) -> None:
     (found,) = graph.run("CALL db.info() YIELD id")
     assert found["id"] in doctor(pg)["graph id"].detail
