@@ -158,6 +158,16 @@ def test_the_alerts_tell_the_states_apart(monitor: Connection) -> None:
     assert {("deal_sync_tenant_state", state) for state in states} <= in_metrics(monitor, "name, state")
 
 
+def test_a_tenant_that_is_gone_is_unknown_and_nothing_else() -> None:
+    """Its failures and its last reconcile stay in the metrics until retention or forget() takes them."""
+    clause = ' unless ignoring (state) deal_sync_tenant_state{state="unknown"} == 1'
+    lasting = re.compile("deal_sync_(consecutive_failures|reconcile_|last_reconcile_)")
+    found = {rule["alert"]: rule["expr"].endswith(clause) for rule in GROUP["rules"] if lasting.search(rule["expr"])}
+    assert found == dict.fromkeys(
+        ("DealSyncFailing", "DealSyncBackingOff", "DealSyncReconcileDiffers", "DealSyncReconcileOld"), True
+    )
+
+
 def test_each_alert_says_what_it_is_and_where_to_look(pg: Connection) -> None:
     assert len({rule["alert"] for rule in GROUP["rules"]}) == len(GROUP["rules"])
     for rule in GROUP["rules"]:
