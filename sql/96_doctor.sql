@@ -357,26 +357,24 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    may_ask CONSTANT boolean := pg_has_role('pg_read_all_settings', 'USAGE');
-    home CONSTANT text := CASE WHEN may_ask THEN current_setting('cron.database_name', true) END;
+    facts CONSTANT record := deal_sync.cron_facts();
 BEGIN
     ok := false;
     IF NOT EXISTS (SELECT FROM pg_available_extensions AS e WHERE e.name = 'pg_cron') THEN
         detail := 'not installed: no schedule by deal_sync.schedule(); any other scheduler will do';
         hint := format('install the package postgresql-%s-cron', current_setting('server_version_num')::integer / 10000);
-    ELSIF may_ask AND home IS NULL THEN
+    ELSIF facts.home IS NULL THEN
         detail := 'not loaded';
         hint := 'add pg_cron to shared_preload_libraries in postgresql.conf, and restart the server';
-    ELSIF home <> current_database() THEN
-        detail := format('it works in database "%s", and this one is "%s"', home, current_database());
+    ELSIF facts.home <> current_database() THEN
+        detail := format('it works in database "%s", and this one is "%s"', facts.home, current_database());
         hint := format('ALTER SYSTEM SET cron.database_name = %L; then restart the server', current_database());
+    ELSIF facts.version IS NULL THEN
+        detail := 'not created in this database';
+        hint := 'CREATE EXTENSION pg_cron;';
     ELSE
-        SELECT true, e.extversion INTO ok, detail FROM pg_extension AS e WHERE e.extname = 'pg_cron';
-        IF ok IS NULL THEN
-            ok := false;
-            detail := 'not created in this database';
-            hint := 'CREATE EXTENSION pg_cron;';
-        END IF;
+        ok := true;
+        detail := facts.version::text;
     END IF;
 END
 $$;
