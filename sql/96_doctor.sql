@@ -238,25 +238,27 @@ $$;
 COMMENT ON FUNCTION deal_sync.check_row_security(regrole) IS
 'internal: whether row-level security is on for the tables that the sync writes, with policies by which the role can';
 
--- After a transaction that set app.tenant_id locally it is '', and no longer unset.
+-- After a transaction that set app.tenant_id locally it is '', and no longer unset. A cast of '' raises; asking does where it is unset.
 CREATE FUNCTION deal_sync.check_policies(OUT ok boolean, OUT detail text, OUT hint text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    raises CONSTANT text := '\(current_setting\((''[^'']+'')::text(?:, (?:true|false))?\)\)::(uuid|integer|bigint)';
-    tolerates CONSTANT text := '(nullif(current_setting(\1, true), ''''))::\2';
+    cast_one CONSTANT text := '\(current_setting\((''[^'']+'')::text(?:, (?:true|false))?\)\)::(uuid|integer|bigint)';
+    tolerant CONSTANT text := '(nullif(current_setting(\1, true), ''''))::\2';
+    bare_one CONSTANT text := 'current_setting\((''[^'']+''::text)(?:, false)?\)';
 BEGIN
     SELECT
         coalesce(
             'raises where the setting is '''' or unset: ' || string_agg(format('"%s" of %s', w.polname, w.relation), ', ' ORDER BY w.relation, w.polname),
-            'none raises where app.tenant_id is '''''
+            'none raises where app.tenant_id is '''' or unset'
         ),
         string_agg(
             format(
                 'ALTER POLICY %I ON %s%s%s;', w.polname, w.relation,
-                ' USING (' || regexp_replace(w.qual, raises, tolerates, 'g') || ')',
-                ' WITH CHECK (' || regexp_replace(w.with_check, raises, tolerates, 'g') || ')'
+                ' USING (' || regexp_replace(regexp_replace(w.qual, cast_one, tolerant, 'g'), bare_one, 'current_setting(\1, true)', 'g') || ')',
+                ' WITH CHECK ('
+                || regexp_replace(regexp_replace(w.with_check, cast_one, tolerant, 'g'), bare_one, 'current_setting(\1, true)', 'g') || ')'
             ),
             ' ' ORDER BY w.relation, w.polname
         ),
@@ -268,7 +270,7 @@ BEGIN
         FROM deal_sync.target_tables() AS t (relation)
         INNER JOIN pg_policy AS p ON p.polrelid = t.relation
     ) AS w
-    WHERE w.qual ~ raises OR w.with_check ~ raises;
+    WHERE concat_ws(' ', w.qual, w.with_check) ~ concat_ws('|', cast_one, bare_one);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.check_policies() IS

@@ -348,6 +348,12 @@ BREAKS: dict[str, tuple[str, LiteralString, str]] = {
         'public.opportunities has no policy for SELECT, INSERT, UPDATE by role "app_writer"',
     ),
     "a policy that raises": ("policies", "SELECT 1", '"opportunities_tenant_isolation" of public.opportunities'),
+    "a policy that raises where the setting is unset": (
+        "policies",
+        "ALTER POLICY deal_versions_tenant_isolation ON deal_versions"
+        " USING (tenant_id::text = current_setting('app.tenant_id'))",
+        '"deal_versions_tenant_isolation" of public.deal_versions',
+    ),
     "no right to write": ("rights on tables", "REVOKE INSERT ON opportunities FROM app_writer", "INSERT on public.opp"),
     "no right to see the tenants": ("rights on tables", "REVOKE SELECT ON tenants FROM app_writer", "SELECT on public"),
     "no right to run it": (
