@@ -142,6 +142,8 @@ BEGIN
     SELECT s.rows_rejected, s.values_rejected INTO result.rows_rejected, result.values_rejected
     FROM deal_sync.settle_rejects(result.run_id, result.tenant_id, read) AS s;
     PERFORM deal_sync.remember_undated(result.tenant_id, read, deals.undated || versions.undated);
+    -- Versions are read by a connection of their own: the server's address may have been changed meanwhile.
+    PERFORM deal_sync.check_graph(g.database_id) FROM deal_sync.graph_state() AS g;
     IF only_deals IS NULL THEN
         PERFORM deal_sync.record_watermark(result.tenant_id, result.run_id, reading.watermark, reading.mapping, is_full);
         result.watermark := reading.watermark;
@@ -252,6 +254,7 @@ DECLARE
     we_said boolean;
     reader_said boolean;
     holder text;
+    application text;
     code text;
     said text;
     detail text;
@@ -317,7 +320,7 @@ BEGIN
                 END IF;
         END;
     ELSE
-        SELECT format('pid %s (%s, %s)', a.pid, a.usename, coalesce(nullif(a.application_name, ''), 'no application_name')) INTO holder
+        SELECT format('pid %s (%s)', a.pid, a.usename), nullif(a.application_name, '') INTO holder, application
         FROM pg_locks AS l
         INNER JOIN pg_stat_activity AS a USING (pid)
         WHERE
@@ -326,7 +329,7 @@ BEGIN
             AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database());
         result.status := 'skipped';
         result.message := format('another run of this tenant is under way: %s', coalesce(holder, 'it has just ended'));
-        RAISE NOTICE '%', result.message;
+        RAISE NOTICE '%', concat_ws(', ', result.message, application); -- a client's own text: not for the log
     END IF;
 
     result.seconds := extract(EPOCH FROM clock_timestamp() - began);

@@ -141,6 +141,18 @@ LEFT JOIN LATERAL (
 ) AS f ON TRUE;
 COMMENT ON VIEW deal_sync.tenant_runs IS 'internal: the last run and the last good run of each tenant, its failures since, and when it is tried again';
 
+-- A full run between two batches would do at once what the backfill is to do in pieces.
+CREATE FUNCTION deal_sync.is_backfilled(tenant uuid) RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (
+        SELECT FROM deal_sync.backfills AS b
+        WHERE b.tenant_id = is_backfilled.tenant AND b.batch_at > clock_timestamp() - interval '10 minutes'
+    )
+$$;
+COMMENT ON FUNCTION deal_sync.is_backfilled(uuid) IS 'internal: whether a backfill of the tenant is under way: its last batch began in the last ten minutes';
+
 -- Those to sync, longest-waiting first, and those that the application does not know. A tenant that has left the graph is still
 -- synced, as one without deals: else it would be late for ever, and no reconcile would tell. Asking the graph may fail as a run may: then
 -- those that were synced before are what there is, and what went wrong is said in `code` and the next ones.
@@ -168,7 +180,9 @@ BEGIN
             RETURN;
         END IF;
         SELECT array_agg(tenant) INTO todo
-        WHERE NOT EXISTS (SELECT FROM deal_sync.tenant_runs AS r WHERE r.tenant_id = tenant AND r.next_try > clock_timestamp());
+        WHERE
+            NOT EXISTS (SELECT FROM deal_sync.tenant_runs AS r WHERE r.tenant_id = tenant AND r.next_try > clock_timestamp())
+            AND NOT deal_sync.is_backfilled(tenant);
         RETURN;
     END IF;
     BEGIN
@@ -206,7 +220,7 @@ BEGIN
     SELECT array_agg(t.id ORDER BY r.tried_at NULLS FIRST, t.id) INTO todo
     FROM unnest(todo) AS t (id)
     LEFT JOIN deal_sync.tenant_runs AS r ON r.tenant_id = t.id
-    WHERE r.next_try IS NULL OR r.next_try <= clock_timestamp();
+    WHERE (r.next_try IS NULL OR r.next_try <= clock_timestamp()) AND NOT deal_sync.is_backfilled(t.id);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.line_up(uuid) IS 'internal: the tenants that sync_all goes through, in their order';

@@ -345,6 +345,22 @@ def test_the_watermark_of_a_run_that_began_with_the_graph_before_does_not_count(
     assert run.deals_inserted == 1
 
 
+def test_a_run_whose_graph_becomes_another_one_meanwhile_writes_nothing(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant)
+    pg.execute(
+        "CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN UPDATE deal_sync.graph SET database_id = 'another'; RETURN new; END $$;"
+        "CREATE TRIGGER change AFTER INSERT ON opportunities FOR EACH ROW EXECUTE FUNCTION change()"
+    )
+    run = incremental(pg, tenant)
+    assert run.status == "failed"
+    assert "another graph than the one" in str(run.message)
+    assert one(pg, "SELECT count(*) FROM opportunities") == 0
+    assert one(pg, "SELECT count(*) FROM deal_sync.watermarks") == 0
+
+
 def test_a_run_in_which_a_columns_values_do_not_fit_in_too_many_deals_writes_nothing(
     pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:

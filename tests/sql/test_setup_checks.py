@@ -86,7 +86,7 @@ MISTAKES: dict[str, tuple[LiteralString, str, str, str]] = {
         "DROP TABLE opportunities CASCADE",
         "42P01",
         "public.opportunities",
-        "migration",
+        "ALTER the option",
     ),
     "no table of the versions": ("DROP TABLE deal_versions", "42P01", "public.deal_versions", "migration"),
     "no table of the links": ("DROP TABLE interaction_links", "42P01", "public.interaction_links", "schema"),

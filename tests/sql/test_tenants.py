@@ -154,6 +154,20 @@ def test_one_tenant_alone(pg: Connection, tenants: list[uuid.UUID]) -> None:
     assert runs(pg) == [(tenants[1], "ok")]
 
 
+def test_a_tenant_is_left_to_a_backfill_that_is_under_way(pg: Connection, tenants: list[uuid.UUID]) -> None:
+    pg.execute(
+        "INSERT INTO deal_sync.backfills"
+        " SELECT %s, gen_random_uuid(), '', now(), now(), now(), 'versions', NULL, 0, '{}', '{}', '{}'",
+        [tenants[0]],
+    )
+    pg.execute("CALL deal_sync.sync_all()")
+    pg.execute("CALL deal_sync.sync_all(tenant => %s)", [tenants[0]])
+    assert {tenant for tenant, _ in runs(pg)} == set(tenants[1:])
+    pg.execute("UPDATE deal_sync.backfills SET batch_at = batch_at - interval '11 minutes'")
+    pg.execute("CALL deal_sync.sync_all()")
+    assert tenants[0] in {tenant for tenant, _ in runs(pg)}
+
+
 def test_one_tenant_that_the_application_does_not_know_is_refused_and_leaves_no_record(
     pg: Connection, tenants: list[uuid.UUID]
 ) -> None:
