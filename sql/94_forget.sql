@@ -98,8 +98,22 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.wait_for_tenant(uuid) IS 'internal: takes the lock of a tenant''s runs, when they have ended';
 
+-- A function of its own: a graph id that a query does not find is NULL, and must not cost the whole tenant's records.
+CREATE FUNCTION deal_sync.forget(tenant uuid) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM deal_sync.check_tenant('deal_sync.forget', tenant);
+    PERFORM deal_sync.wait_for_tenant(tenant);
+    PERFORM deal_sync.remove_tenant(tenant);
+END
+$$;
+COMMENT ON FUNCTION deal_sync.forget(uuid) IS
+'removes the records of a tenant: its runs, refusals, watermark and reconciliations. Rows of the application stay';
+
 -- It waits for a run that is under way: what that lands has landed before the bar.
-CREATE FUNCTION deal_sync.forget(tenant uuid, graph_id uuid DEFAULT NULL) RETURNS void
+CREATE FUNCTION deal_sync.forget(tenant uuid, graph_id uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -108,11 +122,12 @@ DECLARE
     code text;
 BEGIN
     PERFORM deal_sync.check_tenant('deal_sync.forget', tenant);
-    PERFORM deal_sync.wait_for_tenant(tenant);
     IF graph_id IS NULL THEN
-        PERFORM deal_sync.remove_tenant(tenant);
-        RETURN;
+        RAISE EXCEPTION 'deal_sync.forget needs the graph id of a deal' USING
+            ERRCODE = 'null_value_not_allowed',
+            HINT = format('For the records of the whole tenant: SELECT deal_sync.forget(%L);', tenant);
     END IF;
+    PERFORM deal_sync.wait_for_tenant(tenant);
     BEGIN
         elements := deal_sync.elements_of(tenant, graph_id);
     EXCEPTION
@@ -129,7 +144,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION deal_sync.forget(uuid, uuid) IS
-'removes the records of a tenant, its runs, refusals and watermark; or of one deal, which is barred from then on. Rows of the application stay: delete them there';
+'removes the refusals of a deal and of its versions, and bars it from then on. Rows of the application stay: delete them there';
 
 CREATE FUNCTION deal_sync.unbar(tenant uuid, graph_id uuid) RETURNS boolean
 LANGUAGE plpgsql

@@ -121,6 +121,15 @@ def test_of_a_tenant_who_left_no_record_stays_but_its_bars(pg: Connection, graph
     assert one(pg, "SELECT graph_id FROM deal_sync.barred") == barred
 
 
+def test_a_graph_id_that_is_null_costs_nothing(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    add_deal(graph, tenant)
+    sync(pg, tenant)
+    with pytest.raises(psycopg.errors.NullValueNotAllowed) as refused:
+        pg.execute(FORGET, [tenant, None])
+    assert f"deal_sync.forget('{tenant}')" in str(refused.value.diag.message_hint)
+    assert one(pg, "SELECT count(*) FROM deal_sync.runs") == 1
+
+
 def test_forget_waits_for_a_run_no_longer_than_the_lock_timeout(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
