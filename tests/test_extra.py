@@ -176,7 +176,8 @@ def test_each_alert_says_what_it_is_and_where_to_look(pg: Connection) -> None:
         assert rule["annotations"]["summary"]
         for name in re.findall(r"deal_sync\.(\w+)", rule["annotations"]["description"]):
             there = pg.execute(
-                "SELECT to_regclass('deal_sync.' || %(n)s) IS NOT NULL OR to_regproc('deal_sync.' || %(n)s) IS NOT NULL"
+                "SELECT to_regclass('deal_sync.' || %(n)s) IS NOT NULL"
+                " OR EXISTS (SELECT FROM pg_proc WHERE pronamespace = 'deal_sync'::regnamespace AND proname = %(n)s)"
                 " OR EXISTS (SELECT FROM deal_sync.settings() WHERE name = %(n)s)",
                 {"n": name},
             ).fetchone()
