@@ -181,6 +181,24 @@ AS $$
 $$;
 COMMENT ON FUNCTION deal_sync.lock_key(uuid) IS 'internal: the advisory lock that a tenant''s runs take';
 
+CREATE FUNCTION deal_sync.wait_for_tenant(tenant uuid) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+BEGIN
+    PERFORM set_config('lock_timeout', deal_sync.setting('lock_timeout'), true);
+    PERFORM pg_advisory_xact_lock(deal_sync.lock_key(tenant));
+EXCEPTION
+    WHEN lock_not_available THEN
+        RAISE EXCEPTION 'a run of tenant % is under way', tenant USING
+            ERRCODE = 'lock_not_available',
+            DETAIL = format('It was waited for as long as deal_sync.lock_timeout says: %s.', deal_sync.setting('lock_timeout')),
+            HINT = 'Try again when it has ended: deal_sync.progress shows how far it is.';
+END
+$$;
+COMMENT ON FUNCTION deal_sync.wait_for_tenant(uuid) IS 'internal: takes the lock of a tenant''s runs, when they have ended';
+
 CREATE FUNCTION deal_sync.check_tenant(what text, tenant uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

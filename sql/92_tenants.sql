@@ -259,7 +259,6 @@ CREATE FUNCTION deal_sync.attempt(tenant uuid, mode text, application_path text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET "app.tenant_id" = ''
-SET lock_timeout = '5s'
 AS $$
 DECLARE
     began CONSTANT timestamptz := clock_timestamp();
@@ -273,8 +272,7 @@ BEGIN
     -- An incremental run that is skipped comes again in minutes, a full one tomorrow: it waits for a run that is under way.
     IF mode = 'full' THEN
         BEGIN
-            PERFORM set_config('lock_timeout', deal_sync.setting('lock_timeout'), true);
-            PERFORM pg_advisory_xact_lock(deal_sync.lock_key(tenant));
+            PERFORM deal_sync.wait_for_tenant(tenant);
         EXCEPTION
             WHEN lock_not_available THEN
                 NULL; -- sync_tenant() says who has it

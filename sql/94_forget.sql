@@ -80,24 +80,6 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.elements_of(uuid, uuid) IS 'internal: the nodes of a deal and of its versions';
 
-CREATE FUNCTION deal_sync.wait_for_tenant(tenant uuid) RETURNS void
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '5s'
-AS $$
-BEGIN
-    PERFORM set_config('lock_timeout', deal_sync.setting('lock_timeout'), true);
-    PERFORM pg_advisory_xact_lock(deal_sync.lock_key(tenant));
-EXCEPTION
-    WHEN lock_not_available THEN
-        RAISE EXCEPTION 'a run of tenant % is under way', tenant USING
-            ERRCODE = 'lock_not_available',
-            DETAIL = format('It was waited for as long as deal_sync.lock_timeout says: %s.', deal_sync.setting('lock_timeout')),
-            HINT = 'Try again when it has ended: deal_sync.progress shows how far it is.';
-END
-$$;
-COMMENT ON FUNCTION deal_sync.wait_for_tenant(uuid) IS 'internal: takes the lock of a tenant''s runs, when they have ended';
-
 -- A function of its own: a graph id that a query does not find is NULL, and must not cost the whole tenant's records.
 CREATE FUNCTION deal_sync.forget(tenant uuid) RETURNS void
 LANGUAGE plpgsql

@@ -309,19 +309,18 @@ def _explained(error: Exception, options: ServerOptions) -> DealSyncError:
     return DealSyncError("HV000", f"{where} refused the query ({code})", reason)
 
 
-def _of_the_system(error: BaseException | None) -> str | None:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what led to it, back to the first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _of_the_system(error: BaseException) -> str | None:
     """What the operating system says of a connection that failed; the driver wraps it into the names of its classes."""
-    while error is not None:
-        if isinstance(error, OSError) and error.strerror:
-            return error.strerror
-        error = error.__cause__ or error.__context__
-    return None
+    return next((cause.strerror for cause in _causes(error) if isinstance(cause, OSError) and cause.strerror), None)
 
 
-def _tls_failure(error: BaseException | None) -> BaseException | None:
+def _tls_failure(error: BaseException) -> BaseException | None:
     """What ended the TLS handshake, where it was that which failed."""
-    while error is not None:
-        if isinstance(error, BoltSecurityError):
-            return error.__cause__
-        error = error.__cause__ or error.__context__
-    return None
+    return next((cause.__cause__ for cause in _causes(error) if isinstance(cause, BoltSecurityError)), None)
