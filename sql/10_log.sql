@@ -70,13 +70,16 @@ COMMENT ON COLUMN deal_sync.watermarks.full_at IS 'when the last full run of the
 COMMENT ON COLUMN deal_sync.watermarks.undated IS
 '{"element id": digest} of the nodes that do not say when they changed, as the last incremental run landed them: it reads them again when they differ';
 
+-- A key of its own: two first runs at once may remember the same graph, and neither waits for the other.
 CREATE TABLE deal_sync.graph (
+    entry_id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     database_id text NOT NULL,
     accepted_at timestamptz NOT NULL DEFAULT now(),
     accepted_by name NOT NULL DEFAULT session_user
 );
 COMMENT ON TABLE deal_sync.graph IS
 'the graph that this database is synced with; another one stops every run until deal_sync.accept_graph() confirms it';
+COMMENT ON COLUMN deal_sync.graph.entry_id IS 'names the row, for logical replication';
 COMMENT ON COLUMN deal_sync.graph.database_id IS 'the id that Neo4j gives the database: CALL db.info()';
 
 CREATE TABLE deal_sync.barred (

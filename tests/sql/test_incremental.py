@@ -320,6 +320,27 @@ def test_another_graph_stops_every_run_until_it_is_accepted(pg: Connection, grap
     assert one(pg, "SELECT count(*) FROM deal_sync.graph") == 1
 
 
+def test_a_graph_is_accepted_in_a_database_that_publishes_all_tables(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant)
+    incremental(pg, tenant)
+    pg.execute("SET client_min_messages = error; CREATE PUBLICATION everything FOR ALL TABLES")
+    pg.execute("UPDATE deal_sync.graph SET database_id = 'another'")
+    pg.execute("SELECT deal_sync.accept_graph()")
+    assert incremental(pg, tenant).status == "ok"
+
+
+def test_every_table_of_the_extension_has_a_primary_key(pg: Connection) -> None:
+    """Else a publication FOR ALL TABLES lets nobody update it or delete from it."""
+    without = pg.execute(
+        "SELECT c.oid::regclass::text FROM pg_class AS c"
+        " WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'deal_sync'::regnamespace"
+        " AND NOT EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary)"
+    ).fetchall()
+    assert without == []
+
+
 def test_a_graph_that_cannot_be_reached_is_not_accepted(pg: Connection, graph: Graph) -> None:
     pg.execute("ALTER SERVER neo4j OPTIONS (SET uri 'bolt://127.0.0.1:1')")
     with pytest.raises(psycopg.OperationalError, match=r"^no connection to Neo4j server") as raised:
