@@ -1,15 +1,22 @@
 -- In: a tenant's watermark and the graph's state. Out: what a run reads, and whether it lost so much that it must not stay.
 
+-- By names: OIDs and column numbers are others after a dump and restore.
 CREATE FUNCTION deal_sync.mapping_fingerprint() RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT md5(string_agg(concat_ws(' ', ft.ftoptions::text, columns.definition, e.extversion), E'\n' ORDER BY k.kind))
+    SELECT md5(string_agg(concat_ws(' ', deal_sync.options_of(ft.ftoptions)::text, columns.definition, e.extversion), E'\n' ORDER BY k.kind))
     FROM unnest(ARRAY['deal', 'version']) AS k (kind)
     INNER JOIN pg_foreign_table AS ft ON ft.ftrelid = deal_sync.mapped(k.kind)
     INNER JOIN pg_extension AS e ON e.extname = 'deal_sync'
     CROSS JOIN LATERAL (
-        SELECT string_agg(m::text, E'\n' ORDER BY m.place) AS definition
+        SELECT string_agg(
+            jsonb_build_array(
+                m.name, format_type(m.type, m.type_modifier), m.options, m.write,
+                format_type(m.target_type, m.target_modifier), m.not_null, m.target_default, m.staged_as
+            )::text,
+            E'\n' ORDER BY m.place
+        ) AS definition
         FROM deal_sync.mapping_columns(ft.ftrelid) AS m
     ) AS columns
 $$;

@@ -676,6 +676,29 @@ def test_a_restored_dump_has_the_log_and_syncs_after_attach(
         ]
 
 
+def test_the_first_run_after_a_dump_and_restore_is_incremental(
+    database: Database, pg: Connection, graph: Graph, servers: Instance, tmp_path: Path
+) -> None:
+    """The types' OIDs and, after a dropped column, the columns' numbers are others in the new database."""
+    tenant = add_tenant(pg)
+    add_deal(graph, tenant, embedding=VECTOR)
+    pg.execute("ALTER FOREIGN TABLE neo4j.deals ADD COLUMN gone text; ALTER FOREIGN TABLE neo4j.deals DROP COLUMN gone")
+    pg.execute("ALTER TABLE opportunities ADD COLUMN extra text")
+    pg.execute("ALTER FOREIGN TABLE neo4j.deals ADD COLUMN extra text OPTIONS (target 'extra', write 'fill')")
+    sync(pg, tenant)
+    file = tmp_path / "dump.sql"
+    with file.open("w") as output:
+        subprocess.run([BIN / "pg_dump", "-d", database.dsn()], stdout=output, check=True)
+    with new_database(servers) as restored:
+        servers.psql(restored.name, "-o", "/dev/null", "-f", file)
+        again = restored.connect()
+        vector: LiteralString = "SELECT 'vector'::regtype::oid"
+        assert one(again, vector) != one(pg, vector)
+        again.execute("SELECT deal_sync.attach()")
+        run = sync(again, tenant, mode="incremental")
+        assert (run.mode, run.status, run.message) == ("incremental", "ok", None)
+
+
 def test_a_database_in_another_encoding_is_refused(pg: Connection, servers: Instance) -> None:
     name = f"latin_{uuid.uuid4().hex}"
     pg.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
