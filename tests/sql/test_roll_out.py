@@ -1,13 +1,22 @@
 """Flows in: tables that an old service still fills. Flows out: the README's steps beside it, and the way back."""
 
+import re
 import uuid
 from typing import Any, LiteralString
 
+from environment.state import CHECKOUT
 from support.database import Connection
 from support.graph import Graph
 from support.sync import add_deal, add_tenant, add_version, one, sync
 
+README = (CHECKOUT / "README.md").read_text()
 ROWS: LiteralString = "SELECT t::text FROM opportunities AS t ORDER BY id"
+
+
+def way_back() -> bytes:
+    """The README's statement, as it stands."""
+    (statement,) = re.findall(r"^UPDATE opportunities SET deal_status .*;$", README, re.M)
+    return str(statement).encode()
 
 
 def missing_and_differing(pg: Connection, tenant: uuid.UUID) -> tuple[Any, ...]:
@@ -47,7 +56,11 @@ def test_the_roll_out_beside_a_dual_write_and_the_way_back(pg: Connection, graph
     assert run == ("ok", 1, 1)
     assert missing_and_differing(pg, first) == (0, 0)
 
-    # and back: no row needs undoing
+    # and back: no row needs undoing, and one statement gives those that the sync inserted the service's status
+    inserted: LiteralString = "SELECT count(*) FROM opportunities WHERE deal_status IS NULL"
+    assert one(pg, inserted) > 0
+    pg.execute(way_back())
+    assert one(pg, inserted) == 0
     rows = pg.execute(ROWS).fetchall()
     mapping = one(pg, "SELECT deal_sync.mapping_ddl()")
     pg.execute("DROP EXTENSION deal_sync CASCADE")

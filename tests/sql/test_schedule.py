@@ -2,6 +2,7 @@
 refuses, when a job runs next, and what a real tick of the clock does.
 """
 
+import re
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 from environment import database as environment_database
 from environment.servers import Instance
+from environment.state import CHECKOUT
 from psycopg import errors
 from support.backend import await_true
 from support.database import Connection
@@ -18,6 +20,7 @@ from support.graph import Graph
 from support.roles import fresh, role
 from support.sync import add_deal, add_tenant, one
 
+README = (CHECKOUT / "README.md").read_text()
 HOME = "deal_sync"  # cron.database_name of every instance
 TICK = 75  # seconds in which a minute begins, and a short run ends
 
@@ -50,6 +53,19 @@ def jobs(connection: Connection) -> list[tuple[str, str, str]]:
 
 
 # What is made
+
+
+def test_the_readmes_job_keeps_pg_crons_record_from_growing(cron: Connection) -> None:
+    (statement,) = re.findall(r"^SELECT cron\.schedule\(.*?\$\$\);$", README, re.M | re.S)
+    cron.execute(str(statement).encode())
+    cron.execute(
+        "INSERT INTO cron.job_run_details (jobid, runid, end_time)"
+        " VALUES (1, 1, now() - interval '8 days'), (1, 2, now() - interval '6 days')"
+    )
+    [(name, _, command)] = jobs(cron)
+    assert name == "purge job_run_details"
+    cron.execute(command.encode())
+    assert cron.execute("SELECT runid FROM cron.job_run_details").fetchall() == [(2,)]
 
 
 def test_all_tenants_and_the_night(cron: Connection) -> None:
