@@ -407,6 +407,17 @@ def test_twenty_runs_that_end_at_random_moments_leave_no_trace(world: World, ser
     assert complete(sync(world.session(process=True), world.tenant))
 
 
+def test_a_process_reads_for_a_tenant_with_any_number_of_barred_deals(world: World) -> None:
+    """Each is named to it: 20,000 are some 800 kB, six times what one message of a socket takes."""
+    bars: LiteralString = (
+        "INSERT INTO deal_sync.barred (tenant_id, graph_id) SELECT %s, gen_random_uuid() FROM generate_series(1, 20000)"
+    )
+    world.pg.execute(bars, [world.tenant])
+    session = world.session(process=True)
+    assert complete(sync(session, world.tenant))
+    assert_holds_no_reader(Backend(session.info.backend_pid), process=True)
+
+
 def seconds(session: Connection, statement: str, tenant: uuid.UUID) -> float:
     began = time.monotonic()
     ended = run(session, statement, tenant)

@@ -1,8 +1,9 @@
 """In: a feed. Out: its spool files, from a process of its own: PostgreSQL merges a batch while the next one is read.
 
 For large loads, behind the same `batches` as the thread: a thread stands still while PostgreSQL works, since PL/Python
-never lets go of Python's lock (flow.md, "Times"). Descriptors of nameless files travel over a socket, the login in
-memory over the same; nothing of it is on a command line, in the environment or on disk.
+never lets go of Python's lock (flow.md, "Times"). Descriptors travel over a socket: of the nameless files with rows,
+and of memory with the job and the outcome, which may be of any length (a job names each deal that is barred). Nothing
+of the login is on a command line, in the environment or on disk.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from neo4j_deals.options import ServerOptions
 from neo4j_deals.reader import AHEAD, LOOK, pending
 
 _LAST = struct.Struct(">q")
-_MESSAGE = 128 * 1024  # bytes; a job or an error is some ten thousand
+_OUTCOME = b"outcome"  # in place of the number of the last row
 _PR_SET_PDEATHSIG = 1
 _BY_ITSELF = "the backend can read by itself: SET deal_sync.process_from = 999999999;"
 
@@ -39,7 +40,7 @@ class ReaderProcess:
     """A process that reads and encodes; it ends with the iterator of `batches`, and with the backend."""
 
     def __init__(self, options: ServerOptions, feed: Feed, folder: str) -> None:
-        self._job = pickle.dumps((os.getpid(), options, feed.source, feed.tenant, feed.limits, feed.wanted, folder))
+        self._job = os.getpid(), options, feed.source, feed.tenant, feed.limits, feed.wanted, folder
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def done_with(self, file: IO[bytes]) -> None:
@@ -51,7 +52,7 @@ class ReaderProcess:
     def _received(self) -> tuple[bytes, list[int]]:
         """A message and the descriptor that came with it; empty where the process is gone."""
         try:
-            message, descriptors, _, _ = socket.recv_fds(self._ours, _MESSAGE, 1)
+            message, descriptors, _, _ = socket.recv_fds(self._ours, len(_OUTCOME) + _LAST.size, 1)
         except ConnectionResetError:  # it ended with something of ours unread
             return b"", []
         return message, descriptors
@@ -63,7 +64,7 @@ class ReaderProcess:
             with self._theirs:
                 process = _start(self._theirs.fileno())
             with contextlib.suppress(BrokenPipeError):  # what is received says so
-                self._ours.send(self._job)
+                _send_object(self._ours, b"job", self._job)
             came = select.poll()  # not select(): that takes no descriptor above 1023
             came.register(self._ours, select.POLLIN)
             while True:
@@ -72,14 +73,14 @@ class ReaderProcess:
                 if not came.poll(LOOK * 1000):
                     continue
                 message, descriptors = self._received()
-                if descriptors:
-                    with open(descriptors[0], "rb", buffering=0) as file:
-                        yield file, _LAST.unpack(message)[0]
-                elif message:
-                    outcome = pickle.loads(message)
+                if message == _OUTCOME:
+                    outcome = _received_object(descriptors)
                     if outcome is None:
                         return
                     raise outcome
+                if descriptors:
+                    with open(descriptors[0], "rb", buffering=0) as file:
+                        yield file, _LAST.unpack(message)[0]
                 else:
                     raise DealSyncError(
                         "08006", f"the process that reads the graph has ended ({_end(process.wait())})", hint=_BY_ITSELF
@@ -89,6 +90,21 @@ class ReaderProcess:
             if process is not None:
                 process.kill()
                 process.wait()
+
+
+def _send_object(to: socket.socket, name: bytes, content: object) -> None:
+    """Sends memory with an object of any length: a message of a socket has a limit."""
+    with open(os.memfd_create("deal_sync"), "wb") as memory:
+        pickle.dump(content, memory)
+        memory.flush()
+        socket.send_fds(to, [name], [memory.fileno()])
+
+
+def _received_object(descriptors: list[int]) -> Any:
+    """What `_send_object` was given."""
+    with open(descriptors[0], "rb") as memory:
+        memory.seek(0)  # the place in it came along
+        return pickle.load(memory)
 
 
 def _start(descriptor: int) -> subprocess.Popen[bytes]:
@@ -155,7 +171,10 @@ def main() -> None:
 
 
 def _work(peer: socket.socket) -> None:
-    backend, options, source, tenant, limits, wanted, folder = pickle.loads(peer.recv(_MESSAGE))
+    job = socket.recv_fds(peer, 3, 1)[1]
+    if not job:  # the backend was gone before it sent one
+        raise SystemExit(1)
+    backend, options, source, tenant, limits, wanted, folder = _received_object(job)
     if os.getppid() != backend:  # it was gone before prctl
         raise SystemExit(1)
     gc.disable()  # it would look through every vector again and again, and nothing here makes cycles worth it
@@ -168,7 +187,7 @@ def _work(peer: socket.socket) -> None:
         outcome = error
     except Exception as error:
         outcome = DealSyncError("XX000", f"the process that reads the graph met an error: {type(error).__name__}")
-    peer.send(pickle.dumps(outcome))
+    _send_object(peer, _OUTCOME, outcome)
     while peer.recv(1):  # leaving with answers unread would reset the connection, and lose the outcome
         pass
 
