@@ -15,11 +15,19 @@ from neo4j_deals.errors import DealSyncError
 
 @dataclass(frozen=True)
 class Query:
-    """A Cypher text and its parameters. With `moments` a DATETIME may come as the `Moment` of `values`."""
+    """A Cypher text and its parameters. With `moments` a DATETIME may come as the `Moment` of `values`.
+
+    `names` are those of the columns, where the rows may be wanted as one record.
+    """
 
     text: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     moments: bool = False
+    names: tuple[str, ...] = ()
+
+    def gathered(self) -> Query:
+        """The same rows as a list in one record: a record is there or is not, and cannot end early."""
+        return Query(f"CALL {{\n{self.text}\n}}\nRETURN collect([{', '.join(self.names)}])", self.parameters)
 
 
 def quoted(name: str) -> str:
@@ -87,12 +95,14 @@ def rows(
     limit: int | None = None,
     labels: bool = False,
     dimensions_but: Sequence[str] | None = None,
+    headed: bool = False,
 ) -> Query:
     """The rows of a source: its id, then the properties in their order.
 
     `conditions` and `order` are Cypher, with `parameters`. With `labels` the node's labels follow. With
     `dimensions_but` a last column follows: a list of [name, value] of each property "dim_…" that is not among those
-    named. Raises DealSyncError where a query's rows are to have these: they are no nodes.
+    named. `headed`: a row of nothing comes before them, and a last column says how many others there are. Raises
+    DealSyncError where a query's rows are to have these: they are no nodes.
     """
     if source.query is not None and (labels or dimensions_but is not None):
         raise DealSyncError(
@@ -113,12 +123,16 @@ def rows(
             after.append(f"{word} ${word.lower()}")
     if after:
         lines.append(" ".join(["WITH n" if source.query is None else "WITH *", *after]))
+    if headed:
+        lines += ["WITH collect(n) AS found", "UNWIND [null] + found AS n"]
     returned = [source.id, *map(source.value, properties)]
     if labels:
         returned.append("labels(n)")
     if dimensions_but is not None:
         values |= {"prefix": DIMENSION_PREFIX, "known": list(dimensions_but)}
         returned.append("[k IN keys(n) WHERE k STARTS WITH $prefix AND NOT k IN $known | [k, n[k]]]")
+    if headed:
+        returned.append("size(found)")
     lines.append("RETURN " + ", ".join(f"{expression} AS c{number}" for number, expression in enumerate(returned)))
     return Query("\n".join(lines), values, moments=True)
 
@@ -138,6 +152,7 @@ def nodes(
     labels: bool = False,
     dimensions_but: Sequence[str] | None = None,
     limit: int | None = None,
+    headed: bool = False,
 ) -> Query:
     """The rows of a source as `rows` gives them; `equal` maps a property to the values it may have, and of the nodes
     that are left only those count that have none of the properties `absent`, and one of the element ids, where they are
@@ -157,6 +172,7 @@ def nodes(
         labels=labels,
         dimensions_but=dimensions_but,
         limit=limit,
+        headed=headed,
     )
 
 
@@ -166,6 +182,17 @@ def count(label: str, equal: Mapping[str, Sequence[str]]) -> Query:
     conditions, parameters = _equalities(source, equal)
     where = [f"WHERE {' AND '.join(conditions)}"] if conditions else []
     return Query("\n".join([*source.lines(), *where, "RETURN count(n)"]), parameters)
+
+
+def element_ids(label: str, equal: Mapping[str, Sequence[str]], among: Sequence[str] | None = None) -> Query:
+    """The element ids of the nodes that `count` counts; with `among` of those of them that have one of these."""
+    source = Source(label)
+    conditions, parameters = _equalities(source, equal)
+    if among is not None:
+        conditions.append(f"{source.id} IN $elements")
+        parameters["elements"] = list(among)
+    where = [f"WHERE {' AND '.join(conditions)}"] if conditions else []
+    return Query("\n".join([*source.lines(), *where, f"RETURN {source.id} AS id"]), parameters, names=("id",))
 
 
 def _equalities(source: Source, equal: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[str, Any]]:
@@ -209,15 +236,17 @@ def duplicates(
     normal = [normalised(f"n.{quoted(name)}") for name in keys]
     group = ", ".join(f"{expression} AS k{number}" for number, expression in enumerate(normal))
     present = " AND ".join(f"k{number} IS NOT NULL" for number in range(len(keys)))
-    returned = ", ".join(f"n.{quoted(name)} AS c{number}" for number, name in enumerate((*keys, *others)))
+    names = [f"c{number}" for number in range(len(keys) + len(others))]
+    returned = ", ".join(f"n.{quoted(it)} AS {name}" for it, name in zip((*keys, *others), names, strict=True))
     return Query(
         f"MATCH (n:{quoted(label)})\n"
         f"WHERE {'' if elements is None else 'elementId(n) IN $elements AND '}n.{quoted(tenant_property)} IN $tenant\n"
         f"WITH {group}, collect(n) AS nodes\n"
         f"WHERE size(nodes) > 1 AND {present}\n"
         "UNWIND nodes AS n\n"
-        f"RETURN elementId(n), {returned}",
+        f"RETURN elementId(n) AS id, {returned}",
         {"tenant": spellings(tenant)} | ({} if elements is None else {"elements": list(elements)}),
+        names=("id", *names),
     )
 
 
@@ -236,4 +265,5 @@ def normalised(expression: str) -> str:
 
 def tenant_counts(label: str, tenant_property: str) -> Query:
     """How many nodes of a label each value of the tenant's property has."""
-    return Query(f"MATCH (n:{quoted(label)}) RETURN n.{quoted(tenant_property)} AS tenant, count(*) AS nodes")
+    text = f"MATCH (n:{quoted(label)}) RETURN n.{quoted(tenant_property)} AS tenant, count(*) AS nodes"
+    return Query(text, names=("tenant", "nodes"))

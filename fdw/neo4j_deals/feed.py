@@ -15,7 +15,7 @@ from uuid import UUID
 
 import orjson
 
-from neo4j_deals import cypher, selection
+from neo4j_deals import cypher, selection, whole
 from neo4j_deals.connection import Ask
 from neo4j_deals.mapping import Column, Table
 from neo4j_deals.projection import Lost, Projection, errors_json, to_staged
@@ -34,7 +34,6 @@ OWN_COLUMNS = (
     ("undated", "text"),  # of a node that does not say when it changed, the digest of what was read
 )
 _AHEAD = 100  # nodes that a node yields to and that are told apart
-_AT_ONCE = 10_000  # nodes that are asked for by one list of element ids
 _integer = converter("int8")
 _text, _bigint, _jsonb = encoder("text"), encoder("int8"), encoder("jsonb")
 
@@ -101,13 +100,14 @@ class Feed:
 
     def _records(self, ask: Ask, elements: Sequence[str] | None) -> Iterator[tuple[Any, ...]]:
         """The nodes, all of the tenant or those with these element ids, without those of barred deals."""
-        lists = (
-            [None] if elements is None else [elements[at : at + _AT_ONCE] for at in range(0, len(elements), _AT_ONCE)]
+        nodes = whole.Nodes(
+            lambda part: self._whole(elements=part, order_by=self.source.key.property),
+            self.count,
+            lambda part: cypher.element_ids(self.source.label, self._equal, part),
         )
-        for part in lists:
-            for record in ask(self._whole(elements=part, order_by=self.source.key.property)):
-                if not self.wanted.barred or _uuid(record[self._deal_at]) not in self.wanted.barred:
-                    yield record
+        for record in whole.every(ask, nodes) if elements is None else whole.those(ask, nodes, elements):
+            if not self.wanted.barred or _uuid(record[self._deal_at]) not in self.wanted.barred:
+                yield record
 
     def _whole(self, **which: Any) -> cypher.Query:
         """Nodes of the tenant with all that a row needs; `which` as `cypher.nodes` takes it."""
@@ -133,7 +133,7 @@ class Feed:
             queries.append(selection.among(nodes, wanted.elements, key))
         if wanted.graph_ids:
             queries.append(selection.having(nodes, self.source.deal.property, wanted.graph_ids, key))
-        found: dict[str, Any] = dict(pair for query in queries for pair in ask(query))
+        found: dict[str, Any] = dict(pair for query in queries for pair in whole.everything(ask, query))
         if wanted.since is not None:
             found |= self._undated_that_differ(ask)
         return found
@@ -141,7 +141,7 @@ class Feed:
     def _undated_that_differ(self, ask: Ask) -> dict[str, Any]:
         """Of the nodes that do not say when they changed, those that are not as they last landed."""
         differ: dict[str, Any] = {}
-        for record in ask(self._whole(absent=self.source.moments)):
+        for record in whole.headed(ask, self._whole(absent=self.source.moments, headed=True)):
             element = record[0]
             self._undated.add(element)
             if self.wanted.undated.get(element) != _digest(record):
@@ -154,10 +154,10 @@ class Feed:
             return found
         compared, key = dict(found), self.source.key.property
         rivalry = [self.source.deal.property, key]
-        [values] = ask(selection.ids(self._nodes, list(found), rivalry))
+        values = whole.one(ask, selection.ids(self._nodes, list(found), rivalry))
         for name, ids in zip(rivalry, values, strict=True):
             texts = [id for id in ids if isinstance(id, str)]
-            compared |= dict(ask(selection.having(self._nodes, name, texts, key)))
+            compared |= dict(whole.everything(ask, selection.having(self._nodes, name, texts, key)))
         return compared
 
     def _in_key_order(self, ask: Ask, found: dict[str, Any], rivals: Iterable[str]) -> list[str]:
@@ -167,7 +167,8 @@ class Feed:
         """
         missing = [element for element in rivals if element not in found]
         if missing:
-            added: dict[str, Any] = dict(ask(selection.among(self._nodes, missing, self.source.key.property)))
+            which = selection.among(self._nodes, missing, self.source.key.property)
+            added: dict[str, Any] = dict(whole.everything(ask, which))
             if self.wanted.since is None:
                 ids = set(map(_uuid, found.values()))
                 added = {element: value for element, value in added.items() if _uuid(value) in ids}
@@ -232,7 +233,7 @@ class Feed:
             return {}, set()
         if source.kind == "deal":
             check = cypher.may_share(source.label, self.tenant, source.tenant.property, source.key.property)
-            if not any(answer for (answer,) in ask(check)):
+            if not whole.one(ask, check)[0]:
                 return {}, set()
             return self._yielding(ask, [source.key], self.source.moments, "duplicate deal", newest=True)
         number, deal = source.targeting("version_number"), source.targeting("opportunity_id")
@@ -292,7 +293,7 @@ class Feed:
         groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
         others = [*order, *(column.property for column, _ in able)]
         found = cypher.duplicates(self.source.label, self.tenant, self.source.tenant.property, names, others, among)
-        for element, *values in ask(found):
+        for element, *values in whole.everything(ask, found):
             identity = tuple(map(_identity, keys, values))
             rest = values[len(keys) :]
             if element in but or None in identity or not self._is_able(able, rest[len(order) :]):

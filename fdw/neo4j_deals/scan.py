@@ -9,14 +9,15 @@ import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import orjson
 
-from neo4j_deals import cypher
+from neo4j_deals import cypher, whole
 from neo4j_deals.catalog import Plpy, TellingPlpy, server_options, table
-from neo4j_deals.connection import bounded, connection
+from neo4j_deals.connection import Ask, bounded, connection
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.losses import Losses
 from neo4j_deals.mapping import Column, Table
@@ -93,18 +94,29 @@ def rows(
         raise DealSyncError("2201W", "row_limit must not be negative")
     source = table(plpy, relation)
     projection, places = selection(source.columns, columns)
-    nodes = cypher.nodes(
-        source.source,
-        projection.properties,
-        equal={_tenant_property(source): cypher.spellings(tenant)} if tenant else {},
-        labels=projection.wants_labels,
-        dimensions_but=projection.dimensions_but,
-        limit=row_limit,
-    )
+    equal = {_tenant_property(source): cypher.spellings(tenant)} if tenant else {}
+
+    def read(elements: Sequence[str] | None) -> cypher.Query:
+        return cypher.nodes(
+            source.source,
+            projection.properties,
+            equal=equal,
+            elements=elements,
+            labels=projection.wants_labels,
+            dimensions_but=projection.dimensions_but,
+            limit=row_limit,
+        )
+
+    def records(ask: Ask) -> Iterator[tuple[Any, ...]]:
+        label = source.source.label
+        if label is None:  # of a query's rows nobody knows how many there must be
+            return ask(read(None))
+        count, ids = cypher.count(label, equal), partial(cypher.element_ids, label, equal)
+        return whole.every(ask, whole.Nodes(read, count, ids), row_limit)
 
     losses = Losses(f"foreign table {relation}", projection.columns)
     options = server_options(plpy, relation)
-    reader = Reader(connection(options), lambda ask, to: hand_over(bounded(ask(nodes), options), projection, to))
+    reader = Reader(connection(options), lambda ask, to: hand_over(bounded(records(ask), options), projection, to))
     with contextlib.closing(reader.batches(lambda: plpy.execute("SELECT 1"))) as batches:
         for values in handed_over(batches, losses):
             yield tuple(None if at is None else values[at] for at in places)
@@ -129,4 +141,5 @@ def tenant_counts(plpy: Plpy, relation: str) -> list[tuple[Any, int]]:
     source = table(plpy, relation)
     query = cypher.tenant_counts(source.label, source.tenant.property)
     to = connection(server_options(plpy, relation))
-    return answer(to, lambda ask: [(value, nodes) for value, nodes in ask(query)], lambda: plpy.execute("SELECT 1"))
+    counts = answer(to, lambda ask: whole.everything(ask, query), lambda: plpy.execute("SELECT 1"))
+    return [(value, nodes) for value, nodes in counts]

@@ -164,6 +164,7 @@ def keys(nodes: Nodes, name: str, after: str | None, size: int) -> Query:
     return Query(
         f"{later} WITH DISTINCT {expression} AS key ORDER BY key LIMIT $size RETURN key",
         {"tenant": spellings(nodes.tenant), "after": after or "", "size": size, "nul": _NUL},
+        names=("key",),
     )
 
 
@@ -176,4 +177,4 @@ def rest(nodes: Nodes, name: str, key: str) -> Query:
 
 def _union(parts: Sequence[str], key: str, parameters: Mapping[str, object]) -> Query:
     returned = f" RETURN elementId(n) AS id, n.{quoted(key)} AS key"
-    return Query("\nUNION\n".join(part + returned for part in parts), parameters)
+    return Query("\nUNION\n".join(part + returned for part in parts), parameters, names=("id", "key"))

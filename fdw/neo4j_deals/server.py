@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, NoReturn
 
-from neo4j_deals import SERVES, __version__, catalog, cron, cypher, imports, scan, staging
+from neo4j_deals import SERVES, __version__, catalog, cron, cypher, imports, scan, staging, whole
 from neo4j_deals.catalog import Plpy, TellingPlpy
 from neo4j_deals.connection import connection
 from neo4j_deals.errors import DealSyncError
@@ -94,7 +94,9 @@ def graph_state(plpy: Plpy) -> dict[str, Any]:
     """The id of the graph's database, and its clock as a text that PostgreSQL reads."""
     try:
         options = catalog.server_options(plpy, catalog.mapped(plpy, "deal"))
-        state = answer(connection(options), lambda ask: next(ask(cypher.state())), lambda: plpy.execute("SELECT 1"))
+        state = answer(
+            connection(options), lambda ask: whole.one(ask, cypher.state()), lambda: plpy.execute("SELECT 1")
+        )
     except DealSyncError as error:
         _raise(plpy, error)
     return {"database_id": state[0], "clock": state[1].iso_format()}
@@ -135,7 +137,9 @@ def deal_keys(plpy: Plpy, kind: str, tenant: str, after: str | None, size: int) 
         source = catalog.table(plpy, relation)
         wanted = keys(Nodes(source.label, source.tenant.property, tenant), source.deal.property, after, size)
         to = connection(catalog.server_options(plpy, relation))
-        return answer(to, lambda ask: [str(key) for (key,) in ask(wanted)], lambda: plpy.execute("SELECT 1"))
+        return answer(
+            to, lambda ask: [str(key) for (key,) in whole.everything(ask, wanted)], lambda: plpy.execute("SELECT 1")
+        )
     except DealSyncError as error:
         _raise(plpy, error)
 

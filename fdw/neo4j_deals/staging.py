@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from neo4j_deals import whole
 from neo4j_deals.catalog import Plpy, TellingPlpy, query, server_options, table
 from neo4j_deals.connection import connection
 from neo4j_deals.errors import DealSyncError
@@ -93,7 +94,7 @@ def _limits(plpy: Plpy) -> Limits:
 
 def _amount(options: ServerOptions, feed: Feed, serve_interrupt: Callable[[], object]) -> int:
     """How many nodes there are to read: from Neo4j's index, in a few milliseconds."""
-    return int(answer(connection(options), lambda ask: next(ask(feed.count))[0], serve_interrupt))
+    return int(answer(connection(options), lambda ask: whole.one(ask, feed.count)[0], serve_interrupt))
 
 
 class Progress:

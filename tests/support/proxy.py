@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 _CHUNK = 65536
@@ -66,7 +66,7 @@ class Proxy:
         self._links: list[_Link] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def __enter__(self) -> "Proxy":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
