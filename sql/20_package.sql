@@ -16,6 +16,7 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.python_error(text, text) IS 'internal: message and DETAIL as they were meant';
 
+-- Who calls it at the end of a wait for Neo4j catches query_canceled, too: a cancel is told in PostgreSQL's own words.
 CREATE FUNCTION deal_sync.raise_again(sqlstate text, message text, detail text, hint text) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

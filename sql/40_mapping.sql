@@ -423,7 +423,7 @@ BEGIN
         RETURN NEXT;
     END LOOP;
 EXCEPTION
-    WHEN OTHERS THEN
+    WHEN OTHERS OR query_canceled THEN
         GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
         PERFORM deal_sync.raise_again(code, said, detail, hint);
 END
@@ -471,7 +471,7 @@ BEGIN
         )
     ) USING relation, tenant, columns, row_limit;
 EXCEPTION
-    WHEN OTHERS THEN
+    WHEN OTHERS OR query_canceled THEN
         GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
         PERFORM deal_sync.raise_again(code, said, detail, hint);
 END

@@ -189,7 +189,7 @@ BEGIN
     PERFORM deal_sync.replace_graph(state.database_id);
     RETURN state.database_id;
 EXCEPTION
-    WHEN OTHERS THEN
+    WHEN OTHERS OR query_canceled THEN
         GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
         PERFORM deal_sync.raise_again(code, said, detail, hint);
 END

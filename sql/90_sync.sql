@@ -308,7 +308,7 @@ BEGIN
                 RAISE EXCEPTION USING ERRCODE = 'DS003', MESSAGE = 'dry run: everything is undone';
             END IF;
         EXCEPTION
-            WHEN OTHERS THEN
+            WHEN OTHERS OR query_canceled THEN
                 GET STACKED DIAGNOSTICS
                     code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT,
                     context := PG_EXCEPTION_CONTEXT;
@@ -321,7 +321,7 @@ BEGIN
                 ELSE
                     IF strict
                         OR (NOT is_set_up AND code NOT IN ('55P03', '40P01') AND left(code, 2) <> '53')
-                        OR left(code, 2) IN ('42', '0A', '3D', '3F') OR left(code, 3) = '57P' THEN
+                        OR left(code, 2) IN ('42', '0A', '3D', '3F') OR left(code, 2) = '57' THEN
                         PERFORM deal_sync.raise_again(code, said, detail, hint);
                     END IF;
                     SELECT e.message, e.detail INTO said, detail FROM deal_sync.python_error(said, detail) AS e;

@@ -226,7 +226,7 @@ BEGIN
         deal_sync.application_table('deal', 'links')
     ) USING tenant, embeddings, lists;
 EXCEPTION
-    WHEN OTHERS THEN
+    WHEN OTHERS OR query_canceled THEN
         GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
         PERFORM deal_sync.raise_again(code, said, detail, hint);
 END

@@ -207,12 +207,12 @@ BEGIN
         INTO todo, unknown
         FROM jsonb_to_recordset(found) AS f (tenant_id uuid, is_there boolean, is_known boolean);
     EXCEPTION
-        WHEN OTHERS THEN
+        WHEN OTHERS OR query_canceled THEN
             GET STACKED DIAGNOSTICS
                 code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT,
                 context := PG_EXCEPTION_CONTEXT;
             IF left(code, 2) = '57' THEN
-                RAISE;
+                PERFORM deal_sync.raise_again(code, said, detail, hint);
             END IF;
             SELECT e.message, e.detail INTO said, detail FROM deal_sync.python_error(said, detail) AS e;
             todo := ARRAY(SELECT r.tenant_id FROM deal_sync.tenant_runs AS r WHERE r.tried_at IS NOT NULL);

@@ -609,11 +609,11 @@ BEGIN
                 END IF;
                 SELECT e.ok, e.detail, e.hint INTO ok, detail, hint FROM deal_sync.examine(this.name, whose) AS e;
             EXCEPTION
-                WHEN OTHERS THEN
+                WHEN OTHERS OR query_canceled THEN
                     GET STACKED DIAGNOSTICS
                         code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, more := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
                     IF code LIKE '57%' THEN
-                        RAISE;
+                        PERFORM deal_sync.raise_again(code, said, more, hint);
                     END IF;
                     name := this.name;
                     ok := false;

@@ -214,6 +214,12 @@ def terminated(world: World, session: Connection, statement: str, is_there: Call
     return ended
 
 
+def primary(ended: Ended) -> str | None:
+    """The error's primary message."""
+    assert isinstance(ended.error, psycopg.Error)
+    return ended.error.diag.message_primary
+
+
 def assert_holds_no_reader(backend: Backend, process: bool = False) -> None:
     """No thread, process, spool file or socket to Neo4j: the client's is the one that is left.
 
@@ -251,14 +257,12 @@ def test_cancel_timeout_and_terminate_end_a_stalled_reader_within_a_second_witho
 
     with stalled(world, where, statement) as is_there:
         ended = cancelled(world, session, statement, is_there)
-    assert ended.sqlstate == "57014"
-    assert "canceling statement due to user request" in str(ended.error)
+    assert (ended.sqlstate, primary(ended)) == ("57014", "canceling statement due to user request")
     assert_holds_nothing(world, backend, process)
 
     with stalled(world, where, statement) as is_there:
         ended = timed_out(world, session, statement, is_there)
-    assert ended.sqlstate == "57014"
-    assert "canceling statement due to statement timeout" in str(ended.error)
+    assert (ended.sqlstate, primary(ended)) == ("57014", "canceling statement due to statement timeout")
     assert_holds_nothing(world, backend, process)
 
     terminable = world.session(user, process)
@@ -301,6 +305,27 @@ def test_cancel_ends_a_name_look_up_that_hangs_within_a_second(world: World) -> 
     session.execute("DO $$ import time; time.sleep(3) $$ LANGUAGE plpython3u")
     assert backend.is_single_threaded()
     assert backend.sockets() == 1 + KEPT_SOCKETS
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM deal_sync.compare(%s, false, true)",
+        "SELECT * FROM deal_sync.doctor() WHERE %s IS NOT NULL",
+        "SELECT deal_sync.accept_graph() WHERE %s IS NOT NULL",
+        "CALL deal_sync.backfill(%s)",
+        "CALL deal_sync.sync_all(tenant => %s)",
+        "SELECT * FROM deal_sync.import_schema('neo4j', 'public') WHERE %s IS NOT NULL",
+    ],
+)
+def test_a_cancel_is_told_in_postgresqls_own_words_wherever_a_statement_waits(world: World, statement: str) -> None:
+    session = world.session("postgres")
+    with stalled(world, "handshake", statement) as is_there:
+        ended = cancelled(world, session, statement, is_there)
+    assert isinstance(ended.error, psycopg.Error)
+    said = ended.error.diag
+    assert (ended.sqlstate, said.message_primary) == ("57014", "canceling statement due to user request")
+    assert (said.message_detail, said.message_hint) == (None, None)
 
 
 @pytest.mark.parametrize("process", [THREAD, PROCESS])
