@@ -488,21 +488,43 @@ def _timestamps(asked: Asked, table: Table) -> Finding:
     is_a_time = " OR ".join(f"{first} IS :: {type_} NOT NULL" for type_ in ("ZONED DATETIME", "LOCAL DATETIME", "DATE"))
     unreadable = f"NOT ({is_a_time} OR {first} IS :: STRING NOT NULL AND {first} =~ '{_SAYS_A_DAY}')"
     match = f"MATCH (n:{quoted(table.label)})"
-    nodes, absent, wrong = _one(
+    epochs = _epochs(table)
+    nodes, absent, wrong, *of_epochs = _one(
         asked,
         Query(
             f"{match}\nRETURN count(n), count(CASE WHEN {first} IS NULL THEN 1 END),"
             f" count(CASE WHEN {first} IS NOT NULL AND {unreadable} THEN 1 END)"
+            + "".join(f", count(CASE WHEN {condition} THEN 1 END)" for condition, _ in epochs)
         ),
     )
     said = f"nodes without {' and '.join(moments)}: {absent} of {nodes}"
-    if wrong or absent > nodes * _WITHOUT_MOMENT:
-        return Finding(
-            False,
-            f"{said}, with an unreadable one: {wrong}; every run reads them",
-            _set_moment(table, f"{match} WHERE {first} IS NULL OR {unreadable}"),
+    if not wrong and absent <= nodes * _WITHOUT_MOMENT:
+        return Finding(True, said)
+    remedies = [
+        f"{match} WHERE {condition} SET {change}"
+        for (condition, change), found in zip(epochs, of_epochs, strict=True)
+        if found
+    ]
+    if wrong > sum(of_epochs):
+        remedies.append(_set_moment(table, f"{match} WHERE {first} IS NOT NULL AND {unreadable}"))
+    if absent > nodes * _WITHOUT_MOMENT:
+        remedies.append(_set_moment(table, f"{match} WHERE {first} IS NULL", keeping=False))
+    return Finding(False, f"{said}, with an unreadable one: {wrong}; every run reads them", "; ".join(remedies))
+
+
+def _epochs(table: Table) -> list[tuple[str, str]]:
+    """Integers that count from 1970: which they are, and what makes the same moment of them.
+
+    Seconds and milliseconds are told apart by the years that they would mean: from 2000 until now.
+    """
+    return [
+        (
+            f"n.{quoted(name)} IS :: INTEGER NOT NULL AND {since_2000} <= n.{quoted(name)} <= datetime().{unit}",
+            f"n.{quoted(name)} = datetime({{{unit}: n.{quoted(name)}}})",
         )
-    return Finding(True, said)
+        for name in table.moments
+        for unit, since_2000 in (("epochSeconds", 946_684_800), ("epochMillis", 946_684_800_000))
+    ]
 
 
 def _future(asked: Asked, table: Table) -> Finding:
@@ -526,12 +548,16 @@ def _future(asked: Asked, table: Table) -> Finding:
     )
 
 
-def _set_moment(table: Table, match: str) -> str:
-    """What to do with the nodes that `match` finds: a deal may count as changed now, a version's times are its own."""
-    name = f"n.{quoted(table.moments[0])}"
+def _set_moment(table: Table, match: str, *, keeping: bool = True) -> str:
+    """What to do with the nodes that `match` finds: a deal may count as changed now, a version's times are its own.
+
+    What stands there is kept beside it: it may be all that is known.
+    """
+    name = table.moments[0]
+    moment, kept = f"n.{quoted(name)}", f"n.{quoted(f'{name}_before')}"
     if table.kind == "deal":
-        return f"{match} SET {name} = datetime()"
-    return f"set it to the moment of the change, a ZONED DATETIME; they are: {match} RETURN elementId(n), {name}"
+        return f"{match} SET {f'{kept} = {moment}, ' if keeping else ''}{moment} = datetime()"
+    return f"set it to the moment of the change, a ZONED DATETIME; they are: {match} RETURN elementId(n), {moment}"
 
 
 def _unmapped(plpy: Plpy, asked: Asked, table: Table, deals: Table) -> Finding:

@@ -109,9 +109,11 @@ def broken(checks: dict[str, Check]) -> set[str]:
 
 
 def cypher(graph: Graph, hint: str | None) -> list[dict[str, Any]]:
-    """Runs the Cypher of a hint: all of it, or what stands behind "they are"."""
+    """Runs the Cypher of a hint, each statement: all of it, or what stands behind "they are"."""
     assert hint is not None
-    return graph.run(re.sub("^.*?(they|which) are( among)?: ", "", hint))
+    statements = hint.split("; MATCH ")
+    first = re.sub("^.*?(they|which) are( among)?: ", "", statements[0])
+    return [row for one in (first, *(f"MATCH {other}" for other in statements[1:])) for row in graph.run(one)]
 
 
 @pytest.fixture
@@ -664,6 +666,36 @@ def test_deals_without_a_timestamp_are_named(pg: Connection, graph: Graph, tenan
     assert check.ok is False
     cypher(graph, check.hint)
     assert doctor(pg)["deals: timestamps"].ok
+    [kept] = graph.run("MATCH (d:Deal) RETURN d.last_updated_at_before AS value")
+    assert kept["value"] == moment, "what stood there may be all that is known"
+    assert sync(pg, tenant).status == "ok"
+
+
+@pytest.mark.parametrize("unit", ["epochSeconds", "epochMillis"])
+def test_timestamps_that_count_from_1970_become_the_same_moments(
+    unit: str, pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_version(graph, tenant, add_deal(graph, tenant))
+    add_deal(graph, tenant, name="Odd")
+    graph.run(
+        "MATCH (n:Deal|DealVersion) SET n.last_updated_at = datetime('2026-03-01T10:00:00Z')."
+        f"{unit}, n.valid_until = datetime('2026-03-01T10:00:00Z').{unit}"
+    )
+    graph.run("MATCH (d:Deal {name: 'Odd'}) SET d.last_updated_at = 5")
+    checks = doctor(pg)
+    for kind in ("deals", "versions"):
+        assert checks[f"{kind}: timestamps"].ok is False
+        cypher(graph, checks[f"{kind}: timestamps"].hint)
+    checks = doctor(pg)
+    assert checks["deals: timestamps"].ok
+    assert checks["versions: timestamps"].ok
+    found = graph.run(
+        "MATCH (n:Deal|DealVersion) WHERE n.name <> 'Odd'"
+        " RETURN CASE WHEN n:Deal THEN n.last_updated_at ELSE n.valid_until END"
+        " = datetime('2026-03-01T10:00:00Z') AS same"
+    )
+    assert found == [{"same": True}, {"same": True}]
+    assert sync(pg, tenant).status == "ok"
 
 
 def test_a_few_skeletons_without_a_timestamp_are_counted_and_no_fault(
@@ -712,7 +744,9 @@ def test_timestamps_in_the_future_are_named(pg: Connection, graph: Graph, tenant
     assert checks["deals: future"].ok is False
     assert checks["versions: future"].ok is False
     assert checks["deals: future"].detail == "nodes with a last_updated_at in the future: 1; every run reads them"
+    [before] = graph.run("MATCH (d:Deal) RETURN d.last_updated_at AS value")
     cypher(graph, checks["deals: future"].hint)
+    assert graph.run("MATCH (d:Deal) RETURN d.last_updated_at_before AS value") == [before]
     (shown,) = cypher(graph, checks["versions: future"].hint)
     graph.run("MATCH (v) WHERE elementId(v) = $id SET v.valid_until = datetime()", id=shown["elementId(n)"])
     checks = doctor(pg)
@@ -778,7 +812,7 @@ def test_a_target_column_that_is_missing_is_named(pg: Connection) -> None:
     pg.execute("ALTER TABLE opportunities DROP COLUMN deal_ref")
     checks = doctor(pg)
     assert 'column "deal_ref"' in checks["target columns"].detail
-    (statement,) = re.findall(r"ALTER TABLE .*?;", str(checks["target columns"].hint))
+    (statement,) = re.findall(r"ALTER FOREIGN TABLE .*?;", str(checks["target columns"].hint))
     execute(pg, statement)
     assert doctor(pg)["target columns"].ok
 
