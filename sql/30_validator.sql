@@ -35,6 +35,7 @@ BEGIN
             ('pg_foreign_table', 'target', '.+', false, 'a table, qualified with its schema'),
             ('pg_foreign_table', 'links', '.+', false, 'a table, qualified with its schema'),
             ('pg_foreign_table', 'tenants', '.+', false, 'a table, qualified with its schema'),
+            ('pg_foreign_table', 'stamps', '.+', false, 'a column of the target table'),
             ('pg_attribute', 'property', '.+', false, 'a property of the node'),
             ('pg_attribute', 'derive',
                 'ontology_scores|ontology_completeness|meddic_completeness|workflow_metadata|element_id|labels|conversion_errors',

@@ -58,6 +58,15 @@ $$;
 COMMENT ON FUNCTION deal_sync.table_option(text, text) IS
 'an option of the foreign table of a kind';
 
+CREATE FUNCTION deal_sync.stamp_column() RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(deal_sync.table_option('deal', 'stamps'), 'updated_at')
+$$;
+COMMENT ON FUNCTION deal_sync.stamp_column() IS
+'internal: the column of opportunities that gets the time of each change, if it is there';
+
 -- The application's table behind an option (target, links, tenants); a mistake of set-up where it does not exist.
 CREATE FUNCTION deal_sync.application_table(kind text, option text) RETURNS regclass
 LANGUAGE plpgsql STABLE

@@ -124,6 +124,7 @@ DECLARE
     target CONSTANT regclass := deal_sync.application_table(kind, 'target');
     deals CONSTANT regclass := deal_sync.application_table('deal', 'target');
     key_target CONSTANT text := CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END;
+    stamp CONSTANT text := deal_sync.stamp_column();
     stamps boolean;
     key_value text;
     tenant text;
@@ -143,8 +144,8 @@ BEGIN
     FROM unnest(merged) AS c;
     SELECT m.name INTO tenant FROM deal_sync.mapping_columns(relation) AS m WHERE m.target = 'tenant_id';
     stamps := kind = 'deal' AND EXISTS (
-        SELECT FROM pg_attribute AS a WHERE a.attrelid = target AND a.attname = 'updated_at' AND NOT a.attisdropped
-    ) AND NOT EXISTS (SELECT FROM unnest(merged) AS c WHERE c.target = 'updated_at');
+        SELECT FROM pg_attribute AS a WHERE a.attrelid = target AND a.attname = stamp AND NOT a.attisdropped
+    ) AND NOT EXISTS (SELECT FROM unnest(merged) AS c WHERE c.target = stamp);
 
     IF staged THEN
         rows := format(
@@ -229,8 +230,8 @@ WHEN NOT MATCHED THEN INSERT (
     %11$s%12$s
 )$merge$,
             target, source, matching, differs,
-            sets, CASE WHEN stamps THEN E',\n    updated_at = now()' END,
-            columns, CASE WHEN stamps THEN E',\n    updated_at' END,
+            sets, CASE WHEN stamps THEN format(E',\n    %I = now()', stamp) END,
+            columns, CASE WHEN stamps THEN format(E',\n    %I', stamp) END,
             key, this, inserts, CASE WHEN stamps THEN E',\n    now()' END,
             CASE WHEN staged THEN E'\n    ORDER BY s.row_number' END
         );

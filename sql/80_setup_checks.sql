@@ -9,19 +9,22 @@ DECLARE
     relation regclass;
     target regclass;
     mapping deal_sync.mapping_column[];
+    key_targets text[];
+    stamp CONSTANT text := deal_sync.stamp_column();
     wrong record;
 BEGIN
     FOREACH kind IN ARRAY ARRAY['deal', 'version'] LOOP
         relation := deal_sync.mapped(kind);
         target := deal_sync.application_table(kind, 'target');
         mapping := ARRAY(SELECT m FROM deal_sync.mapping_columns(relation) AS m);
+        key_targets := CASE kind
+            WHEN 'deal' THEN ARRAY['tenant_id', 'graph_opportunity_id']
+            ELSE ARRAY['tenant_id', 'id', 'opportunity_id', 'version_number']
+        END;
 
         FOR wrong IN
             SELECT r.name
-            FROM unnest(CASE kind
-                WHEN 'deal' THEN ARRAY['tenant_id', 'graph_opportunity_id']
-                ELSE ARRAY['tenant_id', 'id', 'opportunity_id', 'version_number']
-            END) AS r (name)
+            FROM unnest(key_targets) AS r (name)
             WHERE NOT EXISTS (SELECT FROM unnest(mapping) AS m WHERE m.target = r.name AND m.write <> 'never')
         LOOP
             RAISE EXCEPTION 'no column of foreign table % has the target "%"', relation, wrong.name USING
@@ -30,17 +33,25 @@ BEGIN
         END LOOP;
 
         FOR wrong IN
-            SELECT m.name, m.target, format_type(m.type, m.type_modifier) AS type
+            SELECT m.name, m.target, format_type(m.type, m.type_modifier) AS type, kind AS of_kind
             FROM unnest(mapping) AS m
             WHERE m.target IS NOT NULL AND m.write <> 'never' AND NOT coalesce(m.target_is_there, false)
         LOOP
             RAISE EXCEPTION 'column "%" of table % does not exist', wrong.target, target USING
                 ERRCODE = 'undefined_column',
                 DETAIL = format('Column "%s" of foreign table %s names it as its target.', wrong.name, relation),
-                HINT = format(
-                    'Run the migration (sql/migration), or ALTER TABLE %s ADD COLUMN %I %s; or ALTER FOREIGN TABLE %s ALTER COLUMN %I OPTIONS (DROP target);',
-                    target, wrong.target, wrong.type, relation, wrong.name
-                );
+                -- The foreign column's type says little of the target's: the migration knows the types of its columns.
+                HINT = CASE WHEN EXISTS (
+                    SELECT FROM deal_sync.default_columns() AS d
+                    WHERE d.kind = wrong.of_kind AND d.options ->> 'target' = wrong.target
+                ) THEN
+                    'Run the migration (sql/migration/deal_sync.sql)'
+                    || CASE WHEN wrong.target = ANY (key_targets) THEN '.' ELSE ', or ' END
+                ELSE
+                    format('ALTER TABLE %s ADD COLUMN %I %s; or ', target, wrong.target, wrong.type)
+                END || CASE WHEN wrong.target = ANY (key_targets) THEN '' ELSE format(
+                    'ALTER FOREIGN TABLE %s ALTER COLUMN %I OPTIONS (DROP target);', relation, wrong.name
+                ) END;
         END LOOP;
 
         FOR wrong IN
@@ -114,26 +125,61 @@ BEGIN
                     HINT = format('ALTER FOREIGN TABLE %s ALTER COLUMN %I OPTIONS (SET fallback ...);', relation, wrong.name);
         END LOOP;
 
-        -- Something must fill each column that takes no NULL and has no default.
+        FOR wrong IN
+            SELECT deal_sync.table_option(kind, 'stamps') AS name, a.atttypid::regtype AS type
+            FROM (SELECT 1) AS this
+            LEFT JOIN pg_attribute AS a ON a.attrelid = target AND a.attname = stamp AND a.attnum > 0 AND NOT a.attisdropped
+            CROSS JOIN LATERAL deal_sync.base_type(a.atttypid, a.atttypmod) AS b
+            WHERE kind = 'deal' AND deal_sync.table_option(kind, 'stamps') IS NOT NULL
+                AND (b.type IS NULL OR b.type NOT IN ('timestamptz'::regtype, 'timestamp'::regtype))
+        LOOP
+            RAISE EXCEPTION 'column "%" of table % %', wrong.name, target,
+                CASE WHEN wrong.type IS NULL THEN 'does not exist' ELSE format('is of type %s, not a timestamp', wrong.type) END
+                USING
+                    ERRCODE = CASE WHEN wrong.type IS NULL THEN 'undefined_column' ELSE 'datatype_mismatch' END,
+                    DETAIL = format('Option "stamps" of foreign table %s names it.', relation),
+                    HINT = format('ALTER FOREIGN TABLE %s OPTIONS (DROP stamps);', relation);
+        END LOOP;
+
+        -- Something must fill each column that takes no NULL and has no default. A hint gives every new row a value: a property that no
+        -- node has would reject them all.
         FOR wrong IN
             SELECT
-                a.attname AS name,
-                CASE
-                    WHEN b.type IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) THEN 'bigint'
-                    WHEN b.type IN ('float4'::regtype, 'float8'::regtype, 'numeric'::regtype) THEN 'double precision'
-                    WHEN b.type = 'bool'::regtype THEN 'boolean'
-                    WHEN b.type IN ('timestamp'::regtype, 'timestamptz'::regtype) THEN 'timestamp with time zone'
-                    WHEN b.type = deal_sync.vector_type() THEN format_type(b.type, b.modifier)
-                    ELSE 'text'
-                END AS type
+                a.attname AS name, k.type, k."default",
+                b.type IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype, 'time'::regtype, 'timetz'::regtype) AS is_time,
+                -- By its name, a column that a framework sets at each change.
+                kind = 'deal' AND b.type IN ('timestamptz'::regtype, 'timestamp'::regtype) AND a.attname ~* '(updat|modif|chang)'
+                AND NOT EXISTS (SELECT FROM pg_attribute AS u WHERE u.attrelid = target AND u.attname = stamp AND NOT u.attisdropped) AS is_stamp
             FROM pg_attribute AS a
             CROSS JOIN LATERAL deal_sync.base_type(a.atttypid, a.atttypmod) AS b
+            CROSS JOIN LATERAL (
+                SELECT
+                    CASE
+                        WHEN b.type IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) THEN 'bigint'
+                        WHEN b.type IN ('float4'::regtype, 'float8'::regtype, 'numeric'::regtype) THEN 'double precision'
+                        WHEN b.type = 'bool'::regtype THEN 'boolean'
+                        WHEN b.type = deal_sync.vector_type() THEN format_type(b.type, b.modifier)
+                        WHEN b.type IN ('json'::regtype, 'jsonb'::regtype) THEN 'jsonb'
+                        ELSE 'text'
+                    END,
+                    CASE
+                        WHEN b.type IN ('text'::regtype, 'varchar'::regtype) THEN ''
+                        WHEN b.type = 'bool'::regtype THEN 'false'
+                        WHEN b.type IN ('json'::regtype, 'jsonb'::regtype) THEN '{}'
+                        WHEN b.type IN (
+                            'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'float4'::regtype, 'float8'::regtype, 'numeric'::regtype
+                        ) THEN '0'
+                        WHEN EXISTS (SELECT FROM pg_type AS y WHERE y.oid = b.type AND y.typtype = 'e') THEN (
+                            SELECT v.enumlabel::text FROM pg_enum AS v WHERE v.enumtypid = b.type ORDER BY v.enumsortorder LIMIT 1
+                        )
+                    END
+            ) AS k (type, "default")
             WHERE
                 a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped
                 AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
                 AND NOT EXISTS (SELECT FROM pg_type AS y WHERE y.oid = a.atttypid AND y.typdefault IS NOT NULL)
                 AND a.attname NOT IN ('id', 'tenant_id')
-                AND NOT (kind = 'deal' AND a.attname = 'updated_at')
+                AND NOT (kind = 'deal' AND a.attname = stamp)
                 AND NOT EXISTS (
                     SELECT FROM unnest(mapping) AS m
                     WHERE m.target = a.attname AND m.write <> 'never'
@@ -152,10 +198,23 @@ BEGIN
                         WHERE m.target = wrong.name OR (m.target IS NULL AND m.name = wrong.name)
                         LIMIT 1
                     ),
-                    format(
-                        'ALTER FOREIGN TABLE %s ADD COLUMN %I %s OPTIONS (target %L, write ''insert''%s); or give the column of the table a default.',
-                        relation, wrong.name, wrong.type, wrong.name, CASE wrong.type WHEN 'text' THEN ', "default" ''...''' ELSE '' END
-                    )
+                    CASE
+                        WHEN wrong.is_stamp THEN format(
+                            'ALTER FOREIGN TABLE %s OPTIONS (%s stamps %L);', relation,
+                            CASE WHEN deal_sync.table_option(kind, 'stamps') IS NULL THEN 'ADD' ELSE 'SET' END, wrong.name
+                        )
+                        WHEN wrong.is_time THEN format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT now();', target, wrong.name)
+                        WHEN wrong."default" IS NULL THEN format(
+                            'Give the column a default, or map it: ALTER FOREIGN TABLE %s ADD COLUMN %I %s OPTIONS (target %L, write ''insert'');'
+                            ' a node without this property is rejected then.',
+                            relation, wrong.name, wrong.type, wrong.name
+                        )
+                        ELSE format(
+                            'ALTER FOREIGN TABLE %s ADD COLUMN %I %s OPTIONS (target %L, write ''insert'', "default" %L);'
+                            ' or give the column of the table a default.',
+                            relation, wrong.name, wrong.type, wrong.name, wrong."default"
+                        )
+                    END
                 );
         END LOOP;
     END LOOP;

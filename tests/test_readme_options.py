@@ -54,6 +54,7 @@ SAMPLES: dict[str, tuple[str, str | None]] = {
     "target": ("public.t", ""),
     "links": ("public.l", ""),
     "tenants": ("public.t", ""),
+    "stamps": ("updatedAt", ""),
     "property": ("p", ""),
     "write": ("never", "sometimes"),
     "on_misfit": ("keep", "ignore"),

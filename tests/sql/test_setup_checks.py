@@ -131,7 +131,7 @@ MISTAKES: dict[str, tuple[LiteralString, str, str, str]] = {
         "ALTER TABLE opportunities DROP COLUMN deal_ref",
         "42703",
         'column "deal_ref" of table public.opportunities does not exist',
-        "ALTER TABLE public.opportunities ADD COLUMN deal_ref",
+        "Run the migration (sql/migration/deal_sync.sql), or ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN deal_ref",
     ),
     "no column of a version": (
         "ALTER TABLE deal_versions DROP COLUMN ontology_version",
@@ -306,6 +306,95 @@ def test_the_hint_for_a_column_that_nothing_fills_works_when_it_is_executed(
     run = sync(writer, tenant)
     assert (run.status, run.deals_inserted) == ("ok", 1)
     assert one(pg, f"SELECT {column}::text FROM opportunities") == landed
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "region text",
+        "region varchar(3)",
+        "priority integer",
+        "price numeric(5, 2)",
+        "strategic boolean",
+        "details jsonb",
+        "mood mood",
+        "day date",
+        '"createdAt" timestamptz',
+        '"updatedAt" timestamp(3)',
+        '"modifiedOn" timestamptz',
+        '"createdAt" timestamptz NOT NULL, ADD COLUMN "updatedAt" timestamptz',
+    ],
+)
+def test_the_hint_for_a_column_that_nothing_fills_lands_deals_without_such_a_property(
+    definition: str, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute("CREATE TYPE mood AS ENUM ('calm', 'angry'); ALTER TABLE opportunities DROP COLUMN updated_at")
+    pg.execute(f"ALTER TABLE opportunities ADD COLUMN {definition} NOT NULL".encode())
+    add_deal(graph, tenant)
+    for _ in range(definition.count(",") + 1 if "ADD" in definition else 1):
+        advice = str(refused(writer, tenant).message_hint)
+        execute(pg, advice.partition(";")[0])
+    run = sync(writer, tenant)
+    assert (run.status, run.deals_inserted) == ("ok", 1)
+
+
+def test_the_hint_for_a_column_that_no_default_fits_says_what_it_costs(
+    pg: Connection, writer: Connection, tenant: uuid.UUID
+) -> None:
+    pg.execute("ALTER TABLE opportunities ADD COLUMN owner_id uuid NOT NULL")
+    hint = str(refused(writer, tenant).message_hint)
+    assert hint.startswith("Give the column a default, or map it: ALTER FOREIGN TABLE neo4j.deals ADD COLUMN owner_id")
+    assert hint.endswith("a node without this property is rejected then.")
+
+
+def test_a_column_of_another_name_is_stamped(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute('ALTER TABLE opportunities RENAME COLUMN updated_at TO "updatedAt"')
+    add_deal(graph, tenant, deal_ref="a")
+    execute(pg, str(refused(writer, tenant).message_hint))
+    sync(writer, tenant)
+    stamp: LiteralString = 'SELECT "updatedAt" FROM opportunities'
+    inserted = one(pg, stamp)
+    assert inserted is not None
+    sync(writer, tenant)
+    assert one(pg, stamp) == inserted, "nothing has changed"
+    graph.run("MATCH (d:Deal) SET d.deal_ref = 'b', d.last_updated_at = datetime()")
+    sync(writer, tenant)
+    assert one(pg, stamp) > inserted
+    assert '"updatedAt" = now()' in one(pg, "SELECT deal_sync.merge_statement('neo4j.deals')")
+
+
+@pytest.mark.parametrize(
+    ("stamps", "said"),
+    [
+        ("updatedAt", 'column "updatedAt" of table public.opportunities does not exist'),
+        ("deal_ref", 'column "deal_ref" of table public.opportunities is of type character varying, not a timestamp'),
+    ],
+)
+def test_a_stamp_that_is_no_column_of_a_time_is_named(
+    stamps: str, said: str, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant)
+    execute(pg, f"ALTER FOREIGN TABLE neo4j.deals OPTIONS (ADD stamps '{stamps}')")
+    error = refused(writer, tenant)
+    assert error.message_primary == said
+    execute(pg, str(error.message_hint))
+    assert sync(writer, tenant).status == "ok"
+
+
+@pytest.mark.parametrize("column", ["graph_opportunity_id", "source_interaction_id", "dim_responsiveness"])
+def test_the_hint_for_a_column_of_the_migration_that_is_missing_gives_it_its_type(
+    column: str, pg: Connection, writer: Connection, graph: Graph, servers: Instance, tenant: uuid.UUID
+) -> None:
+    """The foreign column is a text or a bigint: a column of that type would be taken, and every run fail."""
+    add_deal(graph, tenant, **{column: 2} if column.startswith("dim") else {})
+    pg.execute(f"ALTER TABLE opportunities DROP COLUMN {column} CASCADE".encode())
+    hint = str(refused(writer, tenant).message_hint)
+    assert hint.startswith("Run the migration (sql/migration/deal_sync.sql)")
+    assert "ADD COLUMN" not in hint
+    pg.execute(MIGRATION.encode())
+    assert sync(writer, tenant).status == "ok"
 
 
 def test_a_versions_column_that_nothing_fills_is_named_too(
