@@ -43,6 +43,7 @@ _FUTURE = "PT10M"  # writers' clocks may be ahead
 _WITHOUT_MOMENT = 0.1  # share of nodes; skeletons have none, and a real graph holds about one in twenty
 _FREE_BYTES = 1 << 30
 _SAYS_A_DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}.*"  # what a text begins with that is a time
+_SAYS_NO_ZONE = ".{10}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.][0-9]+)?)?"
 
 
 @dataclass(frozen=True)
@@ -489,15 +490,18 @@ def _timestamps(asked: Asked, table: Table) -> Finding:
     unreadable = f"NOT ({is_a_time} OR {first} IS :: STRING NOT NULL AND {first} =~ '{_SAYS_A_DAY}')"
     match = f"MATCH (n:{quoted(table.label)})"
     epochs = _epochs(table)
-    nodes, absent, wrong, *of_epochs = _one(
+    no_zone = f"{first} IS :: LOCAL DATETIME NOT NULL OR {first} IS :: STRING NOT NULL AND {first} =~ '{_SAYS_NO_ZONE}'"
+    nodes, absent, wrong, local, *of_epochs = _one(
         asked,
         Query(
             f"{match}\nRETURN count(n), count(CASE WHEN {first} IS NULL THEN 1 END),"
-            f" count(CASE WHEN {first} IS NOT NULL AND {unreadable} THEN 1 END)"
+            f" count(CASE WHEN {first} IS NOT NULL AND {unreadable} THEN 1 END), count(CASE WHEN {no_zone} THEN 1 END)"
             + "".join(f", count(CASE WHEN {condition} THEN 1 END)" for condition, _ in epochs)
         ),
     )
     said = f"nodes without {' and '.join(moments)}: {absent} of {nodes}"
+    if local:
+        said += f", with one that says no zone: {local}; it counts as UTC, and runs look for it 14 hours further back"
     if not wrong and absent <= nodes * _WITHOUT_MOMENT:
         return Finding(True, said)
     remedies = [

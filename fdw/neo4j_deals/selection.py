@@ -23,8 +23,14 @@ _DAY = (
 _CLOCK = r"[T ](?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:[.]\d{1,9})?)?"
 _OFFSET = r"(?:Z|[+-](?:0\d|1[0-7])(?::?[0-5]\d)?)?"
 _INSTANT = f"(?!000[01]){_DAY}(?:{_CLOCK}{_OFFSET})?"
-_IN_UTC = r".{10}T\d\d:\d\d:\d\d(?:[.]\d+)?(?:Z|[+]00:?00)?"
+_LOCAL = r".{10}T\d\d:\d\d:\d\d(?:[.]\d+)?"  # the writer's clock on the wall, of whichever zone it hangs in
+_IN_UTC = f"{_LOCAL}(?:Z|[+]00:?00)?"
 _FURTHEST = timedelta(hours=24)  # from UTC: more than any offset is
+_FURTHEST_LOCAL = timedelta(hours=14)  # that a place's clock is behind UTC: in use are 12
+# A range that is open at one end leaves out the last 36 hours of the type, and from an index of several properties the
+# first: Neo4j takes the end to be that of one offset.
+_FIRST_ZONED = "datetime('-999999999-01-01T00:00:00+18:00')"
+_LAST_ZONED = "datetime('+999999999-12-31T23:59:59.999999999-18:00')"
 _EARLIEST = datetime(1, 1, 2, tzinfo=UTC)  # before this the reader may be unable to tell
 _NUL = "\0"
 
@@ -86,6 +92,8 @@ class Nodes:
 def changed(nodes: Nodes, moments: Sequence[str], key: str, since: datetime) -> Query:
     """Element id and key of the nodes that changed at `since` or later, or whose moment cannot be compared.
 
+    A moment that says no zone may be that of a place west of UTC: it is looked for 14 hours further back.
+
     `moments` are the properties that tell when, the first that is there counts. Each type is compared with a parameter
     of its own, since a comparison of two types is null, and drops the node. Nodes that have none are not found.
     """
@@ -94,17 +102,18 @@ def changed(nodes: Nodes, moments: Sequence[str], key: str, since: datetime) -> 
     for at, name in enumerate(others, start=1):  # no index finds what is absent: one look at each node
         absent = (f"n.{quoted(before)} IS NULL" for before in moments[:at])
         parts.append(nodes.where(*absent, " OR ".join(f"({each})" for each in _since(f"n.{quoted(name)}")).join("()")))
-    widest = since - _FURTHEST
+    widest, local = since - _FURTHEST, (since - _FURTHEST_LOCAL).replace(tzinfo=None)
     return _union(
         parts,
         key,
         {
             "tenant": spellings(nodes.tenant),
             "zoned": since,
-            "local": since.replace(tzinfo=None),
+            "local": local,
             "date": widest.date(),  # of whichever zone the writer is in
             "day": widest.date().isoformat(),
             "second": since.isoformat(timespec="seconds")[:19],
+            "local_second": local.isoformat(timespec="seconds"),
             "earliest_zoned": _EARLIEST,
             "earliest_local": _EARLIEST.replace(tzinfo=None),
             "earliest_date": _EARLIEST.date(),
@@ -114,11 +123,13 @@ def changed(nodes: Nodes, moments: Sequence[str], key: str, since: datetime) -> 
 
 def _since(moment: str) -> tuple[str, ...]:
     """The conditions of which one is true where a moment may be `since` or later."""
-    kinds = ("zoned", "local", "date")
     return (
-        *(f"{moment} >= ${kind}" for kind in kinds),
-        *(f"{moment} < $earliest_{kind}" for kind in kinds),
-        f"{moment} >= $day AND ({moment} >= $second OR NOT {moment} =~ '{_literal(_IN_UTC)}')",
+        f"{moment} >= $zoned AND {moment} <= {_LAST_ZONED}",
+        f"{moment} < $earliest_zoned AND {moment} >= {_FIRST_ZONED}",
+        *(f"{moment} >= ${kind}" for kind in ("local", "date")),
+        *(f"{moment} < $earliest_{kind}" for kind in ("local", "date")),
+        f"{moment} >= $day AND ({moment} >= $second OR NOT {moment} =~ '{_literal(_IN_UTC)}'"
+        f" OR {moment} >= $local_second AND {moment} =~ '{_literal(_LOCAL)}')",
         f"{moment} < $day AND NOT {moment} =~ '{_literal(_INSTANT)}'",
         f"{moment} IS NOT NULL AND NOT {moment} IS :: STRING AND NOT {moment} IS :: ZONED DATETIME"
         f" AND NOT {moment} IS :: LOCAL DATETIME AND NOT {moment} IS :: DATE",

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from neo4j_deals.selection import _IN_UTC, _INSTANT, Nodes, Selection, among, changed, having, keys, rest
+from neo4j_deals.selection import _IN_UTC, _INSTANT, _LOCAL, Nodes, Selection, among, changed, having, keys, rest
 from neo4j_deals.values import to_timestamptz
+from support.graph import Graph
 
 NODES = Nodes("A `label`", "the tenant", "AAAAAAAA-0000-4000-8000-00000000000a")
 SINCE = datetime(2026, 3, 1, 9, 30, 15, 250_000, UTC)
@@ -25,9 +26,10 @@ ODD = [
 def finds(text: str, since: datetime = SINCE) -> bool:
     """The conditions on a STRING, as Neo4j evaluates them: its order of texts is by code point, as Python's."""
     query = changed(NODES, ["at"], "key", since)
-    day, second = (str(query.parameters[name]) for name in ("day", "second"))
+    day, second, local = (str(query.parameters[name]) for name in ("day", "second", "local_second"))
     if text >= day:
-        return text >= second or not re.fullmatch(_IN_UTC, text, re.ASCII)
+        in_utc, no_zone = (re.fullmatch(form, text, re.ASCII) for form in (_IN_UTC, _LOCAL))
+        return text >= second or not in_utc or (text >= local and no_zone is not None)
     return not re.fullmatch(_INSTANT, text, re.ASCII)
 
 
@@ -44,6 +46,17 @@ def test_no_moment_from_the_watermark_on_is_missed_in_any_offset_and_precision(
         assert finds(moment.replace(tzinfo=None).isoformat(separator), since)
 
 
+@given(MOMENTS, MOMENTS, st.integers(-14 * 60, 14 * 60), PRECISIONS, st.sampled_from("T "))
+def test_no_moment_without_an_offset_is_missed_wherever_its_writer_is(
+    since: datetime, moment: datetime, minutes: int, precision: str, separator: str
+) -> None:
+    there = moment.astimezone(timezone(timedelta(minutes=minutes))).replace(tzinfo=None)
+    if moment >= since:
+        assert finds(there.isoformat(separator, precision), since.replace(microsecond=0))
+        parameters = changed(NODES, ["at"], "key", since).parameters
+        assert there >= parameters["local"]
+
+
 @given(MOMENTS, MOMENTS, MINUTES)
 def test_what_is_long_past_is_not_read_again(since: datetime, moment: datetime, minutes: int) -> None:
     there = moment.astimezone(timezone(timedelta(minutes=minutes)))
@@ -52,6 +65,7 @@ def test_what_is_long_past_is_not_read_again(since: datetime, moment: datetime, 
     if moment < since - timedelta(seconds=1):
         assert not finds(moment.isoformat(), since)
         assert not finds(moment.isoformat().replace("+00:00", "Z"), since)
+    if moment < since - timedelta(hours=14, seconds=1):
         assert not finds(moment.replace(tzinfo=None).isoformat(), since)
 
 
@@ -71,7 +85,7 @@ def test_every_text_that_goes_by_its_order_is_one_that_the_reader_can_read(text:
 def test_each_type_is_compared_with_a_parameter_of_its_own() -> None:
     text, parameters = changed(NODES, ["at"], "key", SINCE).text, changed(NODES, ["at"], "key", SINCE).parameters
     assert parameters["zoned"] == SINCE
-    assert parameters["local"] == SINCE.replace(tzinfo=None)
+    assert parameters["local"] == SINCE.replace(tzinfo=None) - timedelta(hours=14)
     assert parameters["tenant"] == [NODES.tenant.upper(), NODES.tenant.lower()]
     for condition in ("n.`at` >= $zoned", "n.`at` >= $local", "n.`at` >= $date", "NOT n.`at` IS :: STRING"):
         assert condition in text
@@ -82,6 +96,58 @@ def test_the_second_moment_counts_where_the_first_is_absent() -> None:
     parts = changed(NODES, ["until", "made"], "key", SINCE).text.split("\nUNION\n")
     assert [part for part in parts if "n.`made` >= $zoned" in part and "n.`until` IS NULL AND" in part]
     assert all("n.`made`" not in part or "n.`until` IS NULL" in part for part in parts)
+
+
+ENDS = {
+    "datetime": (
+        "-999999999-01-01T00:00:00+18:00", "-999999999-01-01T00:00:00Z", "-999999999-01-01T00:00:00-18:00",
+        "0000-12-31T23:59:59Z", "+10000-01-01T00:00:00Z", "+999999999-12-31T23:59:59.999999999+18:00",
+        "+999999999-12-31T23:59:59Z", "+999999999-12-31T23:59:59.999999999Z",
+        "+999999999-12-31T23:59:59.999999999-18:00",
+    ),
+    "localdatetime": (
+        "-999999999-01-01T00:00:00", "0000-12-31T23:59:59", "+10000-01-01T00:00:00",
+        "+999999999-12-31T23:59:59.999999999",
+    ),
+    "date": ("-999999999-01-01", "0000-12-31", "+10000-01-01", "+999999999-12-31"),
+}  # fmt: skip
+TYPES_WITHOUT_A_DAY: tuple[str, ...] = (
+    "time('00:00:00+18:00')",
+    "time('23:59:59.999999999-18:00')",
+    "localtime('00:00')",
+)
+TYPES_WITHOUT_A_DAY += ("localtime('23:59:59.999999999')", "duration({seconds: 9223372036854775807})")
+TYPES_WITHOUT_A_DAY += (
+    "duration({seconds: -9223372036854775807})",
+    "9223372036854775807",
+    "-1.0 / 0",
+    "0.0 / 0",
+    "true",
+)
+INDEXES = {
+    "no index": (),
+    "tenant and moment": ("n.tenant_id, n.at",),
+    "moment": ("n.at",),
+    "all": ("n.tenant_id, n.at", "n.tenant_id", "n.at"),
+}
+
+
+@pytest.mark.parametrize("name", INDEXES)
+def test_the_ends_of_every_type_are_found_with_and_without_an_index(graph: Graph, name: str) -> None:
+    for properties in INDEXES[name]:
+        graph.run(f"CREATE INDEX FOR (n:N) ON ({properties})")
+    due = [f"{type_}('{value}')" for type_, values in ENDS.items() for value in values]
+    due += [*TYPES_WITHOUT_A_DAY, "''", "'\U0010ffff'", "'9999-12-31T23:59:59.999999999Z'"]
+    for value in due:
+        graph.run(f"CREATE (:N {{tenant_id: 't', at: {value}, key: $value}})", value=value)
+    for value in ("datetime('2026-02-27T00:00Z')", "date('2026-02-27')", "'2026-02-27'", "'2026-02-28T01:02:03Z'"):
+        graph.run(f"CREATE (:N {{tenant_id: 't', at: {value}, key: 'long ago'}})")
+    graph.run("UNWIND range(1, 500) AS i CREATE (:N {tenant_id: toString(i), at: datetime('2026-02-27T00:00Z')})")
+    graph.run("CALL db.awaitIndexes()")
+    for moments in (["at"], ["never", "at"]):
+        query = changed(Nodes("N", "tenant_id", "t"), moments, "key", SINCE)
+        found = graph.run(query.text, **query.parameters)
+        assert sorted(row["key"] for row in found) == sorted(due), moments
 
 
 @pytest.mark.parametrize(

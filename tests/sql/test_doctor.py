@@ -73,6 +73,7 @@ CHECKS = [
 ]
 INDEXES = [name for name in CHECKS if name.endswith("index")]
 ABOUT_THE_GRAPH = CHECKS[CHECKS.index("neo4j version") : CHECKS.index("target tables")]
+NO_ZONE = ", with one that says no zone: {}; it counts as UTC, and runs look for it 14 hours further back"
 #: What a test's database lacks before anything is broken: pg_cron works in another one.
 NO_SCHEDULE = {"pg_cron", "schedule"}
 
@@ -710,7 +711,11 @@ def test_a_few_skeletons_without_a_timestamp_are_counted_and_no_fault(
     add_deal(graph, tenant)
     graph.run("MATCH (d:Deal {name: 'Acme'}) REMOVE d.last_updated_at")
     check = doctor(pg)["deals: timestamps"]
-    assert (check.ok, check.detail) == (True, "nodes without last_updated_at: 1 of 41")
+    assert (check.ok, check.detail) == (True, "nodes without last_updated_at: 1 of 41" + NO_ZONE.format(13))
+    graph.run("MATCH (d:Deal) SET d.last_updated_at = toString(localdatetime())")
+    assert doctor(pg)["deals: timestamps"].detail == "nodes without last_updated_at: 0 of 41" + NO_ZONE.format(41)
+    graph.run("MATCH (d:Deal) SET d.last_updated_at = toString(datetime({timezone: '-03:00'}))")
+    assert doctor(pg)["deals: timestamps"].detail == "nodes without last_updated_at: 0 of 41"
 
 
 def test_versions_without_a_timestamp_are_named(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
