@@ -13,7 +13,8 @@ def make(directory: Path) -> None:
     """For a month, as the servers' user, in a directory that is its own."""
     new: list[str | Path] = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-noenc", "-days", "30"]
     root, root_key = directory / ROOT, directory / ROOT_KEY
-    run([*new, "-subj", "/CN=deal_sync test root", "-keyout", root_key, "-out", root], **as_server())
+    authority = ["-subj", "/CN=deal_sync test root", "-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+    run([*new, *authority, "-keyout", root_key, "-out", root], **as_server())
     signed: list[str | Path] = [
         "-CA",
         root,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .state import CHECKOUT, DEV, NEO4J, STATE, VENV, SetupError, fingerprint, is_current, run, say
 
-POSTGRESQL_OF_DEBIAN = {"12": "15", "13": "17"}
+POSTGRESQL_OF_DEBIAN = {"bookworm": "15", "trixie": "17", "forky": "18"}  # testing has no VERSION_ID
 
 
 def os_release() -> dict[str, str]:
@@ -19,9 +19,10 @@ def os_release() -> dict[str, str]:
 def postgresql_version() -> str:
     release = os_release()
     try:
-        return POSTGRESQL_OF_DEBIAN[release["VERSION_ID"]]
+        return POSTGRESQL_OF_DEBIAN[release["VERSION_CODENAME"]]
     except KeyError:
-        raise SetupError(f"needs Debian 12 or 13, this is {release.get('PRETTY_NAME', 'something else')}") from None
+        found = release.get("PRETTY_NAME", "something else")
+        raise SetupError(f"needs Debian 12, 13 or testing, this is {found}") from None
 
 
 PG = postgresql_version()
@@ -45,7 +46,7 @@ def needed_packages() -> list[str]:
         "openssl",
         "shellcheck",
     ]
-    if os_release()["VERSION_ID"] == "12":  # has no pgvector package, see build_pgvector
+    if os_release()["VERSION_CODENAME"] == "bookworm":  # has no pgvector package, see build_pgvector
         return [*packages, f"postgresql-server-dev-{PG}", "gcc", "libc6-dev", "dpkg-dev"]
     return [*packages, f"postgresql-{PG}-pgvector"]
 
@@ -197,7 +198,7 @@ def set_up() -> None:
     """Everything that is missing; seconds when nothing is."""
     install_packages()
     copy_postgresql()
-    if os_release()["VERSION_ID"] == "12":
+    if os_release()["VERSION_CODENAME"] == "bookworm":
         build_pgvector()
     make_environments()
     get_neo4j()
