@@ -22,6 +22,28 @@ BEGIN
             ELSE ARRAY['tenant_id', 'id', 'opportunity_id', 'version_number']
         END;
 
+        -- The plan of a batch asks for the place of a row, which a view does not have; and MERGE takes no table with rules, not
+        -- even disabled ones.
+        FOR wrong IN
+            SELECT
+                c.relkind NOT IN ('r', 'p') AS is_no_table, r.rulename,
+                CASE c.relkind WHEN 'v' THEN 'a view' WHEN 'm' THEN 'a materialized view' WHEN 'f' THEN 'a foreign table' END AS is_instead
+            FROM pg_class AS c
+            LEFT JOIN pg_rewrite AS r ON r.ev_class = c.oid AND r.ev_type <> '1'
+            WHERE c.oid = target AND (c.relkind NOT IN ('r', 'p') OR r.oid IS NOT NULL)
+            LIMIT 1
+        LOOP
+            IF wrong.is_no_table THEN
+                RAISE EXCEPTION '% is %, and the sync writes tables only', target, coalesce(wrong.is_instead, 'no table') USING
+                    ERRCODE = 'wrong_object_type',
+                    DETAIL = format('Option "target" of foreign table %s names it.', relation),
+                    HINT = format('ALTER FOREIGN TABLE %s OPTIONS (SET target ''schema.table'');', relation);
+            END IF;
+            RAISE EXCEPTION 'table % has the rule "%", and MERGE does not write a table with rules', target, wrong.rulename USING
+                ERRCODE = 'feature_not_supported',
+                HINT = 'Replace the rule by a trigger.';
+        END LOOP;
+
         FOR wrong IN
             SELECT r.name
             FROM unnest(key_targets) AS r (name)
@@ -220,6 +242,17 @@ BEGIN
     END LOOP;
 
     FOR wrong IN
+        SELECT l.relation, r.rulename
+        FROM (SELECT deal_sync.application_table('deal', 'links')) AS l (relation)
+        INNER JOIN pg_rewrite AS r ON r.ev_class = l.relation AND r.ev_type IN ('2', '3') AND r.ev_enabled <> 'D'
+        LIMIT 1
+    LOOP
+        RAISE EXCEPTION 'table % has the rule "%", and INSERT ... ON CONFLICT does not write a table with rules', wrong.relation, wrong.rulename USING
+            ERRCODE = 'feature_not_supported',
+            HINT = 'Replace the rule by a trigger.';
+    END LOOP;
+
+    FOR wrong IN
         SELECT due.name, due.type, l.relation, a.atttypid AS is_of
         FROM (SELECT deal_sync.application_table('deal', 'links')) AS l (relation)
         CROSS JOIN (
@@ -254,6 +287,105 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.check_targets() IS
 'internal: raises where a target of the mapping is missing, given twice, or not filled by anything';
+
+CREATE FUNCTION deal_sync.check_writable() RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF pg_is_in_recovery() THEN
+        RAISE EXCEPTION 'cannot sync on a standby server' USING
+            ERRCODE = 'read_only_sql_transaction',
+            HINT = 'Connect to the primary server.';
+    ELSIF current_setting('transaction_read_only')::boolean THEN
+        RAISE EXCEPTION 'cannot sync in a read-only transaction' USING
+            ERRCODE = 'read_only_sql_transaction',
+            HINT = CASE WHEN current_setting('default_transaction_read_only')::boolean
+                THEN 'SET default_transaction_read_only = off;' ELSE 'START TRANSACTION READ WRITE;' END;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.check_writable() IS 'internal: raises on a standby server and in a read-only transaction';
+
+-- Column by column, since a right may be granted so; SELECT on whole tables, for the place of a row. Replays alone update versions.
+CREATE FUNCTION deal_sync.missing_rights(role regrole, OUT relation text, OUT privileges text) RETURNS SETOF record
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH targets (kind, relation) AS (
+        SELECT k.kind, deal_sync.application_table(k.kind, 'target') FROM (VALUES ('deal'), ('version')) AS k (kind)
+    ),
+
+    written (relation, name, inserted, updated) AS (
+        SELECT t.relation, m.target, true, t.kind = 'deal' AND m.write IN ('always', 'fill') AND m.target <> 'tenant_id'
+        FROM targets AS t
+        CROSS JOIN LATERAL deal_sync.mapping_columns(deal_sync.mapped(t.kind)) AS m
+        WHERE m.target IS NOT NULL AND m.write <> 'never'
+        UNION
+        SELECT t.relation, own.name, true, own.name <> 'id'
+        FROM targets AS t
+        CROSS JOIN (VALUES ('id'), (deal_sync.stamp_column())) AS own (name)
+        WHERE t.kind = 'deal'
+        UNION
+        SELECT deal_sync.application_table('deal', 'links'), own.name, true, false
+        FROM (VALUES ('tenant_id'), ('interaction_id'), ('entity_type'), ('entity_id')) AS own (name)
+    ),
+
+    lacking (relation, privilege, name) AS (
+        SELECT w.relation, p.name, w.name
+        FROM written AS w
+        INNER JOIN pg_attribute AS a ON a.attrelid = w.relation AND a.attname = w.name AND NOT a.attisdropped
+        CROSS JOIN LATERAL (VALUES ('INSERT', w.inserted), ('UPDATE', w.updated)) AS p (name, is_due)
+        WHERE p.is_due AND NOT has_column_privilege(role, w.relation, w.name, p.name)
+        UNION ALL
+        SELECT w.relation, 'SELECT', NULL FROM (SELECT DISTINCT relation FROM written) AS w
+        WHERE NOT has_table_privilege(role, w.relation, 'SELECT')
+        UNION ALL
+        SELECT t.relation, 'SELECT', 'id' FROM (SELECT deal_sync.application_table('deal', 'tenants')) AS t (relation)
+        WHERE NOT has_column_privilege(role, t.relation, 'id', 'SELECT')
+    )
+
+    SELECT l.relation::text, string_agg(l.privilege, ', ' ORDER BY l.privilege)
+    FROM (
+        SELECT
+            l.relation,
+            l.privilege || CASE WHEN has_any_column_privilege(role, l.relation, l.privilege)
+                THEN coalesce(format(' (%s)', string_agg(quote_ident(l.name), ', ' ORDER BY l.name)), '') ELSE '' END AS privilege
+        FROM lacking AS l
+        GROUP BY l.relation, l.privilege
+    ) AS l
+    GROUP BY l.relation
+    UNION ALL
+    SELECT DISTINCT 'SCHEMA ' || c.relnamespace::regnamespace, 'USAGE'
+    FROM written AS w
+    INNER JOIN pg_class AS c ON c.oid = w.relation
+    WHERE NOT has_schema_privilege(role, c.relnamespace, 'USAGE')
+$$;
+COMMENT ON FUNCTION deal_sync.missing_rights(regrole) IS
+'internal: what a role lacks on the application''s tables to run the sync, as GRANT has it';
+
+CREATE FUNCTION deal_sync.check_rights_of_caller() RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    caller CONSTANT regrole := quote_ident(current_user)::regrole;
+    lacks text;
+    remedy text;
+BEGIN
+    SELECT
+        string_agg(format('%s on %s', m.privileges, m.relation), ', ' ORDER BY m.relation),
+        string_agg(format('GRANT %s ON %s TO %s;', m.privileges, m.relation, caller), ' ' ORDER BY m.relation)
+    INTO lacks, remedy
+    FROM deal_sync.missing_rights(caller) AS m;
+    IF lacks IS NOT NULL THEN
+        RAISE EXCEPTION 'role "%" lacks %', current_user, lacks USING
+            ERRCODE = 'insufficient_privilege',
+            HINT = remedy;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.check_rights_of_caller() IS 'internal: raises if the caller lacks a right on the application''s tables';
 
 -- Under the caller's rights and policies: row-level security may hide the list of tenants, and show each one by its id.
 CREATE FUNCTION deal_sync.tenant_exists(tenant uuid) RETURNS boolean

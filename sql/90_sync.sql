@@ -294,6 +294,8 @@ BEGIN
     IF pg_try_advisory_xact_lock(lock_key) THEN
         PERFORM set_config('application_name', 'deal_sync ' || replace(tenant::text, '-', ''), true);
         BEGIN
+            PERFORM deal_sync.check_writable();
+            PERFORM deal_sync.check_rights_of_caller();
             PERFORM deal_sync.check_setup(tenant);
             is_set_up := true;
             result := CASE

@@ -428,6 +428,7 @@ BEGIN
             ERRCODE = 'insufficient_privilege',
             HINT = 'RESET app.tenant_id.';
     END IF;
+    PERFORM deal_sync.check_writable();
 
     queue := deal_sync.line_up(tenant);
     IF tenant = ANY (queue.unknown) THEN

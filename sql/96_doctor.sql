@@ -331,24 +331,7 @@ BEGIN
         string_agg(format('GRANT %s ON %s TO %s;', l.privileges, l.relation, role), ' ' ORDER BY l.relation),
         count(*) = 0
     INTO detail, hint, ok
-    FROM (
-        SELECT due.relation::text AS relation, string_agg(due.privilege, ', ') AS privileges
-        FROM (
-            SELECT t.relation, p.privilege
-            FROM deal_sync.target_tables() AS t (relation)
-            CROSS JOIN (VALUES ('SELECT'), ('INSERT'), ('UPDATE')) AS p (privilege)
-            WHERE p.privilege <> 'UPDATE' OR t.relation <> deal_sync.application_table('deal', 'links')
-            UNION ALL
-            SELECT deal_sync.application_table('deal', 'tenants'), 'SELECT'
-        ) AS due
-        WHERE NOT has_table_privilege(role, due.relation, due.privilege)
-        GROUP BY due.relation
-        UNION ALL
-        SELECT DISTINCT 'SCHEMA ' || c.relnamespace::regnamespace, 'USAGE'
-        FROM deal_sync.target_tables() AS t (relation)
-        INNER JOIN pg_class AS c ON c.oid = t.relation
-        WHERE NOT has_schema_privilege(role, c.relnamespace, 'USAGE')
-    ) AS l;
+    FROM deal_sync.missing_rights(role) AS l;
 END
 $$;
 COMMENT ON FUNCTION deal_sync.check_rights(regrole) IS
@@ -498,6 +481,9 @@ BEGIN
             ok := getdatabaseencoding() = 'UTF8';
             detail := getdatabaseencoding();
             hint := CASE WHEN NOT ok THEN 'use a database made with ENCODING ''UTF8''' END;
+        WHEN 'writable' THEN
+            PERFORM deal_sync.check_writable();
+            detail := 'no standby server, and transactions may write';
         WHEN 'settings' THEN
             SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM deal_sync.check_settings() AS c;
         WHEN 'multicorn' THEN
@@ -568,6 +554,7 @@ BEGIN
             ('package', '{python}'),
             ('extension', '{}'),
             ('encoding', '{}'),
+            ('writable', '{}'),
             ('settings', '{}'),
             ('multicorn', '{python}'),
             ('foreign tables', '{}'),

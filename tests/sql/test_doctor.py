@@ -32,6 +32,7 @@ CHECKS = [
     "package",
     "extension",
     "encoding",
+    "writable",
     "settings",
     "multicorn",
     "foreign tables",
