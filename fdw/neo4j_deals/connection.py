@@ -152,8 +152,8 @@ class Connection:
             produce(ask)
 
 
-#: By the tag of a structure in Bolt: a ZONED DATETIME with an offset, and a LOCAL DATETIME.
-_MOMENTS = {b"I": moment, b"d": moment}
+#: By the tag of a structure in Bolt: a ZONED DATETIME with an offset or in a zone, and a LOCAL DATETIME.
+_MOMENTS = {b"I": moment, b"i": moment, b"d": moment}
 
 
 def _driver(options: ServerOptions) -> neo4j.Driver:

@@ -22,7 +22,7 @@ from neo4j_deals.projection import Lost, Projection, errors_json, to_staged
 from neo4j_deals.reader import Outlet
 from neo4j_deals.selection import Nodes, Selection
 from neo4j_deals.spool import HEADER, NULL, TRAILER, Encoder, encoder, row, short_text, short_uuid, short_vector
-from neo4j_deals.values import Converter, Misfit, converter, refines, shown, to_timestamptz, to_uuid
+from neo4j_deals.values import Converter, Misfit, converter, cypher_form, refines, shown, to_timestamptz, to_uuid
 
 #: The columns before those of the mapping, and their types, in the order of a row.
 OWN_COLUMNS = (
@@ -348,7 +348,7 @@ def _marshalled(value: Any) -> bytes:
     try:
         return marshal.dumps(value, 2)
     except ValueError:
-        return marshal.dumps((repr(value),), 2)  # no value of the graph is a tuple
+        return marshal.dumps((cypher_form(value),), 2)  # no value of the graph is a tuple
 
 
 def _identity(column: Column, value: Any) -> Any:

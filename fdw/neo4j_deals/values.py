@@ -14,12 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import lru_cache
+from importlib import resources
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import orjson
 from neo4j import spatial
 from neo4j import time as neo4j_time
+from neo4j._codec.hydration import BrokenHydrationObject
 from neo4j._codec.hydration.bolt.v2.temporal import hydrate_datetime
 from neo4j.vector import Vector
 
@@ -31,12 +34,13 @@ MAX_VALUE_BYTES = 128 * 1024 * 1024
 _WIDE = Context(prec=1000)  # PostgreSQL's numeric(p,s) goes to a precision of 1000
 MOST_DIMENSIONS = 16000  # of pgvector
 _SHOWN = 200  # characters of an offending value that a reject keeps
+_MOST_SHOWN = 8  # elements of a list that it shows
 _CONTROL = re.compile("[\0\ud800-\udfff]")
 _UUID = re.compile(r"(\{)?[0-9a-f]{4}(?:-?[0-9a-f]{4}){7}(?(1)\})", re.IGNORECASE)
 _ISO = re.compile(
     r"(?P<date>\d{4}-\d\d-\d\d)"
     r"(?:[Tt ](?P<time>\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)"
-    r"(?P<offset>[Zz]|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)?(?:\[[^\]]+\])?)?",
+    r"(?P<offset>[Zz]|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)?(?:\[(?P<zone>[^\]]+)\])?)?",
     re.ASCII,
 )
 _CLOCK = re.compile(
@@ -63,15 +67,16 @@ driver_datetime: Callable[..., neo4j_time.DateTime] = hydrate_datetime
 
 
 class Moment:
-    """A DATETIME as it travels: seconds since 1970 and nanoseconds, and the offset in seconds; None: a LOCAL DATETIME.
+    """A DATETIME as it travels: seconds since 1970 and nanoseconds, the offset in seconds, None: a LOCAL DATETIME; and
+    the name of its zone, if it has one.
 
     The driver's own DateTime takes ten times as long to make, and in most rows nobody asks for more than the moment.
     """
 
-    __slots__ = ("nanoseconds", "offset", "seconds")
+    __slots__ = ("nanoseconds", "offset", "seconds", "zone")
 
-    def __init__(self, seconds: int, nanoseconds: int, offset: int | None) -> None:
-        self.seconds, self.nanoseconds, self.offset = seconds, nanoseconds, offset
+    def __init__(self, seconds: int, nanoseconds: int, offset: int | None, zone: str | None = None) -> None:
+        self.seconds, self.nanoseconds, self.offset, self.zone = seconds, nanoseconds, offset, zone
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Moment) and self._parts() == other._parts()
@@ -80,21 +85,39 @@ class Moment:
         return hash(self._parts())
 
     def __repr__(self) -> str:
-        return repr(self.whole())
+        return cypher_form(self)
 
-    def _parts(self) -> tuple[int, int, int | None]:
-        return self.seconds, self.nanoseconds, self.offset
-
-    def whole(self) -> neo4j_time.DateTime:
-        """As the driver makes it."""
-        return driver_datetime(*self._parts())
+    def _parts(self) -> tuple[int, int, int | None, str | None]:
+        return self.seconds, self.nanoseconds, self.offset, self.zone
 
 
 def moment(seconds: int, nanoseconds: int, zone: int | str | None = None) -> Any:
-    """In place of the driver's own function: a Moment, but for named zones and the edges of the calendar."""
-    if isinstance(zone, str) or not _SURE[0] <= seconds < _SURE[1]:
+    """In place of the driver's own function: a Moment, but for unknown zones and the edges of the calendar."""
+    if not _SURE[0] <= seconds < _SURE[1]:
         return driver_datetime(seconds, nanoseconds, zone)
+    if isinstance(zone, str):  # the driver's data end in 2037: after that its offset is another one in summer
+        try:
+            shift = datetime.fromtimestamp(seconds, zone_named(zone)).utcoffset()
+        except KeyError:
+            return driver_datetime(seconds, nanoseconds, zone)
+        assert shift is not None
+        return Moment(seconds, nanoseconds, int(shift.total_seconds()), zone)
     return Moment(seconds, nanoseconds, zone)
+
+
+@lru_cache(maxsize=1024)
+def zone_named(name: str) -> ZoneInfo:
+    """A time zone, from the pinned package: a server may have no data of its own, or others. Raises KeyError."""
+    data = resources.files("tzdata")
+    if name not in _zones():
+        raise KeyError(name)
+    with data.joinpath("zoneinfo", *name.split("/")).open("rb") as file:
+        return ZoneInfo.from_file(file, key=name)
+
+
+@lru_cache(maxsize=1)
+def _zones() -> frozenset[str]:
+    return frozenset(resources.files("tzdata").joinpath("zones").read_text().split())
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -103,14 +126,93 @@ _SURE = tuple(int((datetime(year, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()) f
 
 
 def shown(value: Any) -> str:
-    """The offending value for a person: its text, cut to a readable length, without characters PostgreSQL refuses."""
-    if isinstance(value, list) and len(value) > 8:
-        head = ", ".join(repr(item) for item in value[:8])
-        text = f"[{head}, … {len(value)} elements]"
-    else:
-        text = value if isinstance(value, str) else repr(value)
+    """The offending value for a person, as Neo4j has it: a text as it is, anything else in its Cypher form; cut to a
+    readable length, without characters that PostgreSQL refuses."""
+    text = value if isinstance(value, str) else cypher_form(value, _MOST_SHOWN)
     text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def cypher_form(value: Any, most: int | None = None) -> str:
+    """A value as Cypher writes it; of a list the first `most` elements (None: all)."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case float() if not math.isfinite(value):
+            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        case str():
+            return _quoted(value if most is None else value[:_SHOWN])
+        case Moment():
+            zone = f"[{value.zone}]" if value.zone else ""
+            return _datetime_form(_iso(value.seconds, value.nanoseconds, value.offset) + zone, value.offset is not None)
+        case neo4j_time.DateTime():
+            name = getattr(value.tzinfo, "zone", None)
+            zone = f"[{name}]" if name and name != "UTC" else ""  # the driver's name for an offset of zero
+            return _datetime_form(_datetime_text(value) + zone, value.utcoffset() is not None)
+        case neo4j_time.Date():
+            return f"date({_quoted(value.iso_format())})"
+        case neo4j_time.Time():
+            return f"{'localtime' if value.utc_offset() is None else 'time'}({_quoted(value.iso_format())})"
+        case neo4j_time.Duration():
+            return f"duration({_quoted(value.iso_format())})"
+        case spatial.Point():
+            parts = zip("xyz", (cypher_form(float(part)) for part in value), strict=False)
+            return f"point({{{', '.join(f'{name}: {part}' for name, part in parts)}, srid: {value.srid}}})"
+        case dict():
+            return f"{{{', '.join(f'{key}: {cypher_form(inner, most)}' for key, inner in value.items())}}}"
+        case BrokenHydrationObject():
+            return _raw_form(value.raw_data, most)
+    elements = _elements(value)
+    if not isinstance(elements, list):
+        return repr(value)
+    shown = ", ".join(cypher_form(inner, most) for inner in elements[:most])
+    return f"[{shown}]" if most is None or len(elements) <= most else f"[{shown}, … {len(elements)} elements]"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _datetime_form(text: str, zoned: bool) -> str:
+    return f"{'datetime' if zoned else 'localdatetime'}({_quoted(text)})"
+
+
+def _raw_form(raw: Any, most: int | None) -> str:
+    """What the driver could not make a value of: a year that Python has not, a zone that it does not know; or a list
+    or a map with such a value in it."""
+    match getattr(raw, "tag", None), getattr(raw, "fields", None):
+        case b"D", [int(days)]:
+            return f"date({_quoted(_day(days))})"
+        case b"d", [int(seconds), int(nanoseconds)]:
+            return _datetime_form(_iso(seconds, nanoseconds, None), False)
+        case b"I", [int(seconds), int(nanoseconds), int(offset)]:
+            return _datetime_form(_iso(seconds, nanoseconds, offset), True)
+        case b"i", [int(seconds), int(nanoseconds), str(zone)]:
+            return f"datetime({{epochSeconds: {seconds}, nanosecond: {nanoseconds}, timezone: {_quoted(zone)}}})"
+    return cypher_form(raw, most) if isinstance(raw, list | dict | str | int) else kind_of(raw)
+
+
+def _iso(seconds: int, nanoseconds: int, offset: int | None) -> str:
+    """ISO 8601 in whichever year, with the offset that the value has: Neo4j's go to 18 hours."""
+    days, clock = divmod(seconds + (offset or 0), 86_400)
+    text = f"{_day(days)}T{clock // 3600:02}:{clock // 60 % 60:02}:{clock % 60:02}.{nanoseconds:09}"
+    return text if offset is None else text + _offset_text(offset)
+
+
+def _day(days: int) -> str:
+    """The day so many days after 1970 began; Python's calendar repeats itself after 400 years."""
+    cycles, rest = divmod(days, 146_097)
+    day = date.fromordinal(_EPOCH.toordinal() + rest)
+    year = day.year + 400 * cycles
+    return f"{year:04}{day:-%m-%d}" if 0 <= year <= 9999 else f"{year:+05}{day:-%m-%d}"
+
+
+def _offset_text(offset: int) -> str:
+    minutes, seconds = divmod(abs(offset), 60)
+    ending = f":{seconds:02}" if seconds else ""
+    return f"{'-' if offset < 0 else '+'}{minutes // 60:02}:{minutes % 60:02}{ending}"
 
 
 def with_article(name: str) -> str:
@@ -120,6 +222,8 @@ def with_article(name: str) -> str:
 
 def kind_of(value: Any) -> str:
     """Neo4j's name of a value's type, as `valueType()` spells it."""
+    if isinstance(value, BrokenHydrationObject):
+        return _RAW_NAMES.get(getattr(value.raw_data, "tag", b"")) or kind_of(value.raw_data)
     for python, name in _NEO4J_NAMES:
         if isinstance(value, python):
             return name
@@ -144,6 +248,10 @@ _NEO4J_NAMES: tuple[tuple[type, str], ...] = (
 )
 
 
+#: By the tag of a structure in Bolt.
+_RAW_NAMES = {b"D": "DATE", b"d": "DATETIME", b"I": "DATETIME", b"i": "DATETIME"}
+
+
 def _wrong_type(value: Any, due: str) -> Misfit:
     return Misfit("2200G", f"{with_article(kind_of(value))} where {due} is due")
 
@@ -166,11 +274,13 @@ def to_text(value: Any, limit: int = MAX_VALUE_BYTES) -> str:
     if isinstance(value, float):
         return _float_text(_finite(value))
     if isinstance(value, Moment):
-        return _datetime_text(value.whole())
+        return _iso(value.seconds, value.nanoseconds, value.offset)
     if isinstance(value, neo4j_time.DateTime):
         return _datetime_text(value)
     if isinstance(value, neo4j_time.Date | neo4j_time.Time):
         return value.iso_format()
+    if isinstance(value, BrokenHydrationObject):
+        raise _unreadable(value)
     if isinstance(value, date):  # datetime too: on its way from a foreign column of that type
         return value.isoformat()
     raise _wrong_type(value, "a text")
@@ -198,14 +308,7 @@ def _datetime_text(value: neo4j_time.DateTime) -> str:
     """ISO 8601 with the offset; the driver's own text is an hour off for offsets such as -03:30."""
     offset = value.utcoffset()
     text = str(value.replace(tzinfo=None).iso_format())
-    if offset is None:
-        return text
-    seconds = int(offset.total_seconds())
-    if abs(seconds) >= 16 * 3600:  # Neo4j knows offsets that PostgreSQL cannot read
-        return f"{to_timestamptz(value).replace(tzinfo=None).isoformat()}+00:00"
-    minutes, rest = divmod(abs(seconds), 60)
-    ending = f":{rest:02}" if rest else ""
-    return f"{text}{'-' if seconds < 0 else '+'}{minutes // 60:02}:{minutes % 60:02}{ending}"
+    return text if offset is None else text + _offset_text(int(offset.total_seconds()))
 
 
 def _varchar(length: int, limit: int) -> Converter:
@@ -308,7 +411,10 @@ def _boolean(value: Any) -> bool:
     return value
 
 
-# -- dates and times, always in UTC ------------------------------------------------------------------------------------
+# -- dates and times; a moment in UTC ----------------------------------------------------------------------------------
+
+
+_OUT_OF_RANGE = "a date or time out of range (years 1 to 9999)"
 
 
 def to_timestamptz(value: Any) -> datetime:
@@ -325,29 +431,44 @@ def to_timestamptz(value: Any) -> datetime:
         if isinstance(value, neo4j_time.Date):
             return datetime(value.year, value.month, value.day, tzinfo=UTC)
         if isinstance(value, str):
-            return _parsed(value)
+            written, offset = _read(value)
+            return (written - offset).replace(tzinfo=UTC)
     except (OverflowError, ValueError) as error:
         if isinstance(error, Misfit):
             raise
-        raise Misfit("22008", "a date or time out of range (years 1 to 9999)") from None
+        raise Misfit("22008", _OUT_OF_RANGE) from None
     raise _unreadable(value)
 
 
 def _unreadable(value: Any) -> Misfit:
-    if type(value).__name__ == "BrokenHydrationObject":  # the driver's stand-in for a time that Python cannot hold
-        return Misfit("22008", "a date or time out of range (years 1 to 9999), or in an unknown time zone")
+    if isinstance(value, BrokenHydrationObject) and kind_of(value).startswith("DATE"):
+        zone = isinstance(value.error, KeyError)
+        return Misfit("22023", "an unknown time zone") if zone else Misfit("22008", _OUT_OF_RANGE)
     return _wrong_type(value, "a date or time")
 
 
-def _parsed(text: str) -> datetime:
+def _read(text: str) -> tuple[datetime, timedelta]:
+    """A day, or a moment as it is written, and its offset from UTC: its own, its zone's, or none."""
     match = _ISO.fullmatch(text)
     if not match:
         raise Misfit("22007", "a text that is no ISO 8601 date or time")
-    day = date.fromisoformat(match["date"])
-    if not match["time"]:
-        return datetime.combine(day, time(), UTC)
-    moment = datetime.combine(day, time.fromisoformat(match["time"].replace(",", ".")))
-    return (moment - _offset(match["offset"])).replace(tzinfo=UTC)
+    try:
+        day = date.fromisoformat(match["date"])
+        if not match["time"]:
+            return datetime.combine(day, time()), timedelta()
+        written = datetime.combine(day, time.fromisoformat(match["time"].replace(",", ".")))
+        if match["zone"] is None or match["offset"] is not None:
+            return written, _offset(match["offset"])
+        # In an hour that comes twice the first one, in one that is left out the offset from before: as Neo4j does.
+        shift = zone_named(match["zone"]).utcoffset(written)
+    except KeyError:
+        raise Misfit("22023", "an unknown time zone") from None
+    except (OverflowError, ValueError) as error:
+        if isinstance(error, Misfit):
+            raise
+        raise Misfit("22008", _OUT_OF_RANGE) from None
+    assert shift is not None
+    return written, shift
 
 
 def _offset(text: str | None) -> timedelta:
@@ -366,7 +487,16 @@ def _timestamp(value: Any) -> datetime:
 
 
 def _date(value: Any) -> date:
-    return to_timestamptz(value).date()
+    """The day as it is written, in the value's own zone: people mean that day."""
+    if type(value) is Moment:
+        return (_EPOCH + timedelta(0, value.seconds + (value.offset or 0))).date()
+    if isinstance(value, neo4j_time.Date):
+        return date(value.year, value.month, value.day)
+    if isinstance(value, neo4j_time.DateTime):
+        return date(value.year, value.month, value.day)
+    if isinstance(value, str):
+        return _read(value)[0].date()
+    raise _unreadable(value)
 
 
 # -- times of day, durations, points -----------------------------------------------------------------------------------
@@ -441,6 +571,8 @@ def _elements(value: Any) -> Any:
     """The elements of what Neo4j calls a list: a byte array is one of INTEGERs, a VECTOR one of numbers."""
     if isinstance(value, bytes | bytearray):
         return [byte - 256 if byte > 127 else byte for byte in value]
+    if isinstance(value, BrokenHydrationObject) and isinstance(value.raw_data, list | dict):
+        return value.raw_data  # one of its elements is broken
     return value.to_native() if isinstance(value, Vector) else value
 
 
@@ -522,9 +654,9 @@ def to_json(value: Any) -> str:
     lost: list[Misfit] = []
 
     def plain(item: Any) -> Any:
+        item = _elements(item)
         if isinstance(item, Mapping):
             return {_CONTROL.sub("", str(key)): plain(inner) for key, inner in item.items()}
-        item = _elements(item)
         if isinstance(item, list):
             return [plain(inner) for inner in item]
         if isinstance(item, neo4j_time.Duration):

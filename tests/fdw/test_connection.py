@@ -13,7 +13,8 @@ from neo4j_deals.connection import Ask, Connection, bounded, connection, kept
 from neo4j_deals.cypher import Query
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.options import ServerOptions
-from neo4j_deals.values import Moment
+from neo4j_deals.values import Moment, converter, shown
+from support.graph import Graph
 from support.proxy import Proxy, closed_port
 
 SECRET = "s3cret-w0rd-of-the-test"
@@ -142,7 +143,7 @@ def test_a_bounded_scan_gives_as_many_rows_as_are_allowed_and_then_an_error(
     assert caught.value.sqlstate == "54000"
 
 
-def test_a_datetime_comes_in_the_short_form_where_that_is_asked_for_and_a_named_zone_never(
+def test_a_datetime_comes_in_the_short_form_where_that_is_asked_for(
     options: ServerOptions,
 ) -> None:
     text = (
@@ -157,5 +158,56 @@ def test_a_datetime_comes_in_the_short_form_where_that_is_asked_for_and_a_named_
 
         connection(options).read(produce, lambda: False)
     (offset, local, zone, [listed]), own = found
-    assert [type(value) for value in (offset, local, zone, listed)] == [Moment, Moment, DateTime, Moment]
-    assert [offset.whole(), local.whole(), zone, [listed.whole()]] == list(own)
+    assert [type(value) for value in (offset, local, zone, listed)] == [Moment] * 4
+    assert [type(value) for value in (*own[:3], own[3][0])] == [DateTime] * 4
+    for lean, full in zip((offset, local, zone, listed), (*own[:3], own[3][0]), strict=True):
+        assert converter("text")(lean) == converter("text")(full)
+
+
+FORMS = [
+    "datetime('+10000-01-01T00:00:00.000000000+00:00')",
+    "datetime('-0005-03-15T12:00:00.000000001+02:00')",
+    "datetime('+999999999-12-31T23:59:59.999999999-18:00')",
+    "localdatetime('+12345-06-07T08:09:10.000000011')",
+    "localdatetime('2026-02-03T04:05:06.123456789')",
+    "date('+10000-02-29')",
+    "date('-999999999-01-01')",
+    "date('2026-02-03')",
+    "datetime('2026-07-01T12:00:00.000000000+02:00[Europe/Berlin]')",
+    "datetime('2026-03-01T00:00:00.000000000-03:30')",
+    "time('12:34:56.000000001-03:30')",
+    "localtime('12:34:56.000000000')",
+    "duration('P1Y2M3DT-4.500000000S')",
+    "duration('P0D')",
+    "point({x: 1.0, y: -0.0, srid: 7203})",
+    "point({x: 8.5, y: 47.25, z: 3.0, srid: 4979})",
+    "[1, 2]",
+    "[true, false]",
+    "['a', 'it\\'s \\\\']",
+    "[date('+10000-02-29'), date('2026-02-03')]",
+    "0.1",
+    "NaN",
+    "-Infinity",
+    "true",
+    "7",
+]
+
+
+@pytest.mark.parametrize("moments", [True, False])
+def test_what_is_shown_of_a_value_is_cypher_that_neo4j_takes_for_that_value(
+    graph: Graph, options: ServerOptions, moments: bool
+) -> None:
+    for form in FORMS:
+        graph.run(f"CREATE (:Form {{text: $text, v: {form}}})", text=form)
+    read: list[tuple[Any, ...]] = []
+    asked = Query("MATCH (f:Form) RETURN f.text, f.v", moments=moments)
+    connection(options).read(lambda ask: read.extend(ask(asked)), lambda: False)
+    assert len(read) == len(FORMS)
+    for form, value in read:
+        (found,) = graph.run(
+            f"MATCH (f:Form {{text: $form}}) WITH f.v AS v, {shown(value)} AS s"
+            " RETURN v = s OR (v <> v AND s <> s) AS same, valueType(v) = valueType(s) AS alike",
+            form=form,
+        )
+        assert found["alike"], (form, shown(value))
+        assert found["same"], (form, shown(value))

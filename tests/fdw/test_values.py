@@ -5,6 +5,7 @@ Flows out: that each conversion gives what PostgreSQL itself would, or a Misfit 
 import json
 import math
 import uuid
+import zoneinfo
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -18,6 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from neo4j import spatial
 from neo4j import time as neo4j_time
+from neo4j._codec.hydration import BrokenHydrationObject
 from neo4j.vector import Vector
 from neo4j_deals.spool import encoder
 from neo4j_deals.values import (
@@ -33,6 +35,7 @@ from neo4j_deals.values import (
     to_timestamptz,
     to_uuid,
     type_named,
+    zone_named,
 )
 from support.copied import convert_to, copied
 from support.database import Connection
@@ -79,7 +82,7 @@ TYPES = {
     "vector(3)": ("vector", 3),
     "vector": ("vector", -1),
 }
-SQLSTATES = {"2200G", "22P02", "22007", "22003", "22008", "22001", "22021", "22000", "54000"}
+SQLSTATES = {"22023", "2200G", "22P02", "22007", "22003", "22008", "22001", "22021", "22000", "54000"}
 
 
 def refusal(oracle: Connection, type_: str, text: str) -> str | None:
@@ -354,7 +357,7 @@ def iso_texts() -> st.SearchStrategy[str]:
     signs, hours = st.sampled_from("+-"), st.integers(0, 15) | st.integers(19, 99)
     minutes = st.integers(0, 70)
     offsets = st.one_of(
-        st.sampled_from(["", "Z", "z", "+00", "+01:00[Europe/Berlin]", "Z[UTC]"]),
+        st.sampled_from(["", "Z", "z", "+00", "+01:00[Europe/Berlin]", "Z[UTC]", "[UTC]", "[Etc/GMT]"]),
         st.builds("{}{:02}".format, signs, hours),
         st.builds("{}{:02}:{:02}".format, signs, hours, minutes),
         st.builds("{}{:02}{:02}".format, signs, hours, minutes),
@@ -403,7 +406,7 @@ def test_a_temporal_value_in_a_text_column_is_the_same_moment_in_iso_8601(moment
 @given(
     seconds=st.integers(-(10**11), 3 * 10**11),
     nanoseconds=st.integers(0, 999_999_999) | st.sampled_from([0, 999, 1000, 123_456_000]),
-    offset=st.none() | st.integers(-64_800, 64_800) | st.integers(-1080, 1080).map(lambda minutes: minutes * 60),
+    offset=st.none() | st.integers(-1080, 1080).map(lambda minutes: minutes * 60),  # the driver rounds the seconds
 )
 @example(seconds=0, nanoseconds=0, offset=0)
 @example(seconds=-1, nanoseconds=999_999_999, offset=-12_600)
@@ -429,9 +432,17 @@ def test_a_moment_is_in_every_column_what_the_drivers_own_datetime_is(
     assert (kind_of(lean), shown(lean)) == (kind_of(own), shown(own))
 
 
+def test_an_offset_keeps_its_seconds() -> None:
+    lean = moment(-2_208_988_800, 0, 1172)  # Amsterdam before 1937
+    assert converter("text")(lean) == "1900-01-01T00:19:32.000000000+00:19:32"
+    assert to_timestamptz(converter("text")(lean)) == to_timestamptz(lean)
+
+
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/St_Johns"])
-def test_a_moment_in_a_named_zone_is_the_drivers_own(zone: str) -> None:
-    assert moment(1_767_225_600, 0, zone) == driver_datetime(1_767_225_600, 0, zone)
+def test_a_moment_in_a_named_zone_is_in_every_column_what_the_drivers_own_is(zone: str) -> None:
+    lean, own = (make(1_767_225_600, 5, zone) for make in (moment, driver_datetime))
+    for type_name in ("timestamptz", "timestamp", "date", "text", "jsonb"):
+        assert converter(type_name)(lean) == converter(type_name)(own)
 
 
 def test_a_zone_of_the_graph_has_the_offset_that_neo4j_gives_it(graph: Graph) -> None:
@@ -444,16 +455,53 @@ def test_a_zone_of_the_graph_has_the_offset_that_neo4j_gives_it(graph: Graph) ->
         "2026-10-25T02:30+01:00[Europe/Berlin]",
         "2026-03-01T00:00-18:00",
         "2026-03-01T00:00-03:30",
+        "2050-07-01T00:30[Europe/Berlin]",  # the driver's own data end in 2037
+        "2026-03-29T02:30[Europe/Berlin]",  # left out by the clock
+        "2026-10-25T02:30[Europe/Berlin]",  # there twice
+        "2026-10-04T02:15[Australia/Lord_Howe]",  # half an hour is left out
+        "2026-04-05T01:45[Australia/Lord_Howe]",
+        "2011-12-30T12:00[Pacific/Apia]",  # a whole day is left out
+        "2026-01-01T10:00[UTC]",
+        "2026-01-01T10:00[Etc/GMT+12]",
+        "0001-06-01T00:00[Asia/Tokyo]",
     ]
     asked = (
-        "UNWIND $texts AS text WITH datetime(text) AS d"
-        " RETURN d AS moment, toString(d) AS text, d.epochSeconds AS seconds, d.nanosecond AS nanoseconds"
+        "UNWIND $texts AS given WITH given, datetime(given) AS d"
+        " RETURN given, d AS moment, toString(d) AS text, d.epochSeconds AS seconds, d.nanosecond AS nanoseconds,"
+        " toString(date(d)) AS day"
     )
     for found in graph.run(asked, texts=spellings):
         since_1970 = timedelta(seconds=found["seconds"], microseconds=found["nanoseconds"] // 1000)
         expected = datetime(1970, 1, 1, tzinfo=UTC) + since_1970
-        assert to_timestamptz(found["moment"]) == expected
-        assert to_timestamptz(found["text"]) == expected
+        assert to_timestamptz(found["moment"]) == to_timestamptz(found["text"]) == expected
+        assert to_timestamptz(found["given"]) == expected
+        if "[" in found["given"]:
+            lean = moment(found["seconds"], found["nanoseconds"], found["given"].rpartition("[")[2].rstrip("]"))
+            assert to_timestamptz(lean) == expected
+            assert converter("date")(lean) == date.fromisoformat(found["day"])
+        assert converter("date")(found["text"]) == date.fromisoformat(found["day"])
+
+
+@pytest.mark.parametrize(
+    "zone",
+    ["Mars/Olympus", "Europe", "localtime", "posixrules", "right/UTC", "../zoneinfo/UTC", "/etc/passwd", "\0", "UTC "],
+)
+def test_a_text_in_an_unknown_zone_is_a_misfit_and_no_other_moment(zone: str) -> None:
+    for type_ in ("timestamptz", "timestamp", "date"):
+        assert misfit(type_, f"2026-01-01T10:00:00[{zone}]").sqlstate == "22023"
+    assert converter("timestamptz")(f"2026-01-01T10:00:00+01:00[{zone}]") == datetime(2026, 1, 1, 9, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["2026-01-01[Europe/Berlin]", "2026-01-01T10:00[]", "10:00[Europe/Berlin]"])
+def test_a_zone_without_a_moment_to_resolve_it_by_is_no_date(text: str) -> None:
+    for type_ in ("timestamptz", "timestamp", "date", "time", "timetz"):
+        assert misfit(type_, text).sqlstate == "22007"
+
+
+def test_the_zones_are_the_packages_own_whatever_the_server_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    zone_named.cache_clear()
+    monkeypatch.setattr(zoneinfo, "TZPATH", ())
+    assert to_timestamptz("2026-07-01T10:00:00[Europe/Berlin]") == datetime(2026, 7, 1, 8, tzinfo=UTC)
 
 
 def test_a_time_without_an_offset_is_utc_and_a_date_is_its_midnight() -> None:
@@ -469,8 +517,18 @@ def test_what_is_finer_than_a_microsecond_is_cut_off_and_never_rounded_up(clock:
     assert to_timestamptz(f"{clock}{fraction}Z") == datetime.fromisoformat(f"{clock}.123456Z")
 
 
-def test_a_date_column_takes_the_day_in_utc() -> None:
-    assert converter("date")("2026-11-30T23:30:00-05:00") == date(2026, 12, 1)
+@given(value=neo4j_datetimes() | neo4j_dates())
+@example(value=neo4j_time.DateTime(1, 1, 1, 0, 0, 0, 0, tzinfo=pytz.FixedOffset(60)))
+@example(value=neo4j_time.DateTime(9999, 12, 31, 23, 59, 59, 0, tzinfo=pytz.FixedOffset(-60)))
+def test_a_date_column_takes_the_day_as_written_in_the_values_own_zone(value: Any) -> None:
+    day = date(value.year, value.month, value.day)
+    assert converter("date")(value) == converter("date")(converter("text")(value)) == day
+    assert converter("_date")([value]) == [day]
+
+
+def test_a_text_with_an_offset_is_its_day_and_elsewhere_its_moment() -> None:
+    assert converter("date")("2026-10-01T00:00:00+02:00") == date(2026, 10, 1)
+    assert converter("date")("2026-11-30T23:30:00-05:00") == date(2026, 11, 30)
     assert converter("timestamp")("2026-11-30T23:30:00-05:00") == datetime(2026, 12, 1, 4, 30)
 
 
@@ -481,9 +539,9 @@ def test_a_date_column_takes_the_day_in_utc() -> None:
         ("", "22007"),
         ("2026-02-30", "22008"),
         ("0000-01-01", "22008"),
-        ("0001-01-01T00:00:00+01:00", "22008"),
-        ("9999-12-31T23:59:59-01:00", "22008"),
-        (broken("year 10000"), "22008"),
+        ("2026-01-01T24:00:01", "22008"),
+        ("2026-01-01T00:00:00+18:01", "22008"),
+        (broken(b"I", 253_402_300_800, 0, 0), "22008"),
         (20260301, "2200G"),
         (neo4j_time.Time(12, 0), "2200G"),
         (neo4j_time.Duration(days=1), "2200G"),
@@ -492,6 +550,13 @@ def test_a_date_column_takes_the_day_in_utc() -> None:
 def test_an_unreadable_date_and_a_year_out_of_range_are_told_apart(value: Any, sqlstate: str) -> None:
     for type_ in ("date", "timestamp", "timestamptz"):
         assert misfit(type_, value).sqlstate == sqlstate
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
+def test_a_moment_out_of_range_has_a_day_all_the_same(text: str) -> None:
+    assert converter("date")(text) == date.fromisoformat(text[:10])
+    for type_ in ("timestamp", "timestamptz"):
+        assert misfit(type_, text).sqlstate == "22008"
 
 
 # -- vectors, lists, documents -----------------------------------------------------------------------------------------
@@ -695,9 +760,30 @@ _PLAIN += ["date", "timestamp", "timestamptz", "time", "timetz", "interval", "po
 # -- what a person reads -----------------------------------------------------------------------------------------------
 
 
+def test_a_moment_in_a_zone_that_python_does_not_know_is_shown_as_neo4j_has_it() -> None:
+    value = broken(b"i", 1, 2, "Mars/Olympus")
+    value.error = pytz.UnknownTimeZoneError("Mars/Olympus")
+    assert shown(value) == "datetime({epochSeconds: 1, nanosecond: 2, timezone: 'Mars/Olympus'})"
+    for type_ in ("text", "date", "timestamp", "timestamptz"):
+        assert (misfit(type_, value).sqlstate, misfit(type_, value).reason) == ("22023", "an unknown time zone")
+    assert misfit("int8", value).reason == "a DATETIME where a number is due"
+    with pytest.raises(KeyError):
+        moment(1, 2, "Mars/Olympus")
+
+
+def test_a_list_with_a_broken_value_in_it_is_a_list() -> None:
+    inner = broken(b"D", 10**7)
+    value = BrokenHydrationObject(inner.error, [neo4j_time.Date(2026, 1, 1), inner])  # type: ignore[no-untyped-call]
+    assert kind_of(value) == "LIST"
+    assert misfit("_date", value).reason == "in a list: a date or time out of range (years 1 to 9999)"
+    assert json.loads(misfit("jsonb", value).substitute) == ["2026-01-01", None]
+    assert shown(value).startswith("[date('2026-01-01'), date('+29")
+
+
 @given(value=neo4j_values())
 def test_the_offending_value_is_shown_cut_and_sendable(value: Any) -> None:
     assert len(shown(value)) <= 201
+    assert isinstance(value, str) or " object at 0x" not in shown(value)
     assert sendable(shown(value)) == shown(value)
 
 

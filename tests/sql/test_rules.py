@@ -107,7 +107,7 @@ def test_a_deal_lands_with_every_property_at_its_column(
         "opportunity_name": "Acme renewal",
         "currency": "EUR",
         "account_id": uuid.UUID(properties["account_id"]),
-        "actual_close_date": date(2026, 12, 1),
+        "actual_close_date": date(2026, 11, 30),  # the day as written
         "deal_ref": "deal_8000000000000001",
         "qualification_status": "qualified",
         "latest_ai_summary": "They renew for three years.",

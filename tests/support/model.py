@@ -14,7 +14,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
@@ -169,7 +169,15 @@ def number_type(precision: int, scale: int) -> Type:
 
 
 def date_type(value: Any) -> tuple[Any, bool]:
-    return instant(value).date(), False
+    """The day as it is written, in the value's own zone."""
+    if isinstance(value, neo4j.time.Date | neo4j.time.DateTime) and value.year <= 9998:
+        return date(value.year, value.month, value.day), False
+    if not isinstance(value, str):
+        raise Unfit
+    try:
+        return datetime.fromisoformat(value).date(), False
+    except ValueError:
+        raise Unfit from None
 
 
 def moment_type(value: Any) -> tuple[Any, bool]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from neo4j import spatial
 from neo4j import time as neo4j_time
 from neo4j._codec.hydration import BrokenHydrationObject
+from neo4j._codec.packstream import Structure
 from neo4j.vector import Vector
 
 EMOJI = "👩‍👩‍👧‍👦🇺🇦"
@@ -94,8 +95,9 @@ def neo4j_dates() -> st.SearchStrategy[Any]:
     return st.dates(date(1, 1, 1), date(9999, 12, 31)).map(neo4j_time.Date.from_native)
 
 
-def broken(raw: Any) -> Any:
+def broken(tag: bytes, *fields: Any) -> Any:
     """The driver's stand-in for a temporal value that Python cannot hold: a year past 9999."""
+    raw = Structure(tag, *fields)
     return BrokenHydrationObject(ValueError("year is out of range"), raw)  # type: ignore[no-untyped-call]
 
 
@@ -118,7 +120,7 @@ def scalars() -> st.SearchStrategy[Any]:
         st.builds(neo4j_time.Duration, months=st.integers(-99, 99), seconds=st.integers(-99, 99)),
         st.builds(lambda x, y: spatial.CartesianPoint((x, y)), floats(), floats()),
         st.builds(lambda x: spatial.WGS84Point((x, x, x)), finite_floats()),
-        integers().map(broken),
+        integers().map(lambda seconds: broken(b"I", seconds, 5, 3600)),
         st.lists(float4s(), min_size=1, max_size=4).map(lambda values: Vector.from_native(values, "f32")),
     )
 
