@@ -33,7 +33,7 @@ AS $$
         ('lock_timeout', '5s', '[0-9]+ *(us|ms|s|min|h|d)?'),     -- how long a run waits for a row that another transaction holds
         ('max_rejects', '1000', '[0-9]{1,9}'),                    -- failed writes after which a run gives up
         ('max_value_bytes', '128MB', '[0-9]{1,9} *(B|kB|MB)?'),   -- a longer text is refused
-        ('overlap', '10min', '[0-9]{1,9} *(us|ms|s|min|h|d)'),    -- how far before its own beginning the next incremental run looks
+        ('overlap', '10min', '[0-9]{1,9} *(us|ms|s)|[0-9]{1,6} *(min|h)|[0-9]{1,5} *d'), -- how far before its own beginning the next incremental run looks
         ('max_loss', '20', '[0-9]{1,2}|100'),                     -- percent of the deals that may lose one column's value
         ('batch_rows', '2000', '[1-9][0-9]{0,5}'),                -- what ends a batch ...
         ('batch_bytes', '32MB', '[1-9][0-9]{0,8} *(B|kB|MB)?'),   -- ... whichever comes first
@@ -66,6 +66,14 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.setting(text) IS
 'the value of deal_sync.<name> in this session, or its default';
+
+CREATE FUNCTION deal_sync.size_setting(name text) RETURNS bigint
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_size_bytes(regexp_replace(deal_sync.setting(name), '(\d) *B$', '\1')) -- which takes B from PostgreSQL 16 on
+$$;
+COMMENT ON FUNCTION deal_sync.size_setting(text) IS 'internal: the value of a setting that is a size, in bytes';
 
 CREATE FUNCTION deal_sync.options_of(options text[]) RETURNS jsonb
 LANGUAGE sql IMMUTABLE

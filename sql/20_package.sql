@@ -1,12 +1,13 @@
 -- In: the Python that this server runs. Out: the extension's Python functions, each one call into neo4j_deals.server.
 
--- PL/Python puts the name of its exception before an error's text, and the text of an error in a set-returning function into the DETAIL.
+-- PL/Python puts the name of its exception before an error's text, and the text of an error in a set-returning function into the DETAIL:
+-- its own words there are in the server's language.
 CREATE FUNCTION deal_sync.python_error(INOUT message text, INOUT detail text)
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF message = 'error fetching next item from iterator' THEN
+    IF detail ~ '^(plpy|spiexceptions)\.\w+: ' THEN
         message := detail;
         detail := NULL;
     END IF;
@@ -16,8 +17,11 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.python_error(text, text) IS 'internal: message and DETAIL as they were meant';
 
+-- Whose words an error holds, `origin` says, in its field DATATYPE: 'own' are the extension's and may be shown to everybody,
+-- 'application' may hold people's data. Neither a code nor CONTEXT proves it: the application may raise the same code, and CONTEXT is in
+-- the server's language.
 -- Who calls it at the end of a wait for Neo4j catches query_canceled, too: a cancel is told in PostgreSQL's own words.
-CREATE FUNCTION deal_sync.raise_again(sqlstate text, message text, detail text, hint text) RETURNS void
+CREATE FUNCTION deal_sync.raise_again(sqlstate text, message text, detail text, hint text, origin text DEFAULT 'own') RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -30,23 +34,16 @@ BEGIN
     );
     -- An option of RAISE that is '' is printed as an empty line.
     IF meant.detail IS NULL AND hint IS NULL THEN
-        RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message;
+        RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message, DATATYPE = origin;
     ELSIF meant.detail IS NULL THEN
-        RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message, HINT = hint;
+        RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message, HINT = hint, DATATYPE = origin;
     ELSIF hint IS NULL THEN
-        RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message, DETAIL = meant.detail;
+        RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message, DETAIL = meant.detail, DATATYPE = origin;
     END IF;
-    RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message, DETAIL = meant.detail, HINT = hint;
+    RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message, DETAIL = meant.detail, HINT = hint, DATATYPE = origin;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.raise_again(text, text, text, text) IS 'internal: raises an error as it was meant';
-
--- Only what the extension itself raises is known to hold nobody's data. A code proves nothing: the application may raise the same.
-CREATE FUNCTION deal_sync.is_ours(context text) RETURNS boolean
-LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
-AS $$ SELECT context ~ '^PL/pgSQL function deal_sync\.\w+\([^\n]*\) line [0-9]+ at RAISE' $$;
-COMMENT ON FUNCTION deal_sync.is_ours(text) IS 'internal: whether an error of this context was raised by the extension''s own PL/pgSQL';
+COMMENT ON FUNCTION deal_sync.raise_again(text, text, text, text, text) IS 'internal: raises an error as it was meant, and says whose words it holds';
 
 CREATE FUNCTION deal_sync.load_package() RETURNS integer
 LANGUAGE plpython3u

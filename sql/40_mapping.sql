@@ -93,6 +93,15 @@ $$;
 COMMENT ON FUNCTION deal_sync.application_table(text, text) IS
 'the table of the application that the mapping of a kind names in an option';
 
+CREATE FUNCTION deal_sync.target_tables() RETURNS SETOF regclass
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT deal_sync.application_table(t.kind, t.option)
+    FROM (VALUES ('deal', 'target'), ('version', 'target'), ('deal', 'links')) AS t (kind, option)
+$$;
+COMMENT ON FUNCTION deal_sync.target_tables() IS 'internal: the tables of the application that the sync writes';
+
 -- What a column is staged as: a domain's base type, down to the last; char(n) as varchar(n).
 CREATE FUNCTION deal_sync.base_type(INOUT type oid, INOUT modifier integer)
 LANGUAGE plpgsql STABLE

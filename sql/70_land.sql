@@ -22,11 +22,89 @@ AS $$
 $$;
 COMMENT ON FUNCTION deal_sync.is_row_error(text) IS 'whether a SQLSTATE is about one row, and not about the run';
 
-CREATE FUNCTION deal_sync.explain_error(sqlstate text, "table" text, "column" text, "constraint" text) RETURNS text
+-- What of an error's CONTEXT lies above the extension's own functions and statements: the application's.
+CREATE FUNCTION deal_sync.applications_context(context text, statements text[]) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE
+    -- A statement's own text stands within a line that is in the server's language.
+    SELECT nullif(rtrim(regexp_replace(left(context, min(e.place) - 1), '[^\n]*$', ''), E'\n'), '')
+    FROM (
+        SELECT position(s.statement IN context) FROM unnest(statements) AS s (statement)
+        UNION ALL
+        SELECT regexp_instr(context, '^[^"\n]*\mdeal_sync\.\w+\(', 1, 1, 0, 'n')
+        UNION ALL
+        SELECT length(context) + 1
+    ) AS e (place)
+    WHERE e.place > 0
+$$;
+COMMENT ON FUNCTION deal_sync.applications_context(text, text[]) IS
+'internal: CONTEXT without the lines of the extension, whose statements were run';
+
+-- By the names of functions, which are the same in every language.
+CREATE FUNCTION deal_sync.place_of_error(context text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(
+        (
+            SELECT string_agg(DISTINCT format('trigger "%s" of table %s', t.tgname, t.tgrelid::regclass), ' or ')
+            FROM pg_trigger AS t
+            INNER JOIN pg_proc AS p ON p.oid = t.tgfoid
+            WHERE
+                NOT t.tgisinternal
+                AND t.tgrelid IN (SELECT x.relation FROM deal_sync.target_tables() AS x (relation))
+                AND (position(quote_ident(p.proname) || '()' IN context) > 0 OR position('"' || p.proname || '"' IN context) > 0)
+        ),
+        (
+            SELECT format('function %s', p.oid::regprocedure)
+            FROM pg_proc AS p
+            CROSS JOIN LATERAL (
+                SELECT regexp_instr(context, '(\m|")' || regexp_replace(p.proname, '\W', '\\\&', 'g') || '("|\()') AS place
+            ) AS f
+            WHERE p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'deal_sync'::regnamespace) AND f.place > 0
+            ORDER BY f.place, p.oid
+            LIMIT 1
+        )
+    )
+    WHERE context IS NOT NULL
+$$;
+COMMENT ON FUNCTION deal_sync.place_of_error(text) IS
+'internal: the application''s trigger or function that the lines of applications_context() name';
+
+-- For whoever has run the application's code: its triggers, defaults and policies. Whatever they have set in the error, its origin is
+-- 'application' from here on; its field CONSTRAINT says where it was.
+CREATE FUNCTION deal_sync.raise_applications(
+    sqlstate text, message text, detail text, hint text, context text, statements text[] DEFAULT '{}'
+) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    lines CONSTANT text := deal_sync.applications_context(context, statements);
+    place CONSTANT text := deal_sync.place_of_error(lines);
+BEGIN
+    RAISE EXCEPTION USING
+        ERRCODE = sqlstate,
+        MESSAGE = message,
+        DETAIL = concat_ws(E'\n', nullif(detail, ''), 'In ' || place || ':', lines),
+        HINT = coalesce(hint, ''),
+        DATATYPE = 'application',
+        CONSTRAINT = coalesce(place, '');
+END
+$$;
+COMMENT ON FUNCTION deal_sync.raise_applications(text, text, text, text, text, text[]) IS
+'internal: raises an error of the application''s code, with where it was in its DETAIL';
+
+CREATE FUNCTION deal_sync.explain_error(
+    sqlstate text, "table" text, "column" text, "constraint" text, place text DEFAULT NULL
+) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce('in ' || place || ': ', '') || CASE
+        WHEN place IS NOT NULL AND sqlstate LIKE '22%' THEN 'data exception'
+        WHEN place IS NOT NULL AND (sqlstate LIKE 'P0%' OR left(sqlstate, 2) NOT IN ('23', '44', '54')) THEN 'it refuses the row'
         WHEN sqlstate = '23502' THEN 'a column that takes no NULL has no value'
         WHEN sqlstate = '23505' THEN 'another row holds this key already'
         WHEN sqlstate = '23503' THEN 'a row that it refers to is not there'
@@ -38,13 +116,19 @@ AS $$
         ELSE 'a trigger refuses it'
     END || coalesce(': ' || nullif(concat_ws(
         ', ',
-        'table "' || nullif("table", '') || '"',
-        'column "' || nullif("column", '') || '"',
-        'constraint "' || nullif("constraint", '') || '"'
+        -- Names of something: the application may raise any text as a name.
+        (SELECT format('table "%s"', "table") WHERE EXISTS (SELECT FROM pg_class AS c WHERE c.relname = "table")),
+        (SELECT format('column "%s"', "column") WHERE EXISTS (SELECT FROM pg_attribute AS a WHERE a.attname = "column")),
+        (
+            SELECT format('constraint "%s"', "constraint")
+            WHERE
+                EXISTS (SELECT FROM pg_constraint AS c WHERE c.conname = "constraint")
+                OR EXISTS (SELECT FROM pg_class AS c WHERE c.relname = "constraint")
+        )
     ), ''), '')
 $$;
-COMMENT ON FUNCTION deal_sync.explain_error(text, text, text, text) IS
-'a reason from SQLSTATE and names alone: it holds nobody''s data';
+COMMENT ON FUNCTION deal_sync.explain_error(text, text, text, text, text) IS
+'a reason from SQLSTATE and names alone: it holds nobody''s data; place: the trigger or function that the error was in';
 
 -- A statement over staged rows, in the search_path of the one who called the sync (behind pg_catalog): the application's triggers may
 -- count on it. In a function of its own, so that nothing else of the extension runs there. Triggers may leave another app.tenant_id
@@ -84,6 +168,7 @@ DECLARE
     code text;
     text_of_server text;
     detail text;
+    context text;
     "schema" text;
     "table" text;
     "column" text;
@@ -105,7 +190,7 @@ BEGIN
             WHEN OTHERS OR assert_failure THEN
                 GET STACKED DIAGNOSTICS
                     code := RETURNED_SQLSTATE, text_of_server := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL,
-                    "schema" := SCHEMA_NAME, "table" := TABLE_NAME, "column" := COLUMN_NAME, "constraint" := CONSTRAINT_NAME;
+                    context := PG_EXCEPTION_CONTEXT, "schema" := SCHEMA_NAME, "table" := TABLE_NAME, "column" := COLUMN_NAME, "constraint" := CONSTRAINT_NAME;
                 IF NOT deal_sync.is_row_error(code) THEN
                     RAISE;
                 END IF;
@@ -114,9 +199,10 @@ BEGIN
     END LOOP;
 
     IF amount = 1 THEN
+        context := deal_sync.applications_context(context, ARRAY[statement]);
         failures := ARRAY[ROW(
-            rows[1], code, deal_sync.explain_error(code, "table", "column", "constraint"),
-            concat_ws(E'\n', text_of_server, nullif(detail, '')), format('%I.%I', "schema", "table"), "column"
+            rows[1], code, deal_sync.explain_error(code, "table", "column", "constraint", deal_sync.place_of_error(context)),
+            concat_ws(E'\n', text_of_server, nullif(detail, ''), context), format('%I.%I', "schema", "table"), "column"
         )::deal_sync.failure];
         RETURN;
     END IF;
@@ -147,7 +233,7 @@ COMMENT ON TYPE deal_sync.statements IS 'internal: what a run executes for each 
 
 -- The columns `without` were not read: they make no row differ. `completes`: versions that are there get what they lack.
 CREATE FUNCTION deal_sync.statements_of(
-    kind text, tenant_id uuid, without text[] DEFAULT '{}', completes boolean DEFAULT false
+    kind text, tenant_id uuid, without text[] DEFAULT '{}', completes boolean DEFAULT FALSE
 ) RETURNS deal_sync.statements
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp

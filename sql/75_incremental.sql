@@ -78,9 +78,14 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    statement text;
     counted jsonb;
+    said text;
+    detail text;
+    hint text;
+    context text;
 BEGIN
-    EXECUTE (
+    statement := (
         SELECT format(
             'SELECT jsonb_object(%L, ARRAY[%s]::text[]) FROM %s AS t WHERE t.tenant_id = $1 AND '
             || CASE WHEN graph_ids IS NULL THEN 't.graph_opportunity_id IS NOT NULL' ELSE 't.graph_opportunity_id = ANY ($2)' END,
@@ -88,8 +93,14 @@ BEGIN
         )
         FROM deal_sync.mapping_columns(deal_sync.mapped('deal')) AS m
         WHERE m.target_is_there AND m.staged_as IS NOT NULL AND m.write = 'always'
-    ) INTO counted USING filled_columns.tenant_id, graph_ids;
+    );
+    EXECUTE statement INTO counted USING filled_columns.tenant_id, graph_ids;
     RETURN counted;
+EXCEPTION
+    WHEN OTHERS OR assert_failure THEN
+        GET STACKED DIAGNOSTICS
+            said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
+        PERFORM deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.filled_columns(uuid, uuid[]) IS

@@ -394,11 +394,21 @@ SET search_path = pg_catalog, pg_temp
 SET "app.tenant_id" = ''
 AS $$
 DECLARE
+    statement CONSTANT text := format('SELECT EXISTS (SELECT FROM %s WHERE id = $1)', deal_sync.application_table('deal', 'tenants'));
     found boolean;
+    said text;
+    detail text;
+    hint text;
+    context text;
 BEGIN
     PERFORM set_config('app.tenant_id', tenant::text, true);
-    EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE id = $1)', deal_sync.application_table('deal', 'tenants')) INTO found USING tenant;
+    EXECUTE statement INTO found USING tenant;
     RETURN found;
+EXCEPTION
+    WHEN OTHERS OR assert_failure THEN
+        GET STACKED DIAGNOSTICS
+            said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
+        PERFORM deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.tenant_exists(uuid) IS 'internal: whether the caller finds the tenant in the application''s table, with app.tenant_id set to it';
@@ -433,8 +443,7 @@ BEGIN
             ERRCODE = 'feature_not_supported',
             HINT = 'Use a database made with ENCODING ''UTF8''.';
     END IF;
-    PERFORM deal_sync.setting(s.name)
-    FROM unnest(ARRAY['max_rejects', 'max_value_bytes', 'batch_rows', 'batch_bytes', 'process_from']) AS s (name);
+    PERFORM deal_sync.setting(s.name) FROM deal_sync.settings() AS s;
     PERFORM deal_sync.check_source('deal');
     PERFORM deal_sync.check_source('version');
     PERFORM deal_sync.check_targets();

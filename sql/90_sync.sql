@@ -20,6 +20,10 @@ DECLARE
     landed record;
     most record;
     read record;
+    said text;
+    detail text;
+    hint text;
+    context text;
     batches CURSOR FOR
         SELECT deal_sync.fill_staging(kind, result.tenant_id, quote_ident(current_user)::regrole, selection) AS last;
     is_part CONSTANT boolean := selection ?| ARRAY['since', 'graph_ids', 'rest'];
@@ -47,7 +51,16 @@ BEGIN
         IF missing <> '{}' THEN
             missing := ARRAY(SELECT unnest(missing) EXCEPT SELECT unnest(deal_sync.present_columns(missing)));
         END IF;
-        landed := deal_sync.land_batch(kind, statements, result, reasons);
+        BEGIN
+            landed := deal_sync.land_batch(kind, statements, result, reasons);
+        EXCEPTION
+            WHEN OTHERS OR assert_failure THEN -- the application's policies and triggers run there
+                GET STACKED DIAGNOSTICS
+                    said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
+                PERFORM deal_sync.raise_applications(
+                    SQLSTATE, said, detail, hint, context, ARRAY(SELECT s.value FROM jsonb_each_text(to_jsonb(statements)) AS s)
+                );
+        END;
         result := landed.result;
         reasons := landed.reasons;
         completed := completed + landed.completed;
@@ -101,6 +114,27 @@ $$;
 COMMENT ON FUNCTION deal_sync.conclude_run(deal_sync.run_result, text, boolean) IS
 'internal: status and message of a run that has landed what it read';
 
+-- What the caller's transaction has deferred is checked now: the application's triggers.
+CREATE FUNCTION deal_sync.hurry_constraints() RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    said text;
+    detail text;
+    hint text;
+    context text;
+BEGIN
+    SET CONSTRAINTS ALL IMMEDIATE;
+EXCEPTION
+    WHEN OTHERS OR assert_failure THEN
+        GET STACKED DIAGNOSTICS
+            said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
+        PERFORM deal_sync.raise_applications(SQLSTATE, said, detail, hint, context);
+END
+$$;
+COMMENT ON FUNCTION deal_sync.hurry_constraints() IS 'internal: SET CONSTRAINTS ALL IMMEDIATE, for the rest of the transaction';
+
 -- `only_deals`: graph ids of the deals that a replay is for, NULL for all.
 CREATE FUNCTION deal_sync.run_tenant(INOUT result deal_sync.run_result, only_deals text[] DEFAULT NULL)
 LANGUAGE plpgsql
@@ -116,7 +150,7 @@ DECLARE
     read text[];
     deferred text;
 BEGIN
-    SET CONSTRAINTS ALL IMMEDIATE;
+    PERFORM deal_sync.hurry_constraints();
     result.mode := reading.mode;
     IF is_full THEN
         filled := deal_sync.filled_columns(result.tenant_id);
@@ -269,15 +303,16 @@ DECLARE
     lock_key CONSTANT bigint := deal_sync.lock_key(tenant);
     result deal_sync.run_result;
     is_set_up boolean := false;
-    we_said boolean;
-    reader_said boolean;
+    is_undone boolean := false;
+    is_own boolean;
     holder text;
     application text;
     code text;
     said text;
     detail text;
     hint text;
-    context text;
+    origin text;
+    place text;
 BEGIN
     PERFORM set_config('app.tenant_id', tenant::text, true);
     PERFORM set_config(
@@ -285,7 +320,6 @@ BEGIN
         concat_ws(', ', 'pg_catalog', nullif(application_path, ''), CASE WHEN application_path !~ 'pg_temp' THEN 'pg_temp' END),
         true
     );
-    PERFORM set_config('lock_timeout', deal_sync.setting('lock_timeout'), true);
     result.run_id := gen_random_uuid();
     result.tenant_id := tenant;
     result.mode := mode;
@@ -297,6 +331,7 @@ BEGIN
             PERFORM deal_sync.check_writable();
             PERFORM deal_sync.check_rights_of_caller();
             PERFORM deal_sync.check_setup(tenant);
+            PERFORM set_config('lock_timeout', deal_sync.setting('lock_timeout'), true);
             is_set_up := true;
             result := CASE
                 WHEN batch_size IS NULL THEN deal_sync.run_tenant(result, only_deals) ELSE deal_sync.run_backfill_batch(result, batch_size)
@@ -307,35 +342,35 @@ BEGIN
                     DETAIL = format('Refused: %s rows, %s values.', result.rows_rejected, result.values_rejected),
                     HINT = 'Run it without strict, and see deal_sync.rejects.';
             ELSIF dry_run THEN
+                is_undone := true; -- a variable outlives what is undone
                 RAISE EXCEPTION USING ERRCODE = 'DS003', MESSAGE = 'dry run: everything is undone';
             END IF;
         EXCEPTION
             WHEN OTHERS OR query_canceled THEN
                 GET STACKED DIAGNOSTICS
                     code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT,
-                    context := PG_EXCEPTION_CONTEXT;
-                -- The reader's own errors, and ours, hold nobody's data; those of a trigger (which land() runs) may.
-                we_said := code LIKE 'DS00%' AND deal_sync.is_ours(context);
-                reader_said := context ~ 'PL/Python function "(fill_staging|check_source|nobodys_nodes|graph_state|deal_keys)"'
-                    AND context !~ 'function deal_sync.execute_for';
-                IF we_said AND code = 'DS003' THEN
+                    origin := PG_DATATYPE_NAME, place := CONSTRAINT_NAME;
+                -- The reader's own errors, and ours, hold nobody's data; those of the application's code may.
+                is_own := origin <> 'application';
+                IF is_undone THEN
                     NULL; -- the counts stay, nothing else
                 ELSE
                     IF strict
                         OR (NOT is_set_up AND code NOT IN ('55P03', '40P01') AND left(code, 2) <> '53')
                         OR left(code, 2) IN ('42', '0A', '3D', '3F') OR left(code, 2) = '57' THEN
-                        PERFORM deal_sync.raise_again(code, said, detail, hint);
+                        PERFORM deal_sync.raise_again(code, said, detail, hint, CASE WHEN is_own THEN 'own' ELSE 'application' END);
                     END IF;
                     SELECT e.message, e.detail INTO said, detail FROM deal_sync.python_error(said, detail) AS e;
                     result := deal_sync.nothing_done(result);
                     result.status := 'failed';
                     result.message := CASE
-                        WHEN we_said OR reader_said AND (code IN ('08006', '28P01', '53000', '53100') OR code LIKE 'HV%') THEN concat_ws('; ', said, detail, nullif(hint, ''))
+                        WHEN is_own AND (code ~ '^(DS|HV)' OR code IN ('08006', '28P01', '53000', '53100'))
+                            THEN concat_ws('; ', said, detail, nullif(hint, ''))
                         WHEN code = '55P03' THEN format(
                             'a row is locked by another transaction for longer than deal_sync.lock_timeout (%s)', deal_sync.setting('lock_timeout')
                         )
                         WHEN code = '40P01' THEN 'deadlock with another transaction'
-                        ELSE format('SQLSTATE %s ended the run', code)
+                        ELSE format('SQLSTATE %s ended the run%s', code, CASE WHEN NOT is_own THEN ', in ' || nullif(place, '') END)
                     END || CASE WHEN batch_size IS NULL THEN '; nothing was written' ELSE '; nothing of this batch was written' END;
                 END IF;
         END;

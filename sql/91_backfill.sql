@@ -48,7 +48,7 @@ DECLARE
     landed record;
     last record;
 BEGIN
-    SET CONSTRAINTS ALL IMMEDIATE;
+    PERFORM deal_sync.hurry_constraints();
     SELECT b.* INTO state FROM deal_sync.backfills AS b WHERE b.tenant_id = result.tenant_id;
     IF state.mapping <> reading.mapping THEN
         RAISE NOTICE 'the backfill of tenant % starts over, since the mapping has changed', result.tenant_id;

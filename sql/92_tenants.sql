@@ -157,7 +157,7 @@ COMMENT ON FUNCTION deal_sync.is_backfilled(uuid) IS 'internal: whether a backfi
 -- synced, as one without deals: else it would be late for ever, and no reconcile would tell. Asking the graph may fail as a run may: then
 -- those that were synced before are what there is, and what went wrong is said in `code` and the next ones.
 CREATE FUNCTION deal_sync.line_up(
-    tenant uuid, OUT todo uuid[], OUT unknown uuid[], OUT code text, OUT said text, OUT detail text, OUT hint text, OUT context text
+    tenant uuid, OUT todo uuid[], OUT unknown uuid[], OUT code text, OUT said text, OUT detail text, OUT hint text, OUT origin text
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -210,7 +210,8 @@ BEGIN
         WHEN OTHERS OR query_canceled THEN
             GET STACKED DIAGNOSTICS
                 code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT,
-                context := PG_EXCEPTION_CONTEXT;
+                origin := PG_DATATYPE_NAME;
+            origin := CASE WHEN origin = 'application' THEN origin ELSE 'own' END; -- but for tenant_exists(), the graph alone is asked
             IF left(code, 2) = '57' THEN
                 PERFORM deal_sync.raise_again(code, said, detail, hint);
             END IF;
@@ -225,9 +226,8 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.line_up(uuid) IS 'internal: the tenants that sync_all goes through, in their order';
 
--- What the extension itself raises says why, see is_ours(); so does its PL/Python.
 CREATE FUNCTION deal_sync.record_failure(
-    tenant uuid, mode text, began timestamptz, code text, said text, detail text, hint text, context text
+    tenant uuid, mode text, began timestamptz, code text, said text, detail text, hint text, origin text
 ) RETURNS deal_sync.run_result
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -241,10 +241,7 @@ BEGIN
     result.status := 'failed';
     result := deal_sync.nothing_done(result);
     result.message := CASE
-        WHEN
-            deal_sync.is_ours(context)
-            OR context ~ 'PL/Python function "(tenants_of_graph|check_source|load_package)"'
-            THEN concat_ws('; ', said, nullif(detail, ''), nullif(hint, ''))
+        WHEN origin = 'own' THEN concat_ws('; ', said, nullif(detail, ''), nullif(hint, ''))
         ELSE format('SQLSTATE %s ended the run', code)
     END || '; nothing was written';
     result.seconds := extract(EPOCH FROM clock_timestamp() - began);
@@ -253,7 +250,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION deal_sync.record_failure(uuid, text, timestamptz, text, text, text, text, text) IS
-'internal: a run that ended with an error, as a row of deal_sync.runs';
+'internal: a run that ended with an error, as a row of deal_sync.runs; origin: as raise_again() has it';
 
 CREATE FUNCTION deal_sync.attempt(tenant uuid, mode text, application_path text) RETURNS deal_sync.run_result
 LANGUAGE plpgsql
@@ -266,8 +263,7 @@ DECLARE
     said text;
     detail text;
     hint text;
-    again text;
-    context text;
+    origin text;
 BEGIN
     -- An incremental run that is skipped comes again in minutes, a full one tomorrow: it waits for a run that is under way.
     IF mode = 'full' THEN
@@ -281,25 +277,12 @@ BEGIN
     RETURN deal_sync.sync_tenant(tenant, mode, false, false, application_path);
 EXCEPTION
     WHEN OTHERS THEN
-        GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
+        GET STACKED DIAGNOSTICS
+            code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, origin := PG_DATATYPE_NAME;
         IF left(code, 2) = '57' THEN
             RAISE;
         END IF;
-        -- sync_tenant() raises anew, so where the words come from is lost: the check of the set-up is asked once more.
-        BEGIN
-            PERFORM set_config('app.tenant_id', tenant::text, true);
-            PERFORM deal_sync.check_setup(tenant);
-        EXCEPTION
-            WHEN OTHERS THEN
-                GET STACKED DIAGNOSTICS again := MESSAGE_TEXT, context := PG_EXCEPTION_CONTEXT;
-                IF SQLSTATE LIKE '57%' THEN
-                    RAISE;
-                END IF;
-        END;
-        IF (deal_sync.python_error(again, NULL)).message IS DISTINCT FROM said THEN
-            context := NULL;
-        END IF;
-        RETURN deal_sync.record_failure(tenant, mode, began, code, said, detail, hint, coalesce(context, ''));
+        RETURN deal_sync.record_failure(tenant, mode, began, code, said, detail, hint, origin);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.attempt(uuid, text, text) IS
@@ -434,10 +417,10 @@ BEGIN
     IF tenant = ANY (queue.unknown) THEN
         PERFORM deal_sync.raise_unknown(tenant);
     ELSIF queue.code IS NOT NULL THEN
-        PERFORM deal_sync.record_failure(t.id, mode, began, queue.code, queue.said, queue.detail, queue.hint, queue.context)
+        PERFORM deal_sync.record_failure(t.id, mode, began, queue.code, queue.said, queue.detail, queue.hint, queue.origin)
         FROM unnest(queue.todo) AS t (id);
         COMMIT;
-        PERFORM deal_sync.raise_again(queue.code, queue.said, queue.detail, queue.hint);
+        PERFORM deal_sync.raise_again(queue.code, queue.said, queue.detail, queue.hint, queue.origin);
     ELSIF queue.unknown IS NOT NULL AND NOT quiet THEN
         RAISE WARNING 'tenants of the graph that the application does not know: %', cardinality(queue.unknown) USING
             DETAIL = array_to_string(queue.unknown[1:20], ', ') || CASE WHEN cardinality(queue.unknown) > 20 THEN ', ...' ELSE '' END,

@@ -81,7 +81,7 @@ BEGIN
     EXECUTE format(
         'GRANT EXECUTE ON FUNCTION deal_sync.scan(anyelement, uuid, text[], bigint), deal_sync.scan_rows(regclass, uuid, text[], bigint), '
         'deal_sync.check_readable(regclass, text[]), deal_sync.check_package(), deal_sync.load_package(), deal_sync.python_error(text, text), '
-        'deal_sync.raise_again(text, text, text, text), '
+        'deal_sync.raise_again(text, text, text, text, text), '
         'deal_sync.import_schema(name, name, text[], text[], bigint, text), '
         'deal_sync.import_statements(name, name, text[], text[], bigint, text), deal_sync.mapping_columns(regclass), deal_sync.options_of(text[]), '
         'deal_sync.base_type(oid, integer), deal_sync.vector_type(), '

@@ -173,15 +173,6 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.check_foreign_tables() IS 'internal: whether foreign tables map deals and versions';
 
-CREATE FUNCTION deal_sync.target_tables() RETURNS SETOF regclass
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT deal_sync.application_table(t.kind, t.option)
-    FROM (VALUES ('deal', 'target'), ('version', 'target'), ('deal', 'links')) AS t (kind, option)
-$$;
-COMMENT ON FUNCTION deal_sync.target_tables() IS 'internal: the tables of the application that the sync writes';
-
 -- A table that has policies gets one for the role alone: a further one for everybody would show others what theirs hide from them.
 CREATE FUNCTION deal_sync.check_row_security(role regrole, OUT ok boolean, OUT detail text, OUT hint text)
 LANGUAGE plpgsql STABLE

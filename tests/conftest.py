@@ -48,10 +48,17 @@ def template(servers: Instance) -> str:
 
 
 @pytest.fixture
-def database(servers: Instance, template: str) -> Iterator[Database]:
+def language(request: pytest.FixtureRequest) -> str:
+    """The lc_messages of the test's database: a test marked `german` runs once more with German messages."""
+    return str(getattr(request, "param", "C"))
+
+
+@pytest.fixture
+def database(servers: Instance, template: str, language: str) -> Iterator[Database]:
     """A fresh database: `.connect(user)`, `.dsn(user)`."""
     database = Database(servers, f"test_{uuid.uuid4().hex}")
     database.create(template)
+    database.speak(language)
     try:
         yield database
     finally:
@@ -106,6 +113,11 @@ def measure(request: pytest.FixtureRequest) -> Callable[[str, str, str, float], 
 def expects_kill(servers: Instance, request: pytest.FixtureRequest) -> None:
     """Announces that the test kills a backend by signal 9 or 15, which the log check then forgives."""
     request.config.stash[SERVER_LOG].kills_announced = True
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if any(metafunc.definition.iter_markers("german")):
+        metafunc.parametrize("language", ["C", "de_DE.UTF-8"], ids=["English", "German"], indirect=True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -85,8 +85,8 @@ def _limits(plpy: Plpy) -> Limits:
     [row] = query(
         plpy,
         "SELECT deal_sync.setting('batch_rows')::pg_catalog.int4 AS batch_rows,"
-        " pg_catalog.pg_size_bytes(deal_sync.setting('batch_bytes')) AS batch_bytes,"
-        " pg_catalog.pg_size_bytes(deal_sync.setting('max_value_bytes')) AS value_bytes,"
+        " deal_sync.size_setting('batch_bytes') AS batch_bytes,"
+        " deal_sync.size_setting('max_value_bytes') AS value_bytes,"
         " deal_sync.setting('process_from')::pg_catalog.int4 AS process_from",
     )
     return Limits(**row)

@@ -6,7 +6,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-from .state import CHECKOUT, DEV, NEO4J, STATE, VENV, SetupError, fingerprint, is_current, run, say
+from .state import CHECKOUT, DEV, LOCALES, NEO4J, STATE, VENV, SetupError, fingerprint, is_current, run, say
 
 POSTGRESQL_OF_DEBIAN = {"bookworm": "15", "trixie": "17", "forky": "18"}  # testing has no VERSION_ID
 
@@ -39,6 +39,7 @@ def needed_packages() -> list[str]:
         f"postgresql-plpython3-{PG}",
         f"postgresql-{PG}-cron",
         f"postgresql-{PG}-plpgsql-check",
+        "locales",
         "python3-venv",
         "make",
         "maven",
@@ -95,6 +96,22 @@ def copy_postgresql() -> None:
         # A library that a running server has mapped must be replaced, not written into.
         run(["cp", "-a", "--update", "--remove-destination", source, target])
     stamp.write_text(listing)
+
+
+def make_german() -> None:
+    """The translations of PostgreSQL's messages, where the copy looks for them, and a locale that asks for them."""
+    stamp = LOCALES / "made"
+    if is_current(stamp, PG):
+        return
+    say("making the locale de_DE.UTF-8")
+    messages = TREE / "share/locale/de/LC_MESSAGES"
+    messages.mkdir(parents=True, exist_ok=True)
+    for part in ("postgres", "plpgsql", "plpython"):
+        run(["cp", f"/usr/share/locale/de/LC_MESSAGES/{part}-{PG}.mo", messages])
+    LOCALES.mkdir(exist_ok=True)
+    run(["localedef", "--no-archive", "-i", "de_DE", "-f", "UTF-8", LOCALES / "de_DE.utf8"])
+    run(["cp", "-r", "/usr/lib/locale/C.utf8", LOCALES])  # with LOCPATH, nothing is looked for elsewhere
+    stamp.write_text(PG)
 
 
 def build_pgvector() -> None:
@@ -198,6 +215,7 @@ def set_up() -> None:
     """Everything that is missing; seconds when nothing is."""
     install_packages()
     copy_postgresql()
+    make_german()
     if os_release()["VERSION_CODENAME"] == "bookworm":
         build_pgvector()
     make_environments()

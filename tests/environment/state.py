@@ -21,10 +21,11 @@ VENV = STATE / "venv"  # what the server's Python imports: the package and what 
 DEV = STATE / "dev"  # tests and linters
 NEO4J = STATE / "neo4j"
 INSTANCES = STATE / "instances"
+LOCALES = STATE / "locales"
 
 # initdb and postgres refuse to run as root; Neo4j need not run as root either.
 SERVER_USER = "postgres" if os.geteuid() == 0 else None
-SERVER_ENVIRONMENT = {"LANG": "C.UTF-8", "PATH": f"{VENV}/bin:/usr/bin:/bin"}
+SERVER_ENVIRONMENT = {"LANG": "C.UTF-8", "LOCPATH": str(LOCALES), "PATH": f"{VENV}/bin:/usr/bin:/bin"}
 
 
 class SetupError(Exception):

@@ -90,7 +90,7 @@ REFUSALS: dict[str, tuple[Any, dict[str, Any], str, str]] = {
         "P0002",
         "trigger",
     ),
-    "a trigger that divides by zero": (trigger(IF_BAD.format("PERFORM 1 / 0;")), {}, "22012", "value"),
+    "a trigger that divides by zero": (trigger(IF_BAD.format("PERFORM 1 / 0;")), {}, "22012", "data exception"),
     "a trigger that suppresses the row": (trigger(IF_BAD.format("RETURN NULL;")), {}, "09000", "suppressed"),
     "a trigger that empties a column": (trigger(IF_BAD.format("new.updated_at := NULL;")), {}, "23502", "updated_at"),
     "a trigger that meets a view's check": (
@@ -156,6 +156,7 @@ REFUSALS: dict[str, tuple[Any, dict[str, Any], str, str]] = {
 }
 
 
+@pytest.mark.german
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_new_row_that_the_table_refuses_is_alone_in_it(
     refusal: str, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
@@ -441,6 +442,7 @@ def test_strict_raises_what_the_world_did(
     assert one(pg, "SELECT count(*) FROM deal_sync.runs") == 1
 
 
+@pytest.mark.german
 def test_a_deadlock_fails_the_run(
     database: Database, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
@@ -524,6 +526,7 @@ def test_too_many_refusals_fail_the_run_and_the_commonest_is_named(
     assert sync(writer, tenant).rows_rejected == 5
 
 
+@pytest.mark.german
 @pytest.mark.parametrize("code", ["DS001", "DS003", "DS004"])
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_a_code_of_ours_that_the_application_raises_is_a_failure_and_its_words_stay_with_the_server(
@@ -537,9 +540,16 @@ def test_a_code_of_ours_that_the_application_raises_is_a_failure_and_its_words_s
     )
     pg.execute("CREATE POLICY refuse ON opportunities AS RESTRICTIVE USING (refuse(id))")
     run = sync(writer, tenant, dry_run=dry_run)
-    assert (run.status, run.message) == ("failed", f"SQLSTATE {code} ended the run; nothing was written")
+    assert (run.status, run.message) == (
+        "failed",
+        f"SQLSTATE {code} ended the run, in function public.refuse(uuid); nothing was written",
+    )
     kept = pg.execute("SELECT status, server_text FROM deal_sync.runs").fetchall()
-    assert kept == ([] if dry_run else [("failed", "words of Acme\nmore of Acme")])
+    assert len(kept) == (0 if dry_run else 1)
+    for status, words in kept:
+        assert status == "failed"
+        assert words.startswith("words of Acme\nmore of Acme\nIn function public.refuse(uuid):\n")
+        assert "refuse(uuid) " in words.splitlines()[-1]
 
 
 # Runs beside each other
@@ -850,6 +860,7 @@ def test_a_trigger_that_changes_the_tenants_setting_sends_nothing_to_another_ten
         assert one(pg, f"SELECT array_agg(DISTINCT tenant_id) FROM {table}") == [tenant]
 
 
+@pytest.mark.german
 def test_a_triggers_words_are_in_no_message_though_they_look_like_the_readers(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
@@ -860,7 +871,8 @@ def test_a_triggers_words_are_in_no_message_though_they_look_like_the_readers(
     )
     add_deal(graph, tenant)
     run = sync(writer, tenant)
-    assert (run.status, run.message) == ("failed", "SQLSTATE HV000 ended the run; nothing was written")
+    place = 'trigger "application" of table public.opportunities'
+    assert (run.status, run.message) == ("failed", f"SQLSTATE HV000 ended the run, in {place}; nothing was written")
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP"])

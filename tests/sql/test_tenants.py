@@ -214,6 +214,7 @@ def test_the_session_keeps_its_settings(pg: Connection, tenants: list[uuid.UUID]
 # Failures
 
 
+@pytest.mark.german
 def test_a_failing_tenant_stops_no_other_and_is_recorded_and_raised_at_the_end(
     pg: Connection, tenants: list[uuid.UUID]
 ) -> None:
@@ -231,6 +232,7 @@ def test_a_failing_tenant_stops_no_other_and_is_recorded_and_raised_at_the_end(
     assert "not_there" in server_text
 
 
+@pytest.mark.german
 def test_a_mistake_of_set_up_is_recorded_in_its_own_words(pg: Connection, tenants: list[uuid.UUID]) -> None:
     pg.execute("ALTER TABLE opportunities DROP COLUMN deal_ref")
     with pytest.raises(psycopg.DatabaseError, match="3 of 3 tenants failed"):

@@ -28,6 +28,10 @@ class Database:
     def create(self, template: str) -> None:
         self._administer(f'CREATE DATABASE "{self.name}" TEMPLATE "{template}"')
 
+    def speak(self, language: str) -> None:
+        """What the server says to sessions that are opened from now on is in the language of this lc_messages."""
+        self._administer(f"ALTER DATABASE \"{self.name}\" SET lc_messages = '{language}'")
+
     def close(self) -> None:
         self._connections.close()
         self._administer(f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)')

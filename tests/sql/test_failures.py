@@ -1,0 +1,218 @@
+"""Flows in: errors of the extension, of the reader, of the application's code and of PostgreSQL, told in English and in
+German. Flows out: words of our own where the error is ours, and nobody else's; the place where the application's was.
+"""
+
+import contextlib
+import uuid
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from support.database import Connection, Database
+from support.graph import Graph
+from support.sync import add_deal, add_tenant, add_version, one, rejects, sync
+
+WORDS: LiteralString = "words of Acme"
+
+
+@pytest.fixture
+def tenant(pg: Connection) -> uuid.UUID:
+    return add_tenant(pg)
+
+
+def trigger(body: LiteralString, when: LiteralString = "BEFORE INSERT", table: LiteralString = "opportunities") -> Any:
+    return (
+        f"CREATE FUNCTION application_trigger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN new; END $$;"
+        f"CREATE TRIGGER application {when} ON {table} FOR EACH ROW EXECUTE FUNCTION application_trigger()"
+    )
+
+
+@pytest.mark.german
+def test_the_server_speaks_the_language(pg: Connection, language: str) -> None:
+    with pytest.raises(psycopg.errors.DivisionByZero) as raised:
+        pg.execute("SELECT 1 / 0")
+    said = {"C": "division by zero", "de_DE.UTF-8": "Division durch Null"}
+    assert raised.value.diag.message_primary == said[language]
+
+
+# Whose words
+
+
+@pytest.mark.german
+def test_a_dry_run_tells_its_counts(pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    add_deal(graph, tenant)
+    run = sync(writer, tenant, dry_run=True)
+    assert (run.status, run.deals_inserted, run.message) == ("ok", 1, None)
+    assert one(pg, "SELECT count(*) FROM opportunities") == 0
+
+
+@pytest.mark.german
+def test_a_run_that_gives_up_says_why(pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    pg.execute(trigger(f"RAISE EXCEPTION '{WORDS}';"))
+    writer.execute("SET deal_sync.max_rejects = 0")
+    add_deal(graph, tenant)
+    run = sync(writer, tenant)
+    assert run.message == (
+        "more than 0 rows were refused when they were written; Most often (1 times): P0001 in trigger"
+        ' "application" of table public.opportunities: it refuses the row.; Mend the cause, or raise'
+        " deal_sync.max_rejects.; nothing was written"
+    )
+
+
+@pytest.mark.german
+def test_a_graph_that_does_not_answer_is_told_in_the_readers_words(
+    pg: Connection, writer: Connection, tenant: uuid.UUID
+) -> None:
+    pg.execute("ALTER SERVER neo4j OPTIONS (SET uri 'bolt://127.0.0.1:1')")
+    assert str(sync(writer, tenant).message).startswith('no connection to Neo4j server "neo4j" at bolt://127.0.0.1:1')
+    with pytest.raises(psycopg.OperationalError) as raised:
+        pg.execute("SELECT deal_sync.scan(NULL::neo4j.deals)")
+    assert str(raised.value.diag.message_primary).startswith(
+        'no connection to Neo4j server "neo4j" at bolt://127.0.0.1:1'
+    )
+
+
+@pytest.mark.german
+def test_a_mistake_of_set_up_is_recorded_in_its_own_words(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant)
+    pg.execute("ALTER TABLE opportunities DROP COLUMN deal_ref")
+    with pytest.raises(psycopg.DatabaseError):
+        writer.execute("CALL deal_sync.sync_all()")
+    assert str(one(pg, "SELECT message FROM deal_sync.runs")).startswith(
+        'column "deal_ref" of table public.opportunities does not exist; Column "deal_ref" of foreign table'
+    )
+
+
+#: Where code of the application runs; it calls refuse(), and some need a row that is there.
+PLACES: dict[str, LiteralString] = {
+    "a policy of the tenants": "CREATE POLICY refuse ON tenants AS RESTRICTIVE USING (refuse());"
+    " CREATE POLICY all_of_them ON tenants USING (true); ALTER TABLE tenants ENABLE ROW LEVEL SECURITY",
+    "a policy of the deals": "CREATE POLICY refuse ON opportunities AS RESTRICTIVE USING (refuse())",
+    "a policy of new deals": "CREATE POLICY refuse ON opportunities AS RESTRICTIVE FOR INSERT WITH CHECK (refuse())",
+    "a policy of the versions": "CREATE POLICY refuse ON deal_versions AS RESTRICTIVE USING (refuse())",
+    "a policy of the links": "CREATE POLICY refuse ON interaction_links AS RESTRICTIVE USING (refuse())",
+    "a trigger": "CREATE FUNCTION application_trigger() RETURNS trigger LANGUAGE plpgsql AS"
+    " $$ BEGIN PERFORM refuse(); RETURN new; END $$;"
+    " CREATE TRIGGER application BEFORE INSERT ON opportunities FOR EACH ROW EXECUTE FUNCTION application_trigger()",
+    "a default": "ALTER TABLE opportunities ADD COLUMN late boolean DEFAULT refuse()",
+    "a check": "ALTER TABLE opportunities ADD CHECK (refuse())",
+    "an index": "CREATE INDEX odd ON opportunities ((refuse(id)))",
+}
+
+
+@pytest.mark.parametrize("code", ["DS005", "HV000"])
+@pytest.mark.parametrize("place", PLACES)
+def test_whatever_code_and_mark_the_application_raises_its_words_stay_with_the_server(
+    place: str, code: str, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_version(graph, tenant, add_deal(graph, tenant, source_interaction_id=str(uuid.uuid4()), deal_ref="x"))
+    pg.execute(
+        "CREATE FUNCTION refuse(uuid DEFAULT NULL) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS"
+        " $$ BEGIN RETURN true; END $$"
+    )
+    pg.execute(PLACES[place])
+    sync(writer, tenant, mode="incremental")  # a tenant that was synced
+    pg.execute("DELETE FROM interaction_links; DELETE FROM deal_versions; DELETE FROM opportunities")
+    pg.execute("INSERT INTO opportunities (id, tenant_id, updated_at) VALUES (gen_random_uuid(), %s, now())", [tenant])
+    pg.execute(
+        "CREATE OR REPLACE FUNCTION refuse(uuid DEFAULT NULL) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS"
+        f" $$ BEGIN RAISE '{WORDS}' USING ERRCODE = '{code}', SCHEMA = 'deal_sync', DATATYPE = 'own',"
+        f" CONSTRAINT = '{WORDS}', DETAIL = 'more {WORDS}'; END $$".encode()
+    )
+    with contextlib.suppress(psycopg.DatabaseError):  # a row is refused, or a run fails
+        writer.execute("CALL deal_sync.sync_all('full')")
+    told = pg.execute(
+        "SELECT message, server_text FROM deal_sync.runs UNION ALL SELECT message, server_text FROM deal_sync.rejects"
+    ).fetchall()
+    assert any(WORDS in str(server_text) for _, server_text in told), "it was not provoked"
+    assert not [message for message, _ in told if "Acme" in str(message)]
+
+
+@pytest.mark.german
+@pytest.mark.parametrize("code", ["DS005", "HV000"])
+def test_what_the_callers_transaction_has_deferred_is_the_applications_too(
+    code: str, database: Database, pg: Connection, tenant: uuid.UUID
+) -> None:
+    pg.execute(
+        trigger(f"RAISE '{WORDS}' USING ERRCODE = '{code}', DATATYPE = 'own';", "AFTER INSERT").replace(
+            "CREATE TRIGGER application AFTER INSERT ON opportunities",
+            "CREATE CONSTRAINT TRIGGER application AFTER INSERT ON opportunities DEFERRABLE INITIALLY DEFERRED",
+        )
+    )
+    session = database.connect("postgres", autocommit=False)
+    session.execute(
+        "INSERT INTO opportunities (id, tenant_id, updated_at) VALUES (gen_random_uuid(), %s, now())", [tenant]
+    )
+    run = sync(session, tenant)
+    place = 'trigger "application" of table public.opportunities'
+    assert run.message == f"SQLSTATE {code} ended the run, in {place}; nothing was written"
+    session.rollback()
+
+
+# Where it was
+
+
+@pytest.mark.german
+def test_an_error_in_a_trigger_is_told_as_the_triggers(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute(trigger("PERFORM 'no number'::integer;"))
+    add_deal(graph, tenant)
+    assert sync(writer, tenant).rows_rejected == 1
+    [reject] = rejects(pg, tenant)
+    assert reject.message == 'in trigger "application" of table public.opportunities: data exception'
+    said, *_, last = str(reject.server_text).splitlines()
+    assert "no number" in said
+    assert "application_trigger() " in last
+    assert "deal_sync." not in str(reject.server_text)
+
+
+@pytest.mark.german
+def test_what_a_table_that_the_trigger_writes_refuses_is_told_with_both_names(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute("CREATE TABLE audit (id integer PRIMARY KEY); INSERT INTO audit VALUES (1)")
+    pg.execute("GRANT INSERT ON audit TO PUBLIC")
+    pg.execute(trigger("INSERT INTO audit VALUES (1);"))
+    add_deal(graph, tenant)
+    sync(writer, tenant)
+    [reject] = rejects(pg, tenant)
+    assert reject.message == (
+        'in trigger "application" of table public.opportunities: another row holds this key already:'
+        ' table "audit", constraint "audit_pkey"'
+    )
+
+
+@pytest.mark.german
+def test_a_value_that_the_table_itself_refuses_is_no_triggers(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    """A trigger that has nothing to do with it is there."""
+    pg.execute(trigger(""))
+    pg.execute("ALTER TABLE opportunities ADD CHECK (1 / (extraction_version - 2) < 5)")
+    add_deal(graph, tenant, version=2)
+    sync(writer, tenant)
+    assert [reject.message for reject in rejects(pg, tenant)] == ["a value does not fit"]
+
+
+@pytest.mark.german
+def test_an_error_that_is_raised_on_keeps_the_applications_context(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute("CREATE FUNCTION inner_one() RETURNS void LANGUAGE sql AS 'SELECT 1'")
+    pg.execute(
+        "CREATE OR REPLACE FUNCTION inner_one() RETURNS void LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM * FROM not_there; END $$"
+    )
+    pg.execute(trigger("PERFORM inner_one();"))
+    add_deal(graph, tenant)
+    with pytest.raises(psycopg.errors.UndefinedTable) as raised:
+        sync(writer, tenant)
+    assert "not_there" in str(raised.value.diag.message_primary)
+    place, *lines = str(raised.value.diag.message_detail).splitlines()
+    assert place == 'In trigger "application" of table public.opportunities:'
+    context = "\n".join(lines)
+    assert -1 < context.find("inner_one() ") < context.find("application_trigger() ")
+    assert "deal_sync." not in str(raised.value.diag.message_detail)
