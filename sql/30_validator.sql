@@ -93,6 +93,16 @@ BEGIN
             ERRCODE = 'fdw_invalid_attribute_value',
             HINT = 'With other schemes no certificate is checked.';
     END IF;
+    -- What reads in Neo4j is more than the graph: LOAD CSV opens files and addresses on its host, procedures do what they do.
+    IF context = 'pg_foreign_table' AND given ? 'cypher' AND NOT EXISTS (
+        SELECT FROM pg_roles AS r CROSS JOIN pg_extension AS e
+        WHERE r.rolname = current_user AND e.extname = 'deal_sync' AND (r.rolsuper OR r.oid = e.extowner)
+    ) THEN
+        RAISE EXCEPTION 'permission denied to set option "cypher"' USING
+            ERRCODE = 'insufficient_privilege',
+            DETAIL = 'A query can have files and addresses read on the host of Neo4j.',
+            HINT = 'Have a superuser or the owner of the extension create it and GRANT SELECT, or use the option label.';
+    END IF;
     IF context = 'pg_foreign_table' AND given ? 'cypher' AND given ?| ARRAY['label', 'kind'] THEN
         RAISE EXCEPTION 'option "cypher" does not go with options "label" and "kind"' USING
             ERRCODE = 'fdw_invalid_attribute_value',

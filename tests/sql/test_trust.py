@@ -976,3 +976,27 @@ def test_scan_reads_no_password_file_that_another_wrapper_lets_a_role_name(
             pg.execute("SELECT * FROM deal_sync.scan(NULL::public.theirs)")
         assert raised.value.sqlstate == "42704"
         pg.execute("RESET ROLE")
+
+
+def test_a_table_by_cypher_is_made_by_a_superuser_or_the_extensions_owner_alone(pg: Connection) -> None:
+    """LOAD CSV reads files and addresses, and a read transaction does not forbid it."""
+    query = (
+        "CREATE FOREIGN TABLE theirs.files (line text) SERVER neo4j"
+        " OPTIONS (cypher 'LOAD CSV FROM ''file:///x'' AS line RETURN line')"
+    )
+    pg.execute("CREATE SCHEMA theirs")
+    with role(pg, fresh("reader"), "USAGE ON FOREIGN SERVER neo4j", "ALL ON SCHEMA theirs") as reader:
+        pg.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(reader)))
+        pg.execute("CREATE FOREIGN TABLE theirs.labelled (name text) SERVER neo4j OPTIONS (label 'Deal')")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match='to set option "cypher"') as refused:
+            pg.execute(query.encode())
+        assert "the host of Neo4j" in str(refused.value.diag.message_detail)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            pg.execute("ALTER FOREIGN TABLE theirs.labelled OPTIONS (DROP label, ADD cypher 'RETURN 1 AS name')")
+        pg.execute("DROP FOREIGN TABLE theirs.labelled")
+        pg.execute("RESET ROLE")
+        pg.execute(sql.SQL("UPDATE pg_extension SET extowner = {}::regrole WHERE extname = 'deal_sync'").format(reader))
+        pg.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(reader)))
+        pg.execute(query.encode())
+        pg.execute("DROP FOREIGN TABLE theirs.files; RESET ROLE")
+        pg.execute("UPDATE pg_extension SET extowner = 10 WHERE extname = 'deal_sync'")
