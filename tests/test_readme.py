@@ -47,7 +47,6 @@ def as_on_this_machine(sql: str, servers: Instance, password_file: Path) -> str:
     """The README's placeholders become what is here."""
     for placeholder, here in {
         "'bolt://graph.example.com:7687'": environment_database.literal(servers.facts["neo4j_uri"]),
-        "'secret'": environment_database.literal(servers.facts["neo4j_password"]),
         "'/etc/deal_sync/password'": environment_database.literal(str(password_file)),
         r"\i ": rf"\i {CHECKOUT}/",
     }.items():

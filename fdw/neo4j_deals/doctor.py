@@ -157,7 +157,7 @@ def _examine_server(plpy: Plpy, rows: _Rows, is_mapped: bool) -> None:
     rows.add("server", find_server)
     rows.add("tls", lambda: tls(plpy.quote_ident(server[0][0]), server[0][1]["uri"]), "server")
     rows.add("user mapping", find_login, "server")
-    rows.add("password file", lambda: _password_file(options[0]), "user mapping")
+    rows.add("password file", lambda: _password_file(options[0], _in_catalog(plpy, server[0][0])), "user mapping")
 
     def asked(work: Callable[[Ask], T]) -> T:
         # One transaction a question: one that was refused something is of no more use.
@@ -270,10 +270,25 @@ def _is_here(host: str) -> bool:
         return host == "localhost"
 
 
-def _password_file(options: ServerOptions) -> Finding:
+def _in_catalog(plpy: Plpy, server: str) -> tuple[str, str] | None:
+    """The user mappings that hold a password themselves, and what puts the first one's into a file."""
+    found = catalog.query(
+        plpy,
+        "SELECT CASE m.umuser WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(m.usename) END AS role"
+        " FROM pg_catalog.pg_user_mappings AS m"
+        " WHERE m.srvname = $1 AND deal_sync.options_of(m.umoptions) ? 'password' ORDER BY m.umuser",
+        ["text"],
+        [server],
+    )
+    roles = [str(row["role"]) for row in found]
+    alter = "ALTER USER MAPPING FOR {} SERVER {} OPTIONS (DROP password, ADD password_file '/etc/deal_sync/password');"
+    return (", ".join(roles), alter.format(roles[0], plpy.quote_ident(server))) if roles else None
+
+
+def _password_file(options: ServerOptions, in_catalog: tuple[str, str] | None) -> Finding:
     """As PostgreSQL judges the key of its own certificate: 0600, or 0640 where root owns it."""
     if options.password_file is None:
-        return Finding(True, "not used")
+        return _beside("not used", in_catalog)
     what = 'the file that the option "password_file" of the user mapping names'
     try:
         options.password()
@@ -286,7 +301,16 @@ def _password_file(options: ServerOptions) -> Finding:
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o077 & ~allowed:
         return Finding(False, f"others can read or write it: its mode is {mode:04o}", f"chmod {allowed:o} {what}")
-    return Finding(True, f"readable, mode {mode:04o}")
+    return _beside(f"readable, mode {mode:04o}", in_catalog)
+
+
+def _beside(said: str, in_catalog: tuple[str, str] | None) -> Finding:
+    if in_catalog is None:
+        return Finding(True, said)
+    roles, hint = in_catalog
+    return Finding(
+        True, f"{said}; the catalog, and a dump of it, holds the password of the user mapping for {roles}", hint
+    )
 
 
 # -- the graph's server ------------------------------------------------------------------------------------------------

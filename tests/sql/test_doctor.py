@@ -461,6 +461,19 @@ def password_file(servers: Instance, pg: Connection) -> Iterator[Path]:
     directory.rmdir()
 
 
+def test_a_user_mapping_that_holds_a_password_is_named_with_what_moves_it_into_a_file(
+    pg: Connection, password_file: Path
+) -> None:
+    assert doctor(pg)["password file"].hint is None
+    execute(pg, "CREATE USER MAPPING FOR app_writer SERVER neo4j OPTIONS (\"user\" 'x', password 'plain')")
+    found = doctor(pg)["password file"]
+    assert found.ok
+    assert "holds the password of the user mapping for app_writer" in found.detail
+    assert "plain" not in repr(found)
+    execute(pg, str(found.hint))
+    assert doctor(pg)["password file"].hint is None
+
+
 def test_a_password_file_that_others_can_read_is_named(pg: Connection, password_file: Path) -> None:
     assert doctor(pg)["password file"].ok
     password_file.chmod(0o644)
