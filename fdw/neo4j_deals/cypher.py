@@ -91,7 +91,6 @@ def rows(
     conditions: Sequence[str] = (),
     parameters: Mapping[str, Any] | None = None,
     order: Sequence[str] = (),
-    offset: int | None = None,
     limit: int | None = None,
     labels: bool = False,
     dimensions_but: Sequence[str] | None = None,
@@ -117,10 +116,9 @@ def rows(
             ("WHERE " if source.query is None else "WITH * WHERE ") + " AND ".join(map(_bracketed, conditions))
         )
     after = [f"ORDER BY {', '.join(order)}"] if order else []
-    for word, number in (("SKIP", offset), ("LIMIT", limit)):
-        if number is not None:
-            values[word.lower()] = number
-            after.append(f"{word} ${word.lower()}")
+    if limit is not None:
+        values["limit"] = limit
+        after.append("LIMIT $limit")
     if after:
         lines.append(" ".join(["WITH n" if source.query is None else "WITH *", *after]))
     if headed:

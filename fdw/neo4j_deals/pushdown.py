@@ -3,6 +3,10 @@
 Pure. What a column *shows* is what `values` makes of what a node *has*, and PostgreSQL checks every qual on that. So a
 condition may let too many nodes through, never too few: the comments say which values show what. An order has to be
 exact, so it sorts by an expression that is what the column shows. Values travel as parameters.
+
+Multicorn2 3.2 does not tell a value's type. The result of a function that is called at run time it even reads as the
+column's type, whichever it is: the days of a date as microseconds of a timestamptz, a bigint by its lower half. So a
+condition allows for each type that PostgreSQL compares with the column's, or nothing is pushed.
 """
 
 from __future__ import annotations
@@ -90,6 +94,7 @@ _MOMENTS = frozenset({"timestamptz", "timestamp", "date"})
 _EXACT = 1 << 53  # below it an integer and a float are the same number or are not, whoever compares them
 _LONGEST = 1 << 25  # characters: a longer text may be more bytes than a column shows
 _MOST = 1.7976931348623157e308
+_NEXT_TO_NOTHING = 2.2e-314  # above all doubles whose upper half is empty
 
 
 def pushed(quals: Iterable[Qual], columns: Mapping[str, Column], of: Expression, floats_exact: bool = True) -> Pushed:
@@ -191,12 +196,14 @@ def _equal(
     numbers, exact = _numbers(column, values, floats_exact)
     if numbers is None:
         return None
+    if column.type_name == "int4":  # as an oid it has no sign
+        numbers += [number - (1 << 32) for number in numbers if 1 << 31 <= number < 1 << 32]
     parts, points = [], []
     for number in numbers:
         if not math.isfinite(number):
             continue  # never shown
-        if column.type_name == "float4" or abs(number) >= _EXACT:
-            low, high = (parameters.add(bound) for bound in _around(number, column))
+        if abs(number) >= _EXACT:
+            low, high = (parameters.add(bound) for bound in _around(number))
             parts.append(f"({expression} >= {low} AND {expression} <= {high})")
         else:
             points += _spellings(number)
@@ -209,14 +216,17 @@ def _equal_texts(column: Column, values: Sequence[Any], expression: str, paramet
     """A text column shows INTEGER 5 as '5', a time as ISO 8601, and a STRING without its NUL characters."""
     if not all(isinstance(value, str) for value in values):
         return None
+    cut = [value.rstrip(" ") for value in values]
     readings = [reading for value in values for reading in readings_of(value)]
+    for value, short in zip(values, cut, strict=True):
+        readings += readings_of(short) if short != value else []
     parts = [f"{expression} IN {parameters.add(readings)}"]
     if any(_LIKE_A_TIME.match(value) for value in values):
         parts.append(_is_a_time(expression))
     if not column.key:
         parts.append(f"{expression} CONTAINS {parameters.add(chr(0))}")
-    if column.type_name == "varchar":  # compared with a char(n), blanks at the end do not count
-        parts += [f"{expression} STARTS WITH {parameters.add(value + ' ')}" for value in values]
+        # Compared as char(n), blanks at the end do not count.
+        parts += [f"{expression} STARTS WITH {parameters.add(short + ' ')}" for short in dict.fromkeys(cut)]
     return Condition(_either(parts), len(parts) == 1 and len(readings) == len(values))
 
 
@@ -231,6 +241,8 @@ def readings_of(text: str) -> list[Any]:
             readings += [real] if real else [0.0, -0.0]
     if text in ("true", "false"):
         readings.append(text == "true")
+    if text in ("t", "f"):  # a boolean that is cast to text in an array
+        readings += ["true", True] if text == "t" else ["false", False]
     return readings
 
 
@@ -241,7 +253,7 @@ def _unequal(
     if column.type_name == "bool":
         asked = [_boolean(value) for value in values]
         return None if None in asked else Condition(_none_of(expression, asked, parameters))
-    if column.type_name in _INTEGERS or column.type_name == "float8":
+    if column.type_name in ("int8", "float8"):
         numbers, exact = _numbers(column, values, floats_exact)
         if numbers is None or not exact or not all(abs(number) < _EXACT for number in numbers):
             return None
@@ -260,7 +272,7 @@ def _identity(
     values = [value] if operator == "=" else value if operator == ("=", True) else None
     if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
         return None
-    ids = [item for item in values if _ELEMENT_ID.fullmatch(item)]
+    ids = [item for item in (value.rstrip(" ") for value in values) if _ELEMENT_ID.fullmatch(item)]
     return Condition(f"{expression} IN {parameters.add(ids)}", exact=True)
 
 
@@ -279,13 +291,15 @@ def _range(
     if column.type_name == "bool":
         asked = _boolean(value)
         return None if asked is None else Condition(f"{expression} {operator} {parameters.add(asked)}", exact=True)
+    if column.type_name in ("int4", "int2"):
+        return None  # a bigint may have been cut to fit
     numbers, _ = _numbers(column, [value], floats_exact)
     if not numbers or not all(map(math.isfinite, numbers)):
         return None
     number = max(numbers) if operator[0] == "<" else min(numbers)
-    if column.type_name != "float4" and 0 < abs(number) < _EXACT:
+    if 0 < abs(number) < _EXACT:
         return Condition(f"{expression} {operator} {parameters.add(number)}")
-    low, high = _around(number, column)
+    low, high = _around(number)
     parts = [f"{expression} {operator[0]}= {parameters.add(high if operator[0] == '<' else low)}"]
     if isinstance(number, int):
         parts.append(f"{expression} {operator} {parameters.add(number)}")
@@ -295,10 +309,11 @@ def _range(
 def _numbers(column: Column, values: Sequence[Any], floats_exact: bool) -> tuple[list[int | float] | None, bool]:
     """The numbers that the values may be, and whether they are sure; None where one is no number of the column's kind.
 
-    A real arrives as its shortest text, as a double precision does: 0.1 is one of two numbers.
+    A real arrives as its shortest text, as a double precision does: 0.1 is one of two numbers. Read as a double
+    precision it is NaN or next to nothing; a real column's value may be the half of a double precision: anything.
     """
     numbers: list[int | float] = []
-    exact = column.type_name != "float4"
+    exact = True
     for value in values:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             return None, False
@@ -308,12 +323,14 @@ def _numbers(column: Column, values: Sequence[Any], floats_exact: bool) -> tuple
                     return None, False
                 numbers.append(int(value))
                 continue
-            if column.type_name not in ("float8", "float4") or (isinstance(value, str) and not floats_exact):
+            if column.type_name != "float8" or (isinstance(value, str) and not floats_exact):
                 return None, False
             numbers.append(number := float(value))
+            if math.isnan(number) or 0 < number < _NEXT_TO_NOTHING:
+                return None, False
             with contextlib.suppress(OverflowError):
                 real = float(struct.unpack("f", struct.pack("f", number))[0])
-                if real != number and not math.isnan(number):
+                if real != number:
                     numbers.append(real)
                     exact = False
         except ValueError:
@@ -328,14 +345,10 @@ def _spellings(number: int | float) -> list[int | float]:
     return [int(number), float(number)] if number == int(number) else [number]
 
 
-def _around(number: int | float, column: Column) -> tuple[float, float]:
-    """Bounds between which everything lies that the column shows as this number."""
+def _around(number: int | float) -> tuple[float, float]:
+    """Bounds between which everything lies that a column shows as this number."""
     near = float(number)
-    if column.type_name == "float4":
-        room = abs(near) * 1e-6 + 1e-44
-        low, high = near - room, near + room
-    else:
-        low, high = math.nextafter(near, -math.inf), math.nextafter(near, math.inf)
+    low, high = math.nextafter(near, -math.inf), math.nextafter(near, math.inf)
     return max(low, -_MOST), min(high, _MOST)
 
 
@@ -352,8 +365,9 @@ _FIRST, _LAST = datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999)
 def _moment(column: Column, value: Any) -> tuple[datetime, datetime] | None:
     """The earliest and the latest instant, in UTC without saying so, that a value may stand for.
 
-    What arrives has lost something: a timestamp its microseconds; and where the types of the two sides differ, the
-    session's time zone decides. Two minutes more bear with offsets that the driver rounds.
+    What arrives has lost something: a timestamp its microseconds; and the types of the two sides may differ, so that
+    the session's time zone decides: three days allow for that. None where the type cannot be told at all: the days of
+    a date, read as microseconds, are some minutes about 2000; a date may be the half of a timestamp.
     """
     room = timedelta(days=3)
     if isinstance(value, str):
@@ -367,16 +381,18 @@ def _moment(column: Column, value: Any) -> tuple[datetime, datetime] | None:
             moment = moment - shift if match["offset"][0] == "+" else moment + shift
         except (ValueError, OverflowError):
             return None
-        if column.type_name == "timestamptz":
-            room = timedelta(minutes=2)
     elif isinstance(value, datetime):
         moment = value.replace(tzinfo=None)
-        if column.type_name == "timestamp":
-            room = timedelta(minutes=2)
-    elif isinstance(value, date):
-        moment = datetime(value.year, value.month, value.day)
+    elif isinstance(value, date) and column.type_name != "date":
+        return _with_room(datetime(value.year, value.month, value.day), room)
     else:
         return None
+    if abs(moment - datetime(2000, 1, 1)) < timedelta(hours=1):
+        return None
+    return _with_room(moment, room)
+
+
+def _with_room(moment: datetime, room: timedelta) -> tuple[datetime, datetime]:
     return (
         moment - room if moment - _FIRST > room else _FIRST,
         moment + room if _LAST - moment > room else _LAST,

@@ -141,51 +141,6 @@ class Reader(threading.Thread):
             signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
-class Standing:
-    """A reader that answers one question after the other, all in one read transaction: a nested loop's look-ups.
-
-    A question is the work of a Reader, whose batches end with whether it is the last one.
-    """
-
-    def __init__(self, connection: Connection, serve_interrupt: Callable[[], object]) -> None:
-        self.connection = connection
-        self.idle = True  # nothing is left to read of the last question, though its rows may be
-        self._questions: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        self._asked: Work | None = None
-        self._batches = Reader(connection, self._serve).batches(serve_interrupt)
-
-    def _serve(self, ask: Ask, outlet: Outlet) -> None:
-        while (work := self._asked or self._questions.get()) is not None:
-            self._asked = work  # until it is answered: the connection may try again
-            work(ask, outlet)
-            self._asked = None
-
-    def answer(self, work: Work) -> Generator[tuple[Any, ...], None, None]:
-        """The batches of one question. Closing the iterator early ends the reader, unless it was the last batch."""
-        self.idle = False
-        self._questions.put(work)
-        try:
-            for batch in self._batches:
-                self.idle = last = batch[-1]
-                yield batch
-                if last:
-                    return
-        finally:
-            if not self.idle:
-                self.stop()
-
-    def end(self) -> None:
-        """Ends the transaction and gives the connection back. An error of that harms no row, and is not raised."""
-        self._questions.put(None)
-        with contextlib.suppress(DealSyncError):
-            next(self._batches, None)
-
-    def stop(self) -> None:
-        """Ends it at once, in an aborted transaction too."""
-        self._questions.put(None)
-        self._batches.close()
-
-
 def answer(connection: Connection, work: Callable[[Ask], T], serve_interrupt: Callable[[], object]) -> T:
     """What `work` makes of a read transaction of its own: for what is no batch of rows."""
     reader = Reader(connection, lambda ask, outlet: outlet.put(work(ask)))

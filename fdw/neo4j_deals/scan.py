@@ -58,7 +58,7 @@ def selection(columns: Sequence[Column], names: Collection[str] | None) -> tuple
 def hand_over(records: Iterable[tuple[Any, ...]], projection: Projection, to: Outlet) -> None:
     """In the reader: records as rows, in chunks.
 
-    With each chunk goes what some of its rows lost (by place: node and losses), and whether it is the last.
+    With each chunk goes what some of its rows lost (by place: node and losses).
     """
     chunk: list[list[Any]] = []
     losses: dict[int, tuple[str, Lost]] = {}
@@ -68,14 +68,14 @@ def hand_over(records: Iterable[tuple[Any, ...]], projection: Projection, to: Ou
             losses[len(chunk)] = record[0], lost
         chunk.append(values)
         if len(chunk) == CHUNK:
-            to.put(chunk, losses, False)
+            to.put(chunk, losses)
             chunk, losses = [], {}
-    to.put(chunk, losses, True)
+    to.put(chunk, losses)
 
 
 def handed_over(batches: Iterable[tuple[Any, ...]], losses: Losses) -> Iterator[list[Any]]:
     """The rows that `hand_over` gave; `losses` gets to know of those that are taken, and may raise."""
-    for chunk, lost, _ in batches:
+    for chunk, lost in batches:
         for at, values in enumerate(chunk):
             if at in lost:
                 losses.add(*lost[at])

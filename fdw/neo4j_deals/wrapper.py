@@ -1,7 +1,8 @@
 """In: what Multicorn2 asks of a foreign table. Out: rows, by the same reader and projection as scan().
 
 Thin: `pushdown` says what becomes of quals and sort keys, `cypher` writes the query; PostgreSQL checks every qual
-itself, but trusts the order and the limit that were promised.
+itself, but trusts the order that was promised. Nothing else is promised: with a path of its own for a join, or a LIMIT,
+Multicorn2 3.2 drops clauses that stand beside it, and does not tell (field notes).
 The class is named by the server's option `wrapper`, which attach() sets. Nothing else may import this module: it needs
 Multicorn2's library in the process.
 """
@@ -9,6 +10,7 @@ Multicorn2's library in the process.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import threading
 import time
@@ -30,25 +32,29 @@ from neo4j_deals.mapping import Column, keys_of
 from neo4j_deals.options import ServerOptions
 from neo4j_deals.projection import Projection
 from neo4j_deals.pushdown import Pushed, order, pushed, sortable
-from neo4j_deals.reader import Reader, Standing, Work, answer, pending, setting
+from neo4j_deals.reader import Reader, answer, pending, setting
 from neo4j_deals.scan import hand_over, handed_over, selection
 from neo4j_deals.values import type_named
+
+_POSTGRES = ctypes.CDLL(None)
 
 #: EXPLAIN of a run-time value of these kills the backend in Multicorn2 3.2 (field notes).
 _REFUSED = {"uuid", "numeric"}
 
-#: Weak: at the end of a scan, after a LIMIT too, Multicorn lets go of the generator, and that ends it.
-_open: weakref.WeakSet[Generator[list[Any], None, None]] = weakref.WeakSet()
-#: By table: the readers of its nested loops.
-_standing: dict[Neo4jForeignDataWrapper, list[Standing]] = {}
+#: Weak: at the end of a scan, after a LIMIT too, Multicorn lets go of it, and that ends it. It does not after an error
+#: that a savepoint catches, nor under EXPLAIN ANALYZE.
+_open: weakref.WeakSet[_Scan] = weakref.WeakSet()
+#: Scans that may be such ones, the oldest first.
+_doubtful: dict[_Scan, None] = {}
+_numbers = itertools.count()
+_MOST_DOUBTFUL = 8  # each holds a thread, a connection and a transaction in Neo4j
 #: While a failed transaction ends its scans, nothing is said of their losses.
 _rolling_back = threading.Event()
 
 
 #: Bytes, for the planner.
 _WIDTHS = {"int8": 8, "int4": 4, "int2": 2, "float8": 8, "float4": 4, "bool": 1, "timestamptz": 8, "vector": 6148}
-#: Of a query, in the planner's measure, where a row costs its bytes: some rows' worth. It is far more in truth (1,000
-#: look-ups take as long as 100,000 narrow rows), but Neo4j is asked for what is wanted, a limit too, and not for all.
+#: Of a query, in the planner's measure, where a row costs its bytes: some rows' worth.
 _STARTUP_COST = 500
 _UNKNOWN = 1000  # rows of a query, and of what cannot be counted
 _COUNT_SECONDS, _FAILED_SECONDS = 300.0, 10.0  # for which a count, or a guess, is good enough
@@ -65,6 +71,35 @@ class _Asked:
     pushed: Pushed
 
 
+class _Scan:
+    """The rows of one scan. One that has been ended says so when it is read on: never fewer rows in silence."""
+
+    def __init__(self, rows: Generator[list[Any], None, None], projection: Projection) -> None:
+        self._rows, self._is_ended = rows, False
+        self.projection, self.level, self.number = projection, _level(), next(_numbers)
+        _open.add(self)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return self
+
+    def __next__(self) -> list[Any]:
+        _doubtful.pop(self, None)  # it is in use
+        if self._is_ended:
+            log_to_postgres(
+                "the scan of Neo4j was ended, since too many others were left unfinished in this transaction",
+                ERROR,
+                hint="read a cursor to its end before the next savepoints, or declare it WITH HOLD",
+            )
+        return next(self._rows)
+
+    def end(self) -> None:
+        """Gives thread, connection and transaction back; in an aborted transaction, too."""
+        _doubtful.pop(self, None)
+        self._is_ended = True
+        with contextlib.suppress(Exception):  # a hook that raises takes the server down
+            self._rows.close()
+
+
 class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
     """The nodes of one label, or the rows of one query."""
 
@@ -77,7 +112,6 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
             self._columns = [_column(definition, keys) for definition in columns.values()]
         self._by_name = {column.name: column for column in self._columns}
         self._selections: dict[frozenset[str], tuple[Projection, list[int | None]]] = {}  # a nested loop's are the same
-        self._begun = 0  # scans, and look-ups of one, since the last end of a scan
 
     @classmethod
     def import_schema(
@@ -106,21 +140,14 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
             log_to_postgres(warning, WARNING)
         return result.tables
 
-    # The names are Multicorn's: it gives sortkeys, limit and offset only where they are in force.
+    # The names are Multicorn's: it gives sortkeys only where they are in force.
     def execute(
-        self,
-        quals: Sequence[Any],
-        columns: Set[str],
-        sortkeys: Sequence[Any] | None = None,
-        limit: int | None = None,
-        offset: int | None = None,
+        self, quals: Sequence[Any], columns: Set[str], sortkeys: Sequence[Any] | None = None
     ) -> Iterator[list[Any]]:
         """The rows that meet the pushed quals, in the order of the table's columns; those not asked for are None."""
         with _reported():
-            self._begun += 1
-            rows = self._rows(self._asked(quals, columns, sortkeys, limit, offset))
-        _open.add(rows)
-        return rows
+            asked = self._asked(quals, columns, sortkeys)
+        return _Scan(self._rows(asked), asked.projection)
 
     def explain(
         self,
@@ -128,12 +155,15 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         columns: Set[str],
         sortkeys: Sequence[Any] | None = None,
         verbose: bool = False,
-        limit: int | None = None,
-        offset: int | None = None,
     ) -> Iterator[str]:
-        """The Cypher that a scan runs, and which quals are PostgreSQL's; with VERBOSE the parameters' names."""
+        """The Cypher that a scan runs, and which quals are PostgreSQL's; with VERBOSE the parameters' names.
+
+        Under ANALYZE the scan has run, and Multicorn forgets it now.
+        """
         with _reported():
-            asked = self._asked(quals, columns, sortkeys, limit, offset)
+            asked = self._asked(quals, columns, sortkeys)
+        run = [scan for scan in _open if scan.projection is asked.projection and scan not in _doubtful]
+        _doubt(sorted(run, key=lambda scan: scan.number)[-1:])
         yield from asked.query.text.splitlines()
         if asked.pushed.superset:
             yield "Pushed as a superset: " + ", ".join(asked.pushed.superset)
@@ -151,16 +181,6 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
     def can_sort(self, sortkeys: Sequence[Any]) -> list[Any]:
         """The first of the keys, as many as Neo4j can put in PostgreSQL's order."""
         return list(itertools.takewhile(lambda key: sortable(key, self._by_name), sortkeys))
-
-    def can_limit(self, limit: int | None, offset: int | None) -> bool:
-        """Asked only where there are no quals. Multicorn cuts the numbers to 32 bits; a negative one comes as None."""
-        return limit is not None and limit > 0
-
-    def get_path_keys(self) -> list[tuple[tuple[str, ...], int]]:
-        """The columns by which a join looks nodes up one at a time, and how many nodes it finds: few."""
-        return [
-            ((c.name,), 1) for c in self._columns if (c.key and c.target != "tenant_id") or c.derive == "element_id"
-        ]
 
     def get_rel_size(self, quals: Sequence[Any], columns: Set[str]) -> tuple[int, int]:
         """How many rows the planner has to expect, and how wide they are in bytes."""
@@ -205,14 +225,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         _counts[options, label] = time.monotonic() + seconds, nodes
         return nodes
 
-    def _asked(
-        self,
-        quals: Sequence[Any],
-        columns: Set[str],
-        sortkeys: Sequence[Any] | None,
-        limit: int | None,
-        offset: int | None,
-    ) -> _Asked:
+    def _asked(self, quals: Sequence[Any], columns: Set[str], sortkeys: Sequence[Any] | None) -> _Asked:
         source = self._source
         wanted = frozenset(columns)
         if wanted not in self._selections:
@@ -231,22 +244,28 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
             conditions=found.conditions,
             parameters=found.parameters,
             order=order(sortkeys or (), self._by_name, expression),
-            offset=offset or None,
-            limit=limit,
             labels=projection.wants_labels,
             dimensions_but=projection.dimensions_but,
         )
         return _Asked(projection, query, places, found)
 
+    def pre_commit(self) -> None:
+        """Cursors that outlive the transaction have been read to their end by now; all else is left over."""
+        for scan in list(_open):
+            scan.end()
+        _doubtful.clear()
+
     def rollback(self) -> None:
         """After an error in mid-scan neither end_scan nor the generator's own end is reached: it ends here."""
         _rolling_back.set()
-        for rows in list(_open):
-            with contextlib.suppress(Exception):  # a hook that raises takes the server down
-                rows.close()
-        _open.clear()
-        _stop_standing()
-        self._begun = 0
+        self.pre_commit()
+        _rolling_back.clear()
+
+    def sub_rollback(self, level: int) -> None:
+        """After an error that a savepoint catches: what was begun behind it is left over, but for a cursor that was
+        declared before it and first read behind it."""
+        _rolling_back.set()
+        _doubt([scan for scan in _open if scan.level >= level])
         _rolling_back.clear()
 
     def _rows(self, asked: _Asked) -> Generator[list[Any], None, None]:
@@ -254,10 +273,11 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         try:
             with _reported():
                 options = _server_options(self._options)
-                batches = self._batches(
-                    options, lambda ask, to: hand_over(bounded(ask(asked.query), options), asked.projection, to)
+                reader = Reader(
+                    connection(options),
+                    lambda ask, to: hand_over(bounded(ask(asked.query), options), asked.projection, to),
                 )
-                with contextlib.closing(batches):
+                with contextlib.closing(reader.batches(_interrupted)) as batches:
                     for values in handed_over(batches, losses):
                         yield [None if at is None else values[at] for at in asked.places]
         except GeneratorExit:  # a LIMIT has enough rows, or the scan has failed
@@ -266,46 +286,26 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
             raise
         self._warn(losses)
 
-    def _batches(self, options: ServerOptions, work: Work) -> Generator[tuple[Any, ...], None, None]:
-        """The answer by a reader of its own; a nested loop's, from its second look-up on, by one that stays."""
-        if self._begun < 2:
-            return Reader(connection(options), work).batches(_interrupted)
-        for standing in _standing.get(self, []):
-            if standing.idle and standing.connection.serves(options):
-                return standing.answer(work)
-        standing = Standing(connection(options), _interrupted)
-        _standing.setdefault(self, []).append(standing)
-        return standing.answer(work)
-
-    def end_scan(self) -> None:
-        """At the end of each scan of the table, also where another one in the same statement goes on."""
-        self._begun = 0
-        with contextlib.suppress(Exception):  # all rows were there; an interrupt is PostgreSQL's to serve
-            busy = []
-            for standing in _standing.pop(self, []):
-                if standing.idle:
-                    standing.end()
-                else:
-                    busy.append(standing)
-            if busy:
-                _standing[self] = busy
-
-    def pre_commit(self) -> None:
-        """What an error in a subtransaction has left behind."""
-        _stop_standing()
-
     def _warn(self, losses: Losses) -> None:
         """At a scan's end, and once: in Python 3.14 a second WARNING kills the backend (field notes)."""
         if warning := losses.warning(self._columns):
             log_to_postgres(warning.message, WARNING, hint=warning.hint, detail=warning.detail)
 
 
-def _stop_standing() -> None:
-    """At the end of a transaction nothing of it stays."""
-    while _standing:
-        for standing in _standing.popitem()[1]:
-            with contextlib.suppress(Exception):  # a hook that raises takes the server down
-                standing.stop()
+def _doubt(scans: Sequence[_Scan]) -> None:
+    """These may never be read again. Of all such ones the newest stay; one that is read after all is in use."""
+    for scan in scans:
+        _doubtful.setdefault(scan)
+    while len(_doubtful) > _MOST_DOUBTFUL:
+        next(iter(_doubtful)).end()
+
+
+def _level() -> int:
+    """How many subtransactions deep we are; 0 outside a backend."""
+    try:
+        return int(_POSTGRES.GetCurrentTransactionNestLevel())
+    except AttributeError:
+        return 0
 
 
 @contextlib.contextmanager

@@ -1,10 +1,24 @@
-"""Flows in: chance, and the columns of a table. Flows out: statements that answer alike wherever the rows are."""
+"""In: chance, and the columns of a table. Out: statements that answer alike wherever the rows are.
+
+The dimensions that a statement is drawn from, several at once:
+- what is read: the table, a view with a WHERE, a view over it, a security barrier, a CTE (materialized or not), a
+  subquery, arms of UNION ALL, each with clauses and a LIMIT outside
+- joins: inner, left, right, full, lateral, semi, anti, with itself; by the key or another column; further clauses on
+  either side or both, in ON and in WHERE; correlated subqueries in SELECT and WHERE
+- writing: UPDATE ... FROM, DELETE ... USING, MERGE, INSERT ... SELECT into a local table, with all that it holds after
+- a bound's type: the column's, or one that PostgreSQL compares with it; its origin: a constant, a subquery, a function
+  that is called at run time, an expression, a parameter, a column of another table
+- the plan: a simple query, or a prepared one run three times, with a plan for any value or for each; each kind of join
+- operators, lists, patterns, NULL tests, booleans, OR and NOT; ORDER BY with NULLS and collations; LIMIT and OFFSET as
+  constant, expression, parameter, NULL, WITH TIES; aggregates, DISTINCT, windows
+- the session's time zone, DateStyle and digits; what the graph holds is `hostile`'s
+"""
 
 from dataclasses import dataclass
 from random import Random
 
 TYPES: tuple[str, ...] = ("text", "varchar(6)", "bigint", "integer", "smallint", "double precision", "real", "boolean")
-TYPES += ("timestamp with time zone", "timestamp without time zone", "date", "jsonb")
+TYPES += ("timestamp with time zone", "timestamp without time zone", "date", "jsonb", "character(6)")
 
 #: Literals by type; those of one line are written with their type.
 TEXTS: tuple[str, ...] = (
@@ -131,8 +145,18 @@ SETTINGS = {
     "extra_float_digits": ("1", "1", "0", "-5", "3"),
     "enable_hashjoin": ("on", "off"),
     "enable_mergejoin": ("on", "off"),
-    "plan_cache_mode": ("auto", "force_generic_plan"),
+    "enable_nestloop": ("on", "on", "off"),
+    "enable_material": ("on", "off"),
+    "enable_memoize": ("on", "off"),
+    "join_collapse_limit": ("8", "1"),
+    "plan_cache_mode": ("auto", "force_generic_plan", "force_custom_plan"),
 }
+
+
+#: The column of `local_values` that a column of a type is joined with.
+_THEIRS = {"text": "x_text", "bigint": "x_int8", "double precision": "x_float8", "boolean": "x_bool"}
+_THEIRS |= {"integer": "x_int4", "timestamp with time zone": "x_moment", "date": "x_date", "varchar": "x_text"}
+_THEIRS |= {"smallint": "x_int4", "real": "x_float8", "character": "x_text", "timestamp without time zone": "x_date"}
 
 
 @dataclass(frozen=True)
@@ -158,12 +182,17 @@ def text_literal(value: str) -> str:
 
 @dataclass(frozen=True)
 class Statement:
-    """A query with @table for the table; `total`: its order is total; `unlimited`: the same without LIMIT."""
+    """A query with @table for the table; `total`: its order is total; `unlimited`: the same without LIMIT.
+
+    All run in one transaction that is rolled back: `before` first, then the query, then what shows what it has done.
+    """
 
     text: str
     ordered: int = 0  # columns of the result that come in a promised order
     total: bool = False
     unlimited: str = ""
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
 
 class Statements:
@@ -174,11 +203,178 @@ class Statements:
 
     def __init__(self, random: Random, columns: list[Col], shown: dict[str, list[str]]) -> None:
         self.random, self.columns, self.shown = random, columns, shown
+        self.parameters: list[str] | None = None  # of a prepared statement: literals with their types
 
     def settings(self) -> dict[str, str]:
         return {name: self.random.choice(values) for name, values in SETTINGS.items()}
 
     def one(self) -> Statement:
+        """A statement of any form, prepared or not."""
+        self.parameters = [] if self.random.random() < 0.3 else None
+        statement = self.random.choice(
+            (self._plain_query, self._plain_query, self._shaped, self._shaped, self._write)
+        )()
+        return self._prepared(statement) if self.parameters else statement
+
+    def _prepared(self, statement: Statement) -> Statement:
+        """Run three times: for what the plan of the first one leaves behind."""
+        assert self.parameters
+        types = ", ".join(literal.rsplit("::", 1)[1] for literal in self.parameters)
+        values = ", ".join(self.parameters)
+        prepare = f"PREPARE asked ({types}) AS "
+        execute = f"EXECUTE asked ({values})"
+        before = (*statement.before, prepare + statement.text)
+        if not statement.after:
+            before += (execute, execute)
+        unlimited = statement.unlimited
+        if unlimited:
+            for number in range(len(self.parameters), 0, -1):
+                unlimited = unlimited.replace(f"${number}", self.parameters[number - 1])
+        return Statement(execute, statement.ordered, statement.total, unlimited, before, statement.after)
+
+    # -- what is read, and what it is joined with ---------------------------------------------------------------------
+
+    def _source(self, name: str) -> tuple[str, str, tuple[str, ...]]:
+        """What follows WITH, what stands in FROM and is called `t`, and what has to be made before."""
+        random, parameters = self.random, self.parameters
+        form = random.choice(("table", "table", "view", "view of view", "barrier", "cte", "subquery", "union"))
+        if form in ("view", "view of view", "barrier"):
+            self.parameters = None
+        inner = self._where()
+        self.parameters = parameters
+        query = f"SELECT * FROM @table AS t{inner}"
+        if form == "table":
+            return "", "@table AS t", ()
+        if form in ("view", "view of view", "barrier"):
+            barrier = " WITH (security_barrier)" if form == "barrier" else ""
+            made = [f"CREATE TEMPORARY VIEW {name}{barrier} AS {query}"]
+            if form == "view of view":
+                made.append(f"CREATE TEMPORARY VIEW {name}_over AS SELECT * FROM {name}")
+                name += "_over"
+            return "", f"{name} AS t", tuple(made)
+        if form == "cte":
+            return (
+                f"WITH {name} AS {random.choice(('', 'MATERIALIZED ', 'NOT MATERIALIZED '))}({query}) ",
+                f"{name} AS t",
+                (),
+            )
+        if form == "union":
+            query += f" UNION ALL SELECT * FROM @table AS t{self._where()}"
+        return "", f"({query}) AS t", ()
+
+    def _shaped(self) -> Statement:
+        """A source with clauses, joined or not, counted or limited."""
+        random = self.random
+        with_, source, before = self._source("looked_at")
+        where = self._where()
+        columns = random.sample(self.columns, min(2, len(self.columns)))
+        selected = ", ".join(["t.element_id", *(f"t.{column.quoted}::text" for column in columns)])
+        form = random.random()
+        if form < 0.3:
+            limit = random.choice(
+                ("LIMIT 1", "LIMIT 3", "LIMIT 1 OFFSET 2", "LIMIT 1 + 1", "LIMIT NULL", "LIMIT ALL", "LIMIT 50")
+            )
+            if self.parameters is not None and random.random() < 0.5:
+                self.parameters.append("2::bigint")
+                limit = f"LIMIT ${len(self.parameters)}"
+            text = f"{with_}SELECT {selected} FROM {source}{where}"
+            if random.random() < 0.5:
+                key = random.choice([column for column in self.columns if column.family != "jsonb"] or [None])
+                if key is not None:
+                    text += f" ORDER BY t.{key.quoted}, t.element_id"
+                    return Statement(f"SELECT * FROM ({text} {limit}) AS x", 0, False, "", before)
+            return Statement(f"{text} {limit}", 0, False, text, before)
+        if form < 0.45:
+            column = random.choice(self.columns)
+            aggregate = random.choice(
+                (
+                    "count(*)",
+                    f"count({random.choice(('', 'DISTINCT '))}t.{column.quoted}::text)",
+                    f'min(t.element_id), max(t.{column.quoted}::text COLLATE "C")',
+                    f"string_agg(t.element_id, ',' ORDER BY t.element_id) FILTER (WHERE {self._atom()})",
+                )
+            )
+            return Statement(f"{with_}SELECT {aggregate} FROM {source}{where}", before=before)
+        if form < 0.6:
+            on = (
+                f"u.element_id = v.x_text AND {self._atom().replace('t.', 'u.')}"
+                if random.random() < 0.7
+                else "u.element_id = v.x_text"
+            )
+            correlated = random.choice(
+                (
+                    f"SELECT v.i, (SELECT count(*) FROM @table AS u WHERE {on}) FROM local_values AS v",
+                    f"SELECT v.i FROM local_values AS v WHERE EXISTS (SELECT FROM @table AS u WHERE {on})",
+                    f"SELECT v.i FROM local_values AS v WHERE NOT EXISTS (SELECT FROM @table AS u WHERE {on})",
+                    f"SELECT v.i, (SELECT u.element_id FROM @table AS u WHERE {on} LIMIT 1) FROM local_values AS v",
+                    "SELECT v.i FROM local_values AS v WHERE v.x_text NOT IN (SELECT u.element_id FROM @table AS u)",
+                    'SELECT v.i, (SELECT count(*) FROM @table AS u WHERE u.element_id > v.x_text COLLATE "C" AND'
+                    f" {self._atom().replace('t.', 'u.')}) FROM local_values AS v",
+                )
+            )
+            return Statement(correlated)
+        further = " AND ".join(
+            ["t.element_id = v.x_text", *(self._further() for _ in range(random.choice((0, 1, 1, 2))))]
+        )
+        join = random.choice(("JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"))
+        if join == "FULL JOIN":
+            further = "t.element_id = v.x_text"
+        also = self._further() if random.random() < 0.5 else ""
+        if also:
+            where = f"{where} AND {also}" if where else f" WHERE {also}"
+        sides = (source, "local_values AS v") if random.random() < 0.5 else ("local_values AS v", source)
+        text = f"{with_}SELECT {selected}, v.i FROM {sides[0]} {join} {sides[1]} ON {further}{where}"
+        if random.random() < 0.2:
+            return Statement(f"{text} LIMIT 2", 0, False, text, before)
+        return Statement(text, before=before)
+
+    def _further(self) -> str:
+        """A clause beside a join's key: on one side, or on both."""
+        column = self.random.choice(self.columns)
+        other = _THEIRS.get(column.family)
+        choices = [self._atom(), self._atom(), f"v.i {self.random.choice(RANGES)} {self.random.randint(0, 11)}"]
+        if other:
+            choices.append(f"t.{column.quoted} {self.random.choice(COMPARISONS)} v.{other}")
+            choices.append(f"coalesce(t.{column.quoted} {self.random.choice(COMPARISONS)} v.{other}, v.i % 2 = 0)")
+        choices.append(f"length(t.{column.quoted}::text) > v.i")
+        return self.random.choice(choices)
+
+    def _write(self) -> Statement:
+        """Each local row has one node at most, by the node's id: what is written does not depend on an order."""
+        random = self.random
+        with_, source, before = self._source("looked_at")
+        column = random.choice(self.columns)
+        on = " AND ".join(["v.x_text = t.element_id", *(self._further() for _ in range(random.choice((0, 1, 1, 2))))])
+        once = source.startswith("(") and " UNION ALL " in source
+        if once:  # a node may be there twice
+            with_, source, before = "", "@table AS t", ()
+        form = random.choice(("update", "update", "delete", "merge", "merge", "insert"))
+        if form == "update":
+            changes = f"x_text = t.{column.quoted}::text, i = v.i + 100"
+            text = f"{with_}UPDATE local_values AS v SET {changes} FROM {source} WHERE {on}"
+        elif form == "delete":
+            text = f"{with_}DELETE FROM local_values AS v USING {source} WHERE {on}"
+        elif form == "insert":
+            text = (
+                f"{with_}INSERT INTO local_values (i, x_text)"
+                f" SELECT v.i + 200, t.{column.quoted}::text FROM local_values AS v JOIN {source} ON {on}"
+            )
+        else:
+            matched = random.choice(
+                ("DELETE", f"UPDATE SET x_text = t.{column.quoted}::text, i = v.i + 100", "DO NOTHING")
+            )
+            also = random.choice(("", " AND v.i % 2 = 0"))
+            text = (
+                f"{with_}MERGE INTO local_values AS v USING {source} ON {on} WHEN MATCHED{also} THEN {matched}"
+                f" WHEN NOT MATCHED THEN INSERT (i, x_text) VALUES (-1, t.element_id)"
+            )
+            if self.parameters:  # of a MERGE none is prepared by PREPARE before PostgreSQL 16
+                for number in range(len(self.parameters), 0, -1):
+                    text = text.replace(f"${number}", self.parameters[number - 1])
+                self.parameters = None
+        return Statement(text, before=before, after=("SELECT i, x_text, x_int8 FROM local_values",))
+
+    def _plain_query(self) -> Statement:
         """SELECT, JOIN, IN (SELECT …), an aggregate; with and without WHERE, ORDER BY, LIMIT and OFFSET."""
         random = self.random
         shown = random.sample(self.columns, random.randint(1, len(self.columns)))
@@ -212,12 +408,9 @@ class Statements:
 
     def _join(self) -> str | None:
         column = self.random.choice(self.columns)
-        theirs = {"text": "x_text", "bigint": "x_int8", "double precision": "x_float8", "boolean": "x_bool"}
-        theirs |= {"integer": "x_int4", "timestamp with time zone": "x_moment", "date": "x_date", "varchar": "x_text"}
-        theirs |= {"smallint": "x_int4", "real": "x_float8"}
-        if column.family not in theirs:
+        if column.family not in _THEIRS:
             return None
-        other = theirs[column.family]
+        other = _THEIRS[column.family]
         name = f"t.{column.quoted}"
         return self.random.choice(
             (
@@ -268,20 +461,40 @@ class Statements:
             if column.family in ("date", "timestamp without time zone"):  # others kill the backend, says the README
                 bare = [text_literal(random.choice(DAYS)) for _ in literals]
             return f"{name} {operator} (ARRAY[{', '.join(bare)}]::{self._plain(column)}[])"
-        literal, operator = literals[0], random.choice(COMPARISONS)
+        literal, operator = self._from_anywhere(column, literals[0]), random.choice(COMPARISONS)
         if operator in RANGES and column.family in ("text", "varchar") and random.random() < 0.5:
             return f'{name} {operator} {literal} COLLATE "C"'
         if random.random() < 0.15:
             return f"{literal} {operator} {name}"
-        if random.random() < 0.15:
-            return f"{name} {operator} (SELECT {literal})"
+        if random.random() < 0.1:
+            return f"{name} BETWEEN {literal} AND {literals[-1]}"
+        if random.random() < 0.08:
+            return f"{name} IS {random.choice(('', 'NOT '))}DISTINCT FROM {literal}"
         if random.random() < 0.05:
             return f"{name} {operator} NULL"
         return f"{name} {operator} {literal}"
 
+    def _from_anywhere(self, column: Col, literal: str) -> str:
+        """A literal, or what is known at run time only: `later` gives back what it is given."""
+        random = self.random
+        origin = random.random()
+        type_ = literal.rsplit("::", 1)[1]
+        kept = not any(word in literal for word in ("infinity", "BC", "20000", "9999", "0001"))
+        own = column.family != "date" or type_ == "date"  # others are an error, says the README
+        if origin < 0.15 and kept and own:
+            return f"later({literal})"
+        if origin < 0.25:
+            return f"(SELECT {literal})"
+        if origin < 0.3 and kept and own:
+            return f"coalesce(later({literal}), {literal})"
+        if origin < 0.7 and self.parameters is not None:
+            self.parameters.append(literal)
+            return f"${len(self.parameters)}"
+        return literal
+
     @staticmethod
     def _plain(column: Col) -> str:
-        return "text" if column.family == "varchar" else column.type
+        return "text" if column.family in ("varchar", "character") else column.type
 
     def literal(self, column: Col) -> str:
         """One of the column's type, or of a type that PostgreSQL compares with it."""
@@ -294,14 +507,22 @@ class Statements:
 
         small = tuple(value for value in INTEGERS if abs(int(value)) < 1 << 31)
         match column.family:
-            case "text":
-                return of(TEXTS, "text")
-            case "varchar":
-                return of(TEXTS, "varchar", "text") if random.random() < 0.8 else of(("a", "ab", "5"), "char(4)")
+            case "text" | "varchar" | "character":
+                return of(TEXTS, "varchar", "text") if random.random() < 0.7 else of(("a", "ab", "5", ""), "char(4)")
             case "bigint" | "integer" | "smallint":
-                return of(INTEGERS, "bigint") if random.random() < 0.5 else of(small, "integer")
+                tiny = tuple(value for value in small if abs(int(value)) < 1 << 15)
+                mixed = random.random()
+                if mixed < 0.4:
+                    return of(INTEGERS, "bigint")
+                if mixed < 0.7:
+                    return of(small, "integer")
+                return of(tiny, "smallint") if mixed < 0.8 else of((*INTEGERS, "5.5", "-0.5"), "numeric", "float8")
             case "double precision":
-                return of(FLOATS, "float8") if random.random() < 0.7 else of(("0.1", "5.5", "16777217", "-0"), "real")
+                mixed = random.random()
+                if mixed < 0.6:
+                    return of(FLOATS, "float8")
+                reals = ("0.1", "5.5", "16777217", "-0", "NaN", "-1", "Infinity")
+                return of(reals, "real") if mixed < 0.85 else of(small, "integer", "bigint", "numeric")
             case "real":
                 return (
                     of(("0.1", "5.5", "16777217", "-0", "NaN"), "real")
