@@ -279,6 +279,19 @@ AS $$
 $$;
 COMMENT ON FUNCTION deal_sync.summary(deal_sync.run_result, boolean) IS 'internal: a run in one line, from names and counts';
 
+CREATE FUNCTION deal_sync.target_tablespaces() RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(DISTINCT format('tablespace "%s"', s.spcname), ', ')
+    FROM deal_sync.target_tables() AS t (relation)
+    INNER JOIN pg_database AS d ON d.datname = current_database()
+    LEFT JOIN pg_index AS i ON i.indrelid = t.relation
+    INNER JOIN pg_class AS c ON c.oid IN (t.relation, i.indexrelid)
+    INNER JOIN pg_tablespace AS s ON s.oid = coalesce(nullif(c.reltablespace, 0), d.dattablespace)
+$$;
+COMMENT ON FUNCTION deal_sync.target_tablespaces() IS 'internal: where the tables that the sync writes lie, and their indexes';
+
 -- `batch_size`: of a backfill, whose next batch is what is run; else NULL. `began`: when what is recorded as one run began.
 -- The SET clauses give the caller's values back whichever way the function ends; the values for the run are set inside.
 CREATE FUNCTION deal_sync.sync_tenant(
@@ -370,6 +383,10 @@ BEGIN
                             'a row is locked by another transaction for longer than deal_sync.lock_timeout (%s)', deal_sync.setting('lock_timeout')
                         )
                         WHEN code = '40P01' THEN 'deadlock with another transaction'
+                        WHEN code = '53100' THEN concat_ws(
+                            '; ', 'no space is left on a disk of the database', 'the tables lie in ' || deal_sync.target_tablespaces(),
+                            'make room and sync again; server_text in deal_sync.runs names the file'
+                        )
                         ELSE format('SQLSTATE %s ended the run%s', code, CASE WHEN NOT is_own THEN ', in ' || nullif(place, '') END)
                     END || CASE WHEN batch_size IS NULL THEN '; nothing was written' ELSE '; nothing of this batch was written' END;
                 END IF;

@@ -3,11 +3,18 @@ German. Flows out: words of our own where the error is ours, and nobody else's; 
 """
 
 import contextlib
+import secrets
+import subprocess
+import tempfile
 import uuid
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from environment.servers import Instance
+from environment.state import SERVER_USER
 from support.database import Connection, Database
 from support.graph import Graph
 from support.sync import add_deal, add_tenant, add_version, one, rejects, sync
@@ -216,3 +223,59 @@ def test_an_error_that_is_raised_on_keeps_the_applications_context(
     context = "\n".join(lines)
     assert -1 < context.find("inner_one() ") < context.find("application_trigger() ")
     assert "deal_sync." not in str(raised.value.diag.message_detail)
+
+
+# What the machine lacks
+
+
+@pytest.fixture
+def small_disk(servers: Instance) -> Iterator[Path]:
+    """A directory of the server's user on a disk of one megabyte."""
+    if SERVER_USER is None:
+        pytest.skip("a disk is mounted by root only")
+    with tempfile.TemporaryDirectory(dir=servers.directory, prefix="disk") as directory:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size=1m,mode=0700,uid={SERVER_USER},gid={SERVER_USER}", "tmpfs"]
+        if subprocess.run([*mount, directory], capture_output=True, check=False).returncode != 0:
+            pytest.skip("this machine lets nobody mount a disk")
+        Path(directory).parent.chmod(0o755)
+        try:
+            yield Path(directory)
+        finally:
+            subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+@pytest.mark.german
+def test_a_full_disk_is_told_with_the_tablespaces(
+    small_disk: Path, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    space = f"small_{uuid.uuid4().hex[:8]}"
+    pg.execute(f"CREATE TABLESPACE {space} LOCATION '{small_disk}'".encode())
+    try:
+        pg.execute(f"ALTER TABLE opportunities SET TABLESPACE {space}".encode())
+        for _ in range(20):
+            add_deal(graph, tenant, opportunity_summary=secrets.token_hex(100_000))
+        run = sync(writer, tenant)
+        assert (run.status, run.message) == (
+            "failed",
+            "no space is left on a disk of the database; the tables lie in"
+            f' tablespace "pg_default", tablespace "{space}"; make room and sync again;'
+            " server_text in deal_sync.runs names the file; nothing was written",
+        )
+        sqlstate, server_text = pg.execute("SELECT sqlstate, server_text FROM deal_sync.runs").fetchall()[0]
+        assert (sqlstate, "pg_tblspc/" in server_text) == ("53100", True)
+        assert one(pg, "SELECT count(*) FROM opportunities") == 0
+        subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
+        assert (sync(writer, tenant).status, one(pg, "SELECT count(*) FROM opportunities")) == ("ok", 20)
+    finally:
+        pg.execute("DROP TABLE opportunities CASCADE")
+        pg.execute(f"DROP TABLESPACE {space}".encode())
+
+
+@pytest.mark.parametrize("size", ["5000", "5000B", "5000 B", "5kB", "1 MB"])
+def test_a_size_may_have_each_unit_that_postgresql_has_up_to_megabytes(
+    size: str, pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant, opportunity_summary="x" * 4_900)
+    for setting in ("batch_bytes", "max_value_bytes"):
+        pg.execute("SELECT set_config('deal_sync.' || %s, %s, false)", [setting, size])
+    assert (sync(pg, tenant).status, one(pg, "SELECT length(latest_ai_summary) FROM opportunities")) == ("ok", 4_900)

@@ -205,6 +205,30 @@ MISTAKES: dict[str, tuple[LiteralString, str, str, str]] = {
         'deal_sync.batch_rows": "many"',
         "2000",
     ),
+    "an overlap that is none": (
+        "ALTER DATABASE {database} SET deal_sync.overlap = 'some'",
+        "22023",
+        'deal_sync.overlap": "some"',
+        "10min",
+    ),
+    "an overlap that no clock has": (
+        "ALTER DATABASE {database} SET deal_sync.overlap = '999999999h'",
+        "22023",
+        'deal_sync.overlap": "999999999h"',
+        "10min",
+    ),
+    "a percentage that is none": (
+        "ALTER DATABASE {database} SET deal_sync.max_loss = '101'",
+        "22023",
+        'deal_sync.max_loss": "101"',
+        "20",
+    ),
+    "a time to wait that is none": (
+        "ALTER DATABASE {database} SET deal_sync.lock_timeout = 'long'",
+        "22023",
+        'deal_sync.lock_timeout": "long"',
+        "5s",
+    ),
 }
 
 
