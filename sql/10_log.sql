@@ -60,7 +60,8 @@ CREATE TABLE deal_sync.watermarks (
     mapping text NOT NULL,
     run_id uuid NOT NULL,
     full_at timestamptz NOT NULL,
-    undated jsonb NOT NULL DEFAULT '{}'
+    undated jsonb NOT NULL DEFAULT '{}',
+    facts jsonb NOT NULL DEFAULT '{}'
 );
 COMMENT ON TABLE deal_sync.watermarks IS 'up to where each tenant''s graph has been read; written in one transaction with the rows';
 COMMENT ON COLUMN deal_sync.watermarks.watermark IS
@@ -71,6 +72,9 @@ COMMENT ON COLUMN deal_sync.watermarks.undated IS
 '{"element id": digest} of the nodes that do not say when they changed, as the last incremental run landed them: it reads them again when they differ';
 
 -- A key of its own: two first runs at once may remember the same graph, and neither waits for the other.
+COMMENT ON COLUMN deal_sync.watermarks.facts IS
+'what the run found: ahead (seconds of the graph''s clock before PostgreSQL''s), deals and versions (nodes, before it read), counted_at, count_ms, newest (moment of a deal, by a full run), rows_without_deal';
+
 CREATE TABLE deal_sync.graph (
     entry_id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     database_id text NOT NULL,
@@ -115,7 +119,7 @@ COMMENT ON COLUMN deal_sync.backfills.after IS 'the last deal id that was read i
 COMMENT ON COLUMN deal_sync.backfills.done IS 'nodes read so far, deals and versions';
 COMMENT ON COLUMN deal_sync.backfills.filled IS 'rows that had a value before their batch, by column that a run overwrites';
 COMMENT ON COLUMN deal_sync.backfills.missing IS 'of these columns, those of which no node has had a value';
-COMMENT ON COLUMN deal_sync.backfills.counts IS 'the deal_sync.run_result so far';
+COMMENT ON COLUMN deal_sync.backfills.counts IS 'the deal_sync.run_result so far, and the facts of its beginning';
 
 -- A dump keeps what happened.
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.runs', '');
@@ -250,28 +254,33 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.check_graph(text) IS 'internal: remembers the graph''s database id; raises where it is another one';
 
-CREATE FUNCTION deal_sync.watermark_of(tenant_id uuid, OUT watermark timestamptz, OUT mapping text, OUT undated jsonb)
+CREATE FUNCTION deal_sync.watermark_of(
+    tenant_id uuid, OUT watermark timestamptz, OUT mapping text, OUT undated jsonb, OUT facts jsonb
+)
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT w.watermark, w.mapping, w.undated FROM deal_sync.watermarks AS w WHERE w.tenant_id = watermark_of.tenant_id
+    SELECT w.watermark, w.mapping, w.undated, w.facts FROM deal_sync.watermarks AS w WHERE w.tenant_id = watermark_of.tenant_id
 $$;
 COMMENT ON FUNCTION deal_sync.watermark_of(uuid) IS
 'internal: up to where a tenant''s graph has been read, with which mapping, and what was read of nodes that have no timestamp';
 
-CREATE FUNCTION deal_sync.record_watermark(tenant_id uuid, run_id uuid, watermark timestamptz, mapping text, is_full boolean) RETURNS void
+CREATE FUNCTION deal_sync.record_watermark(
+    tenant_id uuid, run_id uuid, watermark timestamptz, mapping text, is_full boolean, facts jsonb
+) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    INSERT INTO deal_sync.watermarks AS w (tenant_id, watermark, mapping, run_id, full_at)
-    VALUES (record_watermark.tenant_id, watermark, mapping, run_id, now())
+    INSERT INTO deal_sync.watermarks AS w (tenant_id, watermark, mapping, run_id, full_at, facts)
+    VALUES (record_watermark.tenant_id, watermark, mapping, run_id, now(), record_watermark.facts)
     ON CONFLICT (tenant_id) DO UPDATE SET
         watermark = excluded.watermark,
         mapping = excluded.mapping,
         run_id = excluded.run_id,
-        full_at = CASE WHEN is_full THEN excluded.full_at ELSE w.full_at END
+        full_at = CASE WHEN is_full THEN excluded.full_at ELSE w.full_at END,
+        facts = w.facts || excluded.facts
 $$;
-COMMENT ON FUNCTION deal_sync.record_watermark(uuid, uuid, timestamptz, text, boolean) IS
+COMMENT ON FUNCTION deal_sync.record_watermark(uuid, uuid, timestamptz, text, boolean, jsonb) IS
 'internal: remembers up to where a tenant''s graph has been read';
 
 -- Whatever reads a node forgets what was known of it: else a node that goes back to what it was would pass for known.

@@ -112,14 +112,28 @@ $$;
 COMMENT ON FUNCTION deal_sync.fill_staging(text, uuid, regrole, jsonb) IS
 'internal: reads a tenant''s nodes, those of a selection (neo4j_deals.selection) or all, into pg_temp.deal_sync_<kind>s, one batch a row fetched; the caller empties it between two';
 
-CREATE FUNCTION deal_sync.graph_state(OUT database_id text, OUT clock timestamptz)
+CREATE FUNCTION deal_sync.graph_state(
+    tenant_id uuid DEFAULT NULL, counts boolean DEFAULT FALSE, with_newest boolean DEFAULT FALSE, late double precision DEFAULT NULL,
+    OUT database_id text, OUT clock timestamptz, OUT ahead double precision,
+    OUT deals bigint, OUT versions bigint, OUT count_ms bigint, OUT open text[], OUT newest timestamptz
+)
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 from neo4j_deals import server
-return server.graph_state(plpy)
+return server.graph_state(plpy, tenant_id, counts, with_newest, late)
 $$;
-COMMENT ON FUNCTION deal_sync.graph_state() IS 'internal: the id of the graph''s database, and its clock';
+COMMENT ON FUNCTION deal_sync.graph_state(uuid, boolean, boolean, double precision) IS
+'internal: the id of the graph''s database, its clock, and what there is to know of a tenant''s nodes and of transactions that are open (neo4j_deals.server)';
+
+CREATE FUNCTION deal_sync.graph_keys(kind text, tenant_id uuid, OUT element_id text, OUT key uuid) RETURNS SETOF record
+LANGUAGE plpython3u SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import server
+return server.graph_keys(plpy, kind, tenant_id)
+$$;
+COMMENT ON FUNCTION deal_sync.graph_keys(text, uuid) IS 'internal: the nodes of a kind that a tenant has, each with its key, NULL where that is no UUID';
 
 CREATE FUNCTION deal_sync.deal_keys(kind text, tenant_id uuid, after text, amount integer) RETURNS text[]
 LANGUAGE plpython3u SECURITY DEFINER

@@ -23,46 +23,124 @@ $$;
 COMMENT ON FUNCTION deal_sync.mapping_fingerprint() IS
 'changes when the mapping does: a column, an option, the type of a target, the extension''s version';
 
--- `selection`: what the reader takes (neo4j_deals.selection); `mode`: what becomes of the mode asked for, and `reason` why; `watermark`:
--- what the run sets when it ends.
+-- Nodes that have a row are known, and those that every run tries again; of several with one key all are read, since only together it
+-- shows which of them lands.
+CREATE FUNCTION deal_sync.unread(kind text, tenant_id uuid, OUT elements text[], OUT rows_without_node bigint)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    EXECUTE format(
+        $unread$
+        WITH node AS MATERIALIZED (SELECT k.element_id, k.key FROM deal_sync.graph_keys($1, $2) AS k),
+        held AS MATERIALIZED (SELECT t.%1$I AS key FROM %2$s AS t WHERE t.tenant_id = $2 AND t.%1$I IS NOT NULL),
+        tried AS MATERIALIZED (
+            SELECT n.element_id, n.key, count(n.key) OVER (PARTITION BY n.key) AS sharing
+            FROM node AS n
+            WHERE NOT EXISTS (SELECT FROM unnest(deal_sync.refused_elements($2)) AS r (element_id) WHERE r.element_id = n.element_id)
+        )
+        SELECT
+            (
+                SELECT coalesce(array_agg(f.element_id), '{}')
+                FROM tried AS f
+                LEFT JOIN held AS h USING (key)
+                WHERE (h.key IS NULL OR f.sharing > 1) AND (f.key = ANY (deal_sync.barred_of($2))) IS NOT true
+            ),
+            (SELECT count(*) FROM held AS h WHERE NOT EXISTS (SELECT FROM node AS n WHERE n.key = h.key))$unread$,
+        CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END, deal_sync.application_table(kind, 'target')
+    ) INTO elements, rows_without_node USING kind, unread.tenant_id;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.unread(text, uuid) IS
+'internal: by key, the nodes of a kind that no run has landed or refused, and how many rows of the tenant have no node';
+
+-- `selection`: what the reader takes (neo4j_deals.selection); `mode`: what becomes of the mode asked for, and `remarks` why, and what else
+-- the run's message is to say; `watermark`: what the run sets when it ends; `facts`: what it keeps with it, `known` what the last one has.
 CREATE TYPE deal_sync.reading AS (
-    mode text, reason text, selection jsonb, watermark timestamptz, mapping text
+    mode text, remarks text[], selection jsonb, watermark timestamptz, mapping text, facts jsonb, known jsonb
 );
 COMMENT ON TYPE deal_sync.reading IS 'internal: what a run reads, and up to where the graph has been read afterwards';
 
 -- The watermark is the graph's own clock from before the run's first question, less what writers' clocks may be behind and a commit may
--- be late.
+-- be late. What was written while that clock was wrong lies before a watermark of the time when it was right, or the other way round.
 CREATE FUNCTION deal_sync.plan_reading(tenant_id uuid, mode text) RETURNS deal_sync.reading
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    state CONSTANT record := deal_sync.graph_state();
-    last record;
+    overlap CONSTANT interval := deal_sync.setting('overlap')::interval;
+    overlap_seconds CONSTANT double precision := extract(EPOCH FROM overlap);
+    exact CONSTANT double precision := 1;  -- of the difference of two clocks, in seconds
+    quick CONSTANT integer := 10;  -- milliseconds that counting may take in every run
     barred CONSTANT uuid[] := deal_sync.barred_of(tenant_id);
+    moved double precision;
+    elements text[];
+    differing text;
+    found record;
+    last record;
+    state record;
     result deal_sync.reading;
 BEGIN
+    SELECT w.watermark, w.mapping, w.undated, w.facts INTO last FROM deal_sync.watermark_of(tenant_id) AS w;
+    SELECT s.* INTO state FROM deal_sync.graph_state(
+        tenant_id,
+        coalesce(
+            (last.facts ->> 'count_ms')::integer <= quick OR (last.facts ->> 'counted_at')::timestamptz < clock_timestamp() - interval '1 hour', true
+        ),
+        late => overlap_seconds
+    ) AS s;
     PERFORM deal_sync.check_graph(state.database_id);
-    SELECT w.watermark, w.mapping, w.undated INTO last FROM deal_sync.watermark_of(tenant_id) AS w;
     result.mode := mode;
+    result.remarks := '{}';
+    result.known := last.facts;
+    result.facts := jsonb_build_object('ahead', state.ahead) || CASE WHEN state.deals IS NULL THEN '{}' ELSE jsonb_build_object(
+        'deals', state.deals, 'versions', state.versions, 'count_ms', state.count_ms, 'counted_at', clock_timestamp()
+    ) END;
     -- A run that was under way while accept_graph() removed the watermarks leaves one of the graph before.
     result.mapping := concat_ws(' ', deal_sync.mapping_fingerprint(), state.database_id);
-    result.watermark := state.clock - deal_sync.setting('overlap')::interval;
+    result.watermark := state.clock - overlap;
     result.selection := CASE WHEN barred = '{}' THEN '{}' ELSE jsonb_build_object('barred', barred) END;
+    moved := state.ahead - (last.facts ->> 'ahead')::double precision;
+    IF last.watermark > state.clock OR abs(moved) > overlap_seconds + exact THEN
+        result.known := last.facts - 'newest'; -- by another clock
+    END IF;
+    IF last.watermark > state.clock AND mode <> 'incremental' THEN
+        result.remarks := result.remarks || 'the graph''s clock has gone back'::text;
+    END IF;
     IF mode = 'incremental' AND last.watermark IS NULL THEN
         result.mode := 'full';
-    ELSIF mode = 'incremental' AND last.mapping <> result.mapping THEN
-        result.mode := 'full';
-        result.reason := CASE WHEN split_part(last.mapping, ' ', 1) <> split_part(result.mapping, ' ', 1)
-            THEN 'a full run, since the mapping has changed'
-            ELSE 'a full run, since the graph is another one'
-        END;
-    ELSIF mode = 'incremental' AND last.watermark > state.clock THEN
-        result.mode := 'full';
-        result.reason := 'a full run, since the graph''s clock has gone back';
     ELSIF mode = 'incremental' THEN
-        result.selection := result.selection || jsonb_build_object(
-            'since', last.watermark, 'elements', deal_sync.refused_elements(tenant_id), 'undated', last.undated
+        result.remarks := result.remarks || CASE
+            WHEN split_part(last.mapping, ' ', 1) <> split_part(result.mapping, ' ', 1) THEN 'a full run, since the mapping has changed'
+            WHEN last.mapping <> result.mapping THEN 'a full run, since the graph is another one'
+            WHEN last.watermark > state.clock THEN 'a full run, since the graph''s clock has gone back'
+            WHEN abs(moved) > overlap_seconds + exact
+                THEN format('a full run, since the graph''s clock has moved by %s s against PostgreSQL''s', round(moved::numeric))
+        END;
+        result.remarks := array_remove(result.remarks, NULL);
+        IF result.remarks <> '{}' THEN
+            result.mode := 'full';
+        ELSE
+            elements := deal_sync.refused_elements(tenant_id);
+            -- A node that is new and has an old time, or one that is gone.
+            FOR differing IN
+                SELECT k.kind
+                FROM (VALUES ('deal', state.deals), ('version', state.versions)) AS k (kind, number)
+                WHERE k.number IS DISTINCT FROM (last.facts ->> (k.kind || 's'))::bigint AND state.deals IS NOT NULL
+            LOOP
+                SELECT u.elements, u.rows_without_node INTO found FROM deal_sync.unread(differing, tenant_id) AS u;
+                elements := elements || found.elements;
+                IF differing = 'deal' THEN
+                    result.facts := result.facts || jsonb_build_object('rows_without_deal', found.rows_without_node);
+                END IF;
+            END LOOP;
+            result.selection := result.selection || jsonb_build_object('since', last.watermark, 'elements', elements, 'undated', last.undated);
+        END IF;
+    END IF;
+    IF state.open <> '{}' THEN
+        result.remarks := result.remarks || format(
+            'transactions that are open in Neo4j for longer than deal_sync.overlap, and whose changes the next runs may not see: %s',
+            array_to_string(state.open[1:5], ', ')
         );
     END IF;
     RETURN result;

@@ -101,7 +101,7 @@ BEGIN
     result.status := CASE WHEN result.rows_rejected + result.values_rejected > 0 THEN 'partial' ELSE 'ok' END;
     result.message := nullif(concat_ws(
         '; ',
-        remark,
+        nullif(remark, ''),
         CASE WHEN result.status = 'partial' THEN format(
             'refused: %s rows, %s values (see deal_sync.rejects)', result.rows_rejected, result.values_rejected
         ) END,
@@ -135,6 +135,26 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.hurry_constraints() IS 'internal: SET CONSTRAINTS ALL IMMEDIATE, for the rest of the transaction';
 
+-- After a full run, which has met each row that has a deal. Only where some are left it is asked which: a deal that was refused may have
+-- one, too.
+CREATE FUNCTION deal_sync.rows_without_deal(result deal_sync.run_result) RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    held bigint;
+BEGIN
+    EXECUTE format(
+        'SELECT count(*) FROM %s AS t WHERE t.tenant_id = $1 AND t.graph_opportunity_id IS NOT NULL', deal_sync.application_table('deal', 'target')
+    ) INTO held USING result.tenant_id;
+    IF held = result.deals_inserted + result.deals_updated + result.deals_unchanged + result.deals_adopted THEN
+        RETURN 0;
+    END IF;
+    RETURN (SELECT u.rows_without_node FROM deal_sync.unread('deal', result.tenant_id) AS u);
+END
+$$;
+COMMENT ON FUNCTION deal_sync.rows_without_deal(deal_sync.run_result) IS 'internal: how many of a tenant''s rows have a graph id and no deal in the graph';
+
 -- `only_deals`: graph ids of the deals that a replay is for, NULL for all.
 CREATE FUNCTION deal_sync.run_tenant(INOUT result deal_sync.run_result, only_deals text[] DEFAULT NULL)
 LANGUAGE plpgsql
@@ -147,6 +167,9 @@ DECLARE
     filled jsonb := '{}';
     deals record;
     versions record;
+    state record;
+    facts jsonb := reading.facts;
+    remarks text[] := reading.remarks;
     read text[];
     deferred text;
 BEGIN
@@ -177,14 +200,29 @@ BEGIN
     FROM deal_sync.settle_rejects(result.run_id, result.tenant_id, read) AS s;
     PERFORM deal_sync.remember_undated(result.tenant_id, read, deals.undated || versions.undated);
     -- Versions are read by a connection of their own: the server's address may have been changed meanwhile.
-    PERFORM deal_sync.check_graph(g.database_id) FROM deal_sync.graph_state() AS g;
+    SELECT g.* INTO state FROM deal_sync.graph_state(result.tenant_id, with_newest => is_full, late => NULL) AS g;
+    PERFORM deal_sync.check_graph(state.database_id);
+    IF is_full THEN
+        IF state.newest < (reading.known ->> 'newest')::timestamptz THEN
+            remarks := remarks || format(
+                'the newest deal is of %s, and an earlier full run read one of %s: this may be an older copy of the graph',
+                state.newest, (reading.known ->> 'newest')::timestamptz
+            );
+        END IF;
+        facts := facts || jsonb_build_object('newest', greatest(state.newest, (reading.known ->> 'newest')::timestamptz), 'rows_without_deal', deal_sync.rows_without_deal(result));
+    END IF;
     IF only_deals IS NULL THEN
-        PERFORM deal_sync.record_watermark(result.tenant_id, result.run_id, reading.watermark, reading.mapping, is_full);
+        PERFORM deal_sync.record_watermark(result.tenant_id, result.run_id, reading.watermark, reading.mapping, is_full, facts);
         result.watermark := reading.watermark;
     END IF;
     result := deal_sync.conclude_run(
         result,
-        coalesce(reading.reason, CASE WHEN versions.completed > 0 THEN format('completed: %s versions', versions.completed) END),
+        concat_ws(
+            '; ',
+            nullif(array_to_string(remarks, '; '), ''),
+            CASE WHEN versions.completed > 0 THEN format('completed: %s versions', versions.completed) END,
+            'rows whose deal is not in the graph: ' || nullif((coalesce(reading.known, '{}') || facts) ->> 'rows_without_deal', '0')
+        ),
         is_full
     );
 

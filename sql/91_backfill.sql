@@ -57,7 +57,7 @@ BEGIN
     IF state.tenant_id IS NULL THEN
         state := (
             result.tenant_id, result.run_id, reading.mapping, reading.watermark, now(), now(), 'deals', NULL, 0, '{}',
-            ARRAY(SELECT jsonb_object_keys(deal_sync.filled_columns(result.tenant_id, '{}'))), to_jsonb(result)
+            ARRAY(SELECT jsonb_object_keys(deal_sync.filled_columns(result.tenant_id, '{}'))), to_jsonb(result) || reading.facts
         );
     END IF;
     result := jsonb_populate_record(result, state.counts);
@@ -96,7 +96,12 @@ BEGIN
         result.watermark := CASE
             WHEN last.mapping = state.mapping THEN greatest(last.watermark, state.watermark) ELSE state.watermark
         END;
-        PERFORM deal_sync.record_watermark(result.tenant_id, result.run_id, result.watermark, state.mapping, true);
+        -- Nodes that came meanwhile may have been passed: the next run looks for them.
+        PERFORM deal_sync.record_watermark(
+            result.tenant_id, result.run_id, result.watermark, state.mapping, true,
+            '{"deals": null, "versions": null}'
+            || CASE WHEN result.watermark = state.watermark THEN jsonb_build_object('ahead', state.counts -> 'ahead') ELSE '{}' END
+        );
         result := deal_sync.conclude_run(result, NULL, true);
         RETURN;
     END IF;
@@ -110,7 +115,7 @@ BEGIN
     END IF;
     result.status := 'running';
     state.batch_at := now();
-    state.counts := to_jsonb(result);
+    state.counts := state.counts || to_jsonb(result);
     PERFORM deal_sync.keep_backfill(state);
 END
 $$;

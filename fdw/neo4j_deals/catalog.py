@@ -73,6 +73,22 @@ def table(plpy: Plpy, relation: str) -> Table:
     )
 
 
+def nodes(plpy: Plpy, kind: str) -> tuple[str, str]:
+    """The label of a kind, and the property with the tenant's id: a part of `table`, for much less."""
+    [row] = query(
+        plpy,
+        "SELECT deal_sync.options_of(t.ftoptions) ->> 'label' AS label,"
+        " coalesce(o.options ->> 'property', a.attname) AS property"
+        " FROM pg_catalog.pg_foreign_table t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.ftrelid"
+        " CROSS JOIN LATERAL (SELECT deal_sync.options_of(a.attfdwoptions) AS options) o"
+        " WHERE t.ftrelid = deal_sync.mapped($1) AND a.attnum > 0 AND NOT a.attisdropped"
+        " AND o.options ->> 'target' = 'tenant_id'",
+        ["text"],
+        [kind],
+    )
+    return row["label"], row["property"]
+
+
 def server_options(plpy: Plpy, relation: str) -> ServerOptions:
     """The options to reach the graph behind a foreign table, with the current user's mapping or the PUBLIC one.
 

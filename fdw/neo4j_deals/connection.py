@@ -26,6 +26,7 @@ import neo4j
 from neo4j import exceptions
 from neo4j._exceptions import BoltSecurityError
 
+from neo4j_deals import cypher
 from neo4j_deals.cypher import Query
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.options import ServerOptions
@@ -138,7 +139,7 @@ class Connection:
             self.driver.session(
                 database=options.database, default_access_mode=neo4j.READ_ACCESS, fetch_size=options.fetch_size
             ) as session,
-            session.begin_transaction(timeout=options.query_timeout) as transaction,
+            session.begin_transaction(metadata=cypher.OURS, timeout=options.query_timeout) as transaction,
         ):
 
             def ask(query: Query) -> Iterator[tuple[Any, ...]]:

@@ -248,9 +248,55 @@ def duplicates(
     )
 
 
-def state() -> Query:
-    """The database's own id, and what the graph's clock says."""
-    return Query("CALL db.info() YIELD id RETURN id, datetime.realtime()")
+#: What each of our transactions says of itself.
+OURS = {"application": "deal_sync"}
+
+
+def state(counted: Sequence[tuple[str, str, str]] = ()) -> Query:
+    """The database's own id and name, what the graph's clock says; and how many nodes there are of each label whose
+    property (the second) is a tenant's id (the third), in a list, with the milliseconds that the counting took.
+    """
+    counts = [
+        f"COUNT {{ MATCH (n:{quoted(label)}) WHERE n.{quoted(property_)} IN $tenant_{number} }}"
+        for number, (label, property_, _) in enumerate(counted)
+    ]
+    return Query(
+        "CALL db.info() YIELD id, name\n"
+        "WITH id, name, datetime.realtime() AS clock\n"
+        f"WITH id, name, clock, [{', '.join(counts)}] AS counts\n"
+        "RETURN id, name, clock, counts, datetime.realtime().epochMillis - clock.epochMillis",
+        {f"tenant_{number}": spellings(tenant) for number, (_, _, tenant) in enumerate(counted)},
+    )
+
+
+def open_transactions(database: str, milliseconds: int) -> Query:
+    """The transactions of others that have been open for longer, the longest first: id and seconds."""
+    return Query(
+        "SHOW TRANSACTIONS YIELD transactionId, database, elapsedTime, metaData\n"
+        "WHERE database = $database AND elapsedTime.milliseconds > $milliseconds"
+        " AND coalesce(metaData.application, '') <> $ours\n"
+        "RETURN collect([transactionId, elapsedTime.seconds])",
+        {"database": database, "milliseconds": milliseconds, "ours": OURS["application"]},
+    )
+
+
+def newest(label: str, tenant: str, tenant_property: str, moment: str) -> Query:
+    """Of a tenant's nodes the newest moments that are past: ZONED DATETIME, LOCAL DATETIME, a text in UTC."""
+    name = f"n.{quoted(moment)}"
+    now = "datetime.realtime()"
+    past = (
+        f"{name} IS :: ZONED DATETIME NOT NULL AND {name} <= {now}",
+        f"{name} IS :: LOCAL DATETIME NOT NULL AND {name} <= localdatetime({now})",
+        f"{name} IS :: STRING NOT NULL AND {name} =~ '{_TEXT_IN_UTC}' AND {name} <= toString({now})",
+    )
+    return Query(
+        f"MATCH (n:{quoted(label)})\nWHERE n.{quoted(tenant_property)} IN $tenant AND {name} IS NOT NULL\n"
+        f"RETURN {', '.join(f'max(CASE WHEN {condition} THEN {name} END)' for condition in past)}",
+        {"tenant": spellings(tenant)},
+    )
+
+
+_TEXT_IN_UTC = "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.][0-9]+)?(?:Z|[+]00:00)"
 
 
 def normalised(expression: str) -> str:

@@ -106,7 +106,7 @@ class Feed:
             lambda part: cypher.element_ids(self.source.label, self._equal, part),
         )
         for record in whole.every(ask, nodes) if elements is None else whole.those(ask, nodes, elements):
-            if not self.wanted.barred or _uuid(record[self._deal_at]) not in self.wanted.barred:
+            if not self.wanted.barred or maybe_uuid(record[self._deal_at]) not in self.wanted.barred:
                 yield record
 
     def _whole(self, **which: Any) -> cypher.Query:
@@ -170,8 +170,8 @@ class Feed:
             which = selection.among(self._nodes, missing, self.source.key.property)
             added: dict[str, Any] = dict(whole.everything(ask, which))
             if self.wanted.since is None:
-                ids = set(map(_uuid, found.values()))
-                added = {element: value for element, value in added.items() if _uuid(value) in ids}
+                ids = set(map(maybe_uuid, found.values()))
+                added = {element: value for element, value in added.items() if maybe_uuid(value) in ids}
             found = found | added
         return sorted(found, key=lambda element: (isinstance(found[element], str), str(found[element]), element))
 
@@ -299,7 +299,11 @@ class Feed:
             if element in but or None in identity or not self._is_able(able, rest[len(order) :]):
                 continue
             moment = next((value for value in rest[: len(moments)] if value is not None), None)
-            rank = (_moment(moment, newest), str(identity if len(keys) == 1 else to_uuid(rest[len(moments)])), element)
+            rank = (
+                _moment(moment, newest),
+                str(identity if len(keys) == 1 else to_uuid(rest[len(moments)])),
+                element,
+            )
             groups.setdefault(identity, []).append((*rank, values[len(keys) - 1]))
         column = keys[-1].name  # of a version's two, the number
         shared = [sorted(nodes) for nodes in groups.values() if len(nodes) > 1]
@@ -354,14 +358,15 @@ def _marshalled(value: Any) -> bytes:
 def _identity(column: Column, value: Any) -> Any:
     """A key's value as the table compares it; None for one that is no key."""
     if column.target != "version_number":
-        return _uuid(value)
+        return maybe_uuid(value)
     try:
         return _integer(value)
     except Misfit:
         return None
 
 
-def _uuid(value: Any) -> UUID | None:
+def maybe_uuid(value: Any) -> UUID | None:
+    """An id as the tables compare it; None for what is none."""
     try:
         return to_uuid(value)
     except Misfit:

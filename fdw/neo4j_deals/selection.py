@@ -158,6 +158,11 @@ def among(nodes: Nodes, elements: Sequence[str], key: str) -> Query:
     return _union([nodes.where("elementId(n) IN $elements")], key, parameters)
 
 
+def everyone(nodes: Nodes, key: str) -> Query:
+    """Element id and key of all the nodes."""
+    return _union([nodes.where()], key, {"tenant": spellings(nodes.tenant)})
+
+
 def ids(nodes: Nodes, elements: Sequence[str], names: Sequence[str]) -> Query:
     """The values of the properties of these nodes, each in a list."""
     returned = ", ".join(f"collect(DISTINCT n.{quoted(name)})" for name in names)

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, NoReturn
 
 from neo4j_deals import SERVES, __version__, catalog, cron, cypher, imports, scan, staging, whole
 from neo4j_deals.catalog import Plpy, TellingPlpy
-from neo4j_deals.connection import connection
+from neo4j_deals.connection import Ask, connection
 from neo4j_deals.errors import DealSyncError
+from neo4j_deals.feed import maybe_uuid
 from neo4j_deals.mapping import Column
 from neo4j_deals.reader import answer
-from neo4j_deals.selection import Nodes, Selection, keys
-from neo4j_deals.values import Misfit, converter, takes
+from neo4j_deals.selection import Nodes, Selection, everyone, keys
+from neo4j_deals.values import Misfit, converter, takes, to_timestamptz
 
 _CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}")
 
@@ -90,16 +92,65 @@ def is_a_tenant(value: Any) -> bool:
     return isinstance(value, str) and _CANONICAL.fullmatch(value) is not None
 
 
-def graph_state(plpy: Plpy) -> dict[str, Any]:
-    """The id of the graph's database, and its clock as a text that PostgreSQL reads."""
+def graph_state(plpy: Plpy, tenant: str | None, counts: bool, newest: bool, late: float | None) -> dict[str, Any]:
+    """The graph's database id and its clock as a text that PostgreSQL reads; of a tenant what its runs need to know.
+
+    `ahead`: seconds that the graph's clock is ahead of PostgreSQL's. With `counts`: `deals` and `versions`, the numbers
+    of its nodes, and `count_ms`, what the counting took. `open`: transactions of others that have been open for longer
+    than `late` seconds (None: not asked), each with its seconds; None where Neo4j does not tell. With `newest`: the
+    newest moment of its deals that is past.
+    """
     try:
-        options = catalog.server_options(plpy, catalog.mapped(plpy, "deal"))
-        state = answer(
-            connection(options), lambda ask: whole.one(ask, cypher.state()), lambda: plpy.execute("SELECT 1")
-        )
+        relation = catalog.mapped(plpy, "deal")
+        to = connection(catalog.server_options(plpy, relation))
+        counted = [(*catalog.nodes(plpy, kind), tenant) for kind in ("deal", "version")] if tenant and counts else []
+        latest = None
+        if tenant and newest:
+            table = catalog.table(plpy, relation)
+            latest = cypher.newest(table.label, tenant, table.tenant.property, table.moments[0])
+
+        def work(ask: Ask, late: float | None) -> dict[str, Any]:
+            before = time.time()
+            id_, name, clock, numbers, milliseconds = whole.one(ask, cypher.state(counted))
+            found = {
+                "database_id": id_,
+                "clock": clock.iso_format(),
+                "ahead": clock.to_native().timestamp() - (before + time.time() - milliseconds / 1000) / 2,
+                "deals": numbers[0] if counted else None,
+                "versions": numbers[1] if counted else None,
+                "count_ms": milliseconds if counted else None,
+                "open": None,
+                "newest": None,
+            }
+            if late is not None:
+                rows = whole.one(ask, cypher.open_transactions(name, int(late * 1000)))[0]
+                found["open"] = [f"{transaction} ({seconds} s)" for transaction, seconds in rows]
+            if latest is not None:
+                moments = [to_timestamptz(value) for value in whole.one(ask, latest) if value is not None]
+                found["newest"] = max(moments).isoformat() if moments else None
+            return found
+
+        def answered(late: float | None) -> dict[str, Any]:
+            return answer(to, lambda ask: work(ask, late), lambda: plpy.execute("SELECT 1"))
+
+        if late is None:
+            return answered(None)
+        return imports.unless_forbidden(lambda: answered(late)) or answered(None)
     except DealSyncError as error:
         _raise(plpy, error)
-    return {"database_id": state[0], "clock": state[1].iso_format()}
+
+
+def graph_keys(plpy: Plpy, kind: str, tenant: str) -> list[tuple[str, str | None]]:
+    """Of each node of a kind that a tenant has, the element id and the key; None where it is no UUID."""
+    try:
+        relation = catalog.mapped(plpy, kind)
+        table = catalog.table(plpy, relation)
+        wanted = everyone(Nodes(table.label, table.tenant.property, tenant), table.key.property)
+        to = connection(catalog.server_options(plpy, relation))
+        nodes = answer(to, lambda ask: whole.everything(ask, wanted), lambda: plpy.execute("SELECT 1"))
+    except DealSyncError as error:
+        _raise(plpy, error)
+    return [(element, None if (key := maybe_uuid(value)) is None else str(key)) for element, value in nodes]
 
 
 def graph_tenants(plpy: Plpy) -> list[tuple[str, int]]:

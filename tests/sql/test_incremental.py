@@ -295,6 +295,157 @@ def test_after_the_graphs_clock_has_gone_back_everything_is_read(
     assert incremental(pg, tenant).mode == "incremental"
 
 
+@pytest.mark.parametrize("hours", [1, -1])
+def test_after_the_graphs_clock_has_moved_against_postgresqls_everything_is_read(
+    pg: Connection, graph: Graph, tenant: uuid.UUID, hours: int
+) -> None:
+    for _ in range(20):
+        add_deal(graph, tenant)
+    incremental(pg, tenant)
+    moved_then(pg, tenant, timedelta(hours=hours))
+    graph.run("MATCH (d:Deal) SET d.last_updated_at = datetime() - duration('PT20M'), d.opportunity_summary = 'new'")
+    if hours > 0:  # the time of the watermark has come since: only the difference of the clocks tells
+        pg.execute("UPDATE deal_sync.watermarks SET watermark = now() - interval '5min'")
+    run = incremental(pg, tenant)
+    assert (run.mode, run.deals_updated) == ("full", 20)
+    assert run.message == f"a full run, since the graph's clock has moved by {-3600 * hours} s against PostgreSQL's"
+    assert incremental(pg, tenant).mode == "incremental"
+    moved_then(pg, tenant, timedelta(minutes=9))
+    assert incremental(pg, tenant).mode == "incremental"
+    pg.execute("SET deal_sync.overlap = '8min'")
+    moved_then(pg, tenant, timedelta(minutes=9))
+    assert incremental(pg, tenant).mode == "full"
+
+
+def moved_then(pg: Connection, tenant: uuid.UUID, ahead: timedelta) -> None:
+    """The last run was made while the graph's clock was so far ahead: what it would have left."""
+    pg.execute(
+        "UPDATE deal_sync.watermarks SET watermark = watermark + %s,"
+        " facts = facts || jsonb_build_object('ahead', (facts ->> 'ahead')::float8 + %s) WHERE tenant_id = %s",
+        [ahead, ahead.total_seconds(), tenant],
+    )
+
+
+def test_a_full_run_says_so_where_the_graphs_clock_or_its_newest_deal_is_older_than_it_was(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant)
+    graph.run("MATCH (d:Deal) SET d.last_updated_at = datetime('2026-03-01T10:00:00+02:00')")
+    add_deal(graph, tenant)
+    graph.run("MATCH (d:Deal) WHERE d.last_updated_at.year > 2026 OR d.last_updated_at.month > 3 SET d.old = true")
+    graph.run("MATCH (d:Deal {old: true}) SET d.last_updated_at = '2999-01-01T00:00:00Z'")
+    assert sync(pg, tenant).message is None
+    assert one(pg, "SELECT (facts ->> 'newest')::timestamptz FROM deal_sync.watermarks") == datetime(
+        2026, 3, 1, 8, tzinfo=UTC
+    )
+    for older in (
+        "datetime('2026-03-01T07:59:59Z')",
+        "'2026-03-01T07:59:59+00:00'",
+        "localdatetime('2026-03-01T07:59:59')",
+    ):
+        graph.run(f"MATCH (d:Deal) WHERE d.old IS NULL SET d.last_updated_at = {older}")
+        assert sync(pg, tenant).message == (
+            "the newest deal is of 2026-03-01 07:59:59+00, and an earlier full run read one of 2026-03-01 08:00:00+00:"
+            " this may be an older copy of the graph"
+        )
+    graph.run("MATCH (d:Deal) WHERE d.old IS NULL SET d.last_updated_at = '2026-03-01T08:00:01.5Z'")
+    assert sync(pg, tenant).message is None
+    pg.execute("UPDATE deal_sync.watermarks SET watermark = watermark + interval '1 hour'")
+    assert sync(pg, tenant).message == "the graph's clock has gone back"
+
+
+@pytest.mark.parametrize(
+    "moment", ["datetime() - duration('P400D')", "'2020-01-01'", "localdatetime('2020-01-01T00:00')"]
+)
+def test_what_is_new_with_an_old_time_is_found_by_the_number_of_nodes(
+    pg: Connection, graph: Graph, tenant: uuid.UUID, moment: LiteralString
+) -> None:
+    deal = add_deal(graph, tenant)
+    age(graph)
+    assert [incremental(pg, tenant).deals_read for _ in range(2)] == [1, 0]
+    old = f"SET n.last_updated_at = {moment}, n.valid_until = {moment}, n.created_at = {moment}"
+    new = add_deal(graph, tenant)
+    graph.run(f"MATCH (n:Deal {{opportunity_id: $id}}) {old}", id=str(new))
+    assert [incremental(pg, tenant).deals_inserted for _ in range(2)] == [1, 0]
+    add_version(graph, tenant, deal)
+    graph.run(f"MATCH (n:DealVersion) {old}")
+    assert [incremental(pg, tenant).versions_inserted for _ in range(2)] == [1, 0]
+
+
+@pytest.mark.parametrize("kind", ["deal", "version"])
+def test_a_duplicate_that_arrives_alone_and_old_is_refused(
+    pg: Connection, graph: Graph, tenant: uuid.UUID, kind: str
+) -> None:
+    deal = add_deal(graph, tenant)
+    version = add_version(graph, tenant, deal)
+    age(graph)
+    assert [incremental(pg, tenant).status for _ in range(2)] == ["ok", "ok"]
+    if kind == "deal":
+        add_deal(graph, tenant, opportunity_id=str(deal).upper())
+    else:
+        add_version(graph, tenant, deal, version_id=str(version))
+    graph.run(
+        "WITH datetime() - duration('P1D') AS day MATCH (n) WHERE n.last_updated_at > day OR n.valid_until > day"
+        " SET n.last_updated_at = day, n.valid_until = day, n.created_at = day"
+    )
+    run = incremental(pg, tenant)
+    assert (run.mode, run.status, run.rows_rejected) == ("incremental", "partial", 1)
+    [found] = rejects(pg, tenant)
+    assert found.kind == kind
+    assert found.message.startswith(f"duplicate {kind}")
+    assert sync(pg, tenant).rows_rejected == 1
+
+
+def test_rows_whose_deal_has_left_the_graph_are_counted(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    for _ in range(5):
+        add_deal(graph, tenant)
+    refused = add_deal(graph, tenant)
+    age(graph)
+    incremental(pg, tenant)
+    graph.run("MATCH (d:Deal) WHERE d.opportunity_id <> $id WITH d LIMIT 2 DETACH DELETE d", id=str(refused))
+    for mode in ("incremental", "incremental", "full", "incremental"):
+        assert sync(pg, tenant, mode=mode).message == "rows whose deal is not in the graph: 2", mode
+        assert one(pg, "SELECT facts ->> 'rows_without_deal' FROM deal_sync.watermarks") == "2"
+    pg.execute("ALTER TABLE opportunities ADD CONSTRAINT nobody CHECK (latest_ai_summary <> 'x')")
+    graph.run("MATCH (d:Deal {opportunity_id: $id}) SET d.opportunity_summary = 'x'", id=str(refused))
+    assert "rows whose deal is not in the graph: 2" in str(sync(pg, tenant).message)
+    pg.execute("ALTER TABLE opportunities DROP CONSTRAINT nobody")
+    pg.execute("INSERT INTO deal_sync.barred (tenant_id, graph_id) VALUES (%s, %s)", [tenant, refused])
+    assert sync(pg, tenant).message == "rows whose deal is not in the graph: 2"
+
+
+def test_nodes_are_counted_once_an_hour_where_that_takes_long(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    add_deal(graph, tenant)
+    age(graph)
+    assert [incremental(pg, tenant).mode for _ in range(2)] == ["full", "incremental"]
+    pg.execute("UPDATE deal_sync.watermarks SET facts = facts || jsonb_build_object('count_ms', 11)")
+    add_deal(graph, tenant)
+    age(graph)
+    assert incremental(pg, tenant).deals_read == 0
+    pg.execute(
+        "UPDATE deal_sync.watermarks SET facts = facts || jsonb_build_object('counted_at', now() - interval '61min')"
+    )
+    assert incremental(pg, tenant).deals_inserted == 1
+
+
+def test_a_transaction_that_neo4j_has_had_open_for_long_is_named(
+    database: Database, pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant)
+    pg.execute("SET deal_sync.overlap = '200ms'")
+    pg.execute("SELECT * FROM deal_sync.scan(NULL::neo4j.deals) LIMIT 1")
+    with graph.driver.session() as session, session.begin_transaction() as transaction:
+        transaction.run("CREATE (d:Deal {tenant_id: $tenant})", tenant=str(tenant)).consume()
+        time.sleep(1.3)
+        for mode in ("full", "incremental"):
+            message = str(sync(pg, tenant, mode=mode).message)
+            assert message.startswith("transactions that are open in Neo4j for longer than deal_sync.overlap, ")
+            assert " may not see: neo4j-transaction-" in message
+            assert message.count("-transaction-") == 1
+        transaction.rollback()
+    assert incremental(pg, tenant).message is None
+
+
 # What stops a run
 
 
