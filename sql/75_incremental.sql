@@ -57,7 +57,7 @@ COMMENT ON FUNCTION deal_sync.unread(text, uuid) IS
 -- `selection`: what the reader takes (neo4j_deals.selection); `mode`: what becomes of the mode asked for, and `remarks` why, and what else
 -- the run's message is to say; `watermark`: what the run sets when it ends; `facts`: what it keeps with it, `known` what the last one has.
 CREATE TYPE deal_sync.reading AS (
-    mode text, remarks text[], selection jsonb, watermark timestamptz, mapping text, facts jsonb, known jsonb
+    mode text, remarks text [], selection jsonb, watermark timestamptz, mapping text, facts jsonb, known jsonb
 );
 COMMENT ON TYPE deal_sync.reading IS 'internal: what a run reads, and up to where the graph has been read afterwards';
 

@@ -137,7 +137,7 @@ class Service(History):
             super().begin_late()
             self._due = time.monotonic() + self.random.uniform(*OPEN)
 
-    def _some_deal(self, what: str = "elementId(d)") -> str | None:
+    def _some_deal(self, what: str = "elementId(d)", but: str = "twin") -> str | None:
         found = self.graph.run(SOME_DEAL, tenant=str(self.tenant))
         return found[0]["element" if what == "elementId(d)" else "key"] if found else None
 

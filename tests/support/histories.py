@@ -1,4 +1,12 @@
-"""Flows in: a seed. Flows out: the history of a graph, written by clocks that are off, by commits that are late."""
+"""Flows in: a seed. Flows out: the history of a graph, written by clocks that are off, by commits that are late.
+
+Its dimensions: the form of a moment (type, offset, precision, zone of the writer's wall, unreadable, absent) and what
+it says (now, late, ahead, long ago); what happens: a node comes, new or with an old time, with a key that is there, or
+is not, or none; changes, loses a value's fit, has a property renamed, gets a key; leaves for another tenant and comes
+back; is deleted; whether it is visible at once; whether anything else has changed since the last run, or all is long
+ago.
+Those of who syncs (`test_incremental`): the kind of run, killed or not, batch size; the graph's clock when it ran.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +25,7 @@ from support.graph import Graph
 OVERLAP = 60  # seconds: more than a writer's clock is behind and its commit late, and more than a history takes
 LATE = 40  # seconds that a moment in the graph may lie before its commit, at the most
 LONG_AGO = 2 * 86400
+ELSEWHERE = "e15e0000-0000-4000-8000-000000000001"  # the tenant that deals leave for
 DEALS = 6  # of a tenant at the beginning
 
 Properties = dict[str, Any]
@@ -26,6 +35,9 @@ FORMS: dict[str, Callable[[dt.datetime], Any]] = {
     "zoned": lambda at: DateTime.from_native(at),
     "zoned elsewhere": lambda at: DateTime.from_native(at.astimezone(_zone(330))),
     "local": lambda at: DateTime.from_native(at.replace(tzinfo=None)),
+    "local west": lambda at: DateTime.from_native(at.astimezone(_zone(-720)).replace(tzinfo=None)),
+    "local east": lambda at: DateTime.from_native(at.astimezone(_zone(840)).replace(tzinfo=None)),
+    "text west without offset": lambda at: at.astimezone(_zone(-660)).replace(tzinfo=None).isoformat(),
     "text": lambda at: at.isoformat().replace("+00:00", "Z"),
     "text without offset": lambda at: at.replace(tzinfo=None).isoformat(),
     "text east": lambda at: at.astimezone(_zone(14 * 60)).isoformat(),
@@ -51,6 +63,9 @@ class History:
     random: Random
     told: list[str] = field(default_factory=list)
     _open: list[tuple[Session, Any]] = field(default_factory=list)
+    clock_moved: bool = False
+    _came_old: bool = False  # since the last run, and
+    _went: bool = False  # both at once may leave the number of nodes as it was: what only a full run finds
 
     def begin(self) -> None:
         """Deals with a version each, all of them long unchanged."""
@@ -72,6 +87,11 @@ class History:
             self.create_duplicate,
             self.delete_duplicate,
             self.create_without_key,
+            self.create_old,
+            self.create_old,
+            self.rename_property,
+            self.leave,
+            self.come_back,
             self.mend_key,
             self.begin_late,
             self.end_late,
@@ -84,6 +104,66 @@ class History:
         self._run("CREATE (d:Deal) SET d = $properties", properties=self._deal(deal, self._behind(), form))
         if self.random.random() < 0.4:
             self._version(deal, self._behind(), self._form())
+
+    def synced(self) -> None:
+        """A run has counted the nodes."""
+        self._came_old = self._went = False
+
+    def age(self) -> None:
+        """All that a run has just read was written long ago: time has passed, and what comes next comes alone."""
+        for label, name in (("Deal", "last_updated_at"), ("DealVersion", "valid_until"), ("DealVersion", "created_at")):
+            self._run(  # but for what no watermark tells, and what was recorded as no moment
+                f"MATCH (n:{label} {{tenant_id: $tenant}}) WHERE n.{name} IS :: ZONED DATETIME NOT NULL"
+                f" OR n.{name} IS :: LOCAL DATETIME NOT NULL OR n.{name} IS :: STRING NOT NULL"
+                f" AND n.{name} =~ '[0-9]{{4}}-[0-9]{{2}}-.*' SET n.{name} = $long_ago",
+                tenant=str(self.tenant),
+                long_ago=DateTime.from_native(_now() - dt.timedelta(seconds=LONG_AGO)),
+            )
+
+    def create_old(self) -> None:
+        """A deal, a version or a second node of one, with the time of long ago that its source had."""
+        if self._went:
+            return
+        self._came_old = True
+        behind, form = self.random.choice([1, 3]) * LONG_AGO, self.random.choice(["zoned", "local", "text", "day"])
+        deal = self.some_key()
+        match self.random.choice(["deal", "version", "twin"]):
+            case "version":
+                self._version(deal or str(uuid.uuid4()), behind, form)
+            case "twin" if deal:
+                properties = self._deal(self.random.choice([deal, deal.upper()]), behind, form) | {"twin": True}
+                self._run("CREATE (d:Deal) SET d = $properties", properties=properties)
+            case _:
+                self._run("CREATE (d:Deal) SET d = $properties", properties=self._deal(str(uuid.uuid4()), behind, form))
+
+    def leave(self) -> None:
+        """A deal goes to another tenant, by hand: its timestamp stays. One without a recorded value: that only a full
+        run removes.
+        """
+        if not self._came_old and (deal := self._some_deal(but="spoiled")):
+            self._went = True
+            self._run("MATCH (d:Deal) WHERE elementId(d) = $deal SET d.tenant_id = $other", deal=deal, other=ELSEWHERE)
+
+    def come_back(self) -> None:
+        """Such a deal is there again, as it was."""
+        if not self._went:
+            self._came_old = True
+            self._run(
+                "MATCH (d:Deal {tenant_id: $other}) WITH d ORDER BY elementId(d) LIMIT 1 SET d.tenant_id = $tenant",
+                other=ELSEWHERE,
+                tenant=str(self.tenant),
+            )
+
+    def rename_property(self) -> None:
+        """Of a deal whose timestamp changes with it; or back."""
+        if deal := self._some_deal():
+            old, new = self.random.sample(["deal_ref", "dealRef"], 2)
+            self._run(
+                f"MATCH (d:Deal) WHERE elementId(d) = $deal SET d.{new} = coalesce(d.{old}, d.{new}),"
+                f" d.last_updated_at = $moment REMOVE d.{old}",
+                deal=deal,
+                moment=self._moment(self._form()),
+            )
 
     def change_deal(self) -> None:
         """And its timestamp."""
@@ -101,6 +181,7 @@ class History:
                 "MATCH (d:Deal) WHERE elementId(d) = $deal SET d += $properties",
                 deal=deal,
                 properties={
+                    "spoiled": True,
                     "confidence": self.random.choice(["high", 0.25, 1e9, None]),
                     "last_updated_at": self._moment(self._form()),
                 },
@@ -117,12 +198,14 @@ class History:
         """A second node with a deal's key, in another spelling perhaps; either may be the newer one."""
         if deal := self.some_key():
             key = self.random.choice([deal, deal.upper()])
-            behind = self.random.choice([self._behind(), LONG_AGO * 2])
-            form = "zoned" if behind > LATE else self._form()
-            self._run("CREATE (d:Deal) SET d = $properties", properties=self._deal(key, behind, form) | {"twin": True})
+            twin = self._deal(key, self._behind(), self._form()) | {"twin": True}
+            self._run("CREATE (d:Deal) SET d = $properties", properties=twin)
 
     def delete_duplicate(self) -> None:
         """One of two nodes with one key goes."""
+        if self._came_old:
+            return
+        self._went = True
         self._run(
             "MATCH (d:Deal {tenant_id: $tenant, twin: true}) WITH d ORDER BY d.opportunity_id LIMIT 1 DETACH DELETE d",
             tenant=str(self.tenant),
@@ -175,6 +258,7 @@ class History:
             "name": "Acme",
             "stage": "proposal",
             "opportunity_summary": self._text(),
+            "deal_ref": self._text(),
             "last_updated_at": FORMS[form](_now() - dt.timedelta(seconds=behind)),
         }
 
@@ -199,12 +283,12 @@ class History:
         """The key of a deal, as the graph spells it."""
         return self._some_deal("opportunity_id")
 
-    def _some_deal(self, what: str = "elementId(d)") -> str | None:
-        """A deal with a usual key: its element id or its key."""
+    def _some_deal(self, what: str = "elementId(d)", but: str = "twin") -> str | None:
+        """A deal with a usual key, no twin and not marked `but`: its element id or its key."""
         name = "elementId(d)" if what == "elementId(d)" else f"d.{what}"
         found = self.graph.run(
             f"MATCH (d:Deal {{tenant_id: $tenant}}) WHERE d.opportunity_id IS :: STRING AND size(d.opportunity_id) = 36"
-            f" AND d.twin IS NULL RETURN {name} AS it ORDER BY elementId(d)",
+            f" AND d.twin IS NULL AND d.{but} IS NULL RETURN {name} AS it ORDER BY elementId(d)",
             tenant=str(self.tenant),
         )
         return self.random.choice(found)["it"] if found else None
