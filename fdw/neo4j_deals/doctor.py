@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from neo4j_deals import __file__ as package_file
-from neo4j_deals import __version__, catalog, cypher, imports
+from neo4j_deals import __version__, catalog, cypher, imports, whole
 from neo4j_deals.catalog import Plpy
 from neo4j_deals.connection import Ask, connection
 from neo4j_deals.cypher import Query, quoted
@@ -195,6 +195,7 @@ def _examine_server(plpy: Plpy, rows: _Rows, is_mapped: bool) -> None:
     rows.add("neo4j version", lambda: version(*asked(_components)), *there)
     rows.add("clock", lambda: asked(_clock), *there)
     rows.add("graph id", lambda: _graph_id(plpy, asked(_database)[1]), *there)
+    rows.add("open transactions", lambda: _open_transactions(plpy, asked), *there)
     _examine_graph(plpy, rows, asked, there)
 
 
@@ -363,6 +364,61 @@ def _graph_id(plpy: Plpy, found: str) -> Finding:
         f"is it the one that is meant? it is {found}, and the runs so far read {known[0]['database_id']}",
         "SELECT deal_sync.accept_graph();",
     )
+
+
+def _open_transactions(plpy: Plpy, asked: Asked) -> Finding:
+    """Those that are open for longer than a run looks back; of others than us."""
+    [row] = catalog.query(
+        plpy,
+        "SELECT o.overlap, extract(EPOCH FROM o.overlap::pg_catalog.interval)::pg_catalog.float8 AS seconds"
+        " FROM deal_sync.setting('overlap') AS o (overlap)",
+    )
+    query = cypher.open_transactions(asked(_database)[0], int(row["seconds"] * 1000))
+    found = imports.unless_forbidden(lambda: asked(lambda ask: whole.one(ask, query)[0]))
+    return transactions(found, row["overlap"], found is not None and _sees_others(asked))
+
+
+def _sees_others(asked: Asked) -> bool | None:
+    """Whether the login is shown the transactions of other logins; None where Neo4j does not tell."""
+    if asked(_components)[1] == "community":  # without rights of its own
+        return True
+    privileges = Query("SHOW USER PRIVILEGES YIELD access, action RETURN access, action")
+    try:
+        return sees_others(asked(lambda ask: list(ask(privileges))))
+    except DealSyncError as error:
+        if error.sqlstate != "HV000":
+            raise
+        return None
+
+
+def sees_others(privileges: Sequence[tuple[str, str]]) -> bool:
+    """By the login's privileges: access and action of each."""
+    actions = ("show_transaction", "transaction_management", "database_actions")
+    return any(access == "GRANTED" and action in actions for access, action in privileges)
+
+
+def transactions(found: Sequence[tuple[str, int]] | None, overlap: str, all_are_seen: bool | None) -> Finding:
+    """`found`: id and seconds of each, None where the login may not ask; `overlap` as the setting has it."""
+    if found:
+        return Finding(
+            False,
+            f"open for longer than deal_sync.overlap ({overlap}): "
+            + ", ".join(f"{id_} ({seconds} s)" for id_, seconds in found[:5])
+            + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+            + "; runs may not see what they commit",
+            "when they have ended, SELECT * FROM sync_deals('...', 'full'); where they are usual, SET deal_sync.overlap"
+            " to more than they last",
+        )
+    said = f"none of others is open for longer than deal_sync.overlap ({overlap})"
+    if all_are_seen:
+        return Finding(True, said)
+    if found is None or all_are_seen is False:
+        return Finding(
+            None,
+            "the login may not see the transactions of other logins",
+            "GRANT SHOW TRANSACTION (*) ON DATABASE * TO … (in Neo4j)",
+        )
+    return Finding(True, f"{said}, as far as the login may see them")
 
 
 # -- what the graph holds ----------------------------------------------------------------------------------------------

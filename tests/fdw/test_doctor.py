@@ -1,7 +1,7 @@
 """Flows in: neo4j_deals.doctor, what no real server can be made to show here. Flows out: what counts as sound."""
 
 import pytest
-from neo4j_deals.doctor import clock, disk, index, tls, version
+from neo4j_deals.doctor import clock, disk, index, sees_others, tls, transactions, version
 
 
 @pytest.mark.parametrize(
@@ -83,3 +83,24 @@ def test_an_index_serves_when_it_is_online_and_of_these_properties(
     assert looked.ok is ok
     assert said in looked.detail
     assert (looked.hint is None) is ok
+
+
+@pytest.mark.parametrize(
+    ("privileges", "sees"),
+    [
+        ([("GRANTED", "access"), ("GRANTED", "match")], False),
+        ([("DENIED", "show_transaction")], False),
+        ([("GRANTED", "show_transaction")], True),
+        ([("GRANTED", "transaction_management")], True),
+        ([], False),
+    ],
+)
+def test_a_login_without_the_right_sees_its_own_transactions_only(
+    privileges: list[tuple[str, str]], sees: bool
+) -> None:
+    found = transactions([], "10min", sees_others(privileges))
+    assert found.ok is (True if sees else None)
+    assert ("may not see the transactions of other logins" in found.detail) is not sees
+    assert transactions(None, "10min", False).ok is None
+    assert transactions([("neo4j-transaction-7", 700)], "10min", sees_others(privileges)).ok is False
+    assert "as far as the login may see them" in transactions([], "10min", None).detail

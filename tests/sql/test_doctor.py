@@ -5,6 +5,7 @@ its hint, when it is followed, makes the check pass.
 import re
 import socket
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ CHECKS = [
     "neo4j version",
     "clock",
     "graph id",
+    "open transactions",
     "deals: key index",
     "deals: watermark index",
     "deals: tenant index",
@@ -742,6 +744,20 @@ def test_versions_without_a_timestamp_are_named(pg: Connection, graph: Graph, te
     (shown,) = cypher(graph, check.hint)
     graph.run("MATCH (v) WHERE elementId(v) = $id SET v.valid_until = datetime()", id=shown["elementId(n)"])
     assert doctor(pg)["versions: timestamps"].ok
+
+
+def test_transactions_that_are_open_for_long_are_named(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    assert doctor(pg)["open transactions"].ok
+    pg.execute("SET deal_sync.overlap = '200ms'")
+    with graph.driver.session() as session, session.begin_transaction() as transaction:
+        transaction.run("CREATE (d:Deal {tenant_id: $tenant})", tenant=str(tenant)).consume()
+        time.sleep(1.2)
+        check = doctor(pg)["open transactions"]
+        transaction.rollback()
+    assert check.ok is False
+    assert check.detail.startswith("open for longer than deal_sync.overlap (200ms): neo4j-transaction-")
+    assert check.detail.count("-transaction-") == 1, "our own are none"
+    assert doctor(pg)["open transactions"].ok
 
 
 @pytest.mark.parametrize(
