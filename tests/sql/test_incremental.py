@@ -188,7 +188,8 @@ def test_a_version_is_read_by_its_own_watermark_and_with_its_deal(
     assert (incremental(pg, tenant).deals_read, one(pg, "SELECT count(*) FROM deal_versions")) == (0, 1)
     add_version(graph, tenant, other)
     age(graph)
-    assert incremental(pg, tenant).versions_inserted == 0  # nothing tells that it is there
+    pg.execute("UPDATE deal_sync.watermarks SET facts = facts || jsonb_build_object('count_ms', 11)")
+    assert incremental(pg, tenant).versions_inserted == 0  # nothing tells that it is there, and nodes are not counted
     graph.run("MATCH (d:Deal {opportunity_id: $id}) SET d.last_updated_at = toString(datetime())", id=str(other))
     assert incremental(pg, tenant).versions_inserted == 1
 
@@ -400,6 +401,7 @@ def test_a_full_run_says_so_where_the_graphs_clock_or_its_newest_deal_is_older_t
 def test_what_is_new_with_an_old_time_is_found_by_the_number_of_nodes(
     pg: Connection, graph: Graph, tenant: uuid.UUID, moment: LiteralString
 ) -> None:
+    counting_is_quick(pg)
     deal = add_deal(graph, tenant)
     age(graph)
     assert [incremental(pg, tenant).deals_read for _ in range(2)] == [1, 0]
@@ -416,6 +418,7 @@ def test_what_is_new_with_an_old_time_is_found_by_the_number_of_nodes(
 def test_a_duplicate_that_arrives_alone_and_old_is_refused(
     pg: Connection, graph: Graph, tenant: uuid.UUID, kind: str
 ) -> None:
+    counting_is_quick(pg)
     deal = add_deal(graph, tenant)
     version = add_version(graph, tenant, deal)
     age(graph)
@@ -437,6 +440,7 @@ def test_a_duplicate_that_arrives_alone_and_old_is_refused(
 
 
 def test_rows_whose_deal_has_left_the_graph_are_counted(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    counting_is_quick(pg)
     for _ in range(5):
         add_deal(graph, tenant)
     refused = add_deal(graph, tenant)
