@@ -323,14 +323,14 @@ AS $$
 DECLARE
     handler regproc;
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_available_extensions AS e WHERE e.name = 'multicorn') THEN
-        RETURN 'Multicorn2 is not installed: read the tables with deal_sync.scan()';
-    END IF;
     IF python >= 312 THEN
         RETURN format(
             'Multicorn2 is not used: with Python %s.%s it crashes the server beside PL/Python (it is safe before 3.12); read the tables with deal_sync.scan()',
             python / 100, python % 100
         );
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_available_extensions AS e WHERE e.name = 'multicorn') THEN
+        RETURN 'Multicorn2 is not installed: read the tables with deal_sync.scan()';
     END IF;
     EXECUTE format(
         'CREATE EXTENSION IF NOT EXISTS multicorn SCHEMA %s',
