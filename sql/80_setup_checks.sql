@@ -425,7 +425,7 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.raise_unknown(uuid) IS 'internal: raises that the application does not know the tenant';
 
-CREATE FUNCTION deal_sync.check_setup(tenant uuid) RETURNS void
+CREATE FUNCTION deal_sync.check_server() RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -443,6 +443,16 @@ BEGIN
             ERRCODE = 'feature_not_supported',
             HINT = 'Use a database made with ENCODING ''UTF8''.';
     END IF;
+END
+$$;
+COMMENT ON FUNCTION deal_sync.check_server() IS
+'internal: raises if the server''s Python or the database''s encoding will not do, whatever the mapping is';
+
+CREATE FUNCTION deal_sync.check_setup(tenant uuid) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
     PERFORM deal_sync.setting(s.name) FROM deal_sync.settings() AS s;
     PERFORM deal_sync.check_source('deal');
     PERFORM deal_sync.check_source('version');

@@ -380,6 +380,7 @@ BEGIN
         PERFORM set_config('application_name', 'deal_sync ' || replace(tenant::text, '-', ''), true);
         BEGIN
             PERFORM deal_sync.check_writable();
+            PERFORM deal_sync.check_server();
             PERFORM deal_sync.check_rights_of_caller();
             PERFORM deal_sync.check_setup(tenant);
             PERFORM set_config('lock_timeout', deal_sync.setting('lock_timeout'), true);

@@ -125,6 +125,7 @@ DECLARE
     hint text;
 BEGIN
     PERFORM set_config('app.tenant_id', tenant::text, true);
+    PERFORM deal_sync.check_server();
     PERFORM deal_sync.check_setup(tenant);
     -- The first run remembers its graph; a comparison does not.
     PERFORM deal_sync.check_graph(g.database_id) FROM deal_sync.graph_state() AS g WHERE EXISTS (SELECT FROM deal_sync.graph);
