@@ -139,12 +139,14 @@ $$;
 COMMENT ON FUNCTION deal_sync.vector_type() IS 'pgvector''s type vector, in whichever schema it sits';
 
 -- `options` as jsonb; `not_null`, `target_default` and the rest of the target's facts from the application's table; `required`: an insert
--- has nothing to put there but the property; `staged_*`: the base type in which the sync stages the column, NULL where it does not.
+-- has nothing to put there but the property; `staged_*`: the base type in which the sync stages the column, NULL where it does not (for a
+-- type without a binary form of ours, the text that its input reads); `due_*`: the base type of what is to be filled.
 CREATE TYPE deal_sync.mapping_column AS (
     place smallint, name text, type oid, type_name text, type_modifier integer, options jsonb,
     target text, write text, target_type oid, target_modifier integer, target_is_there boolean,
     not_null boolean, target_default text, required boolean,
-    staged_as text, staged_type oid, staged_name text, staged_modifier integer
+    staged_as text, staged_type oid, staged_name text, staged_modifier integer,
+    due_as text, due_name text, due_modifier integer
 );
 COMMENT ON TYPE deal_sync.mapping_column IS 'a column of a foreign table of the mapping, and the column that it fills';
 
@@ -193,9 +195,11 @@ BEGIN
         CASE WHEN w.due_type IS NULL THEN NULL WHEN own.stages THEN format_type(base.type, base.modifier) ELSE 'text' END,
         CASE WHEN own.stages THEN base.type WHEN w.due_type IS NOT NULL THEN 'text'::regtype::oid END,
         CASE WHEN own.stages THEN own.typname::text WHEN w.due_type IS NOT NULL THEN 'text' END,
-        CASE WHEN own.stages THEN base.modifier ELSE -1 END
+        CASE WHEN own.stages THEN base.modifier ELSE -1 END,
+        format_type(base.type, base.modifier), due.typname::text, base.modifier
     FROM with_targets AS w
     LEFT JOIN LATERAL deal_sync.base_type(w.due_type, w.due_modifier) AS base ON true
+    LEFT JOIN pg_type AS due ON due.oid = base.type
     LEFT JOIN LATERAL (
         SELECT b.typname, true AS stages
         FROM pg_type AS b

@@ -173,6 +173,19 @@ BEGIN
         WHEN family IN ('character varying', 'character') AND target_modifier >= 0 THEN
             format('deal_sync.to_varchar(%s, %s)::%s', as_text, target_modifier - 4, target)
         WHEN family IN ('character varying', 'text') THEN CASE family WHEN 'text' THEN as_text ELSE format('%s::%s', as_text, target) END
+        WHEN source = 'text' AND family = 'numeric' THEN
+            deal_sync.cast_expression(
+                format('deal_sync.to_type(%s, ''numeric'')::numeric', value), 'numeric'::regtype, -1, target_type, target_modifier
+            )
+        WHEN source = 'numeric' AND family = 'numeric' THEN
+            format(
+                'deal_sync.to_numeric(%s, %s, %s)::%s', value, (target_modifier - 4) >> 16 & 65535,
+                ((target_modifier - 4) & 2047 # 1024) - 1024, target
+            )
+        WHEN source = 'text' AND family IN ('smallint', 'integer', 'bigint', 'real', 'double precision', 'boolean') THEN
+            format('deal_sync.to_type(%s, %L)::%s', value, (SELECT t.typname FROM pg_type AS t WHERE t.oid = target_type), target)
+        WHEN source = 'text' AND family IN ('time without time zone', 'time with time zone') THEN
+            format('deal_sync.to_type(%s, %L)::%s', value, (SELECT t.typname FROM pg_type AS t WHERE t.oid = target_type), target)
         WHEN source = 'text' AND family = 'uuid' THEN format('deal_sync.to_uuid(%s)', value)
         WHEN source = 'text' AND family = 'date' THEN format('deal_sync.to_type(%s, ''date'')::date', value)
         WHEN source = 'text' AND family = 'timestamp without time zone' THEN format('deal_sync.to_type(%s, ''timestamp'')::%s', value, target)

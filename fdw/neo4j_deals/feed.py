@@ -22,7 +22,7 @@ from neo4j_deals.projection import Lost, Projection, errors_json, to_staged
 from neo4j_deals.reader import Outlet
 from neo4j_deals.selection import Nodes, Selection
 from neo4j_deals.spool import HEADER, NULL, TRAILER, Encoder, encoder, row, short_text, short_uuid, short_vector
-from neo4j_deals.values import Converter, Misfit, converter, cypher_form, refines, shown, to_timestamptz, to_uuid
+from neo4j_deals.values import Converter, Misfit, converter, cypher_form, shown, to_timestamptz, to_uuid
 
 #: The columns before those of the mapping, and their types, in the order of a row.
 OWN_COLUMNS = (
@@ -322,17 +322,16 @@ def _encoded(column: Column, limit: int) -> tuple[Column, Converter, Encoder, En
     name = column.staged_name or "text"
     convert, encode = to_staged(column, limit), encoder(name, column.staged_modifier)
     short: Encoder | None = None
-    if column.empty_is_null or column.derive:
+    if column.empty_is_null or column.derive or column.due_name is not None:
         pass
     elif name in ("int2", "int4", "numeric", "bool", "date"):  # few values, often
         short = lru_cache(maxsize=4096, typed=True)(lambda value: encode(convert(value)))
-    elif refines(column.type_name, name):
-        if name in ("text", "varchar"):
-            short = short_text(column.staged_modifier - 4 if column.staged_modifier > 0 else limit, limit)
-        elif name == "uuid":
-            short = short_uuid
-        elif name == "vector" and column.staged_modifier > 0:
-            short = short_vector(column.staged_modifier)
+    elif name in ("text", "varchar") and column.type_name not in ("json", "jsonb"):
+        short = short_text(column.staged_modifier - 4 if column.staged_modifier > 0 else limit, limit)
+    elif name == "uuid":
+        short = short_uuid
+    elif name == "vector" and column.staged_modifier > 0:
+        short = short_vector(column.staged_modifier)
     return column, convert, encode, short
 
 

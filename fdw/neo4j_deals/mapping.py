@@ -12,6 +12,7 @@ from typing import Any
 
 from neo4j_deals.cypher import Source
 from neo4j_deals.errors import DealSyncError
+from neo4j_deals.values import convertible
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Column:
     """A column of a foreign table.
 
     `type_name` and `type_modifier` are the foreign column's own; `staged_*` those of the staging table, None where
-    the column is not staged. `required`: the target is NOT NULL and an insert has nothing else to put there.
+    the column is not staged; `due_*` those of its target where it is staged as the text that this type's input reads.
+    `required`: the target is NOT NULL and an insert has nothing else to put there.
     `strict`: in a SELECT a value that does not fit is an error; the sync refuses the row, as with `reject`.
     `key`: nodes are looked up by it (the mapping's ids, and those in the table's option "key"), so its equality goes by
     an index; a text with a NUL character is no key.
@@ -42,12 +44,18 @@ class Column:
     staged_as: str | None = None
     staged_name: str | None = None
     staged_modifier: int = -1
+    due_as: str | None = None
+    due_name: str | None = None
+    due_modifier: int = -1
     key: bool = False
 
     @classmethod
     def read(cls, row: Mapping[str, Any], keys: Sequence[str] = ()) -> Column:
         """From a row of `deal_sync.mapping_columns`; `keys` are those that the table names."""
         options = json.loads(row["options"] or "{}")
+        due = row["due_name"] if row["staged_name"] == "text" else None
+        if due in ("text", "bpchar", "varchar") or (due and not convertible(due)):
+            due = None  # a type of somebody's own: what it is, its input function decides
         return replace(
             cls.defined(row["name"], row["type_name"], row["type_modifier"], options, keys),
             required=bool(row["required"]),
@@ -55,6 +63,9 @@ class Column:
             staged_as=row["staged_as"],
             staged_name=row["staged_name"],
             staged_modifier=row["staged_modifier"] if row["staged_modifier"] is not None else -1,
+            due_as=row["due_as"],
+            due_name=due,
+            due_modifier=row["due_modifier"] if due else -1,
         )
 
     @classmethod

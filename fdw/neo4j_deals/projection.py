@@ -20,12 +20,14 @@ from neo4j_deals.values import (
     MAX_VALUE_BYTES,
     Converter,
     Misfit,
-    chain,
+    as_text,
     clean,
     converter,
     convertible,
     finite,
+    landing,
     shown,
+    vector_text,
 )
 
 Lost = dict[str, tuple[Misfit, Any]]
@@ -37,12 +39,12 @@ _MAX_JSON = 0x0FFFFFFF  # bytes of the elements of one jsonb object or array
 
 
 #: What the reader makes itself: nothing is left to convert.
-_READY_MADE = frozenset({"ontology_scores", "workflow_metadata", "element_id", _ERRORS})
+READY_MADE = frozenset({"ontology_scores", "workflow_metadata", "element_id", _ERRORS})
 
 
 def to_foreign(column: Column) -> Converter:
     """The conversion to the foreign column's own type, for a SELECT. Raises DealSyncError where there is none."""
-    if column.derive in _READY_MADE:
+    if column.derive in READY_MADE:
         return unchanged
     if not convertible(column.type_name):
         raise DealSyncError(
@@ -51,6 +53,8 @@ def to_foreign(column: Column) -> Converter:
             hint="make it text, or jsonb, and cast in the query",
         )
     convert = converter(column.type_name, column.type_modifier)
+    if column.empty_is_null and column.type_name not in ("text", "varchar", "bpchar"):
+        convert = _without_empty_texts(convert)
     return _whole(convert) if column.key else convert
 
 
@@ -67,20 +71,31 @@ def _whole(convert: Converter) -> Converter:
 
 
 def to_staged(column: Column, limit: int = MAX_VALUE_BYTES) -> Converter:
-    """The conversion to the type in which the column is staged; texts are at most `limit` bytes long."""
+    """The conversion to the target's type, in the form in which it is staged; texts are at most `limit` bytes long."""
     assert column.staged_name is not None
-    if column.derive in _READY_MADE:
+    if column.derive in READY_MADE:
         return unchanged
-    convert = chain(column.type_name, column.type_modifier, column.staged_name, column.staged_modifier, limit)
+    due = column.due_name
+    if due is None:
+        convert = landing(column.type_name, column.staged_name, column.staged_modifier, limit)
+    else:
+        form = vector_text if due == "halfvec" else as_text
+        convert = form(landing(column.type_name, due, column.due_modifier, limit))
     return _without_empty_texts(convert) if column.empty_is_null else convert
 
 
 def _without_empty_texts(convert: Converter) -> Converter:
+    """Decided before the conversion, whatever is due; a text of which nothing is left is empty, too."""
+
     def converter(value: Any) -> Any:
+        if value == "":
+            return None
         try:
-            return convert(value) or None
+            return convert(value)
         except Misfit as misfit:
-            raise Misfit(misfit.sqlstate, misfit.reason, misfit.substitute or None) from None
+            if misfit.substitute != "":
+                raise
+            raise Misfit(misfit.sqlstate, misfit.reason) from None
 
     return converter
 

@@ -30,7 +30,7 @@ CHUNK = 500  # rows that the thread hands over at once
 
 def output(column: Column) -> Converter:
     """The form in which PL/Python and Multicorn hand a value of this type to PostgreSQL's input function."""
-    if column.type_name == "vector":
+    if column.type_name in ("vector", "halfvec"):
         return orjson_text
     return _plain_list if column.type_name.startswith("_") else _plain
 

@@ -18,9 +18,10 @@ from neo4j_deals.connection import Ask, connection
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.feed import maybe_uuid
 from neo4j_deals.mapping import Column
+from neo4j_deals.projection import READY_MADE
 from neo4j_deals.reader import answer
 from neo4j_deals.selection import Nodes, Selection, everyone, keys
-from neo4j_deals.values import Misfit, converter, takes, to_timestamptz
+from neo4j_deals.values import Misfit, landing, takes, to_timestamptz
 
 _CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}")
 
@@ -207,8 +208,9 @@ def check_source(plpy: Plpy, kind: str) -> None:
                 raise DealSyncError(
                     "42804",
                     f'{target} cannot take column "{column.name}" of foreign table {relation}',
-                    f"{column.staged_as} is due, and the foreign column is of type {column.type_name}",
-                    "ALTER one of the two, or ALTER FOREIGN TABLE ... OPTIONS (DROP target)",
+                    f"{column.due_as} is due, and the foreign column is of type {column.type_name}",
+                    f"ALTER FOREIGN TABLE {relation} ALTER COLUMN {plpy.quote_ident(column.name)} "
+                    + ("OPTIONS (DROP target);" if column.derive in READY_MADE else f"TYPE {_suitable(column)};"),
                 )
     except DealSyncError as error:
         _raise(plpy, error)
@@ -216,9 +218,31 @@ def check_source(plpy: Plpy, kind: str) -> None:
 
 def _fits_together(column: Column) -> bool:
     assert column.staged_name is not None
-    if column.type_name == "vector" and column.type_modifier > 0 and column.staged_modifier > 0:
-        return column.type_modifier == column.staged_modifier
-    return takes(column.type_name, column.staged_name)
+    due = column.due_name or column.staged_name
+    if column.derive in READY_MADE:
+        return due in ("text", "varchar") or (due in ("json", "jsonb") and column.derive != "element_id")
+    length = column.due_modifier if column.due_name else column.staged_modifier
+    if due in ("vector", "halfvec") and column.type_name in ("vector", "halfvec") and column.type_modifier > 0 < length:
+        return column.type_modifier == length
+    return takes(column.type_name, due)
+
+
+def _suitable(column: Column) -> str | None:
+    """The type of a foreign column that shows whatever a target takes, and that Multicorn2 can serve."""
+    if column.due_name is not None:
+        return column.due_as
+    match column.staged_name:
+        case "varchar" | "uuid":
+            return "text"
+        case "int2" | "int4":
+            return "bigint"
+        case "float4" | "numeric":
+            return "double precision"
+        case "json":
+            return "jsonb"
+        case "timestamp":
+            return "timestamp with time zone"
+    return column.staged_as
 
 
 def to_type(value: str | None, type_name: str) -> Any:
@@ -226,7 +250,7 @@ def to_type(value: str | None, type_name: str) -> Any:
     if value is None:
         return None
     try:
-        return str(converter(type_name)(value))
+        return str(landing("text", type_name)(value))
     except Misfit:
         return None
 

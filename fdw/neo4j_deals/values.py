@@ -351,10 +351,10 @@ def _finite(value: float) -> float:
     return value
 
 
-def _number(value: Any) -> int | float:
+def _number(value: Any) -> int | float | Decimal:
     if type(value) is float:
         return _finite(value)
-    if type(value) is int:
+    if type(value) is int or type(value) is Decimal:
         return value
     raise _wrong_type(value, "a number")
 
@@ -374,11 +374,18 @@ def _integer(bits: int) -> Converter:
 
 
 def _float8(value: Any) -> float:
-    return float(_number(value))
+    number = _number(value)
+    try:
+        found = float(number)
+    except OverflowError:
+        found = math.inf
+    if not math.isfinite(found) or (number and not found):  # only of a text
+        raise Misfit("22003", "out of range for double precision")
+    return found
 
 
 def _float4(value: Any) -> float:
-    number = float(_number(value))
+    number = _float8(value)
     try:
         single = float(struct.unpack(">f", struct.pack(">f", number))[0])
     except OverflowError:
@@ -402,7 +409,9 @@ def _numeric(precision: int | None, scale: int) -> Converter:
         return rounded
 
     unit, limit = Decimal(1).scaleb(-scale), Decimal(10) ** ((precision or 0) - scale)
-    return lambda value: decimal(repr(_number(value)).removesuffix(".0"))
+    return lambda value: decimal(
+        format(value, "f") if type(value) is Decimal else repr(_number(value)).removesuffix(".0")
+    )
 
 
 def _boolean(value: Any) -> bool:
@@ -593,9 +602,9 @@ def _array(element: Converter) -> Converter:
     return convert
 
 
-def _vector(dimensions: int | None) -> Converter:
-    """A list of finite numbers, as long as the column is wide; each must fit a 4-byte float."""
-    layout = struct.Struct(f">{dimensions}f") if dimensions else None
+def _vector(dimensions: int | None, element: str) -> Converter:
+    """A list of finite numbers, as long as the column is wide; each must fit the float that `struct` calls so."""
+    layout = struct.Struct(f">{dimensions}{element}") if dimensions else None
 
     def convert(value: Any) -> list[float]:
         elements: Any = value.to_native() if isinstance(value, Vector) else value
@@ -614,9 +623,11 @@ def _vector(dimensions: int | None) -> Converter:
         if not finite:
             raise Misfit("22003", "NaN or infinity inside a vector")
         try:
-            (layout or struct.Struct(f">{len(elements)}f")).pack(*elements)
+            (layout or struct.Struct(f">{len(elements)}{element}")).pack(*elements)
         except OverflowError:
-            raise Misfit("22003", "an element of a vector is out of range for a 4-byte float") from None
+            raise Misfit(
+                "22003", f"an element of a vector is out of range for a {struct.calcsize(element)}-byte float"
+            ) from None
         return elements
 
     return convert
@@ -713,11 +724,11 @@ def converter(type_name: str, modifier: int = -1, limit: int = MAX_VALUE_BYTES) 
     if type_name == "numeric" and modifier >= 0:
         scale = (((modifier - 4) & 0x7FF) ^ 1024) - 1024  # 11 bits, signed
         return _numeric((modifier - 4) >> 16 & 0xFFFF, scale)
-    if type_name == "vector":
-        return _vector(modifier if modifier > 0 else None)
+    if type_name in _VECTORS:
+        return _vector(modifier if modifier > 0 else None, "f" if type_name == "vector" else "e")
     if type_name in ("text", "varchar", "bpchar"):
         return lambda value: to_text(value, limit)
-    if type_name.startswith("_") and type_name not in _CONVERTERS and type_name[1:] not in ("vector", "json", "jsonb"):
+    if type_name.startswith("_") and type_name not in _CONVERTERS and type_name[1:] not in (*_VECTORS, *_JSON):
         return _array(converter(type_name[1:], modifier, limit))
     return _CONVERTERS[type_name]
 
@@ -753,47 +764,59 @@ _CONVERTERS: dict[str, Converter] = {
     "_text": _text_array,
 }
 
-#: What a foreign column's type may become in the table without passing through the foreign type first.
-_REFINES: dict[str, frozenset[str]] = {
-    "text": frozenset({"text", "varchar", "uuid", "date", "timestamp", "timestamptz"}),
-    "int8": frozenset({"int2", "int4", "int8"}),
-    "float8": frozenset({"float4", "float8", "numeric"}),
-    "bool": frozenset({"bool"}),
-    "timestamptz": frozenset({"timestamptz", "timestamp", "date"}),
-    "vector": frozenset({"vector"}),
-    "jsonb": frozenset({"json", "jsonb"}),
-    "_text": frozenset({"_text"}),
-}
+# -- from the graph to the table's type, of which the foreign column's is no part --------------------------------------
 
-
-#: What else a foreign column's type may become, by way of the foreign type.
-_BECOMES: dict[str, frozenset[str]] = {
-    "int8": frozenset({"float4", "float8", "numeric", "text", "varchar"}),
-    "float8": frozenset({"int2", "int4", "int8", "text", "varchar"}),
-    "bool": frozenset({"text", "varchar"}),
-    "timestamptz": frozenset({"text", "varchar"}),
-    "jsonb": frozenset({"text"}),
-    "_text": frozenset({"json", "jsonb"}),
-}
+_TEXTS = frozenset({"text", "varchar", "bpchar"})
+_NUMBERS = frozenset({"int2", "int4", "int8", "float4", "float8", "numeric"})
+_MOMENTS = frozenset({"date", "timestamp", "timestamptz"})
+_JSON = frozenset({"json", "jsonb"})
+_VECTORS = frozenset({"vector", "halfvec"})
+#: By the type of a foreign column, what of the graph a target may be meant for that has another one.
+_BECOMES: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
+    (_TEXTS, _TEXTS | _NUMBERS | _MOMENTS | {"uuid", "bool", "time", "timetz"}),
+    (_NUMBERS, _NUMBERS | _TEXTS),
+    (_MOMENTS, _MOMENTS | _TEXTS),
+    (frozenset({"time", "timetz"}), _TEXTS | {"time", "timetz"}),
+    (frozenset({"bool", "uuid"}), _TEXTS),
+    (_JSON, _JSON | _TEXTS),
+    (frozenset({"_text"}), _JSON),
+    (frozenset({*_VECTORS, *(f"_{name}" for name in _NUMBERS)}), _VECTORS),
+)
+_NUMBER_TEXT = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,5})?", re.ASCII)
+_LONGEST_NUMBER = 1000  # characters
+_MOST_DIGITS = 1000  # before the decimal point and behind it
 
 
 def takes(foreign: str, target: str) -> bool:
-    """Whether a column of the table can take what a foreign column holds; else the mapping is a mistake of set-up."""
-    return foreign == target or refines(foreign, target) or target in _BECOMES.get(foreign, frozenset())
+    """Whether a target of a type is meant for what a foreign column shows; else the mapping is a mistake of set-up."""
+    if foreign == target or any(foreign in ones and target in others for ones, others in _BECOMES):
+        return True
+    return foreign[0] == target[0] == "_" and takes(foreign[1:], target[1:])
 
 
-def refines(foreign: str, target: str) -> bool:
-    """Whether a value on its way to `target` need not become `foreign` first: the outcome is the same."""
-    return target in _REFINES.get(foreign, frozenset())
+def landing(foreign: str, target: str, modifier: int = -1, limit: int = MAX_VALUE_BYTES) -> Converter:
+    """The one conversion from the graph to a table's type. The foreign column's type never narrows what lands; it says
+    that a text is read as a number or a boolean, that a list is one of texts, that a text shows a document."""
+    convert = converter(target, modifier, limit)
+    if foreign in _TEXTS and target in _NUMBERS:
+        return lambda value: convert(_number_of(value) if type(value) is str else value)
+    if foreign in _TEXTS and target == "bool":
+        return lambda value: convert({"true": True, "false": False}.get(value, value) if type(value) is str else value)
+    if (foreign == "_text" and target in _JSON) or (foreign in _JSON and target in _TEXTS):
+        return _one_by_one(converter(foreign), convert)
+    return convert
 
 
-def chain(foreign: str, foreign_modifier: int, target: str, modifier: int, limit: int = MAX_VALUE_BYTES) -> Converter:
-    """From the graph to a table's type as the foreign column's type sees it, in one step where that is the same."""
-    second = converter(target, modifier, limit)
-    if refines(foreign, target):
-        return second
-    first = converter(foreign, foreign_modifier, limit)
+def _number_of(text: str) -> int | float | Decimal:
+    if len(text) > _LONGEST_NUMBER or not _NUMBER_TEXT.fullmatch(text):
+        raise Misfit("22P02", "a text that is no number")
+    number = Decimal(text)
+    if number and not -_MOST_DIGITS < number.adjusted() < _MOST_DIGITS:
+        raise Misfit("22003", "a number that is too large or too small")
+    return int(number) if number == number.to_integral_value() else number
 
+
+def _one_by_one(first: Converter, second: Converter) -> Converter:
     def convert(value: Any) -> Any:
         try:
             return second(first(value))
@@ -803,3 +826,36 @@ def chain(foreign: str, foreign_modifier: int, target: str, modifier: int, limit
             raise Misfit(misfit.sqlstate, misfit.reason, second(misfit.substitute)) from None
 
     return convert
+
+
+def as_text(convert: Converter) -> Converter:
+    """The conversion to a type for which there is no binary form of ours: to the text that its input reads."""
+
+    def converted(value: Any) -> str:
+        try:
+            return _input(convert(value))
+        except Misfit as misfit:
+            if misfit.substitute is None:
+                raise
+            raise Misfit(misfit.sqlstate, misfit.reason, _input(misfit.substitute)) from None
+
+    return converted
+
+
+def vector_text(convert: Converter) -> Converter:
+    """The same to a vector of another kind."""
+    return lambda value: orjson.dumps(convert(value)).decode()
+
+
+def _input(value: Any) -> str:
+    """As PostgreSQL reads it whatever the session's settings."""
+    if isinstance(value, list):
+        items = (_input(item).replace("\\", "\\\\").replace('"', '\\"') for item in value)
+        return "{" + ",".join(f'"{item}"' for item in items) + "}"
+    if isinstance(value, bytes):
+        return f"\\x{value.hex()}"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    return str(value)

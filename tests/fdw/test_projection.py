@@ -41,6 +41,9 @@ def column(definition: Definition) -> Column:
         "staged_as": None,
         "staged_name": None,
         "staged_modifier": None,
+        "due_as": None,
+        "due_name": None,
+        "due_modifier": None,
     }
     return Column.read(row)
 

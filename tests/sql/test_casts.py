@@ -33,11 +33,18 @@ MOMENTS = st.sampled_from(
     ]
 )
 
+NUMBERS = ["smallint", "integer", "bigint", "numeric", "numeric(3,2)", "real", "double precision"]
+NUMBER_TEXTS = st.one_of(
+    integers().map(str),
+    finite_floats().map(repr),
+    st.sampled_from(["2", "+2", "-0", "2.0", ".5", "5.", "2e3", "1e400", "007", " 2", "NaN", "true", "false", "1_0"]),
+)
+
 # By foreign type: what the graph may hold for it, and the types of the table that may take it.
 MAPPED: dict[str, tuple[st.SearchStrategy[Any], list[str]]] = {
     "text": (
-        st.one_of(TEXTS, UUIDS, UUIDS.map(str.upper), MOMENTS),
-        ["text", "varchar", "varchar(5)", "uuid", "date", "timestamp", "timestamptz"],
+        st.one_of(TEXTS, UUIDS, UUIDS.map(str.upper), MOMENTS, NUMBER_TEXTS),
+        ["text", "varchar", "varchar(5)", "uuid", "date", "timestamp", "timestamptz", "boolean", *NUMBERS],
     ),
     "bigint": (
         integers(),
@@ -59,7 +66,7 @@ MAPPED: dict[str, tuple[st.SearchStrategy[Any], list[str]]] = {
         ],
     ),
     "boolean": (st.booleans(), ["boolean", "text", "varchar(5)", "varchar(4)"]),
-    "timestamptz": (neo4j_datetimes(), ["timestamptz", "timestamp", "text"]),
+    "timestamptz": (neo4j_datetimes(), ["timestamptz", "timestamp"]),
     "jsonb": (st.dictionaries(st.text("ab", max_size=2), integers() | st.none()), ["jsonb", "json", "text"]),
     "text[]": (st.lists(TEXTS, max_size=3), ["jsonb", "json"]),
 }
@@ -125,7 +132,10 @@ def test_the_cast_by_hand_gives_what_the_sync_stages(
         ("text", "uuid", "{AAAAAAAA-0000-4000-8000-000000000001}", "aaaaaaaa-0000-4000-8000-000000000001"),
         ("text", "uuid", "aaaaaaaa-0000-4000-8000-000000000001\n", None),
         ("text[]", "jsonb", ["stage", ""], '["stage", ""]'),
-        ("timestamptz", "text", "2026-03-01T12:00:00.5Z", "2026-03-01T12:00:00.500000+00:00"),
+        ("text", "smallint", "2", "2"),
+        ("text", "numeric(3,2)", "0.145", "0.15"),
+        ("text", "numeric(3,2)", "9.995", None),
+        ("text", "boolean", "true", "true"),
         ("boolean", "varchar(4)", False, None),
         ("boolean", "text", True, "true"),
     ],

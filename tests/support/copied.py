@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from neo4j_deals.spool import HEADER, NULL, TRAILER, encoder, row
-from neo4j_deals.values import Misfit, chain, converter
+from neo4j_deals.values import Misfit, converter, landing
 
 from support.database import Connection
 
@@ -39,9 +39,9 @@ def modifier_of(oracle: Connection, type_: str) -> tuple[str, int]:
 
 
 def staged(oracle: Connection, foreign: str, target: str, values: Sequence[Any]) -> list[str | None]:
-    """What the sync makes of graph values, by way of a foreign type, in a column of the target's type, as text."""
+    """What the sync makes of graph values, with a foreign column of a type, in a column of the target's, as text."""
     name, modifier = modifier_of(oracle, target)
-    convert, encode = chain(*modifier_of(oracle, foreign), name, modifier), encoder(name, modifier)
+    convert, encode = landing(modifier_of(oracle, foreign)[0], name, modifier), encoder(name, modifier)
 
     def field(value: Any) -> bytes:
         try:
