@@ -34,7 +34,7 @@ AS $$
         ('max_rejects', '1000', '[0-9]{1,9}'),                    -- failed writes after which a run gives up
         ('max_value_bytes', '128MB', '[0-9]{1,9} *(B|kB|MB)?'),   -- a longer text is refused
         ('overlap', '10min', '[0-9]{1,9} *(us|ms|s)|[0-9]{1,6} *(min|h)|[0-9]{1,5} *d'), -- how far before its own beginning the next incremental run looks
-        ('max_loss', '20', '[0-9]{1,2}|100'),                     -- percent of the deals that may lose one column's value
+        ('max_loss', '20', '[0-9]{1,2}|100'),                     -- percent of a column's values that a run may replace by NULL
         ('batch_rows', '2000', '[1-9][0-9]{0,5}'),                -- what ends a batch ...
         ('batch_bytes', '32MB', '[1-9][0-9]{0,8} *(B|kB|MB)?'),   -- ... whichever comes first
         ('process_from', '5000', '[0-9]{1,9}'),                   -- so many nodes or more are read by a process of their own

@@ -106,8 +106,8 @@ CREATE TABLE deal_sync.backfills (
     phase text NOT NULL CHECK (phase IN ('deals', 'deals without id', 'versions', 'versions without deal id')),
     after text,
     done bigint NOT NULL,
-    filled jsonb NOT NULL,
-    missing text[] NOT NULL,
+    held jsonb NOT NULL,
+    cleared jsonb NOT NULL,
     counts jsonb NOT NULL
 );
 COMMENT ON TABLE deal_sync.backfills IS 'backfills that have begun and not ended: up to where each has come; written in one transaction with the rows';
@@ -117,8 +117,8 @@ COMMENT ON COLUMN deal_sync.backfills.batch_at IS 'when the last batch began';
 COMMENT ON COLUMN deal_sync.backfills.phase IS 'what is read next; nodes without an id are those whose id is absent or no text';
 COMMENT ON COLUMN deal_sync.backfills.after IS 'the last deal id that was read in this phase, as the graph spells it';
 COMMENT ON COLUMN deal_sync.backfills.done IS 'nodes read so far, deals and versions';
-COMMENT ON COLUMN deal_sync.backfills.filled IS 'rows that had a value before their batch, by column that a run overwrites';
-COMMENT ON COLUMN deal_sync.backfills.missing IS 'of these columns, those of which no node has had a value';
+COMMENT ON COLUMN deal_sync.backfills.held IS 'how many values the tenant''s rows had at its beginning, by column that a run overwrites';
+COMMENT ON COLUMN deal_sync.backfills.cleared IS 'how many of them it has replaced by NULL so far';
 COMMENT ON COLUMN deal_sync.backfills.counts IS 'the deal_sync.run_result so far, and the facts of its beginning';
 
 -- A dump keeps what happened.
@@ -208,21 +208,6 @@ AS $$
     WHERE r.tenant_id = refused_elements.tenant_id AND r.level = 'row'
 $$;
 COMMENT ON FUNCTION deal_sync.refused_elements(uuid) IS 'internal: the nodes that every run tries again';
-
-CREATE FUNCTION deal_sync.misfits(
-    run_id uuid, tenant_id uuid, OUT column_name text, OUT times bigint, OUT new_times bigint
-) RETURNS SETOF record
-LANGUAGE sql STABLE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT r.column_name, count(*), count(*) FILTER (WHERE r.times_seen = 1)
-    FROM deal_sync.rejects AS r
-    WHERE
-        r.tenant_id = misfits.tenant_id AND r.run_id = misfits.run_id
-        AND r.kind = 'deal' AND r.column_name <> '' AND r.sqlstate LIKE '22%'
-    GROUP BY r.column_name
-$$;
-COMMENT ON FUNCTION deal_sync.misfits(uuid, uuid) IS 'internal: of how many deals a run could not use the value, by column; new_times: of how many for the first time';
 
 CREATE FUNCTION deal_sync.barred_of(tenant_id uuid) RETURNS uuid[]
 LANGUAGE sql STABLE SECURITY DEFINER

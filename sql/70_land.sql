@@ -224,9 +224,10 @@ COMMENT ON FUNCTION deal_sync.land(text, bigint[], uuid[]) IS
 -- finds rows that a trigger kept from being written, `losses` the values that did not land, `links` connects interactions
 -- (`linked`: those of the batch; `unlinked`: rows whose link is missing), `locks` takes the rows to be changed in key order: a MERGE goes
 -- through them in whatever order its join has. `completion` is the MERGE of a batch that has versions to complete: its UPDATE needs a
--- right that one which only inserts does not.
+-- right that one which only inserts does not. `cleared` counts, by column of the deals' table, the values that a MERGE of these rows would
+-- replace by NULL.
 CREATE TYPE deal_sync.statements AS (
-    plan text, locks text, merge text, completion text, unwritten text, losses text,
+    plan text, locks text, cleared text, merge text, completion text, unwritten text, losses text,
     links text, linked text, unlinked text
 );
 COMMENT ON TYPE deal_sync.statements IS 'internal: what a run executes for each batch of a kind';
@@ -335,6 +336,21 @@ BEGIN
             target, this
         );
     END IF;
+    SELECT format(
+        $cleared$
+        SELECT coalesce(jsonb_object_agg(c.name, c.times) FILTER (WHERE c.times > 0), '{}')
+        FROM (SELECT ARRAY[%s] AS counts FROM (%s) AS s INNER JOIN %s AS t ON %s) AS n
+        CROSS JOIN unnest(%L::text[], n.counts) AS c (name, times)$cleared$,
+        o.counts, parts.source, target, parts.matching, o.names
+    ) INTO statements.cleared
+    FROM (
+        SELECT
+            string_agg(format('count(*) FILTER (WHERE t.%I IS NOT NULL AND (%s) IS NULL)', c.target, c.updated), ', ' ORDER BY c.place) AS counts,
+            array_agg(c.target ORDER BY c.place) AS names
+        FROM unnest(merged) AS c
+        WHERE kind = 'deal' AND c.write = 'always' AND c.updated IS NOT NULL
+    ) AS o
+    WHERE o.names IS NOT NULL;
     statements.merge := CASE WHEN completes THEN (deal_sync.merge_parts(kind, tenant_id, without)).merge ELSE parts.merge END;
     statements.completion := parts.merge;
     statements.locks := format(
@@ -432,10 +448,11 @@ $$;
 COMMENT ON FUNCTION deal_sync.statements_of(text, uuid, text[], boolean) IS
 'internal: the statements that land a batch of a kind, of a tenant';
 
--- One batch, planned, written, checked, explained, linked. `result` is carried on from batch to batch; `failures` counts by reason;
--- `completed` counts versions of this batch.
+-- One batch, planned, written, checked, explained, linked. `result` is carried on from batch to batch, and so is `cleared`, the values that
+-- the run replaces by NULL; `reasons` counts failures; `completed` counts versions of this batch.
 CREATE FUNCTION deal_sync.land_batch(
-    kind text, statements deal_sync.statements, INOUT result deal_sync.run_result, INOUT reasons jsonb, OUT completed bigint
+    kind text, statements deal_sync.statements, INOUT result deal_sync.run_result, INOUT reasons jsonb, INOUT cleared jsonb,
+    OUT completed bigint
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -459,6 +476,7 @@ DECLARE
     inserted bigint;
     adopted bigint;
     landed bigint;
+    clears jsonb := '{}';
     found jsonb;
     losses jsonb[] := '{}';
     refused jsonb[] := '{}';
@@ -489,6 +507,9 @@ BEGIN
     IF cardinality(written) > cardinality(new_rows) THEN
         EXECUTE statements.locks USING written, places;
         merge := statements.completion;
+        IF statements.cleared IS NOT NULL THEN
+            EXECUTE statements.cleared INTO clears USING written;
+        END IF;
     END IF;
     SELECT l.landed, l.failures, l.met INTO landed, failures, others
     FROM deal_sync.land(merge, written, '{}') AS l;
@@ -508,6 +529,13 @@ BEGIN
         END LOOP;
     END IF;
     failed := ARRAY(SELECT f.row_number FROM unnest(failures) AS f);
+    IF clears <> '{}' THEN
+        cleared := deal_sync.add_counts(cleared, clears);
+        IF failed <> '{}' THEN -- their rows have kept what they had
+            EXECUTE statements.cleared INTO clears USING failed;
+            cleared := deal_sync.add_counts(cleared, clears, -1);
+        END IF;
+    END IF;
 
     -- What somebody inserted beside us was not inserted here.
     inserted := (
@@ -623,5 +651,5 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.land_batch(text, deal_sync.statements, deal_sync.run_result, jsonb) IS
+COMMENT ON FUNCTION deal_sync.land_batch(text, deal_sync.statements, deal_sync.run_result, jsonb, jsonb) IS
 'internal: lands the staged batch of a kind, adds to the run''s counts, records what was refused';

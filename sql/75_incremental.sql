@@ -149,30 +149,39 @@ $$;
 COMMENT ON FUNCTION deal_sync.plan_reading(uuid, text) IS
 'internal: whether a run reads everything or what changed since the tenant''s watermark; raises where the graph is another one';
 
--- The tenant's rows that have a value, by column that a run overwrites: {"column of the foreign table": rows}; of all its deals, or of
--- some.
-CREATE FUNCTION deal_sync.filled_columns(tenant_id uuid, graph_ids uuid[] DEFAULT NULL) RETURNS jsonb
-LANGUAGE plpgsql STABLE
+-- Opened before a run writes, such a cursor counts what was there then, whenever it is fetched: and mostly it is not.
+CREATE FUNCTION deal_sync.count_of_values() RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format(
+        'SELECT jsonb_object(%L, ARRAY[%s]::text[]) FROM %s AS t WHERE t.tenant_id = $1',
+        coalesce(array_agg(m.target), '{}'), string_agg(format('count(t.%I)', m.target), ', '), deal_sync.application_table('deal', 'target')
+    )
+    FROM deal_sync.mapping_columns(deal_sync.mapped('deal')) AS m
+    WHERE m.target_is_there AND m.staged_as IS NOT NULL AND m.write = 'always'
+$$;
+COMMENT ON FUNCTION deal_sync.count_of_values() IS
+'internal: the statement that counts a tenant''s ($1) values in each column of the deals'' table that a run overwrites';
+
+-- The application's policies run there. `before`: that cursor; without it, what is there now.
+CREATE FUNCTION deal_sync.values_held(tenant_id uuid, before refcursor DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    statement text;
+    statement CONSTANT text := deal_sync.count_of_values();
     counted jsonb;
     said text;
     detail text;
     hint text;
     context text;
 BEGIN
-    statement := (
-        SELECT format(
-            'SELECT jsonb_object(%L, ARRAY[%s]::text[]) FROM %s AS t WHERE t.tenant_id = $1 AND '
-            || CASE WHEN graph_ids IS NULL THEN 't.graph_opportunity_id IS NOT NULL' ELSE 't.graph_opportunity_id = ANY ($2)' END,
-            array_agg(m.name), string_agg(format('count(t.%I)', m.target), ', '), deal_sync.application_table('deal', 'target')
-        )
-        FROM deal_sync.mapping_columns(deal_sync.mapped('deal')) AS m
-        WHERE m.target_is_there AND m.staged_as IS NOT NULL AND m.write = 'always'
-    );
-    EXECUTE statement INTO counted USING filled_columns.tenant_id, graph_ids;
+    IF before IS NULL THEN
+        EXECUTE statement INTO counted USING values_held.tenant_id;
+    ELSE
+        FETCH before INTO counted;
+    END IF;
     RETURN counted;
 EXCEPTION
     WHEN OTHERS OR assert_failure THEN
@@ -181,75 +190,86 @@ EXCEPTION
         PERFORM deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
 END
 $$;
-COMMENT ON FUNCTION deal_sync.filled_columns(uuid, uuid[]) IS
-'internal: how many of a tenant''s rows have a value in each column that a run overwrites';
+COMMENT ON FUNCTION deal_sync.values_held(uuid, refcursor) IS
+'internal: how many values a tenant''s rows have in each column that a run overwrites';
 
--- The columns of a staged batch of deals in which a node has a value, also one that does not fit.
-CREATE FUNCTION deal_sync.present_columns(among text[]) RETURNS text[]
-LANGUAGE plpgsql
+CREATE FUNCTION deal_sync.add_counts(counts jsonb, more jsonb, times integer DEFAULT 1) RETURNS jsonb
+LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    present text[];
-BEGIN
-    IF among = '{}' THEN
-        RETURN among;
-    END IF;
-    EXECUTE (
-        SELECT format(
-            'SELECT array_remove(ARRAY[%s], NULL) FROM pg_temp.deal_sync_deals AS s',
-            string_agg(
-                format('CASE WHEN bool_or(s.%I IS NOT NULL OR coalesce(jsonb_exists(s.conversion_errors, %L), false)) THEN %L END', c.name, c.name, c.name),
-                ', '
-            )
-        )
-        FROM unnest(among) AS c (name)
-    ) INTO present;
-    RETURN present;
-END
+    SELECT coalesce(jsonb_object_agg(summed.key, summed.total), '{}')
+    FROM (
+        SELECT c.key, sum(c.value) AS total
+        FROM (
+            SELECT a.key, a.value::bigint AS value FROM jsonb_each_text(counts) AS a
+            UNION ALL
+            SELECT b.key, b.value::bigint * times FROM jsonb_each_text(more) AS b
+        ) AS c
+        GROUP BY c.key
+    ) AS summed
+    WHERE summed.total <> 0
 $$;
-COMMENT ON FUNCTION deal_sync.present_columns(text[]) IS 'internal: in which of these columns the staged deals have a value';
+COMMENT ON FUNCTION deal_sync.add_counts(jsonb, jsonb, integer) IS 'internal: {"name": count} of both, the second multiplied';
 
--- `gone`: columns of which no node had a value, of rows that had; `filled`: how many they were.
-CREATE FUNCTION deal_sync.check_losses(result deal_sync.run_result, filled jsonb, gone text[]) RETURNS void
+CREATE FUNCTION deal_sync.is_mass(cleared bigint) RETURNS boolean
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT cleared >= 20 -- of fewer values a share says little
+$$;
+COMMENT ON FUNCTION deal_sync.is_mass(bigint) IS 'internal: whether so many values of a column are worth a count of all';
+
+-- `cleared`: by column of the deals' table, the values that the run has replaced by NULL; `held`: those that were there before it.
+CREATE FUNCTION deal_sync.check_losses(cleared jsonb, held jsonb) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     max_loss CONSTANT integer := deal_sync.setting('max_loss')::integer;
-    least CONSTANT integer := 50;  -- of fewer deals a share says little
-    worst record;
+    said text[];
+    worst text;
 BEGIN
-    IF max_loss = 100 THEN
-        RETURN;
-    END IF;
-    -- A run that reads a part of the deals reads those again that are refused, and of these alone the share would be large.
-    SELECT m.column_name, n.times INTO worst
-    FROM deal_sync.misfits(result.run_id, result.tenant_id) AS m
-    CROSS JOIN LATERAL (SELECT CASE WHEN result.mode IN ('full', 'backfill') THEN m.times ELSE m.new_times END) AS n (times)
-    ORDER BY n.times DESC, m.column_name
-    LIMIT 1;
-    IF worst.times >= least AND worst.times * 100 > result.deals_read * max_loss THEN
-        RAISE EXCEPTION 'the values of column "%" do not fit in % of % deals', worst.column_name, worst.times, result.deals_read USING
+    SELECT
+        array_agg(format('%s of %s values in column "%s"', c.value, held ->> c.key, c.key) ORDER BY c.value::bigint DESC, c.key),
+        (array_agg(c.key ORDER BY c.value::bigint DESC, c.key))[1]
+    INTO said, worst
+    FROM jsonb_each_text(cleared) AS c
+    WHERE deal_sync.is_mass(c.value::bigint) AND c.value::bigint * 100 > (held ->> c.key)::bigint * max_loss;
+    IF said IS NOT NULL THEN
+        RAISE EXCEPTION 'the run would replace % of % by NULL', said[1], deal_sync.application_table('deal', 'target') USING
             ERRCODE = 'DS005',
-            DETAIL = format('deal_sync.max_loss allows %s percent.', max_loss),
-            HINT = 'Mend the graph or the column''s mapping; or, if it is meant, SET deal_sync.max_loss = 100 for one run.';
-    END IF;
-    SELECT g.name AS column_name, (filled ->> g.name)::bigint AS times INTO worst
-    FROM unnest(gone) AS g (name)
-    WHERE (filled ->> g.name)::bigint > least
-    ORDER BY 2 DESC, 1
-    LIMIT 1;
-    IF worst.times IS NOT NULL THEN
-        RAISE EXCEPTION 'no deal that was read has a value for column "%", and % rows of the tenant have', worst.column_name, worst.times USING
-            ERRCODE = 'DS005',
-            DETAIL = 'The run would have emptied them.',
-            HINT = 'Mend the graph or the column''s mapping; or, if it is meant, SET deal_sync.max_loss = 100 for one run.';
+            DETAIL = concat_ws(
+                ' ',
+                (
+                    SELECT format(
+                        'It is filled from column "%s" of %s: in the graph the property is absent, or its value does not fit.', m.name, m.relation
+                    )
+                    FROM (
+                        SELECT x.name, x.target, r.relation
+                        FROM deal_sync.mapped('deal') AS r (relation)
+                        CROSS JOIN LATERAL deal_sync.mapping_columns(r.relation) AS x
+                    ) AS m
+                    WHERE m.target = worst
+                ),
+                'It would also replace ' || nullif(array_to_string(said[2:5], ', '), '')
+                || CASE WHEN cardinality(said) > 5 THEN format(' and of %s more', cardinality(said) - 5) ELSE '' END || '.',
+                format('deal_sync.max_loss allows %s percent of a column''s values.', max_loss)
+            ),
+            HINT = 'Fix the graph or the column''s mapping. If the loss is meant, SET deal_sync.max_loss = 100 for one run.';
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_losses(deal_sync.run_result, jsonb, text[]) IS
-'internal: raises where a run would lose so much of one column that it must be a mistake';
+COMMENT ON FUNCTION deal_sync.check_losses(jsonb, jsonb) IS
+'internal: raises if a run would replace so many values of one column by NULL that it must be a mistake';
+
+CREATE FUNCTION deal_sync.cleared_columns(cleared jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'cleared: ' || string_agg(format('%s (%s)', c.key, c.value), ', ' ORDER BY c.value::bigint DESC, c.key)
+    FROM jsonb_each_text(cleared) AS c
+$$;
+COMMENT ON FUNCTION deal_sync.cleared_columns(jsonb) IS 'internal: what a run''s message says of the values that it has replaced by NULL';
 
 CREATE FUNCTION deal_sync.replace_graph(database_id text) RETURNS void
 LANGUAGE sql SECURITY DEFINER

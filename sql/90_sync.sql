@@ -3,9 +3,9 @@
 -- The reader's batches of one kind, each landed as it comes. The cursor stands in no block of its own and nothing commits here: see
 -- flow.md, rules 3 and 4.
 -- `selection` is the reader's; of a part of the tenant's nodes, `elements` tells which they were, `graph_ids` of which deals, `undated`
--- how those look that have no timestamp. `missing` are columns of the deals of which no node has had a value yet.
+-- how those look that have no timestamp. `cleared` counts the values that the run has replaced by NULL, by column of the deals' table.
 CREATE FUNCTION deal_sync.run_kind(
-    kind text, selection jsonb, INOUT result deal_sync.run_result, INOUT reasons jsonb, INOUT missing text[],
+    kind text, selection jsonb, INOUT result deal_sync.run_result, INOUT reasons jsonb, INOUT cleared jsonb,
     OUT elements text[], OUT graph_ids text[], OUT undated jsonb, OUT completed bigint
 )
 LANGUAGE plpgsql
@@ -48,11 +48,8 @@ BEGIN
             undated := undated || read.undated;
         END IF;
         statements := coalesce(statements, deal_sync.statements_of(kind, result.tenant_id, completes => result.mode = 'replay'));
-        IF missing <> '{}' THEN
-            missing := ARRAY(SELECT unnest(missing) EXCEPT SELECT unnest(deal_sync.present_columns(missing)));
-        END IF;
         BEGIN
-            landed := deal_sync.land_batch(kind, statements, result, reasons);
+            landed := deal_sync.land_batch(kind, statements, result, reasons, cleared);
         EXCEPTION
             WHEN OTHERS OR assert_failure THEN -- the application's policies and triggers run there
                 GET STACKED DIAGNOSTICS
@@ -63,6 +60,7 @@ BEGIN
         END;
         result := landed.result;
         reasons := landed.reasons;
+        cleared := landed.cleared;
         completed := completed + landed.completed;
         done := batch.last;
         EXECUTE format('TRUNCATE %s', staging);
@@ -83,10 +81,10 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.run_kind(text, jsonb, deal_sync.run_result, jsonb, text[]) IS
+COMMENT ON FUNCTION deal_sync.run_kind(text, jsonb, deal_sync.run_result, jsonb, jsonb) IS
 'internal: reads and lands a tenant''s deals or versions, batch by batch';
 
--- `remark`: why the mode is another one than what was asked for, or what a replay has completed. Of a run that has read
+-- `remark`: why the mode is another one than what was asked for, what a replay has completed, what was cleared. Of a run that has read
 -- everything, nodes of nobody are counted.
 CREATE FUNCTION deal_sync.conclude_run(INOUT result deal_sync.run_result, remark text, is_full boolean)
 LANGUAGE plpgsql
@@ -164,7 +162,7 @@ DECLARE
     reading CONSTANT deal_sync.reading := deal_sync.plan_reading(result.tenant_id, result.mode);
     selection CONSTANT jsonb := reading.selection || CASE WHEN only_deals IS NULL THEN '{}' ELSE jsonb_build_object('graph_ids', only_deals) END;
     is_full CONSTANT boolean := reading.mode IN ('full', 'replay') AND only_deals IS NULL;
-    filled jsonb := '{}';
+    values_before refcursor;
     deals record;
     versions record;
     state record;
@@ -175,23 +173,18 @@ DECLARE
 BEGIN
     PERFORM deal_sync.hurry_constraints();
     result.mode := reading.mode;
-    IF is_full THEN
-        filled := deal_sync.filled_columns(result.tenant_id);
+    OPEN values_before FOR EXECUTE deal_sync.count_of_values() USING result.tenant_id;
+    deals := deal_sync.run_kind('deal', selection, result, '{}', '{}');
+    IF EXISTS (SELECT FROM jsonb_each_text(deals.cleared) AS c WHERE deal_sync.is_mass(c.value::bigint)) THEN
+        PERFORM deal_sync.check_losses(deals.cleared, deal_sync.values_held(result.tenant_id, values_before));
     END IF;
-    deals := deal_sync.run_kind(
-        'deal', selection, result, '{}', ARRAY(SELECT f.key FROM jsonb_each_text(filled) AS f WHERE f.value <> '0')
-    );
+    CLOSE values_before;
     -- All versions of a deal that is read are read, too.
     versions := deal_sync.run_kind(
         'version', CASE WHEN is_full THEN selection ELSE selection || jsonb_build_object('graph_ids', deals.graph_ids || only_deals) END,
         deals.result, deals.reasons, '{}'
     );
     result := versions.result;
-    IF deals.missing <> '{}' THEN -- rows of deals that are gone from the graph have kept their values
-        SELECT jsonb_object_agg(f.key, (filled ->> f.key)::bigint - f.value::bigint) INTO filled
-        FROM jsonb_each_text(deal_sync.filled_columns(result.tenant_id)) AS f;
-    END IF;
-    PERFORM deal_sync.check_losses(result, filled, deals.missing);
 
     IF NOT is_full THEN
         read := deals.elements || versions.elements || ARRAY(SELECT jsonb_array_elements_text(selection -> 'elements'));
@@ -221,6 +214,7 @@ BEGIN
             '; ',
             nullif(array_to_string(remarks, '; '), ''),
             CASE WHEN versions.completed > 0 THEN format('completed: %s versions', versions.completed) END,
+            deal_sync.cleared_columns(deals.cleared),
             'rows whose deal is not in the graph: ' || nullif((coalesce(reading.known, '{}') || facts) ->> 'rows_without_deal', '0')
         ),
         is_full

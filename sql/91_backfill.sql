@@ -32,8 +32,8 @@ COMMENT ON FUNCTION deal_sync.end_backfill(deal_sync.backfills) IS
 'internal: removes the refusals from before a backfill that it did not meet again; counts those that there are';
 
 -- Pages are of ids, not of nodes: nodes that share an id are never apart. First all deals, then the versions by the id of their deal,
--- so that those whose deal is not in the graph come, too; after each those that have no such id. The guard against losses works on all
--- that was read so far.
+-- so that those whose deal is not in the graph come, too; after each those that have no such id. The guard against losses adds up
+-- what all batches clear, and knows what was there when the first began.
 CREATE FUNCTION deal_sync.run_backfill_batch(INOUT result deal_sync.run_result, batch_size integer)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -43,7 +43,6 @@ DECLARE
     state deal_sync.backfills;
     kind text;
     keys text[];
-    filled jsonb;
     deals_before bigint;
     landed record;
     last record;
@@ -56,34 +55,26 @@ BEGIN
     END IF;
     IF state.tenant_id IS NULL THEN
         state := (
-            result.tenant_id, result.run_id, reading.mapping, reading.watermark, now(), now(), 'deals', NULL, 0, '{}',
-            ARRAY(SELECT jsonb_object_keys(deal_sync.filled_columns(result.tenant_id, '{}'))), to_jsonb(result) || reading.facts
+            result.tenant_id, result.run_id, reading.mapping, reading.watermark, now(), now(), 'deals', NULL, 0, '{}', '{}', to_jsonb(result) || reading.facts
         );
+        state.held := deal_sync.values_held(result.tenant_id);
     END IF;
     result := jsonb_populate_record(result, state.counts);
     kind := CASE WHEN state.phase LIKE 'deals%' THEN 'deal' ELSE 'version' END;
     IF state.phase IN ('deals', 'versions') THEN
         keys := deal_sync.deal_keys(kind, result.tenant_id, state.after, batch_size);
     END IF;
-    IF state.phase = 'deals' THEN
-        filled := deal_sync.filled_columns(result.tenant_id, ARRAY(SELECT deal_sync.to_uuid(k.key) FROM unnest(keys) AS k (key)));
-        state.filled := (
-            SELECT jsonb_object_agg(f.key, coalesce((state.filled ->> f.key)::bigint, 0) + f.value::bigint)
-            FROM jsonb_each_text(filled) AS f
-        );
-    END IF;
-
     deals_before := result.deals_read;
     landed := deal_sync.run_kind(
         kind,
         reading.selection || CASE WHEN keys IS NULL THEN '{"rest": true}' ELSE jsonb_build_object('graph_ids', keys) END,
-        result, '{}', CASE WHEN kind = 'deal' THEN state.missing ELSE '{}' END
+        result, '{}', state.cleared
     );
     result := landed.result;
     IF kind = 'deal' THEN
         result.deals_read := result.deals_read + deals_before;
-        state.missing := landed.missing;
-        PERFORM deal_sync.check_losses(result, state.filled, state.missing);
+        state.cleared := landed.cleared;
+        PERFORM deal_sync.check_losses(state.cleared, state.held);
     END IF;
     PERFORM deal_sync.settle_rejects(result.run_id, result.tenant_id, landed.elements);
     PERFORM deal_sync.remember_undated(result.tenant_id, landed.elements, '{}');
@@ -102,7 +93,7 @@ BEGIN
             '{"deals": null, "versions": null}'
             || CASE WHEN result.watermark = state.watermark THEN jsonb_build_object('ahead', state.counts -> 'ahead') ELSE '{}' END
         );
-        result := deal_sync.conclude_run(result, NULL, true);
+        result := deal_sync.conclude_run(result, deal_sync.cleared_columns(state.cleared), true);
         RETURN;
     END IF;
     IF cardinality(keys) = batch_size THEN

@@ -269,33 +269,6 @@ def test_a_batch_that_fails_leaves_the_earlier_ones_and_the_next_call_goes_on(
     assert one(pg, "SELECT count(DISTINCT run_id) FROM deal_sync.runs") == 2
 
 
-def test_a_column_that_loses_its_values_stops_it_once_a_mass_of_rows_has_lost_them(
-    pg: Connection, graph: Graph, tenant: uuid.UUID
-) -> None:
-    for number in range(60):
-        add_deal(graph, tenant, opportunity_id=numbered(number), qualification_status="open")
-    sync(pg, tenant)
-    graph.run("MATCH (d:Deal) REMOVE d.qualification_status")
-    with pytest.raises(psycopg.Error) as raised:
-        backfill(pg, tenant, 20)
-    assert 'no deal that was read has a value for column "qualification_status"' in str(raised.value)
-    assert one(pg, "SELECT count(qualification_status) FROM opportunities") == 20
-    pg.execute("SET deal_sync.max_loss = 100")
-    backfill(pg, tenant, 20)
-    assert one(pg, "SELECT count(qualification_status) FROM opportunities") == 0
-
-
-def test_values_that_do_not_fit_in_too_many_deals_stop_it_over_all_batches(
-    pg: Connection, graph: Graph, tenant: uuid.UUID
-) -> None:
-    for number in range(60):
-        add_deal(graph, tenant, opportunity_id=numbered(number), confidence="high")
-    with pytest.raises(psycopg.Error) as raised:
-        backfill(pg, tenant, 20)
-    assert 'the values of column "confidence" do not fit in 60 of 60 deals' in str(raised.value)
-    assert one(pg, "SELECT count(*) FROM opportunities") == 40
-
-
 def test_another_session_that_has_the_tenant_is_named(
     database: Database, pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:

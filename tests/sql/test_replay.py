@@ -26,7 +26,7 @@ def tenant(pg: Connection, graph: Graph) -> uuid.UUID:
 def deal(graph: Graph, tenant: uuid.UUID, pg: Connection) -> Node:
     """A deal that the old service has landed under an id of its own."""
     node = deal_node(graph, tenant)
-    insert(pg, "opportunities", tenant_id=tenant, graph_opportunity_id=node.id)
+    insert(pg, "opportunities", tenant_id=tenant, graph_opportunity_id=node.id, extraction_version=None)
     return node
 
 

@@ -99,7 +99,6 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
         "deal_sync.graph_keys(text,uuid)",
         "deal_sync.graph_state(uuid,boolean,boolean,double precision)",
         "deal_sync.keep_backfill(deal_sync.backfills)",
-        "deal_sync.misfits(uuid,uuid)",
         "deal_sync.nobodys_nodes(text)",
         "deal_sync.record_reconciliation(uuid,jsonb)",
         "deal_sync.record_rejects(uuid,uuid,jsonb)",

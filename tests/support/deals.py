@@ -119,7 +119,8 @@ def insert(pg: Connection, table: str, **values: Any) -> uuid.UUID:
     """A row that the application has written; returns its id."""
     values = {"id": uuid.uuid4(), **values}
     if table == "opportunities":
-        values = {"updated_at": "2026-01-01T00:00:00Z", **values}
+        # The column's default would be a value that a deal without a version takes away.
+        values = {"updated_at": "2026-01-01T00:00:00Z", "extraction_version": None, **values}
     pg.execute(
         sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
             sql.Identifier(table),
