@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from neo4j_deals import __file__ as package_file
 from neo4j_deals import __version__, catalog, cypher, imports, whole
 from neo4j_deals.catalog import Plpy
+from neo4j_deals.columns import TABLES
 from neo4j_deals.connection import Ask, connection
 from neo4j_deals.cypher import Query, quoted
 from neo4j_deals.derived import DIMENSION_PREFIX
@@ -463,12 +464,16 @@ def _examine_graph(plpy: Plpy, rows: _Rows, asked: Asked, there: Sequence[str]) 
     def unmapped(asked: Asked, table: Table) -> Finding:
         return _unmapped(plpy, asked, table, of("deal"))
 
+    def absent(asked: Asked, table: Table) -> Finding:
+        return _absent(plpy, asked, table)
+
     for kind in ("deal", "version"):
         add(f"{kind}s: duplicates", said(kind, _duplicates))
         add(f"{kind}s: tenants", said(kind, _tenants))
         add(f"{kind}s: timestamps", said(kind, _timestamps))
         add(f"{kind}s: future", said(kind, _future))
         add(f"{kind}s: unmapped", said(kind, unmapped))
+        add(f"{kind}s: absent", said(kind, absent))
 
 
 def _indexes(ask: Ask) -> list[tuple[Any, ...]]:
@@ -685,3 +690,47 @@ def _unmapped(plpy: Plpy, asked: Asked, table: Table, deals: Table) -> Finding:
         + ", ".join(f"ADD COLUMN {imports.as_definition(column)}" for column in added)
         + ";",
     )
+
+
+def _absent(plpy: Plpy, asked: Asked, table: Table) -> Finding:
+    """Columns whose property no node has. A graph need not have all that attach() maps."""
+    shown = {column.property: column for column in table.columns if column.derive is None}
+    match = f"MATCH (n:{quoted(table.label)})"
+    keys = f"{match} WITH n LIMIT $sample UNWIND keys(n) AS name RETURN DISTINCT name ORDER BY name"
+    found = [name for (name,) in asked(lambda ask: list(ask(Query(keys, {"sample": imports.SAMPLE}))))]
+    rest = sorted(set(shown) - set(found))
+    if not found or not rest:
+        return Finding(True, "each property that a column shows is on some node" if found else "there are no nodes yet")
+    counts = _one(asked, Query(f"{match} RETURN {', '.join(f'count(n.{quoted(name)})' for name in rest)}"))
+    absent = [name for name, nodes in zip(rest, counts, strict=True) if not nodes]
+    unshown = {_folded(name): name for name in found if name not in shown}
+    alike = {name: unshown[_folded(name)] for name in absent if _folded(name) in unshown}
+    by_default = {column.name for one in TABLES if one.kind == table.kind for column in one.columns}
+    wrong = [name for name in absent if name in alike or shown[name].name not in by_default]
+    if not wrong:
+        return Finding(True, f"no node has these of the default mapping: {', '.join(absent) or 'none'}")
+    has_option = catalog.query(
+        plpy,
+        "SELECT m.name FROM deal_sync.mapping_columns(deal_sync.mapped($1)) AS m"
+        " WHERE pg_catalog.jsonb_exists(m.options, 'property')",
+        ["text"],
+        [table.kind],
+    )
+    set_before = {row["name"] for row in has_option}
+    return Finding(
+        False,
+        "no node has "
+        + ", ".join(f"{name} (but {alike[name]} is there)" if name in alike else name for name in wrong[:5])
+        + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""),
+        "let the column show the property that the nodes have: "
+        + " ".join(
+            f"ALTER FOREIGN TABLE {table.name} ALTER COLUMN {plpy.quote_ident(shown[name].name)} OPTIONS"
+            f" ({'SET' if shown[name].name in set_before else 'ADD'} property {_literal(alike.get(name, '…'))});"
+            for name in wrong
+        ),
+    )
+
+
+def _folded(name: str) -> str:
+    """What two spellings of one name have in common: nextStep, nextstep, next_step."""
+    return name.replace("_", "").casefold()

@@ -60,7 +60,7 @@ CHECKS = [
     *(
         f"{kind}: {what}"
         for kind in ("deals", "versions")
-        for what in ("duplicates", "tenants", "timestamps", "future", "unmapped")
+        for what in ("duplicates", "tenants", "timestamps", "future", "unmapped", "absent")
     ),
     "target tables",
     "target columns",
@@ -803,6 +803,35 @@ def test_properties_that_no_column_shows_are_named(pg: Connection, graph: Graph,
     assert pg.execute(
         "SELECT forecast_score FROM deal_sync.scan(NULL::neo4j.deals, columns => '{forecast_score}')"
     ).fetchall() == [(0.5,)]
+
+
+def test_a_mapped_property_that_no_node_has_is_named_and_so_is_the_one_that_is_meant(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    """A name that PostgreSQL has folded, one that the graph's writer has changed, and one that nobody knows."""
+    assert doctor(pg)["deals: absent"] == Check(True, "there are no nodes yet", None)
+    add_deal(graph, tenant, nextStep="call", dealRef="R-1", confidence=0.5)
+    add_deal(graph, tenant, version=1)
+    pg.execute("ALTER FOREIGN TABLE neo4j.deals ADD COLUMN nextStep text")
+    pg.execute("ALTER FOREIGN TABLE neo4j.deals ADD COLUMN owner text OPTIONS (property 'nobodys')")
+    found = doctor(pg)["deals: absent"]
+    assert found.ok is False
+    assert found.detail == "no node has deal_ref (but dealRef is there), nextstep (but nextStep is there), nobodys"
+    assert found.hint is not None
+    assert "ALTER COLUMN owner OPTIONS (SET property '…')" in found.hint
+    pg.execute("ALTER FOREIGN TABLE neo4j.deals DROP COLUMN owner")
+    execute(pg, str(doctor(pg)["deals: absent"].hint).partition(": ")[2])
+    found = doctor(pg)["deals: absent"]
+    assert found.ok, found
+    assert "account_id" in found.detail
+    assert "deal_ref" not in found.detail
+    assert "confidence," not in found.detail.replace("_confidence", "")
+    assert sync(pg, tenant).status == "ok"
+    assert pg.execute("SELECT deal_ref FROM opportunities ORDER BY 1").fetchall() == [("R-1",), (None,)]
+    assert pg.execute("SELECT nextstep FROM deal_sync.scan(NULL::neo4j.deals) ORDER BY 1").fetchall() == [
+        ("call",),
+        (None,),
+    ]
 
 
 def test_a_property_that_cannot_give_its_name_to_a_column_gets_one_all_the_same(
