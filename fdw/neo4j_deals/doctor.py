@@ -438,12 +438,14 @@ def _examine_graph(plpy: Plpy, rows: _Rows, asked: Asked, there: Sequence[str]) 
 
     indexes: list[list[tuple[Any, ...]] | None] = []
 
-    def indexed(kind: str, name: str, choices: Callable[[Table], Sequence[Sequence[str]]]) -> Finding:
+    def indexed(
+        kind: str, name: str, choices: Callable[[Table], Sequence[Sequence[str]]], is_unique: bool = False
+    ) -> Finding:
         if not indexes:
             indexes.append(imports.unless_forbidden(lambda: asked(_indexes)))
         if indexes[0] is None:
             return Finding(None, "the login may not see indexes", "GRANT SHOW INDEX ON DATABASE * TO … (in Neo4j)")
-        return index(indexes[0], of(kind).label, name, choices(of(kind)))
+        return index(indexes[0], of(kind).label, name, choices(of(kind)), is_unique)
 
     needs = (*there, "foreign tables")
 
@@ -453,7 +455,7 @@ def _examine_graph(plpy: Plpy, rows: _Rows, asked: Asked, there: Sequence[str]) 
     add("deals: key index", lambda: indexed("deal", "deal_sync_deal_key", _key_choices))
     add("deals: watermark index", lambda: indexed("deal", "deal_sync_deal_watermark", _watermark_choices))
     add("deals: tenant index", lambda: indexed("deal", "deal_sync_deal_tenant", _tenant_choices))
-    add("versions: key index", lambda: indexed("version", "deal_sync_version_key", _key_choices))
+    add("versions: key index", lambda: indexed("version", "deal_sync_version_key", _key_choices, is_unique=True))
     add("versions: watermark index", lambda: indexed("version", "deal_sync_version_watermark", _watermark_choices))
     add("versions: tenant index", lambda: indexed("version", "deal_sync_version_tenant", _tenant_choices))
     add("versions: deal index", lambda: indexed("version", "deal_sync_version_deal", _deal_choices))
@@ -506,8 +508,13 @@ def _tenant_choices(table: Table) -> Sequence[Sequence[str]]:
     return [[table.tenant.property]]
 
 
-def index(found: Sequence[tuple[Any, ...]], label: str, name: str, choices: Sequence[Sequence[str]]) -> Finding:
-    """Whether one of the indexes serves; `choices` are the properties that will do, the best first."""
+def index(
+    found: Sequence[tuple[Any, ...]], label: str, name: str, choices: Sequence[Sequence[str]], is_unique: bool = False
+) -> Finding:
+    """Whether one of the indexes serves; `choices` are the properties that will do, the best first.
+
+    `is_unique`: the writer's own constraint may be due there, and a plain index would stand in its way.
+    """
     serving = [row for row in found if row[1] == [label] and list(row[2]) in [list(choice) for choice in choices]]
     wanted = ", ".join(f"n.{quoted(name)}" for name in choices[0])
     for known, _, _, state, constraint in serving:
@@ -524,7 +531,9 @@ def index(found: Sequence[tuple[Any, ...]], label: str, name: str, choices: Sequ
     return Finding(
         False,
         f"none on ({', '.join(choices[0])}) of :{label}: a look-up reads all nodes",
-        f"CREATE INDEX {name} IF NOT EXISTS FOR (n:{quoted(label)}) ON ({wanted})",
+        f"CREATE CONSTRAINT {name} IF NOT EXISTS FOR (n:{quoted(label)}) REQUIRE ({wanted}) IS UNIQUE"
+        if is_unique
+        else f"CREATE INDEX {name} IF NOT EXISTS FOR (n:{quoted(label)}) ON ({wanted})",
     )
 
 

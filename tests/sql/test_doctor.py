@@ -620,6 +620,16 @@ def test_a_key_constraint_is_an_index_too(pg: Connection, graph: Graph) -> None:
     assert (check.ok, check.detail) == (True, 'constraint "deal_key"')
 
 
+def test_the_hint_for_the_versions_key_stands_in_the_way_of_no_constraint(pg: Connection, graph: Graph) -> None:
+    """A plain index on the same properties would: the service could not create its own any more."""
+    cypher(graph, doctor(pg)["versions: key index"].hint)
+    check = doctor(pg)["versions: key index"]
+    assert (check.ok, check.detail) == (True, 'constraint "deal_sync_version_key"')
+    for key in ("(v.tenant_id, v.version_id)", "v.version_id"):
+        graph.run(f"CREATE CONSTRAINT IF NOT EXISTS FOR (v:DealVersion) REQUIRE {key} IS UNIQUE")
+    assert doctor(pg)["versions: key index"].ok
+
+
 def test_the_names_in_the_graph_are_those_of_the_mapping(pg: Connection, graph: Graph) -> None:
     pg.execute("ALTER FOREIGN TABLE neo4j.deals OPTIONS (SET label 'Sa``le')")
     pg.execute("ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN last_updated_at OPTIONS (ADD property 'touched at')")
