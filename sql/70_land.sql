@@ -278,7 +278,13 @@ BEGIN
                 c.name, c.name, c.target_type::regtype, c.target_modifier, staging, c.name || ' lost'
             ), E'\nUNION ALL'
         ) FILTER (WHERE c.exotic),
-        string_agg(format('WHEN %L THEN t.%I IS NULL', c.name, c.target), ' ')
+        string_agg(
+            format(
+                'WHEN %L THEN t.%I IS NULL OR coalesce((lost.error -> ''landed'')::boolean, false)'
+                ' AND ROW(t.%I)::record OPERATOR(pg_catalog.*=) ROW(%s)::record',
+                c.name, c.target, c.target, c.selected
+            ), ' '
+        )
             FILTER (WHERE c.write IN ('insert', 'fill') AND c.target IS NOT NULL)
     INTO held_back, exotic_losses, still_counts
     FROM unnest(merged) AS c;
@@ -369,7 +375,8 @@ BEGIN
         staging, target, this, key_target, key
     );
 
-    -- A bad value of a column that an existing row keeps counts when the row is new, and as long as the row has NULL there.
+    -- A bad value of a column that an existing row keeps counts when the row is new, and as long as the row has NULL there, or the text that
+    -- landed without some characters.
     statements.losses := format(
         $losses$
         WITH s AS (%s),

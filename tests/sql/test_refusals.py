@@ -1198,3 +1198,21 @@ def test_a_strict_dry_run_raises_too(pg: Connection, writer: Connection, deal: A
         sync(writer, tenant, dry_run=True, strict=True)
 
     assert one(pg, "SELECT count(*) FROM opportunities") == 0
+
+
+def test_a_text_that_landed_without_some_characters_is_told_as_long_as_it_stands(
+    pg: Connection, deal: AddNode, version: AddNode, tenant: uuid.UUID
+) -> None:
+    """Also in columns that an existing row keeps; no more when people put another text there."""
+    alter_mapping(pg, "ALTER COLUMN deal_ref OPTIONS (ADD write 'fill')")
+    node = deal(name="Ac\0me", deal_ref="R\0-1", qualification_status="op\0en")
+    version(node, opportunity_summary="sum\0mary")
+    told = {"name", "deal_ref", "qualification_status", "opportunity_summary", METADATA}
+    for _ in range(3):
+        run = sync(pg, tenant)
+        assert (run.status, run.deals_updated) == ("partial", 0)
+        assert {reject.column_name for reject in rejects(pg, tenant)} == told
+        assert not any("does not heal" in reject.message for reject in rejects(pg, tenant))
+    pg.execute("UPDATE opportunities SET opportunity_name = 'theirs', deal_ref = 'theirs'")
+    sync(pg, tenant)
+    assert {reject.column_name for reject in rejects(pg, tenant)} == told - {"name", "deal_ref"}
