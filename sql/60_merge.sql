@@ -8,7 +8,8 @@ CREATE TYPE deal_sync.merge_column AS (
 );
 COMMENT ON TYPE deal_sync.merge_column IS 'internal: a column of a MERGE, as expressions';
 
--- `completes`: a version that is there gets what it lacks, but for what says which version of which deal it is.
+-- `completes`: a version that is there gets what it lacks, but for what says which version of which deal it is. Where it lacks its end,
+-- or ends before it begins, the old service has put the moment of insertion into its other times: all become the node's.
 CREATE FUNCTION deal_sync.merge_columns(kind text, staged boolean, completes boolean DEFAULT false) RETURNS SETOF deal_sync.merge_column
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -19,6 +20,11 @@ DECLARE
     );
     fallbacks CONSTANT jsonb := (
         SELECT jsonb_object_agg(m.name, m.options ->> 'fallback') FROM unnest(mapping) AS m WHERE m.options ? 'fallback'
+    );
+    span CONSTANT jsonb := (
+        SELECT jsonb_object_agg(m.target, m.name)
+        FROM unnest(mapping) AS m
+        WHERE completes AND kind = 'version' AND m.write <> 'never' AND m.target IN ('valid_from', 'valid_until', 'created_at')
     );
     c deal_sync.mapping_column;
     result deal_sync.merge_column;
@@ -76,6 +82,11 @@ BEGIN
         END IF;
         result.updated := CASE
             WHEN result.target IS NULL OR result.write NOT IN ('always', 'fill') THEN NULL
+            WHEN span ?& ARRAY['valid_from', 'valid_until'] AND span ? result.target THEN format(
+                'CASE WHEN s.%1$I IS NOT NULL AND (t.valid_until IS NULL OR t.valid_until < t.valid_from) THEN coalesce(%2$s, t.%3$I)'
+                ' ELSE coalesce(t.%3$I, s.%4$I) END',
+                span ->> 'valid_until', result.inserted, result.target, c.name
+            )
             WHEN result.write = 'fill' THEN format('coalesce(t.%I, s.%I)', result.target, c.name)
             WHEN result.on_misfit = 'keep' THEN format(
                 'CASE WHEN s.%I THEN t.%I ELSE %s END', c.name || ' lost', result.target,

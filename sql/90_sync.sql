@@ -84,8 +84,8 @@ $$;
 COMMENT ON FUNCTION deal_sync.run_kind(text, jsonb, deal_sync.run_result, jsonb, jsonb) IS
 'internal: reads and lands a tenant''s deals or versions, batch by batch';
 
--- `remark`: why the mode is another one than what was asked for, what a replay has completed, what was cleared. Of a run that has read
--- everything, nodes of nobody are counted.
+-- `remark`: why the mode is another one than what was asked for, what a replay has completed or left out, what was cleared. Of a run that
+-- has read everything, nodes of nobody are counted.
 CREATE FUNCTION deal_sync.conclude_run(INOUT result deal_sync.run_result, remark text, is_full boolean)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -153,6 +153,25 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.rows_without_deal(deal_sync.run_result) IS 'internal: how many of a tenant''s rows have a graph id and no deal in the graph';
 
+CREATE FUNCTION deal_sync.left_out(only_deals text[], read text[], barred jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT nullif(concat_ws(
+        '; ',
+        'barred and left out: ' || nullif(count(*) FILTER (WHERE d.is_barred), 0) || ' (deal_sync.unbar() lifts it)',
+        'not among the tenant''s nodes: ' || nullif(count(*) FILTER (WHERE NOT d.is_barred AND NOT d.is_read), 0)
+    ), '')
+    FROM (
+        SELECT DISTINCT
+            o.id, coalesce(jsonb_exists(barred, o.id), false) AS is_barred,
+            deal_sync.to_uuid(o.id) IN (SELECT deal_sync.to_uuid(r.id) FROM unnest(read) AS r (id)) AS is_read
+        FROM unnest(only_deals) AS o (id)
+    ) AS d
+$$;
+COMMENT ON FUNCTION deal_sync.left_out(text[], text[], jsonb) IS
+'internal: what the message of a replay says of deals that it was asked for and did not read';
+
 -- `only_deals`: graph ids of the deals that a replay is for, NULL for all.
 CREATE FUNCTION deal_sync.run_tenant(INOUT result deal_sync.run_result, only_deals text[] DEFAULT NULL)
 LANGUAGE plpgsql
@@ -215,6 +234,7 @@ BEGIN
             nullif(array_to_string(remarks, '; '), ''),
             CASE WHEN versions.completed > 0 THEN format('completed: %s versions', versions.completed) END,
             deal_sync.cleared_columns(deals.cleared),
+            deal_sync.left_out(only_deals, deals.graph_ids, reading.selection -> 'barred'),
             'rows whose deal is not in the graph: ' || nullif((coalesce(reading.known, '{}') || facts) ->> 'rows_without_deal', '0')
         ),
         is_full

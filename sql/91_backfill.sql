@@ -55,7 +55,8 @@ BEGIN
     END IF;
     IF state.tenant_id IS NULL THEN
         state := (
-            result.tenant_id, result.run_id, reading.mapping, reading.watermark, now(), now(), 'deals', NULL, 0, '{}', '{}', to_jsonb(result) || reading.facts
+            result.tenant_id, result.run_id, reading.mapping, reading.watermark, now(), now(), 'deals', NULL, 0, '{}', '{}',
+            to_jsonb(result) || reading.facts
         );
         state.held := deal_sync.values_held(result.tenant_id);
     END IF;

@@ -14,6 +14,7 @@ from support.roles import fresh, role
 from support.sync import add_tenant, one, rejects, sync
 
 UNTIL = "2026-04-01T00:00:00Z"
+CREATED = datetime(2026, 3, 1, 12, tzinfo=UTC)  # of the nodes of this file
 ONTOLOGY = {"ontology_version": "2", f"dim_{DIMENSIONS[0]}": 3, MEDDIC[0]: "the graph's"}
 
 
@@ -26,7 +27,7 @@ def tenant(pg: Connection, graph: Graph) -> uuid.UUID:
 def deal(graph: Graph, tenant: uuid.UUID, pg: Connection) -> Node:
     """A deal that the old service has landed under an id of its own."""
     node = deal_node(graph, tenant)
-    insert(pg, "opportunities", tenant_id=tenant, graph_opportunity_id=node.id, extraction_version=None)
+    insert(pg, "opportunities", tenant_id=tenant, graph_opportunity_id=node.id)
     return node
 
 
@@ -84,6 +85,7 @@ def test_a_replay_fills_what_a_landed_version_lacks_and_nothing_else(
         "change_summary": "raised",
     }
     assert made.pop("ontology_scores_json").keys() == {DIMENSIONS[0]}
+    assert (made.pop("created_at"), made.pop("valid_from")) == (CREATED, CREATED)
     assert {before[name] for name in made} == {None}
     assert not made.keys() & {"id", "tenant_id", "opportunity_id", "name", "stage", MEDDIC[0], "changed_fields"}
 
@@ -110,8 +112,57 @@ def test_an_absent_property_fills_nothing_not_even_with_its_stand_in(
     assert replay(writer, tenant)[3] == "completed: 1 versions"
 
     after = row(pg, "deal_versions", id=node.id)
-    assert (after["change_summary"], after["changed_fields"], after["valid_from"]) == (None, None, None)
+    assert (after["change_summary"], after["changed_fields"]) == (None, None)
+    assert after["valid_from"] == CREATED  # a time needs its stand-in: else the row would end before it begins
     assert after["version_number"] == 1
+
+
+@pytest.mark.parametrize("completed_before", [False, True])
+def test_a_completed_version_has_the_times_of_its_node(
+    writer: Connection, pg: Connection, graph: Graph, tenant: uuid.UUID, deal: Node, completed_before: bool
+) -> None:
+    """The old service's were the moments of insertion, after the end; a replay of before has left some so."""
+    node = version(graph, tenant, deal, valid_from="2026-03-02T00:00:00Z")
+    later = "2026-11-01T00:00:00Z"
+    own = in_part(
+        pg, tenant, deal, node, valid_from=later, created_at=later, valid_until=UNTIL if completed_before else None
+    )
+
+    assert replay(writer, tenant)[3] == "completed: 1 versions"
+
+    after = row(pg, "deal_versions", id=own)
+    times = [after[name] for name in ("created_at", "valid_from", "valid_until")]
+    assert times == [CREATED, datetime(2026, 3, 2, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)]
+    assert one(pg, "SELECT tstzrange(valid_from, valid_until) @> '2026-03-15'::timestamptz FROM deal_versions")
+    assert replay(writer, tenant) == ("ok", 0, 0, None)
+    assert differing(writer, tenant) == 0
+
+
+def test_a_replay_says_which_deals_it_could_not_bring_back(
+    writer: Connection, pg: Connection, graph: Graph, tenant: uuid.UUID, deal: Node
+) -> None:
+    barred, gone = deal_node(graph, tenant), deal_node(graph, tenant)
+    pg.execute("INSERT INTO deal_sync.barred (tenant_id, graph_id) VALUES (%s, %s)", [tenant, barred.id])
+    graph.run("MATCH (d) WHERE elementId(d) = $id DETACH DELETE d", id=gone.element_id)
+    assert replay(writer, tenant, deal, barred, gone)[::3] == (
+        "ok",
+        "barred and left out: 1 (deal_sync.unbar() lifts it); not among the tenant's nodes: 1",
+    )
+    assert replay(writer, tenant, barred)[3] == "barred and left out: 1 (deal_sync.unbar() lifts it)"
+    assert replay(writer, tenant, deal) == ("ok", 0, 0, None)
+    assert pg.execute("SELECT graph_opportunity_id FROM opportunities").fetchall() == [(deal.id,)]
+
+
+def test_the_times_of_a_version_that_has_its_end_stay(
+    writer: Connection, pg: Connection, graph: Graph, tenant: uuid.UUID, deal: Node
+) -> None:
+    node = version(graph, tenant, deal, valid_from="2026-03-02T00:00:00Z")
+    theirs = {"created_at": "2026-01-01T00:00:00Z", "valid_from": "2026-01-02T00:00:00Z", "valid_until": UNTIL}
+    own = in_part(pg, tenant, deal, node, **theirs)
+    before = row(pg, "deal_versions", id=own)
+    assert replay(writer, tenant)[3] == "completed: 1 versions"
+    after = row(pg, "deal_versions", id=own)
+    assert {name: after[name] for name in theirs} == {name: before[name] for name in theirs}
 
 
 @pytest.mark.parametrize("mode", ["full", "incremental", "backfill"])
@@ -284,7 +335,8 @@ def test_reconcile_and_differences_show_what_a_replay_fills(
     replay(writer, tenant)
 
     filled = changed(before, row(pg, "deal_versions", id=node.id))
-    assert {(kind, graph_id, value) for kind, graph_id, _, _, value in found} == {("version", node.key, None)}
+    assert {(kind, graph_id) for kind, graph_id, _, _, _ in found} == {("version", node.key)}
+    assert {column for _, _, column, _, value in found if value is not None} == {"created_at", "valid_from"}
     assert {"valid_until", "ontology_version", "ontology_scores_json"} <= filled.keys()
     assert [column for _, _, column, _, _ in found] == sorted(filled)
     assert ("version", node.key, "valid_until", "2026-04-01 00:00:00+00", None) in found
