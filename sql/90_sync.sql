@@ -430,7 +430,7 @@ BEGIN
                     result := deal_sync.nothing_done(result);
                     result.status := 'failed';
                     result.message := CASE
-                        WHEN is_own AND (code ~ '^(DS|HV)' OR code IN ('08006', '28P01', '53000', '53100'))
+                        WHEN is_own AND (code ~ '^(DS|HV)' OR code IN ('08006', '08P01', '28P01', '53000', '53100', '53200'))
                             THEN concat_ws('; ', said, detail, nullif(hint, ''))
                         WHEN code = '55P03' THEN format(
                             'a row is locked by another transaction for longer than deal_sync.lock_timeout (%s)', deal_sync.setting('lock_timeout')

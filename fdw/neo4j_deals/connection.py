@@ -12,7 +12,10 @@ import ctypes
 import errno
 import logging
 import os
+import re
+import socket
 import ssl
+import struct
 import sys
 import threading
 import time
@@ -36,6 +39,8 @@ Ask = Callable[[Query], Iterator[tuple[Any, ...]]]
 """Runs a query in the transaction of the read; a record is the tuple of its columns."""
 
 _TRIES = 3
+_AT_ONCE = struct.pack("ii", 1, 0)  # a struct linger
+_LONGEST = 500  # characters of what Neo4j or the driver says: a server may say anything
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a spool file's write: a socket knows none of them
 
 logging.getLogger("neo4j").addHandler(logging.NullHandler())  # else each stop writes into the server's log
@@ -44,6 +49,10 @@ logging.getLogger("neo4j").propagate = False
 
 class Stopped(Exception):
     """The read was called off from outside."""
+
+
+class Overdue(Exception):
+    """Neo4j did not answer in the time that the message names."""
 
 
 @dataclass(eq=False)
@@ -58,6 +67,8 @@ class Connection:
     descriptors: list[tuple[int, int]] = field(default_factory=list)  # the driver's, and ours
     lock: threading.Lock = field(default_factory=threading.Lock)  # of `descriptors`
     stopped: threading.Event = field(default_factory=threading.Event)
+    overdue: threading.Event = field(default_factory=threading.Event)  # the time for a step of the read is over
+    allowance: str = ""  # the option that gives the step its time, and how much
 
     def shut(self) -> None:
         """Ends whatever read is under way, at once; the connection is of no use afterwards."""
@@ -69,7 +80,9 @@ class Connection:
     def _shut_sockets(self) -> None:
         with self.lock:
             for _, ours in self.descriptors:
-                _LIBC.shutdown(ours, 2)
+                # Closed with a reset: a server that is stuck in writing does not notice an orderly end for a minute.
+                _LIBC.setsockopt(ours, socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE, len(_AT_ONCE))
+                _LIBC.shutdown(ours, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Gives the sockets back. Quick once `shut` was called."""
@@ -110,18 +123,22 @@ class Connection:
 
         Raises DealSyncError (class 08 or 28, or HV000) for what Neo4j or the network refused, Stopped after `shut`.
         """
+        until = time.monotonic() + self.options.connect_timeout
         for attempt in range(1, _TRIES + 1):
             was_kept = self.driver is not None
             try:
-                self._read_once(produce)
+                self._read_once(produce, until)
                 return
-            except (exceptions.Neo4jError, exceptions.DriverError, OSError) as error:
+            except (DealSyncError, Stopped):
+                raise
+            except Exception as error:
                 if self.stopped.is_set():
                     raise Stopped from None
                 retryable = getattr(error, "is_retryable", bool)()
-                if was_kept and not retryable and isinstance(error, exceptions.DriverError):
+                if was_kept and not retryable and isinstance(error, exceptions.DriverError | Overdue):
                     retryable = True  # the test of an idle connection takes as long as connecting may, and all of it
                     self._start_anew()
+                    until = time.monotonic() + self.options.connect_timeout
                 if not retryable or attempt == _TRIES or began() or self.stopped.wait(0.2 * attempt):
                     raise _explained(error, self.options) from None
 
@@ -131,26 +148,129 @@ class Connection:
         self.close()
         self.driver = None
 
-    def _read_once(self, produce: Callable[[Ask], None]) -> None:
+    def _read_once(self, produce: Callable[[Ask], None], until: float) -> None:
+        """`until` is when the transaction must have begun. Each other step has a time of its own: the queries that of
+        Neo4j, where they have one, and what an answer takes in addition; the end as long as connecting may take.
+        """
         options = self.options
+        self.overdue.clear()
         if self.driver is None:
             self.driver = _driver(options)
-        with (
-            self.driver.session(
-                database=options.database, default_access_mode=neo4j.READ_ACCESS, fetch_size=options.fetch_size
-            ) as session,
-            session.begin_transaction(metadata=cypher.OURS, timeout=options.query_timeout) as transaction,
-        ):
+        session = self.driver.session(
+            database=options.database, default_access_mode=neo4j.READ_ACCESS, fetch_size=options.fetch_size
+        )
+        try:
+            with self._within("connect_timeout", until - time.monotonic(), options.connect_timeout):
+                transaction = session.begin_transaction(metadata=cypher.OURS, timeout=options.query_timeout)
+            agent = _never_waits_in_vain(session._connection)
 
             def ask(query: Query) -> Iterator[tuple[Any, ...]]:
-                # The text is ours alone (`cypher`): values travel as parameters, names are quoted.
-                result = transaction.run(cast("Any", query.text), dict(query.parameters))
-                if query.moments:  # of this result alone; seven tenths of a scan's time went there
-                    result._hydration_scope._struct_hydration_functions.update(_MOMENTS)
-                for record in result:
-                    yield tuple(tuple.__iter__(record))  # past Record's own access, which raises for broken values
+                try:
+                    # The text is ours alone (`cypher`): values travel as parameters, names are quoted.
+                    result = transaction.run(cast("Any", query.text), dict(query.parameters))
+                    if query.moments:  # of this result alone; seven tenths of a scan's time went there
+                        result._hydration_scope._struct_hydration_functions.update(_MOMENTS)
+                    for record in result:
+                        yield tuple(tuple.__iter__(record))  # past Record's own access, which raises for broken values
+                except exceptions.CypherSyntaxError as error:
+                    if (lacking := _lacking(error, query, agent, options)) is not None:
+                        raise lacking from None
+                    raise
 
-            produce(ask)
+            seconds = None if options.query_timeout is None else options.query_timeout + options.connect_timeout
+            with self._within("query_timeout", seconds, options.query_timeout):
+                produce(ask)
+            with self._within("connect_timeout", options.connect_timeout, options.connect_timeout):
+                transaction.commit()
+                session.close()
+        except BaseException as error:
+            if not isinstance(error, exceptions.Neo4jError):  # else Neo4j has said so, and goes on talking
+                self._shut_sockets()  # or the driver would wait for more
+            with (
+                contextlib.suppress(Exception),
+                self._within("connect_timeout", options.connect_timeout, options.connect_timeout),
+            ):
+                session.close()
+            raise
+
+    @contextlib.contextmanager
+    def _within(self, option: str, seconds: float | None, allowed: float | None) -> Iterator[None]:
+        """Raises Overdue when the block takes longer, by shutting the sockets: whatever it is that the driver waits
+        for, and in however many steps it comes. `allowed` is what the option says.
+        """
+        if seconds is None:
+            yield
+            return
+        self.allowance = f"{option} ({allowed:g} s)"
+        timer = threading.Timer(max(0.0, seconds), self._expire)
+        timer.daemon = True
+        try:
+            timer.start()
+        except RuntimeError:
+            raise no_thread() from None
+        try:
+            yield
+        except Exception as error:
+            if self.overdue.is_set() and not self.stopped.is_set():
+                raise Overdue(self.allowance) from error
+            raise
+        finally:
+            timer.cancel()
+            timer.join()
+        if self.overdue.is_set():
+            raise Overdue(self.allowance)
+
+    def _expire(self) -> None:
+        self.overdue.set()
+        self._shut_sockets()
+
+    def too_late(self) -> DealSyncError:
+        """What to say of a read that its time-out does not end at once: it hangs in a name look-up, or has much left
+        to go through of what has arrived."""
+        return _explained(Overdue(self.allowance), self.options)
+
+
+def _never_waits_in_vain(bolt: Any) -> str:
+    """Makes a connection of the driver raise where it would ask for an answer to no request, again and again.
+
+    That is how it waits for the rest of an answer that was IGNORED, or that an answer of another kind stood for.
+    Returns the name by which the server goes.
+    """
+    if "fetch_message" in vars(bolt):
+        return str(bolt.server_info.agent)
+    fetch = bolt.fetch_message
+
+    def fetch_message() -> None:
+        if not bolt.responses:
+            raise ValueError("a request was not answered, or by a message out of turn")
+        fetch()
+
+    bolt.fetch_message = fetch_message
+    return str(bolt.server_info.agent)
+
+
+#: What queries use that not every Neo4j has: how it begins, what it is, the version that it came with.
+_FEATURES = (
+    ("elementId(", "function elementId()", (5, 0)),
+    (" IS :: ", "type predicate IS ::", (5, 9)),
+)
+
+
+def _lacking(error: Exception, query: Query, agent: str, options: ServerOptions) -> DealSyncError | None:
+    """What a Neo4j that is too old for the query lacks."""
+    version = re.match(r"Neo4j/(\d+)\.(\d+)", agent)
+    if version is None:
+        return None
+    for text, feature, since in _FEATURES:
+        if text in query.text and (int(version[1]), int(version[2])) < since:
+            return DealSyncError(
+                "0A000",
+                f'Neo4j server "{options.server}" is of version {version[1]}.{version[2]}, which has no {feature}',
+                f"Neo4j has it since {since[0]}.{since[1]}",
+                "upgrade Neo4j; deal_sync is tested with 5.26"
+                + ("; until then, full runs work: mode => 'full'" if since > (5, 0) else ""),
+            )
+    return None
 
 
 #: By the tag of a structure in Bolt: a ZONED DATETIME with an offset or in a zone, and a LOCAL DATETIME.
@@ -178,7 +298,6 @@ def _driver(options: ServerOptions) -> neo4j.Driver:
         liveness_check_timeout=options.idle_timeout,
         max_connection_pool_size=4,
         max_transaction_retry_time=0,
-        notifications_min_severity="OFF",
         **tls,
     )
 
@@ -262,11 +381,28 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     """Sees each socket before it connects, plain or TLS, also one that never will."""
     if event == "socket.connect" and (owner := getattr(_reading, "connection", None)) is not None:
         owner.keep(arguments[0].fileno())
-        if owner.stopped.is_set():
+        if owner.stopped.is_set() or owner.overdue.is_set():
             raise ConnectionAbortedError
 
 
 sys.addaudithook(_watch)
+
+
+def no_thread() -> DealSyncError:
+    """What to say where no thread can be started."""
+    return DealSyncError("53000", "the operating system allows no further thread to read the graph")
+
+
+def no_descriptor(error: BaseException) -> DealSyncError | None:
+    """What to say where the operating system gives no further file descriptor; None where it is something else."""
+    if any(isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE) for cause in _causes(error)):
+        return DealSyncError(
+            "53000",
+            "no file descriptor is left to read the graph",
+            "the backend has as many files open as the operating system allows it",
+            "reconnect; if it happens again, raise the limit of open files that PostgreSQL is started with (ulimit -n)",
+        )
+    return None
 
 
 def _explained(error: Exception, options: ServerOptions) -> DealSyncError:
@@ -277,12 +413,36 @@ def _explained(error: Exception, options: ServerOptions) -> DealSyncError:
             os.strerror(error.errno),
             "make room where its data lies",
         )
+    if (none_left := no_descriptor(error)) is not None:
+        return none_left
     where = f'Neo4j server "{options.server}"'
+    if isinstance(error, Overdue):
+        return DealSyncError(
+            "08006",
+            f"{where} at {options.redact(options.uri)} did not answer within {error}",
+            hint='check that Neo4j runs there and speaks Bolt, and the server\'s options "uri" and "connect_timeout"',
+        )
+    if isinstance(error, MemoryError):
+        return DealSyncError("53200", "not enough memory to read the graph", hint="lower deal_sync.batch_bytes")
+    if not isinstance(error, exceptions.Neo4jError | exceptions.DriverError | OSError):
+        return DealSyncError(
+            "08P01",
+            f"{where} sent an answer that cannot be read",
+            f"{type(error).__name__}: {' '.join(options.redact(str(error)).split())[:200]}",
+            'check that Neo4j itself, and no other program, answers at the server\'s option "uri"',
+        )
     said = error.message if isinstance(error, exceptions.Neo4jError) else str(error)
-    reason = " ".join(options.redact(said or type(error).__name__).split())
+    reason = " ".join(options.redact(said or type(error).__name__).split())[:_LONGEST]
     if isinstance(error, exceptions.AuthError):
         login = "bearer_token" if options.bearer_token else "user and password"
         return DealSyncError("28P01", f"{where} refused the login", reason, f"check the user mapping's {login}")
+    if isinstance(error, exceptions.UnsupportedServerProduct):
+        return DealSyncError(
+            "08P01",
+            f"{where} speaks no version of Bolt that deal_sync knows",
+            reason,
+            "upgrade Neo4j; deal_sync is tested with 5.26",
+        )
     if isinstance(error, exceptions.ConfigurationError):
         return DealSyncError("HV00D", f"the options of {where} do not fit together", reason)
     if (cause := _tls_failure(error)) is not None and "+s" in options.uri:

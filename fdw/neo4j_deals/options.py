@@ -14,6 +14,8 @@ from pathlib import Path
 
 from neo4j_deals.errors import DealSyncError
 
+_LONGEST = 2000  # characters of a text that is shown
+
 
 @dataclass(frozen=True)
 class ServerOptions:
@@ -102,7 +104,10 @@ class ServerOptions:
             ) from None
 
     def redact(self, text: str) -> str:
-        """The driver's text without what looks like a login: the secrets themselves, and user info in a URI."""
+        """The driver's text without what looks like a login: the secrets themselves, and user info in a URI.
+
+        A text may be of any length, and a regular expression takes its length squared: its beginning will do.
+        """
         try:
             secret = self.password()
         except DealSyncError:
@@ -110,4 +115,4 @@ class ServerOptions:
         for word in (secret, self.bearer_token):
             if word:
                 text = text.replace(word, "********")
-        return re.sub(r"(\w+://)\S*@", r"\1", text)
+        return re.sub(r"(\w+://)\S*@", r"\1", text[:_LONGEST])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import gc
 import os
 import pickle
@@ -24,11 +25,11 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import IO, Any
 
-from neo4j_deals.connection import Connection
+from neo4j_deals.connection import Connection, no_descriptor
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.feed import Feed
 from neo4j_deals.options import ServerOptions
-from neo4j_deals.reader import AHEAD, LOOK, pending
+from neo4j_deals.reader import AHEAD, LOOK, look
 
 _LAST = struct.Struct(">q")
 _OUTCOME = b"outcome"  # in place of the number of the last row
@@ -41,7 +42,10 @@ class ReaderProcess:
 
     def __init__(self, options: ServerOptions, feed: Feed, folder: str) -> None:
         self._job = os.getpid(), options, feed.source, feed.tenant, feed.limits, feed.wanted, folder
-        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise no_descriptor(error) or error from None
 
     def done_with(self, file: IO[bytes]) -> None:
         """Frees a spool file's disk, and lets the process go on."""
@@ -68,17 +72,18 @@ class ReaderProcess:
             came = select.poll()  # not select(): that takes no descriptor above 1023
             came.register(self._ours, select.POLLIN)
             while True:
-                if pending():
-                    serve_interrupt()
+                look(serve_interrupt)
                 if not came.poll(LOOK * 1000):
                     continue
                 message, descriptors = self._received()
+                if message and not descriptors:  # what could not be taken is gone
+                    raise no_descriptor(OSError(errno.EMFILE, "")) or AssertionError
                 if message == _OUTCOME:
                     outcome = _received_object(descriptors)
                     if outcome is None:
                         return
                     raise outcome
-                if descriptors:
+                if message:
                     with open(descriptors[0], "rb", buffering=0) as file:
                         yield file, _LAST.unpack(message)[0]
                 else:
@@ -94,7 +99,11 @@ class ReaderProcess:
 
 def _send_object(to: socket.socket, name: bytes, content: object) -> None:
     """Sends memory with an object of any length: a message of a socket has a limit."""
-    with open(os.memfd_create("deal_sync"), "wb") as memory:
+    try:
+        descriptor = os.memfd_create("deal_sync")
+    except OSError as error:
+        raise no_descriptor(error) or error from None
+    with open(descriptor, "wb") as memory:
         pickle.dump(content, memory)
         memory.flush()
         socket.send_fds(to, [name], [memory.fileno()])
@@ -121,7 +130,7 @@ def _start(descriptor: int) -> subprocess.Popen[bytes]:
             stderr=subprocess.DEVNULL,
         )
     except OSError as error:
-        raise DealSyncError(
+        raise no_descriptor(error) or DealSyncError(
             "HV00N", "the process that reads the graph cannot be started", f"{python}: {error.strerror}", _BY_ITSELF
         ) from None
 

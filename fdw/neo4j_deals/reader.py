@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import queue
 import signal
 import tempfile
@@ -15,11 +16,11 @@ import threading
 from collections.abc import Callable, Generator
 from typing import IO, Any, Protocol, TypeVar, cast
 
-from neo4j_deals.connection import Ask, Connection, Stopped, reading
-from neo4j_deals.errors import DealSyncError
+from neo4j_deals.connection import Ask, Connection, Stopped, no_thread, reading
 
 AHEAD = 2  # batches that may wait; with the one being loaded and the one being filled they bound disk and memory
 LOOK = 0.2  # seconds between two looks for an interrupt
+PATIENCE = 5  # looks, from the end of a time-out to that of a read which shutting its sockets does not end
 
 
 def pending(flag: str = "InterruptPending") -> bool:
@@ -36,6 +37,27 @@ def setting(name: str, otherwise: int) -> int:
         return ctypes.c_int.in_dll(ctypes.CDLL(None), name).value
     except ValueError:
         return otherwise
+
+
+def look(serve_interrupt: Callable[[], object]) -> None:
+    """Once in every turn of a wait: serves what has come up in PostgreSQL meanwhile.
+
+    A backend that outlives its postmaster keeps the server from starting again. It ends itself then, as an
+    administrator would end it: what catches errors and goes on does not catch that.
+    """
+    if setting("PostmasterPid", 0) not in (0, os.getppid()):
+        os.kill(os.getpid(), signal.SIGTERM)
+    if pending():
+        serve_interrupt()
+
+
+def client_is_gone() -> bool:
+    """Whether it is time to look for the client (client_connection_check_interval), and there is none any more."""
+    if not pending("CheckClientConnectionPending"):
+        return False
+    still_there = ctypes.CDLL(None).pq_check_connection
+    still_there.restype = ctypes.c_bool
+    return not still_there()
 
 
 T = TypeVar("T")
@@ -100,13 +122,15 @@ class Reader(threading.Thread):
 
         `serve_interrupt` is called when an interrupt is pending: it raises, or there was nothing to do.
         """
-        finished = False
+        finished, late = False, 0
         self._connection.take()
         try:
             self._start_deaf()
             while True:
-                if pending():
-                    serve_interrupt()
+                look(serve_interrupt)
+                late = late + 1 if self._connection.overdue.is_set() else 0
+                if late > PATIENCE:
+                    raise self._connection.too_late()
                 with contextlib.suppress(queue.Empty):
                     got = self._box.get(timeout=LOOK)
                     if isinstance(got, BaseException):
@@ -136,7 +160,7 @@ class Reader(threading.Thread):
         try:
             self.start()
         except RuntimeError:
-            raise DealSyncError("53000", "the operating system allows no further thread to read the graph") from None
+            raise no_thread() from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, old)
 

@@ -32,7 +32,7 @@ from neo4j_deals.mapping import Column, keys_of
 from neo4j_deals.options import ServerOptions
 from neo4j_deals.projection import Projection
 from neo4j_deals.pushdown import Pushed, order, pushed, sortable
-from neo4j_deals.reader import Reader, answer, pending, setting
+from neo4j_deals.reader import Reader, answer, client_is_gone, pending, setting
 from neo4j_deals.scan import hand_over, handed_over, selection
 from neo4j_deals.values import type_named
 
@@ -347,6 +347,8 @@ def _column(definition: Any, keys: Sequence[str]) -> Column:
 
 
 def _interrupted() -> None:
-    """Ends the scan on a cancel or a termination; PostgreSQL, back in charge, serves it."""
+    """Ends the scan on a cancel, a termination or without a client; PostgreSQL, back in charge, serves it."""
     if pending("QueryCancelPending") or pending("ProcDiePending"):
         raise DealSyncError("57014", "canceling statement: the scan of Neo4j was interrupted")
+    if client_is_gone():
+        raise DealSyncError("57014", "canceling statement: the client is gone")

@@ -220,7 +220,7 @@ class Instance:
         deadline = time.monotonic() + START_SECONDS
         while "\nready\n" not in "\n" + log.read_text():
             if not is_running(self.facts["neo4j_pid"], self.neo4j) or time.monotonic() > deadline:
-                raise SetupError(f"Neo4j does not start:\n{tail(log)}")
+                raise SetupError(f"Neo4j does not start:\n{tail(log, self.neo4j / 'logs/debug.log')}")
             time.sleep(0.1)
 
     def _stop(self) -> None:
@@ -282,8 +282,13 @@ def free_port(wanted: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def tail(log: Path) -> str:
-    return log.read_text()[-3000:] if log.exists() else f"{log} is empty"
+def tail(*logs: Path) -> str:
+    """The last lines of each log: what ends a server before it can say anything stands in another one."""
+    lines = []
+    for log in logs:
+        text = log.read_text(errors="replace").strip() if log.exists() else ""
+        lines.append(f"{log}:\n{text[-3000:]}" if text else f"{log} is empty")
+    return "\n".join(lines)
 
 
 @contextmanager

@@ -1,0 +1,244 @@
+"""Flows in: fdw/neo4j_deals/connection.py in a backend, and servers that break every rule of Bolt at every step.
+Flows out: that each ends the statement in time with one clear error, and leaves no thread, socket or transaction.
+
+The table of scripts, messages, seconds and what was left is in the last lines of the run.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from environment.servers import Instance
+from support.backend import Backend, await_true, run
+from support.bolt import (
+    FAILURE,
+    GOODBYE,
+    IGNORED,
+    RECORD,
+    ROWS,
+    SUCCESS,
+    UNKNOWN,
+    BoltServer,
+    Script,
+    Talk,
+    chunked,
+    failure,
+    message,
+    records,
+    success,
+)
+from support.database import Connection, Database
+
+TIMEOUT = 2  # seconds of connect_timeout and of query_timeout
+SCAN = "SELECT name FROM deal_sync.scan(NULL::scripted)"
+MEGABYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Case:
+    """`error`: the SQLSTATE that is due; None: all rows arrive."""
+
+    step: str
+    script: Script
+    error: str | None
+    says: str = ""
+
+
+def send(*parts: bytes) -> Script:
+    return lambda talk: talk.send(b"".join(parts))
+
+
+def then_close(data: bytes = b"") -> Script:
+    def script(talk: Talk) -> None:
+        talk.send(data)
+        talk.close()
+
+    return script
+
+
+def slowly(data: bytes) -> Script:
+    return lambda talk: talk.slowly(data)
+
+
+def for_ever(data: bytes) -> Script:
+    def script(talk: Talk) -> None:
+        while not talk.ended.is_set():
+            talk.send(data)
+
+    return script
+
+
+def fail(data: bytes) -> Script:
+    return lambda talk: talk.fail(data)
+
+
+SILENT = send()
+MANIFEST = b"\0\0\1\xff" + b"\xff" * 64
+UNKNOWN_VERSION = "speaks no version of Bolt that deal_sync knows"
+VERSION = bytes([0, 0, 4, 5])
+LATE = "did not answer within connect_timeout (2 s)"
+LATE_QUERY = "did not answer within query_timeout (2 s)"
+GARBLED, BROKEN = "sent an answer that cannot be read", "or it broke"
+
+HANDSHAKES = {
+    "silent": Case("HANDSHAKE", SILENT, "08006", LATE),
+    "closed": Case("HANDSHAKE", then_close(), "08006", BROKEN),
+    "two of four bytes": Case("HANDSHAKE", send(VERSION[:2]), "08006", BROKEN),
+    "slow manifest": Case("HANDSHAKE", slowly(MANIFEST * 50), "08006", LATE),
+    "no common version": Case("HANDSHAKE", send(bytes(4)), "08P01", UNKNOWN_VERSION),
+    "version 99": Case("HANDSHAKE", send(bytes([0, 0, 0, 99])), "08P01", UNKNOWN_VERSION),
+    "HTTP": Case("HANDSHAKE", then_close(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "08006", BROKEN),
+    "manifest for ever": Case("HANDSHAKE", for_ever(MANIFEST), "08006"),
+}
+
+
+def at(step: str, late: str) -> dict[str, Case]:
+    """What can come in place of an answer that says that all is well."""
+    return {
+        "silent": Case(step, SILENT, "08006", late),
+        "GOODBYE": Case(step, send(message(GOODBYE)), "08P01", GARBLED),
+        "unknown message": Case(step, send(message(UNKNOWN, {})), "08P01", GARBLED),
+        "RECORD": Case(step, send(message(RECORD, [1])), "08"),
+        "FAILURE": Case(step, fail(failure()), "HV000", "refused the query"),
+        "garbage in a chunk": Case(step, send(chunked(b"\xc7\xdf\xef" * 10)), "08P01", GARBLED),
+        "cut in a chunk": Case(step, then_close(success(x="y" * 100)[:50]), "08006", BROKEN),
+    }
+
+
+#: The login's are told of HELLO, LOGON and BEGIN alike.
+HELLO = {
+    "IGNORED": Case("HELLO", send(message(IGNORED)), None),
+    "slow byte by byte": Case("HELLO", slowly(success(x="y" * 100)), "08006", LATE),
+    "text for a map": Case("HELLO", send(message(SUCCESS, "well")), "08P01", GARBLED),
+    "FAILURE without a code": Case("HELLO", fail(message(FAILURE, {})), "HV000", "refused the query"),
+}
+RUN = {
+    "IGNORED": Case("RUN", send(message(IGNORED)), "08P01", GARBLED),
+    "fields missing": Case("RUN", send(success()), "08P01", GARBLED),
+    "more fields than values": Case("RUN", send(success(fields=["a", "b", "c"])), "08P01", GARBLED),
+}
+PULLED = {
+    "IGNORED": Case("PULL", send(message(IGNORED)), "08P01", GARBLED),
+    "IGNORED after records": Case("PULL", send(records(), message(IGNORED)), "08P01", GARBLED),
+    "GOODBYE after records": Case("PULL", send(records(), message(GOODBYE)), "08P01", GARBLED),
+    "closed after records": Case("PULL", then_close(records()), "08006", BROKEN),
+    "text for a map": Case("PULL", send(message(SUCCESS, "well")), "08P01", GARBLED),
+    "a chunk without its end": Case("PULL", send(success(x="y" * 100)[:50]), "08006", LATE_QUERY),
+    "record too short": Case("PULL", send(message(RECORD, [1]), success()), "08P01", GARBLED),
+    "record is no list": Case("PULL", send(message(RECORD, 7), success()), "08P01", GARBLED),
+    "FAILURE of a megabyte": Case("PULL", fail(failure("x" * MEGABYTE)), "HV000", "refused the query"),
+    "has_more for ever": Case("PULL", send(success(has_more=True)), "08006", LATE_QUERY),
+    "records for ever": Case("PULL", for_ever(records()), "08006", LATE_QUERY),
+    "a chunk for ever": Case("PULL", for_ever(b"\xff\xff" + b"\xd2" * 0xFFFF), "08006", LATE_QUERY),
+    "SUCCESS twice": Case("PULL", send(records(), success(), success()), None),
+}
+STEPS = {
+    "handshake": HANDSHAKES,
+    "HELLO": at("HELLO", LATE) | HELLO,
+    "LOGON": at("LOGON", LATE),
+    "BEGIN": at("BEGIN", LATE),
+    "RUN": at("RUN", LATE_QUERY) | RUN,
+    "PULL": at("PULL", LATE_QUERY) | PULLED,
+    "COMMIT": at("COMMIT", LATE),
+}
+CASES = {f"{step}: {name}": case for step, cases in STEPS.items() for name, case in cases.items()}
+
+
+@pytest.fixture(scope="module")
+def scripted(servers: Instance, template: str) -> Iterator[Database]:
+    """A database with a foreign table that one query fills."""
+    database = Database(servers, f"bolt_{uuid.uuid4().hex}")
+    database.create(template)
+    try:
+        pg = database.connect()
+        pg.execute(
+            "CREATE FOREIGN TABLE scripted (name text) SERVER neo4j OPTIONS"
+            " (cypher 'MATCH (n) WHERE n.at IS :: DATE RETURN elementId(n) AS name');"
+            f" ALTER SERVER neo4j OPTIONS (ADD connect_timeout '{TIMEOUT}', ADD query_timeout '{TIMEOUT}')".encode()
+        )
+        yield database
+    finally:
+        database.close()
+
+
+@pytest.fixture(scope="module")
+def session(scripted: Database) -> Connection:
+    """One for all the scripts: what one leaves behind, the next would meet."""
+    return scripted.connect()
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, id=name.replace(" ", "-")) for name in CASES])
+def test_it_ends_in_time_with_one_clear_error_and_leaves_nothing(
+    scripted: Database, session: Connection, measure: Callable[[str, str, str, Any], None], name: str
+) -> None:
+    case = CASES[name]
+    with BoltServer(case.step, case.script) as server:
+        set_uri(scripted, server.uri)
+        backend = Backend(session.info.backend_pid)
+        began = time.monotonic()
+        ended = run(session, SCAN)
+        seconds = ended.at - began
+        assert isinstance(ended.error, psycopg.Error | None)
+        said = (
+            f"{ended.error.sqlstate} {ended.error.diag.message_primary}" if ended.error else f"{len(ended.rows)} rows"
+        )
+        if ended.error:
+            await_true(lambda: (backend.threads(), backend.sockets(), server.open) == (1, 1, 0), seconds=5)
+        left = f"{backend.threads() - 1} threads, {backend.sockets() - 1} sockets, {server.open} transactions"
+        for column, value in (("seconds", seconds), ("left", left), ("message", said[:150])):
+            measure("Bolt script", name, column, value)
+    assert seconds < 4 * TIMEOUT
+    if case.error is None:
+        assert (len(ended.rows), ended.error) == (ROWS, None)
+        return
+    assert ended.error is not None
+    assert left == "0 threads, 0 sockets, 0 transactions"
+    assert (ended.sqlstate or "").startswith(case.error)
+    assert case.says in said
+    assert ended.error.diag.message_primary is not None
+    assert 'Neo4j server "neo4j"' in ended.error.diag.message_primary
+    assert len(ended.error.diag.message_primary) < 1000
+
+
+@pytest.mark.parametrize(
+    ("agent", "bolt", "lacks"),
+    [
+        ("Neo4j/4.4.0", (4, 4), "is of version 4.4, which has no function elementId(): Neo4j has it since 5.0"),
+        ("Neo4j/5.8.0", (5, 2), "is of version 5.8, which has no type predicate IS ::: Neo4j has it since 5.9"),
+        ("Neo4j/5.26.0", (5, 4), "refused the query (Neo.ClientError.Statement.SyntaxError): it went wrong"),
+    ],
+)
+def test_a_query_that_a_neo4j_is_too_old_for_names_what_it_lacks(
+    scripted: Database, session: Connection, agent: str, bolt: tuple[int, int], lacks: str
+) -> None:
+    with BoltServer("RUN", fail(failure()), agent, bolt) as server:
+        set_uri(scripted, server.uri)
+        ended = run(session, SCAN)
+    assert isinstance(ended.error, psycopg.Error)
+    assert lacks in (ended.error.diag.message_primary or "")
+
+
+def test_a_name_look_up_that_hangs_counts_for_the_time_to_connect(scripted: Database) -> None:
+    """Nothing can interrupt it: its thread ends when it can."""
+    slow: LiteralString = """DO $$
+    import socket, time
+    look_up = socket.getaddrinfo
+    socket.getaddrinfo = lambda host, *rest, **more: time.sleep(7) or look_up(host, *rest, **more)
+    $$ LANGUAGE plpython3u"""
+    set_uri(scripted, "bolt://localhost:7")
+    session = scripted.connect()
+    session.execute(slow)
+    began = time.monotonic()
+    ended = run(session, SCAN)
+    session.close()
+    assert LATE in str(ended.error)
+    assert ended.at - began < 6
+
+
+def set_uri(scripted: Database, uri: str) -> None:
+    with psycopg.connect(scripted.dsn(), autocommit=True) as pg:
+        pg.execute(f"ALTER SERVER neo4j OPTIONS (SET uri '{uri}')".encode())
