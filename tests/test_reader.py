@@ -307,6 +307,7 @@ def test_cancel_ends_a_name_look_up_that_hangs_within_a_second(world: World) -> 
     assert backend.sockets() == 1 + KEPT_SOCKETS
 
 
+@pytest.mark.german
 @pytest.mark.parametrize(
     "statement",
     [
@@ -318,13 +319,19 @@ def test_cancel_ends_a_name_look_up_that_hangs_within_a_second(world: World) -> 
         "SELECT * FROM deal_sync.import_schema('neo4j', 'public') WHERE %s IS NOT NULL",
     ],
 )
-def test_a_cancel_is_told_in_postgresqls_own_words_wherever_a_statement_waits(world: World, statement: str) -> None:
+def test_a_cancel_is_told_in_postgresqls_own_words_wherever_a_statement_waits(
+    world: World, statement: str, language: str
+) -> None:
+    words = {
+        "C": "canceling statement due to user request",
+        "de_DE.UTF-8": "storniere Anfrage wegen Benutzeraufforderung",
+    }
     session = world.session("postgres")
     with stalled(world, "handshake", statement) as is_there:
         ended = cancelled(world, session, statement, is_there)
     assert isinstance(ended.error, psycopg.Error)
     said = ended.error.diag
-    assert (ended.sqlstate, said.message_primary) == ("57014", "canceling statement due to user request")
+    assert (ended.sqlstate, said.message_primary) == ("57014", words[language])
     assert (said.message_detail, said.message_hint) == (None, None)
 
 
