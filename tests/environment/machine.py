@@ -42,6 +42,7 @@ def needed_packages() -> list[str]:
         "locales",
         "python3-venv",
         "make",
+        "mount",
         "maven",
         "default-jdk-headless",
         "openssl",
