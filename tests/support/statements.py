@@ -211,9 +211,8 @@ class Statements:
     def one(self) -> Statement:
         """A statement of any form, prepared or not."""
         self.parameters = [] if self.random.random() < 0.3 else None
-        statement = self.random.choice(
-            (self._plain_query, self._plain_query, self._shaped, self._shaped, self._write)
-        )()
+        forms = (self._plain_query, self._shaped, self._shaped, self._limited, self._write)
+        statement = self.random.choice(forms)()
         return self._prepared(statement) if self.parameters else statement
 
     def _prepared(self, statement: Statement) -> Statement:
@@ -270,21 +269,10 @@ class Statements:
         columns = random.sample(self.columns, min(2, len(self.columns)))
         selected = ", ".join(["t.element_id", *(f"t.{column.quoted}::text" for column in columns)])
         form = random.random()
-        if form < 0.3:
-            limit = random.choice(
-                ("LIMIT 1", "LIMIT 3", "LIMIT 1 OFFSET 2", "LIMIT 1 + 1", "LIMIT NULL", "LIMIT ALL", "LIMIT 50")
-            )
-            if self.parameters is not None and random.random() < 0.5:
-                self.parameters.append("2::bigint")
-                limit = f"LIMIT ${len(self.parameters)}"
-            text = f"{with_}SELECT {selected} FROM {source}{where}"
-            if random.random() < 0.5:
-                key = random.choice([column for column in self.columns if column.family != "jsonb"] or [None])
-                if key is not None:
-                    text += f" ORDER BY t.{key.quoted}, t.element_id"
-                    return Statement(f"SELECT * FROM ({text} {limit}) AS x", 0, False, "", before)
-            return Statement(f"{text} {limit}", 0, False, text, before)
-        if form < 0.45:
+        if form < 0.1:
+            rows = f"SELECT t.element_id, row_number() OVER (ORDER BY t.element_id) AS number FROM {source}{where}"
+            return Statement(f"{with_}SELECT * FROM ({rows}) AS r WHERE number <= 3", before=before)
+        if form < 0.35:
             column = random.choice(self.columns)
             aggregate = random.choice(
                 (
@@ -295,7 +283,7 @@ class Statements:
                 )
             )
             return Statement(f"{with_}SELECT {aggregate} FROM {source}{where}", before=before)
-        if form < 0.6:
+        if form < 0.55:
             on = (
                 f"u.element_id = v.x_text AND {self._atom().replace('t.', 'u.')}"
                 if random.random() < 0.7
@@ -327,6 +315,31 @@ class Statements:
         if random.random() < 0.2:
             return Statement(f"{text} LIMIT 2", 0, False, text, before)
         return Statement(text, before=before)
+
+    def _limited(self) -> Statement:
+        """A LIMIT over what has clauses of its own."""
+        random = self.random
+        with_, source, before = self._source("looked_at")
+        where = self._where() if random.random() < 0.3 else ""
+        key = random.choice([None, None, *(column for column in self.columns if column.family != "jsonb")])
+        limits = [
+            "LIMIT 1",
+            "LIMIT 2",
+            "LIMIT 3",
+            "LIMIT 2 OFFSET 1",
+            "LIMIT 50",
+            "LIMIT 1 + 1",
+            "LIMIT NULL",
+            "LIMIT ALL",
+        ]
+        if self.parameters is not None and random.random() < 0.5:
+            self.parameters.append("2::bigint")
+            limits = [f"LIMIT ${len(self.parameters)}"]
+        text = f"{with_}SELECT t.element_id FROM {source}{where}"
+        if key is None or random.random() < 0.5:
+            return Statement(f"{text} {random.choice(limits)}", 0, False, text, before)
+        limit = random.choice([*limits, "FETCH FIRST 2 ROWS WITH TIES"])
+        return Statement(f"{text} ORDER BY t.{key.quoted}, t.element_id {limit}", 1, True, text, before)
 
     def _further(self) -> str:
         """A clause beside a join's key: on one side, or on both."""
