@@ -23,33 +23,57 @@ $$;
 COMMENT ON FUNCTION deal_sync.mapping_fingerprint() IS
 'changes when the mapping does: a column, an option, the type of a target, the extension''s version';
 
--- Nodes that have a row are known, and those that every run tries again; of several with one key all are read, since only together it
--- shows which of them lands.
-CREATE FUNCTION deal_sync.unread(kind text, tenant_id uuid, OUT elements text[], OUT rows_without_node bigint)
+-- The application's policies run there.
+CREATE FUNCTION deal_sync.keys_held(kind text, tenant_id uuid) RETURNS SETOF uuid
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
-BEGIN
-    EXECUTE format(
-        $unread$
-        WITH node AS MATERIALIZED (SELECT k.element_id, k.key FROM deal_sync.graph_keys($1, $2) AS k),
-        held AS MATERIALIZED (SELECT t.%1$I AS key FROM %2$s AS t WHERE t.tenant_id = $2 AND t.%1$I IS NOT NULL),
-        tried AS MATERIALIZED (
-            SELECT n.element_id, n.key, count(n.key) OVER (PARTITION BY n.key) AS sharing
-            FROM node AS n
-            WHERE NOT EXISTS (SELECT FROM unnest(deal_sync.refused_elements($2)) AS r (element_id) WHERE r.element_id = n.element_id)
-        )
-        SELECT
-            (
-                SELECT coalesce(array_agg(f.element_id), '{}')
-                FROM tried AS f
-                LEFT JOIN held AS h USING (key)
-                WHERE (h.key IS NULL OR f.sharing > 1) AND (f.key = ANY (deal_sync.barred_of($2))) IS NOT true
-            ),
-            (SELECT count(*) FROM held AS h WHERE NOT EXISTS (SELECT FROM node AS n WHERE n.key = h.key))$unread$,
+DECLARE
+    statement CONSTANT text := format(
+        'SELECT t.%1$I::uuid FROM %2$s AS t WHERE t.tenant_id = $1 AND t.%1$I IS NOT NULL',
         CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END, deal_sync.application_table(kind, 'target')
-    ) INTO elements, rows_without_node USING kind, unread.tenant_id;
+    );
+    said text;
+    detail text;
+    hint text;
+    context text;
+BEGIN
+    RETURN QUERY EXECUTE statement USING keys_held.tenant_id;
+EXCEPTION
+    WHEN OTHERS OR assert_failure THEN
+        GET STACKED DIAGNOSTICS
+            said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
+        PERFORM deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
 END
+$$;
+COMMENT ON FUNCTION deal_sync.keys_held(text, uuid) IS 'internal: the keys of a tenant''s rows that have one';
+
+-- Nodes that have a row are known, and those that every run tries again; of several with one key all are read, since only together it
+-- shows which of them lands.
+CREATE FUNCTION deal_sync.unread(kind text, tenant_id uuid, OUT elements text[], OUT rows_without_node bigint)
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH node AS MATERIALIZED (SELECT k.element_id, k.key FROM deal_sync.graph_keys(unread.kind, unread.tenant_id) AS k),
+
+    held AS MATERIALIZED (SELECT h.key FROM deal_sync.keys_held(unread.kind, unread.tenant_id) AS h (key)),
+
+    tried AS MATERIALIZED (
+        SELECT n.element_id, n.key, count(n.key) OVER (PARTITION BY n.key) AS sharing
+        FROM node AS n
+        WHERE NOT EXISTS (
+            SELECT FROM unnest(deal_sync.refused_elements(unread.tenant_id)) AS r (element_id) WHERE r.element_id = n.element_id
+        )
+    )
+
+    SELECT
+        (
+            SELECT coalesce(array_agg(f.element_id), '{}')
+            FROM tried AS f
+            LEFT JOIN held AS h USING (key)
+            WHERE (h.key IS NULL OR f.sharing > 1) AND (f.key = ANY (deal_sync.barred_of(unread.tenant_id))) IS NOT TRUE
+        ),
+        (SELECT count(*) FROM held AS h WHERE NOT EXISTS (SELECT FROM node AS n WHERE n.key = h.key))
 $$;
 COMMENT ON FUNCTION deal_sync.unread(text, uuid) IS
 'internal: by key, the nodes of a kind that no run has landed or refused, and how many rows of the tenant have no node';
@@ -163,6 +187,30 @@ AS $$
 $$;
 COMMENT ON FUNCTION deal_sync.count_of_values() IS
 'internal: the statement that counts a tenant''s ($1) values in each column of the deals'' table that a run overwrites';
+
+-- A policy may raise here already, while the statement is planned.
+CREATE FUNCTION deal_sync.open_count(tenant_id uuid) RETURNS refcursor
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    statement CONSTANT text := deal_sync.count_of_values();
+    counts refcursor;
+    said text;
+    detail text;
+    hint text;
+    context text;
+BEGIN
+    OPEN counts FOR EXECUTE statement USING open_count.tenant_id;
+    RETURN counts;
+EXCEPTION
+    WHEN OTHERS OR assert_failure THEN
+        GET STACKED DIAGNOSTICS
+            said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
+        PERFORM deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
+END
+$$;
+COMMENT ON FUNCTION deal_sync.open_count(uuid) IS 'internal: that cursor, opened';
 
 -- The application's policies run there. `before`: that cursor; without it, what is there now.
 CREATE FUNCTION deal_sync.values_held(tenant_id uuid, before refcursor DEFAULT NULL) RETURNS jsonb

@@ -140,11 +140,23 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    held bigint;
-BEGIN
-    EXECUTE format(
+    statement CONSTANT text := format(
         'SELECT count(*) FROM %s AS t WHERE t.tenant_id = $1 AND t.graph_opportunity_id IS NOT NULL', deal_sync.application_table('deal', 'target')
-    ) INTO held USING result.tenant_id;
+    );
+    held bigint;
+    said text;
+    detail text;
+    hint text;
+    context text;
+BEGIN
+    BEGIN
+        EXECUTE statement INTO held USING result.tenant_id;
+    EXCEPTION
+        WHEN OTHERS OR assert_failure THEN -- the application's policies run there
+            GET STACKED DIAGNOSTICS
+                said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
+            PERFORM deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
+    END;
     IF held = result.deals_inserted + result.deals_updated + result.deals_unchanged + result.deals_adopted THEN
         RETURN 0;
     END IF;
@@ -192,7 +204,7 @@ DECLARE
 BEGIN
     PERFORM deal_sync.hurry_constraints();
     result.mode := reading.mode;
-    OPEN values_before FOR EXECUTE deal_sync.count_of_values() USING result.tenant_id;
+    values_before := deal_sync.open_count(result.tenant_id);
     deals := deal_sync.run_kind('deal', selection, result, '{}', '{}');
     IF EXISTS (SELECT FROM jsonb_each_text(deals.cleared) AS c WHERE deal_sync.is_mass(c.value::bigint)) THEN
         PERFORM deal_sync.check_losses(deals.cleared, deal_sync.values_held(result.tenant_id, values_before));

@@ -137,6 +137,24 @@ def test_whatever_code_and_mark_the_application_raises_its_words_stay_with_the_s
     assert not [message for message, _ in told if "Acme" in str(message)]
 
 
+@pytest.mark.parametrize("code", ["DS005", "HV000"])
+def test_a_policy_that_raises_while_nodes_are_looked_for_by_key_is_the_applications(
+    code: str, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    """As an incremental run does before it lands anything, when the number of nodes differs."""
+    add_deal(graph, tenant)
+    pg.execute("CREATE FUNCTION refuse(uuid) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN true; END'")
+    pg.execute("CREATE POLICY refuse ON opportunities AS RESTRICTIVE USING (refuse(id))")
+    assert sync(writer, tenant).status == "ok"
+    pg.execute(
+        "CREATE OR REPLACE FUNCTION refuse(uuid) RETURNS boolean LANGUAGE plpgsql AS"
+        f" $$ BEGIN RAISE '{WORDS}' USING ERRCODE = '{code}', DATATYPE = 'own'; END $$".encode()
+    )
+    add_deal(graph, tenant)
+    run = sync(writer, tenant, mode="incremental")
+    assert run.message == f"SQLSTATE {code} ended the run, in function public.refuse(uuid); nothing was written"
+
+
 @pytest.mark.german
 @pytest.mark.parametrize("code", ["DS005", "HV000"])
 def test_what_the_callers_transaction_has_deferred_is_the_applications_too(
