@@ -137,8 +137,9 @@ def role(pg: Connection) -> Iterator[str]:
 
 
 def test_the_checks_stand_in_a_fixed_order_and_a_sound_set_up_has_nothing_to_mend(
-    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID, password_file: Path
 ) -> None:
+    """A sound set-up has its password in a file, not in the catalog."""
     everything = {name: value for name, value in full_deal().items() if name != "forecast_score"}
     add_version(graph, tenant, add_deal(graph, tenant, **everything), **everything)
     checks = doctor(pg)
