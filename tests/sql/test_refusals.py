@@ -111,7 +111,7 @@ BAD_VALUES = [
     Bad("too long an embedding", "embedding", [0.5] * 1537, "22000", "1537 dimensions where 1536", "1537", EMBEDDING),
     Bad("an empty embedding", "embedding", [], "22000", "0 dimensions where 1536 are due", "[]", EMBEDDING),
     Bad("texts in an embedding", "embedding", ["a"] * 1536, "2200G", "a STRING inside a vector", "['a',", EMBEDDING),
-    Bad("booleans in an embedding", "embedding", [True] * 1536, "2200G", "a BOOLEAN inside", "[True,", EMBEDDING),
+    Bad("booleans in an embedding", "embedding", [True] * 1536, "2200G", "a BOOLEAN inside", "[true,", EMBEDDING),
     Bad("a text as an embedding", "embedding", "[0.5]", "2200G", "a STRING where a vector is due", "[0.5]", EMBEDDING),
     Bad(
         "the other embedding",
@@ -645,7 +645,7 @@ def test_a_bad_value_in_an_insert_only_column_is_nobodys_concern_where_the_row_h
     assert [reject.graph_id for reject in rejects(pg, tenant)] == [empty.key]
 
 
-def test_a_name_without_its_nul_character_is_reported_while_the_row_lacks_one(
+def test_a_name_without_its_nul_character_is_reported_while_it_stands(
     pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID
 ) -> None:
     """The text landed, so there is nothing to set by hand; the metadata goes on reporting its own loss."""
@@ -656,6 +656,8 @@ def test_a_name_without_its_nul_character_is_reported_while_the_row_lacks_one(
     by_column = {reject.column_name: reject for reject in rejects(pg, tenant)}
     assert opportunity(pg, node)["opportunity_name"] == "Acme"
     assert "by hand" not in by_column["name"].message
+    refused(sync(writer, tenant), 0, 2)
+    pg.execute("UPDATE opportunities SET opportunity_name = 'Acme & Co'")
     refused(sync(writer, tenant), 0, 1)
     assert [reject.column_name for reject in rejects(pg, tenant)] == [METADATA]
 
@@ -881,10 +883,10 @@ def test_what_the_application_refuses_is_one_rows_matter(
     assert {sqlstate: (reject.level, reject.graph_id) for sqlstate, reject in found.items()} == {
         sqlstate: ("row", node.key) for sqlstate, node in bad.items()
     }
-    assert "a trigger refuses it" in found["P0001"].message
+    assert 'in trigger "object" of table public.opportunities: it refuses the row' in found["P0001"].message
     assert "not raise please" in (found["P0001"].server_text or "")
     assert "raise" not in found["P0001"].message
-    assert "a trigger refuses it" in found["AB123"].message
+    assert 'in trigger "object" of table public.opportunities: it refuses the row' in found["AB123"].message
     assert "a trigger of the table suppressed the row" in found["09000"].message
     assert 'constraint "cheap"' in found["23514"].message
     assert 'constraint "one_reference"' in found["23505"].message
