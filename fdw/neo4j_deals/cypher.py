@@ -281,13 +281,16 @@ def open_transactions(database: str, milliseconds: int) -> Query:
 
 
 def newest(label: str, tenant: str, tenant_property: str, moment: str) -> Query:
-    """Of a tenant's nodes the newest moments that are past: ZONED DATETIME, LOCAL DATETIME, a text in UTC."""
+    """Of a tenant's nodes the newest moments that are past: ZONED DATETIME, LOCAL DATETIME, a text in UTC.
+
+    A comparison of two types is null, so that each condition is true of its own type only, in every Neo4j 5.
+    """
     name = f"n.{quoted(moment)}"
     now = "datetime.realtime()"
     past = (
-        f"{name} IS :: ZONED DATETIME NOT NULL AND {name} <= {now}",
-        f"{name} IS :: LOCAL DATETIME NOT NULL AND {name} <= localdatetime({now})",
-        f"{name} IS :: STRING NOT NULL AND {name} =~ '{_TEXT_IN_UTC}' AND {name} <= toString({now})",
+        f"{name} <= {now}",
+        f"{name} <= localdatetime({now})",
+        f"{name} <= toString({now}) AND {name} =~ '{_TEXT_IN_UTC}'",
     )
     return Query(
         f"MATCH (n:{quoted(label)})\nWHERE n.{quoted(tenant_property)} IN $tenant AND {name} IS NOT NULL\n"
