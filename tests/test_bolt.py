@@ -88,7 +88,7 @@ HANDSHAKES = {
     "silent": Case("HANDSHAKE", SILENT, "08006", LATE),
     "closed": Case("HANDSHAKE", then_close(), "08006", BROKEN),
     "two of four bytes": Case("HANDSHAKE", send(VERSION[:2]), "08006", BROKEN),
-    "slow manifest": Case("HANDSHAKE", slowly(MANIFEST * 50), "08006", LATE),
+    "slow manifest": Case("HANDSHAKE", slowly(MANIFEST * 50), "08006", BROKEN),
     "no common version": Case("HANDSHAKE", send(bytes(4)), "08P01", UNKNOWN_VERSION),
     "version 99": Case("HANDSHAKE", send(bytes([0, 0, 0, 99])), "08P01", UNKNOWN_VERSION),
     "HTTP": Case("HANDSHAKE", then_close(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "08006", BROKEN),

@@ -249,10 +249,11 @@ def _never_waits_in_vain(bolt: Any) -> str:
     return str(bolt.server_info.agent)
 
 
-#: What queries use that not every Neo4j has: how it begins, what it is, the version that it came with.
+#: What queries use that not every Neo4j has: how it begins, what it is, since when, and what will do until then.
 _FEATURES = (
-    ("elementId(", "function elementId()", (5, 0)),
-    (" IS :: ", "type predicate IS ::", (5, 9)),
+    ("elementId(", "function elementId()", (5, 0), ""),
+    (" IS :: ", "type predicate IS ::", (5, 9), "; until then, full runs work: mode => 'full'"),
+    ("SHOW VECTOR INDEXES", "command SHOW VECTOR INDEXES", (5, 13), "; until then, write CREATE FOREIGN TABLE by hand"),
 )
 
 
@@ -261,14 +262,13 @@ def _lacking(error: Exception, query: Query, agent: str, options: ServerOptions)
     version = re.match(r"Neo4j/(\d+)\.(\d+)", agent)
     if version is None:
         return None
-    for text, feature, since in _FEATURES:
+    for text, feature, since, meanwhile in _FEATURES:
         if text in query.text and (int(version[1]), int(version[2])) < since:
             return DealSyncError(
                 "0A000",
                 f'Neo4j server "{options.server}" is of version {version[1]}.{version[2]}, which has no {feature}',
                 f"Neo4j has it since {since[0]}.{since[1]}",
-                "upgrade Neo4j; deal_sync is tested with 5.26"
-                + ("; until then, full runs work: mode => 'full'" if since > (5, 0) else ""),
+                f"upgrade Neo4j; deal_sync is tested with 5.26{meanwhile}",
             )
     return None
 

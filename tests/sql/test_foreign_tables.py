@@ -281,7 +281,7 @@ def test_what_multicorn_does_not_tell_is_as_the_readme_says(pg: Connection) -> N
             pg.execute(f"SELECT * FROM neo4j.deals WHERE {refused}".encode())
         assert pg.execute(f"SELECT * FROM neo4j.deals WHERE {instead}".encode()).fetchall() == []
     pg.execute("CREATE FOREIGN TABLE days (d date) SERVER neo4j OPTIONS (label 'Deal')")
-    with pytest.raises(psycopg.Error, match="date out of range"):
+    with pytest.raises(psycopg.Error, match="out of range"):
         pg.execute("SELECT * FROM days WHERE d < now()")
     assert pg.execute("SELECT * FROM days WHERE d < (SELECT now())").fetchall() == []
     with pytest.raises(psycopg.Error, match="ValueError"):
