@@ -105,6 +105,7 @@ def test_a_row_that_no_deal_became_has_no_version_of_an_extraction(
 ) -> None:
     """The migration's column has the default 1, on every row."""
     made = insert(pg, "opportunities", tenant_id=tenant, opportunity_name="by hand")
+    pg.execute("UPDATE opportunities SET extraction_version = DEFAULT WHERE id = %s", [made])
     assert one(pg, "SELECT extraction_version FROM opportunities WHERE id = %s", made) == 1
     bind(reader, tenant)
     query: LiteralString = "SELECT extraction_version FROM reports.opportunity_pipeline WHERE opportunity_id = %s"
