@@ -94,7 +94,7 @@ AS $$
 DECLARE
     overlap CONSTANT interval := deal_sync.setting('overlap')::interval;
     overlap_seconds CONSTANT double precision := extract(EPOCH FROM overlap);
-    exact CONSTANT double precision := 1;  -- of the difference of two clocks, in seconds
+    exact double precision := 1;  -- of the difference of two clocks, in seconds; less so if an answer was long under way
     quick CONSTANT integer := 10;  -- milliseconds that counting may take in every run
     barred CONSTANT uuid[] := deal_sync.barred_of(tenant_id);
     moved double precision;
@@ -117,7 +117,7 @@ BEGIN
     result.mode := mode;
     result.remarks := '{}';
     result.known := last.facts;
-    result.facts := jsonb_build_object('ahead', state.ahead) || CASE WHEN state.deals IS NULL THEN '{}' ELSE jsonb_build_object(
+    result.facts := jsonb_build_object('ahead', state.ahead, 'unsure', state.unsure) || CASE WHEN state.deals IS NULL THEN '{}' ELSE jsonb_build_object(
         'deals', state.deals, 'versions', state.versions, 'count_ms', state.count_ms, 'counted_at', clock_timestamp()
     ) END;
     -- A run that was under way while accept_graph() removed the watermarks leaves one of the graph before.
@@ -125,6 +125,7 @@ BEGIN
     result.watermark := state.clock - overlap;
     result.selection := CASE WHEN barred = '{}' THEN '{}' ELSE jsonb_build_object('barred', barred) END;
     moved := state.ahead - (last.facts ->> 'ahead')::double precision;
+    exact := exact + state.unsure + coalesce((last.facts ->> 'unsure')::double precision, 0);
     IF last.watermark > state.clock OR abs(moved) > overlap_seconds + exact THEN
         result.known := last.facts - 'newest'; -- by another clock
     END IF;

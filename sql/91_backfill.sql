@@ -92,7 +92,7 @@ BEGIN
         PERFORM deal_sync.record_watermark(
             result.tenant_id, result.run_id, result.watermark, state.mapping, true,
             '{"deals": null, "versions": null}'
-            || CASE WHEN result.watermark = state.watermark THEN jsonb_build_object('ahead', state.counts -> 'ahead') ELSE '{}' END
+            || CASE WHEN result.watermark = state.watermark THEN jsonb_build_object('ahead', state.counts -> 'ahead', 'unsure', state.counts -> 'unsure') ELSE '{}' END
         );
         result := deal_sync.conclude_run(result, deal_sync.cleared_columns(state.cleared), true);
         RETURN;

@@ -96,10 +96,10 @@ def is_a_tenant(value: Any) -> bool:
 def graph_state(plpy: Plpy, tenant: str | None, counts: bool, newest: bool, late: float | None) -> dict[str, Any]:
     """The graph's database id and its clock as a text that PostgreSQL reads; of a tenant what its runs need to know.
 
-    `ahead`: seconds that the graph's clock is ahead of PostgreSQL's. With `counts`: `deals` and `versions`, the numbers
-    of its nodes, and `count_ms`, what the counting took. `open`: transactions of others that have been open for longer
-    than `late` seconds (None: not asked), each with its seconds; None where Neo4j does not tell. With `newest`: the
-    newest moment of its deals that is past.
+    `ahead`: seconds that the graph's clock is ahead of PostgreSQL's, give or take `unsure`, what the answer was under
+    way. With `counts`: `deals` and `versions`, the numbers of its nodes, and `count_ms`, what the counting took.
+    `open`: transactions of others that have been open for longer than `late` seconds (None: not asked), each with its
+    seconds; None where Neo4j does not tell. With `newest`: the newest moment of its deals that is past.
     """
     try:
         relation = catalog.mapped(plpy, "deal")
@@ -113,10 +113,12 @@ def graph_state(plpy: Plpy, tenant: str | None, counts: bool, newest: bool, late
         def work(ask: Ask, late: float | None) -> dict[str, Any]:
             before = time.time()
             id_, name, clock, numbers, milliseconds = whole.one(ask, cypher.state(counted))
+            after = time.time() - milliseconds / 1000
             found = {
                 "database_id": id_,
                 "clock": clock.iso_format(),
-                "ahead": clock.to_native().timestamp() - (before + time.time() - milliseconds / 1000) / 2,
+                "ahead": clock.to_native().timestamp() - (before + after) / 2,
+                "unsure": (after - before) / 2,
                 "deals": numbers[0] if counted else None,
                 "versions": numbers[1] if counted else None,
                 "count_ms": milliseconds if counted else None,
