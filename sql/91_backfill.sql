@@ -83,10 +83,11 @@ BEGIN
 
     IF state.phase = 'versions without deal id' THEN
         SELECT e.rows_rejected, e.values_rejected INTO result.rows_rejected, result.values_rejected FROM deal_sync.end_backfill(state) AS e;
-        -- A run in between may have brought the tenant further.
+        -- A run in between may have brought the tenant further; past what is known by now only a clock that was wrong has.
         SELECT w.watermark, w.mapping INTO last FROM deal_sync.watermark_of(result.tenant_id) AS w;
         result.watermark := CASE
-            WHEN last.mapping = state.mapping THEN greatest(last.watermark, state.watermark) ELSE state.watermark
+            WHEN last.mapping = state.mapping AND last.watermark <= reading.watermark THEN greatest(last.watermark, state.watermark)
+            ELSE state.watermark
         END;
         -- Nodes that came meanwhile may have been passed: the next run looks for them.
         PERFORM deal_sync.record_watermark(

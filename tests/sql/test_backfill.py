@@ -218,6 +218,14 @@ def test_a_run_in_between_keeps_its_later_watermark(
     assert one(pg, "SELECT watermark FROM deal_sync.watermarks") == later
 
 
+def test_a_watermark_of_a_clock_that_was_ahead_ends_with_it(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    add_deal(graph, tenant)
+    sync(pg, tenant)
+    pg.execute("UPDATE deal_sync.watermarks SET watermark = watermark + interval '1 hour'")
+    pg.execute(BACKFILL, [tenant, 2])
+    assert sync(pg, tenant, mode="incremental").mode == "incremental"
+
+
 def test_a_change_of_the_mapping_lets_it_start_over(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
     for number in (1, 2):
         add_deal(graph, tenant, opportunity_id=numbered(number), name=f"stop {number}", forecast_score=0.5)
