@@ -400,6 +400,35 @@ def test_runs_whose_kept_connection_was_cut_leave_no_descriptor(world: World) ->
     assert descriptors[-1] == descriptors[0]
 
 
+def limit_files(session: Connection, limit: int) -> None:
+    """From now on the backend opens no file whose descriptor would be `limit` or more."""
+    session.execute(
+        "DO LANGUAGE plpython3u $$ import resource as r;"  # a soft limit, which can be raised again
+        f" r.setrlimit(r.RLIMIT_NOFILE, ({limit}, r.getrlimit(r.RLIMIT_NOFILE)[1])) $$".encode()
+    )
+
+
+@pytest.mark.parametrize("process", [THREAD, PROCESS])
+def test_a_run_without_a_file_descriptor_says_so_and_the_next_one_is_whole(world: World, process: bool) -> None:
+    """At each place where none may be left. PostgreSQL says by itself that it has none."""
+    session = world.session("postgres", process)
+    sync(session, world.tenant, dry_run=True)
+    backend = Backend(session.info.backend_pid)
+    first = backend.free_descriptor()
+    said = []
+    for left in range(7):
+        world.proxy.cut_all()
+        limit_files(session, first + left)
+        ended = run(session, SYNC.replace("'full'", "'full', dry_run => true"), world.tenant)
+        limit_files(session, 1024)
+        said.append(str(ended.error or ended.rows[0][-1]))
+        if ended.error is not None:
+            assert ended.sqlstate == "53000", said
+    assert any("no file descriptor is left to read the graph" in message for message in said), said
+    assert not [message for message in said if "Errno" in message], said
+    assert complete(sync(session, world.tenant))
+
+
 @pytest.mark.parametrize("end", ["cancel", "terminate"])
 def test_twenty_runs_that_end_at_random_moments_leave_no_trace(world: World, servers: Instance, end: str) -> None:
     dry_run = "SELECT * FROM sync_deals(%s, dry_run => true)"

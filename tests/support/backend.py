@@ -90,6 +90,11 @@ class Backend:
                 continue
         return found
 
+    def free_descriptor(self) -> int:
+        """The number that the next file gets."""
+        used = {int(path.name) for path in (self._proc / "fd").iterdir()}
+        return min(set(range(len(used) + 1)) - used)
+
     def foreign_descriptors(self) -> list[str]:
         """The same without relations and log segments, which PostgreSQL itself keeps open as long as it likes."""
         return [target for target in self.descriptors() if not re.search(r"/(base/\d+|global|pg_\w+)/", target)]
