@@ -100,6 +100,7 @@ DECLARE
     moved double precision;
     elements text[];
     differing text;
+    come_back bigint;
     found record;
     last record;
     state record;
@@ -143,9 +144,7 @@ BEGIN
                 THEN format('a full run, since the graph''s clock has moved by %s s against PostgreSQL''s', round(moved::numeric))
         END;
         result.remarks := array_remove(result.remarks, NULL);
-        IF result.remarks <> '{}' THEN
-            result.mode := 'full';
-        ELSE
+        IF result.remarks = '{}' THEN
             elements := deal_sync.refused_elements(tenant_id);
             -- A node that is new and has an old time, or one that is gone.
             FOR differing IN
@@ -157,8 +156,17 @@ BEGIN
                 elements := elements || found.elements;
                 IF differing = 'deal' THEN
                     result.facts := result.facts || jsonb_build_object('rows_without_deal', found.rows_without_node);
+                    -- Which they are their keys do not tell: a row that has a deal again looks like any other.
+                    come_back := (last.facts ->> 'rows_without_deal')::bigint - found.rows_without_node;
+                    IF come_back > 0 THEN
+                        result.remarks := result.remarks || format('a full run, since deals have come back to the graph: %s', come_back);
+                    END IF;
                 END IF;
             END LOOP;
+        END IF;
+        IF result.remarks <> '{}' THEN
+            result.mode := 'full';
+        ELSE
             result.selection := result.selection || jsonb_build_object('since', last.watermark, 'elements', elements, 'undated', last.undated);
         END IF;
     END IF;

@@ -458,6 +458,37 @@ def test_rows_whose_deal_has_left_the_graph_are_counted(pg: Connection, graph: G
     assert sync(pg, tenant).message == "rows whose deal is not in the graph: 2"
 
 
+@pytest.mark.parametrize("how", ["made anew", "moved"])
+def test_a_deal_that_comes_back_to_its_row_with_an_old_time_is_read(
+    pg: Connection, graph: Graph, tenant: uuid.UUID, how: str
+) -> None:
+    """By its key it looks like any deal that has its row."""
+    counting_is_quick(pg)
+    deal, other = add_deal(graph, tenant), add_tenant(pg)
+    add_deal(graph, tenant)
+    age(graph)
+    incremental(pg, tenant)
+    if how == "made anew":
+        graph.run("MATCH (d:Deal {opportunity_id: $id}) DETACH DELETE d", id=str(deal))
+    else:
+        graph.run("MATCH (d:Deal {opportunity_id: $id}) SET d.tenant_id = $other", id=str(deal), other=str(other))
+    assert incremental(pg, tenant).message == "rows whose deal is not in the graph: 1"
+    if how == "made anew":
+        add_deal(graph, tenant, opportunity_id=str(deal), opportunity_summary="as it was")
+    else:
+        graph.run(
+            "MATCH (d:Deal {opportunity_id: $id}) SET d.tenant_id = $id2, d.opportunity_summary = 'as it was'",
+            id=str(deal),
+            id2=str(tenant),
+        )
+    age(graph)
+    run = incremental(pg, tenant)
+    assert run.message == "a full run, since deals have come back to the graph: 1"
+    assert (run.mode, run.deals_updated) == ("full", 1)
+    assert one(pg, "SELECT latest_ai_summary FROM opportunities WHERE graph_opportunity_id = %s", deal) == "as it was"
+    assert (incremental(pg, tenant).mode, incremental(pg, tenant).message) == ("incremental", None)
+
+
 def test_nodes_are_counted_once_an_hour_where_that_takes_long(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
     add_deal(graph, tenant)
     age(graph)
