@@ -1,4 +1,4 @@
-"""Flows in: mappings, changed in each way that a statement depends on. Flows out: a run's statements, as in tests/golden.
+"""Flows in: mappings, each changed in one way. Flows out: the statements of a run, as tests/golden has them.
 
 Of the default mapping they are there whole, of the others as what differs. DEAL_SYNC_GOLDEN=write writes the files
 anew, for a change that is meant: the diff shows it.
