@@ -55,6 +55,7 @@ lint-python: setup
 	@$(DEV)/ruff check
 	@$(DEV)/ruff format --check
 	@$(DEV)/mypy
+	@PYTHONPATH=fdw $(DEV)/lint-imports
 
 # sqlfluff cannot parse CREATE FOREIGN DATA WRAPPER, so that statement has a file of its own, which squawk reads.
 lint-sqlfluff: setup

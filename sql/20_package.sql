@@ -1,4 +1,4 @@
--- In: the Python that this server runs. Out: the extension's Python functions, each one call into neo4j_deals.server.
+-- In: the Python that this server runs. Out: the extension's Python functions, each one call into neo4j_deals.entry.
 
 -- PL/Python puts the name of its exception before an error's text, and the text of an error in a set-returning function into the DETAIL:
 -- its own words there are in the server's language.
@@ -51,7 +51,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 import sys
 try:
-    from neo4j_deals import server
+    from neo4j_deals import entry
 except ImportError as error:
     plpy.error(
         "the Python package neo4j_deals cannot be imported by this server",
@@ -60,7 +60,7 @@ except ImportError as error:
         hint="install the package deal-sync into it (README, \"Installing\"), then reconnect",
     )
 version = plpy.execute("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'deal_sync'")
-server.check_version(plpy, version[0]["extversion"])
+entry.check_version(plpy, version[0]["extversion"])
 return sys.version_info.major * 100 + sys.version_info.minor
 $$;
 COMMENT ON FUNCTION deal_sync.load_package() IS
@@ -93,8 +93,8 @@ CREATE FUNCTION deal_sync.default_columns(
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
 AS $$
-from neo4j_deals import catalog
-return catalog.definitions()
+from neo4j_deals import entry
+return entry.default_columns()
 $$;
 COMMENT ON FUNCTION deal_sync.default_columns() IS
 'the columns of the foreign tables as attach() creates them: the default mapping';
@@ -106,11 +106,11 @@ LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET client_encoding = 'UTF8' -- COPY takes the spool's texts to be in it
 AS $$
-from neo4j_deals import server
-yield from server.fill_staging(plpy, kind, tenant_id, caller, selection)
+from neo4j_deals import entry
+yield from entry.fill_staging(plpy, kind, tenant_id, caller, selection)
 $$;
 COMMENT ON FUNCTION deal_sync.fill_staging(text, uuid, regrole, jsonb) IS
-'internal: reads a tenant''s nodes, those of a selection (neo4j_deals.selection) or all, into pg_temp.deal_sync_<kind>s, one batch a row fetched; the caller empties it between two';
+'internal: reads a tenant''s nodes, those of a selection (neo4j_deals.sync.selection) or all, into pg_temp.deal_sync_<kind>s, one batch a row fetched; the caller empties it between two';
 
 CREATE FUNCTION deal_sync.graph_state(
     tenant_id uuid DEFAULT NULL, counts boolean DEFAULT FALSE, with_newest boolean DEFAULT FALSE, late double precision DEFAULT NULL,
@@ -120,18 +120,18 @@ CREATE FUNCTION deal_sync.graph_state(
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-from neo4j_deals import server
-return server.graph_state(plpy, tenant_id, counts, with_newest, late)
+from neo4j_deals import entry
+return entry.graph_state(plpy, tenant_id, counts, with_newest, late)
 $$;
 COMMENT ON FUNCTION deal_sync.graph_state(uuid, boolean, boolean, double precision) IS
-'internal: the id of the graph''s database, its clock, and what there is to know of a tenant''s nodes and of transactions that are open (neo4j_deals.server)';
+'internal: the id of the graph''s database, its clock, and what there is to know of a tenant''s nodes and of transactions that are open (neo4j_deals.entry)';
 
 CREATE FUNCTION deal_sync.graph_keys(kind text, tenant_id uuid, OUT element_id text, OUT key uuid) RETURNS SETOF record
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-from neo4j_deals import server
-return server.graph_keys(plpy, kind, tenant_id)
+from neo4j_deals import entry
+return entry.graph_keys(plpy, kind, tenant_id)
 $$;
 COMMENT ON FUNCTION deal_sync.graph_keys(text, uuid) IS 'internal: the nodes of a kind that a tenant has, each with its key, NULL where that is no UUID';
 
@@ -139,8 +139,8 @@ CREATE FUNCTION deal_sync.deal_keys(kind text, tenant_id uuid, after text, amoun
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-from neo4j_deals import server
-return server.deal_keys(plpy, kind, tenant_id, after, amount)
+from neo4j_deals import entry
+return entry.deal_keys(plpy, kind, tenant_id, after, amount)
 $$;
 COMMENT ON FUNCTION deal_sync.deal_keys(text, uuid, text, integer) IS
 'internal: the ids of deals that a tenant''s nodes of a kind name, in their order: so many after one';
@@ -149,8 +149,8 @@ CREATE FUNCTION deal_sync.check_source(kind text) RETURNS void
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-from neo4j_deals import server
-server.check_source(plpy, kind)
+from neo4j_deals import entry
+entry.check_source(plpy, kind)
 $$;
 COMMENT ON FUNCTION deal_sync.check_source(text) IS
 'internal: raises where the server, the user mapping or the type of a column is a mistake of set-up';
@@ -159,8 +159,8 @@ CREATE FUNCTION deal_sync.nobodys_nodes(kind text) RETURNS bigint
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-from neo4j_deals import server
-return server.nobodys_nodes(plpy, kind)
+from neo4j_deals import entry
+return entry.nobodys_nodes(plpy, kind)
 $$;
 COMMENT ON FUNCTION deal_sync.nobodys_nodes(text) IS
 'internal: how many nodes belong to no tenant, because tenant_id is absent, no text or spelled in another way';
@@ -193,9 +193,8 @@ CREATE FUNCTION deal_sync.scan_rows(
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
 AS $$
-from neo4j_deals import catalog, server
-catalog.query(plpy, "SELECT deal_sync.check_readable($1::pg_catalog.regclass, $2)", ["text", "text[]"], [relation, columns])
-yield from server.scan_rows(plpy, relation, tenant, columns, row_limit)
+from neo4j_deals import entry
+yield from entry.scan_rows(plpy, relation, tenant, columns, row_limit)
 $$;
 COMMENT ON FUNCTION deal_sync.scan_rows(regclass, uuid, text[], bigint) IS
 'internal: the rows of a foreign table; call deal_sync.scan()';
@@ -208,10 +207,10 @@ CREATE FUNCTION deal_sync.import_statements(
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
 AS $$
-from neo4j_deals import server as package
+from neo4j_deals import entry
 options = {"sample": None if sample is None else str(sample), "prefix": prefix}
 given = {name: value for name, value in options.items() if value is not None}
-yield from package.import_statements(plpy, server, schema, limit_to, args[3], given)
+yield from entry.import_statements(plpy, server, schema, limit_to, args[3], given)
 $$;
 COMMENT ON FUNCTION deal_sync.import_statements(name, name, text[], text[], bigint, text) IS
 'internal: the foreign tables that import_schema() creates, as statements';
@@ -220,8 +219,8 @@ CREATE FUNCTION deal_sync.to_type(value text, type_name text) RETURNS text
 LANGUAGE plpython3u IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
-from neo4j_deals import server
-return server.to_type(value, type_name)
+from neo4j_deals import entry
+return entry.to_type(value, type_name)
 $$;
 COMMENT ON FUNCTION deal_sync.to_type(text, text) IS
 'a text as the reader converts it to date, timestamp or timestamptz, in UTC; NULL where it does not fit';

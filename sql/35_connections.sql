@@ -6,8 +6,8 @@ CREATE FUNCTION deal_sync.kept_connections(
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
 AS $$
-from neo4j_deals import kept
-return kept.rows(plpy)
+from neo4j_deals import entry
+return entry.kept_connections(plpy)
 $$;
 COMMENT ON FUNCTION deal_sync.kept_connections() IS 'internal: the rows of deal_sync.connections';
 
@@ -31,8 +31,8 @@ CREATE FUNCTION deal_sync.close_connections(server name, OUT closed bigint, OUT 
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
 AS $$
-from neo4j_deals import kept
-return kept.close(plpy, server)
+from neo4j_deals import entry
+return entry.close_connections(plpy, server)
 $$;
 COMMENT ON FUNCTION deal_sync.close_connections(name) IS 'internal: the body of disconnect()';
 

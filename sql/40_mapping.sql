@@ -355,7 +355,7 @@ BEGIN
             FROM pg_foreign_server AS s
             WHERE s.srvname = server
         ),
-        'neo4j_deals.wrapper.Neo4jForeignDataWrapper'
+        'neo4j_deals.tables.wrapper.Neo4jForeignDataWrapper'
     );
     RETURN 'Multicorn2 answers a SELECT on the tables';
 END

@@ -78,7 +78,7 @@ $$;
 COMMENT ON FUNCTION deal_sync.unread(text, uuid) IS
 'internal: by key, the nodes of a kind that no run has landed or refused, and how many rows of the tenant have no node';
 
--- `selection`: what the reader takes (neo4j_deals.selection); `mode`: what becomes of the mode asked for, and `remarks` why, and what else
+-- `selection`: what the reader takes (neo4j_deals.sync.selection); `mode`: what becomes of the mode asked for, and `remarks` why, and what else
 -- the run's message is to say; `watermark`: what the run sets when it ends; `facts`: what it keeps with it, `known` what the last one has.
 CREATE TYPE deal_sync.reading AS (
     mode text, remarks text [], selection jsonb, watermark timestamptz, mapping text, facts jsonb, known jsonb

@@ -39,8 +39,8 @@ CREATE FUNCTION deal_sync.tenants_of_graph(OUT tenant_id uuid, OUT deals bigint)
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-from neo4j_deals import server
-return server.graph_tenants(plpy)
+from neo4j_deals import entry
+return entry.graph_tenants(plpy)
 $$;
 COMMENT ON FUNCTION deal_sync.tenants_of_graph() IS 'internal: the tenants that have nodes in the graph, with their number of deals';
 

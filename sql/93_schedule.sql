@@ -5,8 +5,8 @@ LANGUAGE plpython3u STABLE STRICT
 SET search_path = pg_catalog, pg_temp
 SET datestyle = 'ISO, YMD'
 AS $$
-from neo4j_deals import server
-return server.next_run(plpy, schedule, after, zone)
+from neo4j_deals import entry
+return entry.next_run(plpy, schedule, after, zone)
 $$;
 COMMENT ON FUNCTION deal_sync.next_run(text, timestamptz, text) IS 'internal: when a schedule of pg_cron fires next';
 

@@ -14,8 +14,8 @@ CREATE FUNCTION deal_sync.package_versions() RETURNS text
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
 AS $$
-from neo4j_deals import doctor
-return doctor.versions()
+from neo4j_deals import entry
+return entry.package_versions()
 $$;
 COMMENT ON FUNCTION deal_sync.package_versions() IS 'internal: the Python package, what it needs, and where it lies';
 
@@ -27,8 +27,8 @@ CREATE FUNCTION deal_sync.examine_graph(
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-from neo4j_deals import doctor
-return doctor.examine(plpy, is_mapped)
+from neo4j_deals import entry
+return entry.examine_graph(plpy, is_mapped)
 $$;
 COMMENT ON FUNCTION deal_sync.examine_graph(boolean) IS
 'internal: the checks of doctor() that need the owner''s user mapping, or the server''s files';

@@ -1,4 +1,4 @@
-"""Flows in: fdw/neo4j_deals/connection.py in a backend, and servers that break every rule of Bolt at every step.
+"""Flows in: fdw/neo4j_deals/graph/connection.py in a backend, and servers that break every rule of Bolt at every step.
 Flows out: that each ends the statement in time with one clear error, and leaves no thread, socket or transaction.
 
 The table of scripts, messages, seconds and what was left is in the last lines of the run.

@@ -5,7 +5,7 @@ from typing import Any, LiteralString
 import pytest
 from environment import database as environment_database
 from environment.servers import Instance
-from neo4j_deals.columns import MEDDIC
+from neo4j_deals.mapping.defaults import MEDDIC
 from support.database import Connection
 from support.graph import Graph
 from support.sync import one

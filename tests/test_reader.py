@@ -1,4 +1,4 @@
-"""Flows in: fdw/neo4j_deals/reader.py and connection.py, in a backend that reads through a proxy which can fail.
+"""Flows in: fdw/neo4j_deals/graph/reader.py and connection.py, in a backend that reads through a proxy which can fail.
 Flows out: that no stall holds a backend, no cut-off read is taken for a whole one, and no exit leaves a trace.
 """
 

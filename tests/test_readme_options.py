@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 from environment.state import CHECKOUT
-from neo4j_deals.mapping import Column
-from neo4j_deals.options import ServerOptions
+from neo4j_deals.graph.options import ServerOptions
+from neo4j_deals.mapping.model import Column
 from psycopg import errors, sql
 from support.database import Connection
 
@@ -42,7 +42,7 @@ SAMPLES: dict[str, tuple[str, str | None]] = {
     "max_rows": ("1", "0"),
     "idle_timeout": ("0.5", "-1"),
     "keep_alive": ("false", "maybe"),
-    "wrapper": ("neo4j_deals.wrapper.Neo4jForeignDataWrapper", "os.system"),
+    "wrapper": ("neo4j_deals.tables.wrapper.Neo4jForeignDataWrapper", "os.system"),
     "user": ("neo4j", ""),
     "password": ("", None),
     "password_file": ("/p", "relative/path"),

@@ -1,10 +1,15 @@
-"""Neo4j's Deals as rows for PostgreSQL: the Python half of the extension deal_sync.
+"""Neo4j's Deals as rows for PostgreSQL: the Python half of the extension deal_sync. The way of a deal, in order:
 
-The way of a deal, file by file: `columns` (the default mapping) → `options` and `connection` (whom to ask) →
-`cypher` and `pushdown` (what to ask) → `values` and `derived` (what an answer means) → `projection` (a record as a
-row) → `reader` (a thread that can be interrupted) → `spool`, `feed`, `process` and `staging` (rows into PostgreSQL), or
-`scan` and `wrapper` (rows for a SELECT, with its `losses`); `imports` (tables for any label); `doctor` (whether all
-that it stands on is sound); `catalog`, `kept` and `server` stand between them and SQL.
+`mapping.defaults` are the foreign tables as attach() makes them, in `mapping.types`; `catalog` reads what has become of
+them into `mapping.model`, and `mapping.checks` says what is wrong with it. `sync.selection` says which nodes a run
+reads, after asking for `sync.state`. `graph.options`, `graph.connection` and `graph.reader` ask Neo4j what
+`graph.cypher` has written, `graph.hydration` and `moment` shorten its answers, `graph.whole` sees that they are whole.
+`rows.projection` makes a record a row, by `rows.values` and `rows.derived`, with its `rows.misfits`; `rows.copy_format`
+is how it travels. `sync.feed` puts nodes into files of rows, in `sync.process` if they are many, and `sync.staging`
+these into PostgreSQL, where SQL lands them; `sync.schedule` knows when. `tables.scan`, and with Multicorn2
+`tables.pushdown` and `tables.wrapper`, show them to a SELECT, `tables.imports` makes tables of other labels,
+`tables.sessions` lists connections. `doctor.checks` asks whether all that is sound. SQL calls `entry`, which says
+`errors` as PostgreSQL does.
 """
 
 __version__ = "0.1.0"

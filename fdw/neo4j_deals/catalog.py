@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
-from neo4j_deals.cypher import Source
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.mapping import Column, Table, keys_of
-from neo4j_deals.options import ServerOptions
+from neo4j_deals.graph.options import ServerOptions
+from neo4j_deals.mapping.model import Column, Source, Table, keys_of
 
 
 class Plpy(Protocol):
@@ -141,19 +140,17 @@ def options_of_server(plpy: Plpy, server: str) -> ServerOptions:
     return ServerOptions.read(row["srvname"], json.loads(row["options"]), row["login"], json.loads(row["mapping"]))
 
 
-def definitions() -> Iterator[dict[str, Any]]:
-    """The default columns for `attach()`, as rows of `deal_sync.default_columns()`."""
-    from neo4j_deals.columns import TABLES
+def check_readable(plpy: Plpy, relation: str, columns: Sequence[str] | None) -> None:
+    """Raises PostgreSQL's error if the caller may not SELECT the columns of a foreign table; None: all of them."""
+    query(
+        plpy,
+        "SELECT deal_sync.check_readable($1::pg_catalog.regclass, $2)",
+        ["text", "text[]"],
+        [relation, columns],
+    )
 
-    for definition in TABLES:
-        for place, column in enumerate(definition.columns, start=1):
-            yield {
-                "table_name": definition.name,
-                "label": definition.label,
-                "kind": definition.kind,
-                "target": definition.target,
-                "place": place,
-                "name": column.name,
-                "type": column.type,
-                "options": json.dumps(dict(column.options)),
-            }
+
+def vector_type(plpy: Plpy) -> str:
+    """pgvector's type vector, with its schema if need be."""
+    name = query(plpy, "SELECT deal_sync.vector_type()::pg_catalog.regtype::text AS name")[0]["name"]
+    return str(name)

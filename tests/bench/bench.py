@@ -25,10 +25,10 @@ from environment import database
 from environment.servers import Instance, claimed
 from neo4j import Driver, GraphDatabase
 from neo4j_deals import catalog
-from neo4j_deals.cypher import Query
-from neo4j_deals.feed import Feed, Limits
-from neo4j_deals.mapping import Table
-from neo4j_deals.selection import Selection
+from neo4j_deals.graph.cypher import Query
+from neo4j_deals.mapping.model import Table
+from neo4j_deals.sync.feed import Feed, Limits
+from neo4j_deals.sync.selection import Selection
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 

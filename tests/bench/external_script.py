@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import psycopg
 from neo4j import READ_ACCESS, GraphDatabase
-from neo4j_deals.columns import DIMENSIONS, MEDDIC
+from neo4j_deals.mapping.defaults import DIMENSIONS, MEDDIC
 
 Node = dict[str, Any]
 

@@ -5,7 +5,7 @@ import uuid
 from typing import Any
 
 from neo4j import Driver
-from neo4j_deals.columns import DIMENSIONS, MEDDIC
+from neo4j_deals.mapping.defaults import DIMENSIONS, MEDDIC
 
 TENANT = uuid.UUID("be7c4000-0000-4000-8000-000000000001")
 VERSION_EVERY = 10

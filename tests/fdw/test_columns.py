@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from neo4j_deals.columns import DEAL_VERSIONS, DEALS, DIMENSIONS, EMBEDDING, MEDDIC, TABLES, Definition
+from neo4j_deals.mapping.defaults import DEAL_VERSIONS, DEALS, DIMENSIONS, EMBEDDING, MEDDIC, TABLES, Definition
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BOTH = {"deals": DEALS, "deal_versions": DEAL_VERSIONS}
@@ -29,7 +29,7 @@ def test_a_dimension_is_named_in_one_source_file_and_in_the_migration(name: str)
     ]
     texts = [path for path in sources if path.suffix in (".py", ".sql", ".control", ".md") and "--" not in path.name]
     naming = [str(path.relative_to(CHECKOUT)) for path in texts if name in path.read_text()]
-    assert naming == ["fdw/neo4j_deals/columns.py", "sql/migration/deal_sync.sql"]
+    assert naming == ["fdw/neo4j_deals/mapping/defaults.py", "sql/migration/deal_sync.sql"]
 
 
 @pytest.mark.parametrize("table", BOTH)

@@ -1,4 +1,4 @@
-"""Flows in: fdw/neo4j_deals/connection.py without PostgreSQL. Flows out: a connection a read, no secret in an error."""
+"""Flows in: neo4j_deals.graph.connection without PostgreSQL. Flows out: a connection a read, no secret in an error."""
 
 import traceback
 from collections.abc import Iterator
@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from environment.servers import Instance
 from neo4j.time import DateTime
-from neo4j_deals.connection import Ask, Connection, bounded, connection, kept
-from neo4j_deals.cypher import Query
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.options import ServerOptions
-from neo4j_deals.values import Moment, converter, shown
+from neo4j_deals.graph.connection import Ask, Connection, bounded, connection, kept
+from neo4j_deals.graph.cypher import Query
+from neo4j_deals.graph.options import ServerOptions
+from neo4j_deals.moment import Moment
+from neo4j_deals.rows.values import converter, shown
 from support.graph import Graph
 from support.proxy import Proxy, closed_port
 

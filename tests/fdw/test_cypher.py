@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from neo4j_deals import cypher
-from neo4j_deals.cypher import Query, Source, duplicates, quoted, spellings, tenant_counts
+from neo4j_deals.graph import cypher
+from neo4j_deals.graph.cypher import Query, duplicates, quoted, spellings, tenant_counts
+from neo4j_deals.mapping.model import Source
 from support.graph import Graph
 from support.properties import EMOJI, on_servers, sendable, texts
 

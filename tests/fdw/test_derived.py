@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from neo4j import spatial
 from neo4j import time as neo4j_time
-from neo4j_deals.columns import DIMENSIONS, MEDDIC
-from neo4j_deals.derived import (
+from neo4j_deals.mapping.defaults import DIMENSIONS, MEDDIC
+from neo4j_deals.rows.derived import (
     WORKFLOW_METADATA,
     dimension_of,
     meddic_completeness,
@@ -19,7 +19,7 @@ from neo4j_deals.derived import (
     ontology_scores,
     workflow_metadata,
 )
-from neo4j_deals.values import Misfit
+from neo4j_deals.rows.values import Misfit
 from support.properties import finite_floats, integers, neo4j_values
 
 ONE, TWO = DIMENSIONS[:2]

@@ -6,7 +6,8 @@ What a real graph gives is in tests/sql/test_import.py; here is what none of ver
 import psycopg
 import pytest
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.imports import Label, Table, Wish, table_names, tables, unless_forbidden
+from neo4j_deals.graph.reader import unless_forbidden
+from neo4j_deals.tables.imports import Label, Table, Wish, table_names, tables
 from support.database import Connection
 
 

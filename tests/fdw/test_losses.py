@@ -2,9 +2,9 @@
 
 import pytest
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.losses import Losses
-from neo4j_deals.mapping import Column
-from neo4j_deals.values import Misfit
+from neo4j_deals.mapping.model import Column
+from neo4j_deals.rows.misfits import Losses
+from neo4j_deals.rows.values import Misfit
 
 COLUMNS = [Column("b", "b", "int8"), Column("a", "a", "text"), Column("c", "c", "int8", strict=True)]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.options import ServerOptions
+from neo4j_deals.graph.options import ServerOptions
 
 SECRET = "s3cret!/@:word"
 

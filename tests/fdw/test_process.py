@@ -1,4 +1,4 @@
-"""Flows in: neo4j_deals/process.py, a parent that dies. Flows out: the process ends, and nobody takes it for a crash.
+"""Flows in: neo4j_deals.sync.process, a parent that dies. Flows out: the process ends, and nobody takes it for a crash.
 
 What it reads, and how cancel and termination end it, is told in tests/test_reader.py.
 """
@@ -15,7 +15,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 PARENT = """
 import socket, time
-from neo4j_deals.process import _start
+from neo4j_deals.sync.process import _start
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 print(_start(theirs.fileno()).pid, flush=True)
 time.sleep(60)

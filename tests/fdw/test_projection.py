@@ -11,10 +11,10 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from neo4j_deals.columns import DEAL_VERSIONS, DEALS, DIMENSIONS, MEDDIC, Definition
-from neo4j_deals.mapping import Column
-from neo4j_deals.projection import Projection, as_it_is, to_foreign, to_staged, unchanged
-from neo4j_deals.values import Misfit
+from neo4j_deals.mapping.defaults import DEAL_VERSIONS, DEALS, DIMENSIONS, MEDDIC, Definition
+from neo4j_deals.mapping.model import Column
+from neo4j_deals.rows.projection import Projection, as_it_is, to_foreign, to_staged, unchanged
+from neo4j_deals.rows.values import Misfit
 from support.properties import neo4j_values
 
 TYPE_NAMES = {
@@ -252,7 +252,7 @@ def test_conversion_errors_are_null_where_nothing_was_lost() -> None:
 
 
 def test_a_document_longer_than_jsonb_takes_is_lost_and_its_neighbours_land(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neo4j_deals.projection._MAX_JSON", 1000)
+    monkeypatch.setattr("neo4j_deals.rows.projection._MAX_JSON", 1000)
     values, lost = row(["ai_workflow_metadata", "name"], name="x" * 2000)
     assert values == {"ai_workflow_metadata": None, "name": "x" * 2000}
     assert lost["ai_workflow_metadata"][0] == "54000"

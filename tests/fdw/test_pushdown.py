@@ -11,9 +11,9 @@ from typing import Any
 import psycopg
 import pytest
 from environment.servers import Instance
-from neo4j_deals.cypher import Source
-from neo4j_deals.mapping import Column
-from neo4j_deals.pushdown import Parameters, condition, pushed, readings_of
+from neo4j_deals.graph import cypher
+from neo4j_deals.mapping.model import Column, Source
+from neo4j_deals.tables.pushdown import Parameters, condition, pushed, readings_of
 from psycopg import sql
 from support import hostile, multicorn_stub
 from support.database import Connection
@@ -311,7 +311,7 @@ def test_hostile_names_and_values_stay_names_and_values(
 
 
 def quoted(name: str) -> str:
-    return Source(label=name).lines()[0]
+    return cypher.lines(Source(label=name))[0]
 
 
 def test_a_text_with_a_nul_character_is_no_key(module: Any, servers: Instance, graph: Graph) -> None:

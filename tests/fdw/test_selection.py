@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from neo4j_deals.selection import _IN_UTC, _INSTANT, _LOCAL, Nodes, Selection, among, changed, having, keys, rest
-from neo4j_deals.values import to_timestamptz
+from neo4j_deals.rows.values import to_timestamptz
+from neo4j_deals.sync.selection import _IN_UTC, _INSTANT, _LOCAL, Nodes, Selection, among, changed, having, keys, rest
 from support.graph import Graph
 
 NODES = Nodes("A `label`", "the tenant", "AAAAAAAA-0000-4000-8000-00000000000a")

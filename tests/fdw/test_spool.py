@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from neo4j_deals.spool import HEADER, NULL, TRAILER, Unusual, encoder, row, short_uuid
+from neo4j_deals.rows.copy_format import HEADER, NULL, TRAILER, Unusual, encoder, row, short_uuid
 from pgvector import Vector
 from psycopg.types import datetime as psycopg_datetime
 from psycopg.types import numeric as psycopg_numeric

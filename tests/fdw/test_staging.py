@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import pytest
-from neo4j_deals import staging
-from neo4j_deals.staging import Progress
+from neo4j_deals.sync import staging
+from neo4j_deals.sync.staging import Progress
 
 TENANT = "7e4a4000-0000-4000-8000-000000000001"
 

@@ -20,21 +20,19 @@ from neo4j import spatial
 from neo4j import time as neo4j_time
 from neo4j._codec.hydration import BrokenHydrationObject
 from neo4j.vector import Vector
-from neo4j_deals.spool import encoder
-from neo4j_deals.values import (
+from neo4j_deals.graph.hydration import driver_datetime, moment
+from neo4j_deals.mapping.types import convertible, type_named
+from neo4j_deals.moment import zone_named
+from neo4j_deals.rows.copy_format import encoder
+from neo4j_deals.rows.values import (
     MAX_VALUE_BYTES,
     Misfit,
     converter,
-    convertible,
-    driver_datetime,
     kind_of,
     landing,
-    moment,
     shown,
     to_timestamptz,
     to_uuid,
-    type_named,
-    zone_named,
 )
 from support.copied import convert_to, copied
 from support.database import Connection

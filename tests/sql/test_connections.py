@@ -1,4 +1,4 @@
-"""Flows in: sql/35_connections.sql and fdw/neo4j_deals/connection.py, a session that reads in both ways.
+"""Flows in: sql/35_connections.sql and fdw/neo4j_deals/graph/connection.py, a session that reads in both ways.
 Flows out: how many connections it keeps, that changed options hold at once, what the guard stops, and whose login goes.
 """
 
@@ -124,7 +124,7 @@ def test_the_end_of_one_side_of_a_join_leaves_the_other_alone(pg: Connection, de
 def test_two_databases_of_one_neo4j_have_a_connection_each(
     pg: Connection, servers: Instance, proxy: Proxy, deals: None
 ) -> None:
-    wrapper = "neo4j_deals.wrapper.Neo4jForeignDataWrapper"
+    wrapper = "neo4j_deals.tables.wrapper.Neo4jForeignDataWrapper"
     pg.execute(
         sql.SQL(
             "CREATE SERVER another FOREIGN DATA WRAPPER neo4j OPTIONS (uri {}, database 'neo4j', wrapper {});"
@@ -403,7 +403,7 @@ def test_a_role_without_a_mapping_reads_nothing_through_the_foreign_table(pg: Co
 def test_keep_alive_is_a_property_of_the_socket(pg: Connection, deals: None) -> None:
     keep_alive = """DO $$
 import socket
-from neo4j_deals import connection
+from neo4j_deals.graph import connection
 (one,) = connection.kept()
 with socket.socket(fileno=__import__("os").dup(one.descriptors[0][1])) as ours:
     plpy.notice(str(ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)))

@@ -371,7 +371,7 @@ def test_row_estimates_are_neo4js_counts(pg: Connection) -> None:
 def test_explain_needs_no_server(database: Database, pg: Connection) -> None:
     pg.execute(
         "CREATE SERVER gone FOREIGN DATA WRAPPER neo4j OPTIONS (uri 'bolt://127.0.0.1:1',"
-        " wrapper 'neo4j_deals.wrapper.Neo4jForeignDataWrapper')"
+        " wrapper 'neo4j_deals.tables.wrapper.Neo4jForeignDataWrapper')"
     )
     pg.execute("CREATE USER MAPPING FOR CURRENT_USER SERVER gone OPTIONS (\"user\" 'u', password 'p')")
     pg.execute("CREATE FOREIGN TABLE absent (name text) SERVER gone OPTIONS (label 'Deal')")

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from environment.machine import BIN
 from environment.servers import Instance
-from neo4j_deals.columns import TABLES
+from neo4j_deals.mapping.defaults import TABLES
 from psycopg import sql
 
 CHECKOUT = Path(__file__).resolve().parents[2]

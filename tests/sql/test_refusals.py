@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from neo4j.spatial import CartesianPoint, WGS84Point
 from neo4j.time import Duration, Time
-from neo4j_deals.columns import DIMENSIONS, MEDDIC
+from neo4j_deals.mapping.defaults import DIMENSIONS, MEDDIC
 from psycopg import sql
 from support.database import Connection
 from support.deals import Node, deal_node, full_deal, insert, row, rows, version_node

@@ -6,7 +6,7 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from neo4j_deals.columns import DIMENSIONS, MEDDIC
+from neo4j_deals.mapping.defaults import DIMENSIONS, MEDDIC
 from support.database import Connection, Database
 from support.deals import Node, Row, deal_node, insert, row, version_node
 from support.graph import Graph

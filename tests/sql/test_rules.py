@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from neo4j.time import Date, DateTime
-from neo4j_deals.columns import DIMENSIONS, MEDDIC
+from neo4j_deals.mapping.defaults import DIMENSIONS, MEDDIC
 from psycopg import sql
 from support.database import Connection, Database
 from support.deals import Node, deal_node, full_deal, insert, row, rows, version_node

@@ -253,7 +253,9 @@ def test_a_long_run_by_hand_tells_how_far_it_is_and_a_scheduled_one_does_not(
     said: list[str] = []
     pg.add_notice_handler(lambda notice: said.append(str(notice.message_primary)))
     pg.execute("SET deal_sync.batch_rows = 1")
-    pg.execute("DO LANGUAGE plpython3u $$ from neo4j_deals.staging import Progress; Progress.NOTICE_SECONDS = 0 $$")
+    pg.execute(
+        "DO LANGUAGE plpython3u $$ from neo4j_deals.sync.staging import Progress; Progress.NOTICE_SECONDS = 0 $$"
+    )
     pg.execute("CALL deal_sync.sync_all(mode => 'full', quiet => true)")
     assert said == []
     assert sync(pg, tenant).deals_read == 3

@@ -627,7 +627,7 @@ BAD_OPTIONS = [
     (MAPPING, "ADD sslrootcert '/x'", UNKNOWN, "sslrootcert", "password_file, bearer_token"),
     (MAPPING, "ADD bearer_token 'hunter 2'", MALFORMED, "bearer_token", "token"),
     (MAPPING, "ADD uri 'bolt://x'", UNKNOWN, "uri", "user, password, password_file"),
-    (MAPPING, "ADD wrapper 'neo4j_deals.wrapper.Neo4jForeignDataWrapper'", UNKNOWN, "wrapper", "user, password"),
+    (MAPPING, "ADD wrapper 'neo4j_deals.tables.wrapper.Neo4jForeignDataWrapper'", UNKNOWN, "wrapper", "user, password"),
     (MAPPING, "SET \"user\" ''", MALFORMED, "user", "user of Neo4j"),
     (MAPPING, "ADD password_file 'relative'", MALFORMED, "password_file", "absolute path"),
     (TABLE, "ADD password 'hunter2'", UNKNOWN, "password", "user mapping"),
@@ -716,7 +716,7 @@ def test_every_good_option_is_taken(pg: Connection) -> None:
 @pytest.mark.parametrize(
     ("place", "option"),
     [
-        ("ALTER SERVER theirs", "wrapper 'neo4j_deals.wrapper.Neo4jForeignDataWrapper'"),
+        ("ALTER SERVER theirs", "wrapper 'neo4j_deals.tables.wrapper.Neo4jForeignDataWrapper'"),
         ("ALTER SERVER theirs", "SET uri 'bolt+s://127.0.0.1:1', sslrootcert '/etc/passwd'"),
         ("CREATE USER MAPPING FOR CURRENT_USER SERVER theirs", "\"user\" 'x', password_file '/etc/passwd'"),
     ],

@@ -2,7 +2,7 @@
 
 import uuid
 
-from neo4j_deals.columns import DIMENSIONS, MEDDIC
+from neo4j_deals.mapping.defaults import DIMENSIONS, MEDDIC
 from support.database import Connection
 from support.graph import Graph
 from support.sync import add_deal, add_tenant, add_version, sync

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from neo4j_deals.spool import HEADER, NULL, TRAILER, encoder, row
-from neo4j_deals.values import Misfit, converter, landing
+from neo4j_deals.rows.copy_format import HEADER, NULL, TRAILER, encoder, row
+from neo4j_deals.rows.values import Misfit, converter, landing
 
 from support.database import Connection
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from environment.servers import Instance
 
-NAMES = ("multicorn", "multicorn.utils", "neo4j_deals.wrapper")
+NAMES = ("multicorn", "multicorn.utils", "neo4j_deals.tables.wrapper")
 
 
 class Qual(NamedTuple):
@@ -68,7 +68,7 @@ def wrapper() -> Iterator[Any]:
     utils.ERROR = 40  # type: ignore[attr-defined]
     sys.modules |= {"multicorn": base, "multicorn.utils": utils}
     try:
-        import neo4j_deals.wrapper as module
+        import neo4j_deals.tables.wrapper as module
 
         yield module
     finally:

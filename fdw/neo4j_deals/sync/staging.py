@@ -11,16 +11,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from neo4j_deals import whole
 from neo4j_deals.catalog import Plpy, TellingPlpy, query, server_options, table
-from neo4j_deals.connection import connection
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.feed import OWN_COLUMNS, Feed, Limits
-from neo4j_deals.mapping import Table
-from neo4j_deals.options import ServerOptions
-from neo4j_deals.process import ReaderProcess
-from neo4j_deals.reader import Reader, answer
-from neo4j_deals.selection import Selection
+from neo4j_deals.graph import whole
+from neo4j_deals.graph.connection import connection
+from neo4j_deals.graph.options import ServerOptions
+from neo4j_deals.graph.reader import Reader, answer
+from neo4j_deals.mapping.model import Table
+from neo4j_deals.sync.feed import OWN_COLUMNS, Feed, Limits
+from neo4j_deals.sync.process import ReaderProcess
+from neo4j_deals.sync.selection import Selection
 
 
 def staging_name(kind: str) -> str:

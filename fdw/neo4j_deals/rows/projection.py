@@ -11,19 +11,20 @@ from typing import Any
 
 import orjson
 
-from neo4j_deals import derived
-from neo4j_deals.derived import DIMENSION_PREFIX, dimension_of
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.mapping import Column
-from neo4j_deals.spool import Unusual
-from neo4j_deals.values import (
+from neo4j_deals.mapping.defaults import DIMENSION_PREFIX
+from neo4j_deals.mapping.model import READY_MADE, Column
+from neo4j_deals.mapping.types import convertible
+from neo4j_deals.rows import derived
+from neo4j_deals.rows.copy_format import Unusual
+from neo4j_deals.rows.derived import dimension_of
+from neo4j_deals.rows.values import (
     MAX_VALUE_BYTES,
     Converter,
     Misfit,
     as_text,
     clean,
     converter,
-    convertible,
     finite,
     landing,
     shown,
@@ -36,10 +37,6 @@ Lost = dict[str, tuple[Misfit, Any]]
 _ERRORS = "conversion_errors"
 _THE_REST = ""  # stands for a document that lands without the value in question
 _MAX_JSON = 0x0FFFFFFF  # bytes of the elements of one jsonb object or array
-
-
-#: What the reader makes itself: nothing is left to convert.
-READY_MADE = frozenset({"ontology_scores", "workflow_metadata", "element_id", _ERRORS})
 
 
 def to_foreign(column: Column) -> Converter:

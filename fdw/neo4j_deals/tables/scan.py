@@ -15,15 +15,15 @@ from uuid import UUID
 
 import orjson
 
-from neo4j_deals import cypher, whole
-from neo4j_deals.catalog import Plpy, TellingPlpy, server_options, table
-from neo4j_deals.connection import Ask, bounded, connection
+from neo4j_deals.catalog import TellingPlpy, server_options, table
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.losses import Losses
-from neo4j_deals.mapping import Column, Table
-from neo4j_deals.projection import Lost, Projection, as_it_is, to_foreign
-from neo4j_deals.reader import Outlet, Reader, answer
-from neo4j_deals.values import Converter
+from neo4j_deals.graph import cypher, whole
+from neo4j_deals.graph.connection import Ask, bounded, connection
+from neo4j_deals.graph.reader import Outlet, Reader
+from neo4j_deals.mapping.model import Column, Table
+from neo4j_deals.rows.misfits import Losses
+from neo4j_deals.rows.projection import Lost, Projection, as_it_is, to_foreign
+from neo4j_deals.rows.values import Converter
 
 CHUNK = 500  # rows that the thread hands over at once
 
@@ -134,12 +134,3 @@ def _tenant_property(source: Table) -> str:
         f"foreign table {source.name} has no column for the tenant",
         hint="leave out the argument tenant, or give a column the option target 'tenant_id'",
     )
-
-
-def tenant_counts(plpy: Plpy, relation: str) -> list[tuple[Any, int]]:
-    """The values of the tenant's property on the nodes of a label, whatever they are, with the number of nodes."""
-    source = table(plpy, relation)
-    query = cypher.tenant_counts(source.label, source.tenant.property)
-    to = connection(server_options(plpy, relation))
-    counts = answer(to, lambda ask: whole.everything(ask, query), lambda: plpy.execute("SELECT 1"))
-    return [(value, nodes) for value, nodes in counts]

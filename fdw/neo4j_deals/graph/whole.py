@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from neo4j_deals.connection import Ask
-from neo4j_deals.cypher import Query
 from neo4j_deals.errors import DealSyncError
+from neo4j_deals.graph.connection import Ask
+from neo4j_deals.graph.cypher import Query
 
 AT_ONCE = 10_000  # nodes that are asked for by one list of element ids
 _TRIES = 3  # a node may go and come back while it is looked for

@@ -14,23 +14,24 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import lru_cache
-from importlib import resources
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import orjson
 from neo4j import spatial
 from neo4j import time as neo4j_time
 from neo4j._codec.hydration import BrokenHydrationObject
-from neo4j._codec.hydration.bolt.v2.temporal import hydrate_datetime
 from neo4j.vector import Vector
+
+from neo4j_deals.mapping.types import JSON, NUMBERS, TEXTS, VECTORS
+from neo4j_deals.moment import Moment, zone_named
 
 Converter = Callable[[Any], Any]
 
 #: A longer text is refused: above this PostgreSQL's own limit of 1 GB a row comes near (`deal_sync.max_value_bytes`).
 MAX_VALUE_BYTES = 128 * 1024 * 1024
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WIDE = Context(prec=1000)  # PostgreSQL's numeric(p,s) goes to a precision of 1000
 MOST_DIMENSIONS = 16000  # of pgvector
 _SHOWN = 200  # characters of an offending value that a reject keeps
@@ -60,69 +61,6 @@ class Misfit(ValueError):
         self.sqlstate = sqlstate
         self.reason = reason
         self.substitute = substitute
-
-
-#: The driver's own: from seconds, nanoseconds and perhaps an offset or the name of a zone.
-driver_datetime: Callable[..., neo4j_time.DateTime] = hydrate_datetime
-
-
-class Moment:
-    """A DATETIME as it travels: seconds since 1970 and nanoseconds, the offset in seconds, None: a LOCAL DATETIME; and
-    the name of its zone, if it has one.
-
-    The driver's own DateTime takes ten times as long to make, and in most rows nobody asks for more than the moment.
-    """
-
-    __slots__ = ("nanoseconds", "offset", "seconds", "zone")
-
-    def __init__(self, seconds: int, nanoseconds: int, offset: int | None, zone: str | None = None) -> None:
-        self.seconds, self.nanoseconds, self.offset, self.zone = seconds, nanoseconds, offset, zone
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Moment) and self._parts() == other._parts()
-
-    def __hash__(self) -> int:
-        return hash(self._parts())
-
-    def __repr__(self) -> str:
-        return cypher_form(self)
-
-    def _parts(self) -> tuple[int, int, int | None, str | None]:
-        return self.seconds, self.nanoseconds, self.offset, self.zone
-
-
-def moment(seconds: int, nanoseconds: int, zone: int | str | None = None) -> Any:
-    """In place of the driver's own function: a Moment, but for unknown zones and the edges of the calendar."""
-    if not _SURE[0] <= seconds < _SURE[1]:
-        return driver_datetime(seconds, nanoseconds, zone)
-    if isinstance(zone, str):  # the driver's data end in 2037: after that its offset is another one in summer
-        try:
-            shift = datetime.fromtimestamp(seconds, zone_named(zone)).utcoffset()
-        except KeyError:
-            return driver_datetime(seconds, nanoseconds, zone)
-        assert shift is not None
-        return Moment(seconds, nanoseconds, int(shift.total_seconds()), zone)
-    return Moment(seconds, nanoseconds, zone)
-
-
-@lru_cache(maxsize=1024)
-def zone_named(name: str) -> ZoneInfo:
-    """A time zone, from the pinned package: a server may have no data of its own, or others. Raises KeyError."""
-    data = resources.files("tzdata")
-    if name not in _zones():
-        raise KeyError(name)
-    with data.joinpath("zoneinfo", *name.split("/")).open("rb") as file:
-        return ZoneInfo.from_file(file, key=name)
-
-
-@lru_cache(maxsize=1)
-def _zones() -> frozenset[str]:
-    return frozenset(resources.files("tzdata").joinpath("zones").read_text().split())
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-#: Seconds since 1970 of the years 2 to 9998: whatever the offset, Python can hold them.
-_SURE = tuple(int((datetime(year, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()) for year in (2, 9999))
 
 
 def shown(value: Any) -> str:
@@ -338,6 +276,14 @@ def to_uuid(value: Any) -> UUID:
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+def maybe_uuid(value: Any) -> UUID | None:
+    """An id as the tables compare it; None for what is none."""
+    try:
+        return to_uuid(value)
+    except Misfit:
+        return None
 
 
 def finite(numbers: Sequence[float]) -> bool:
@@ -688,58 +634,25 @@ def to_json(value: Any) -> str:
 
 # -- the converter of a column -----------------------------------------------------------------------------------------
 
-#: Names of types as format_type() spells them, and as they stand in pg_type.
-_SPELLINGS = {
-    "bigint": "int8",
-    "integer": "int4",
-    "smallint": "int2",
-    "double precision": "float8",
-    "real": "float4",
-    "boolean": "bool",
-    "character varying": "varchar",
-    "character": "bpchar",
-    "timestamp with time zone": "timestamptz",
-    "timestamp without time zone": "timestamp",
-    "time with time zone": "timetz",
-    "time without time zone": "time",
-}
-
-
-def type_named(spelling: str) -> str:
-    """The name in pg_type of a type as format_type() spells it, with its schema perhaps: "text[]" → "_text"."""
-    if spelling.endswith("[]"):
-        return "_" + type_named(spelling.removesuffix("[]"))
-    name = spelling.rsplit(".", 1)[-1].strip('"')
-    return _SPELLINGS.get(name, name)
-
 
 def converter(type_name: str, modifier: int = -1, limit: int = MAX_VALUE_BYTES) -> Converter:
     """The conversion into a PostgreSQL type.
 
     `type_name` is the name in pg_type, `modifier` the column's atttypmod (-1: none), `limit` the longest text in bytes.
-    Raises KeyError for a type that has no conversion: see `convertible`.
+    Raises KeyError for a type that is not `convertible`.
     """
     if type_name in ("varchar", "bpchar") and modifier >= 0:
         return _varchar(modifier - 4, limit)
     if type_name == "numeric" and modifier >= 0:
         scale = (((modifier - 4) & 0x7FF) ^ 1024) - 1024  # 11 bits, signed
         return _numeric((modifier - 4) >> 16 & 0xFFFF, scale)
-    if type_name in _VECTORS:
+    if type_name in VECTORS:
         return _vector(modifier if modifier > 0 else None, "f" if type_name == "vector" else "e")
     if type_name in ("text", "varchar", "bpchar"):
         return lambda value: to_text(value, limit)
-    if type_name.startswith("_") and type_name not in _CONVERTERS and type_name[1:] not in (*_VECTORS, *_JSON):
+    if type_name.startswith("_") and type_name not in _CONVERTERS and type_name[1:] not in (*VECTORS, *JSON):
         return _array(converter(type_name[1:], modifier, limit))
     return _CONVERTERS[type_name]
-
-
-def convertible(type_name: str) -> bool:
-    """Whether there is a conversion into a type, by its name in pg_type."""
-    try:
-        converter(type_name)
-    except KeyError:
-        return False
-    return True
 
 
 _CONVERTERS: dict[str, Converter] = {
@@ -766,43 +679,20 @@ _CONVERTERS: dict[str, Converter] = {
 
 # -- from the graph to the table's type, of which the foreign column's is no part --------------------------------------
 
-_TEXTS = frozenset({"text", "varchar", "bpchar"})
-_NUMBERS = frozenset({"int2", "int4", "int8", "float4", "float8", "numeric"})
-_MOMENTS = frozenset({"date", "timestamp", "timestamptz"})
-_JSON = frozenset({"json", "jsonb"})
-_VECTORS = frozenset({"vector", "halfvec"})
-#: By the type of a foreign column, what of the graph a target may be meant for that has another one.
-_BECOMES: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
-    (_TEXTS, _TEXTS | _NUMBERS | _MOMENTS | {"uuid", "bool", "time", "timetz"}),
-    (_NUMBERS, _NUMBERS | _TEXTS),
-    (_MOMENTS, _MOMENTS | _TEXTS),
-    (frozenset({"time", "timetz"}), _TEXTS | {"time", "timetz"}),
-    (frozenset({"bool", "uuid"}), _TEXTS),
-    (_JSON, _JSON | _TEXTS),
-    (frozenset({"_text"}), _JSON),
-    (frozenset({*_VECTORS, *(f"_{name}" for name in _NUMBERS)}), _VECTORS),
-)
 _NUMBER_TEXT = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,5})?", re.ASCII)
 _LONGEST_NUMBER = 1000  # characters
 _MOST_DIGITS = 1000  # before the decimal point and behind it
-
-
-def takes(foreign: str, target: str) -> bool:
-    """Whether a target of a type is meant for what a foreign column shows; else the mapping is a mistake of set-up."""
-    if foreign == target or any(foreign in ones and target in others for ones, others in _BECOMES):
-        return True
-    return foreign[0] == target[0] == "_" and takes(foreign[1:], target[1:])
 
 
 def landing(foreign: str, target: str, modifier: int = -1, limit: int = MAX_VALUE_BYTES) -> Converter:
     """The one conversion from the graph to a table's type. The foreign column's type never narrows what lands; it says
     that a text is read as a number or a boolean, that a list is one of texts, that a text shows a document."""
     convert = converter(target, modifier, limit)
-    if foreign in _TEXTS and target in _NUMBERS:
+    if foreign in TEXTS and target in NUMBERS:
         return lambda value: convert(_number_of(value) if type(value) is str else value)
-    if foreign in _TEXTS and target == "bool":
+    if foreign in TEXTS and target == "bool":
         return lambda value: convert({"true": True, "false": False}.get(value, value) if type(value) is str else value)
-    if (foreign == "_text" and target in _JSON) or (foreign in _JSON and target in _TEXTS):
+    if (foreign == "_text" and target in JSON) or (foreign in JSON and target in TEXTS):
         return _one_by_one(converter(foreign), convert)
     return convert
 
@@ -830,16 +720,7 @@ def _one_by_one(first: Converter, second: Converter) -> Converter:
 
 def as_text(convert: Converter) -> Converter:
     """The conversion to a type for which there is no binary form of ours: to the text that its input reads."""
-
-    def converted(value: Any) -> str:
-        try:
-            return _input(convert(value))
-        except Misfit as misfit:
-            if misfit.substitute is None:
-                raise
-            raise Misfit(misfit.sqlstate, misfit.reason, _input(misfit.substitute)) from None
-
-    return converted
+    return _one_by_one(convert, _input)
 
 
 def vector_text(convert: Converter) -> Converter:

@@ -23,18 +23,18 @@ from typing import Any
 from multicorn import ForeignDataWrapper  # type: ignore[import-untyped, import-not-found, unused-ignore]
 from multicorn.utils import log_to_postgres  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
-from neo4j_deals import cypher
-from neo4j_deals.connection import bounded, connection
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.imports import Wish, read
-from neo4j_deals.losses import Losses
-from neo4j_deals.mapping import Column, keys_of
-from neo4j_deals.options import ServerOptions
-from neo4j_deals.projection import Projection
-from neo4j_deals.pushdown import Pushed, order, pushed, sortable
-from neo4j_deals.reader import Reader, answer, client_is_gone, pending, setting
-from neo4j_deals.scan import hand_over, handed_over, selection
-from neo4j_deals.values import type_named
+from neo4j_deals.graph import cypher
+from neo4j_deals.graph.connection import bounded, connection
+from neo4j_deals.graph.options import ServerOptions
+from neo4j_deals.graph.reader import Reader, answer, client_is_gone, pending, setting
+from neo4j_deals.mapping.model import Column, Source, keys_of
+from neo4j_deals.mapping.types import type_named
+from neo4j_deals.rows.misfits import Losses
+from neo4j_deals.rows.projection import Projection
+from neo4j_deals.tables.imports import Wish, read
+from neo4j_deals.tables.pushdown import Pushed, order, pushed, sortable
+from neo4j_deals.tables.scan import hand_over, handed_over, selection
 
 _POSTGRES = ctypes.CDLL(None)
 
@@ -107,7 +107,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         super().__init__(options, columns)
         self._options = options
         with _reported():
-            self._source = cypher.Source.read(options, "the foreign table")
+            self._source = Source.read(options, "the foreign table")
             keys = keys_of(options)
             self._columns = [_column(definition, keys) for definition in columns.values()]
         self._by_name = {column.name: column for column in self._columns}
@@ -234,8 +234,8 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
 
         def expression(column: Column) -> str | None:
             if column.derive:
-                return source.id if column.derive == "element_id" and source.label else None
-            return source.value(column.property)
+                return cypher.identity(source) if column.derive == "element_id" and source.label else None
+            return cypher.value(source, column.property)
 
         found = pushed(quals, self._by_name, expression, setting("extra_float_digits", 1) > 0)
         query = cypher.rows(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from neo4j_deals.cypher import Query, quoted, spellings
+from neo4j_deals.graph.cypher import Query, quoted, spellings
 
 # A text of one of these forms is an instant that its order as text tells; every other text is read in every run. They
 # stand in the query's text, since Neo4j compiles a pattern once only where it is a literal.

@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from neo4j_deals.catalog import Plpy, query
-from neo4j_deals.connection import Connection, kept
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.options import ServerOptions
+from neo4j_deals.graph.connection import Connection, kept
+from neo4j_deals.graph.options import ServerOptions
 
 
 def rows(plpy: Plpy) -> Iterator[dict[str, Any]]:

@@ -10,9 +10,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from neo4j_deals.cypher import Source
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.values import convertible
+from neo4j_deals.mapping.types import convertible
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from: the nodes of a label, or the rows of a query that the table's owner has written."""
+
+    label: str | None = None
+    query: str | None = None
+
+    @classmethod
+    def read(cls, options: Mapping[str, str], table: str) -> Source:
+        """From a table's options. Raises DealSyncError where it has none of the two, or both."""
+        found = cls(options.get("label"), options.get("cypher"))
+        if (found.label is None) == (found.query is None):
+            raise DealSyncError(
+                "HV00J",
+                f'{table} has no option "label"' if found.label is None else f"{table} has a label and a query",
+                hint="ALTER FOREIGN TABLE ... OPTIONS (ADD label '...'), or (ADD cypher 'MATCH ... RETURN ...')",
+            )
+        return found
+
+    def __str__(self) -> str:
+        return f"nodes :{self.label}" if self.query is None else "the query of the option cypher"
+
+
+#: Derivations whose type is given: a target takes them or does not.
+READY_MADE = frozenset({"ontology_scores", "workflow_metadata", "element_id", "conversion_errors"})
 
 
 @dataclass(frozen=True)

@@ -23,18 +23,18 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from neo4j_deals import __file__ as package_file
-from neo4j_deals import __version__, catalog, cypher, imports, whole
+from neo4j_deals import __version__, catalog
 from neo4j_deals.catalog import Plpy
-from neo4j_deals.columns import TABLES
-from neo4j_deals.connection import Ask, connection
-from neo4j_deals.cypher import Query, quoted
-from neo4j_deals.derived import DIMENSION_PREFIX
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.mapping import Table
-from neo4j_deals.options import ServerOptions
-from neo4j_deals.reader import answer
-from neo4j_deals.server import is_a_tenant
-from neo4j_deals.staging import spool_folder
+from neo4j_deals.graph import cypher, whole
+from neo4j_deals.graph.connection import Ask, connection
+from neo4j_deals.graph.cypher import Query, is_a_tenant, quoted
+from neo4j_deals.graph.options import ServerOptions
+from neo4j_deals.graph.reader import answer, unless_forbidden
+from neo4j_deals.mapping.defaults import DIMENSION_PREFIX, TABLES
+from neo4j_deals.mapping.model import Table
+from neo4j_deals.sync.staging import spool_folder
+from neo4j_deals.tables import imports
 
 T = TypeVar("T")
 
@@ -375,7 +375,7 @@ def _open_transactions(plpy: Plpy, asked: Asked) -> Finding:
         " FROM deal_sync.setting('overlap') AS o (overlap)",
     )
     query = cypher.open_transactions(asked(_database)[0], int(row["seconds"] * 1000))
-    found = imports.unless_forbidden(lambda: asked(lambda ask: whole.one(ask, query)[0]))
+    found = unless_forbidden(lambda: asked(lambda ask: whole.one(ask, query)[0]))
     return transactions(found, row["overlap"], found is not None and _sees_others(asked))
 
 
@@ -442,7 +442,7 @@ def _examine_graph(plpy: Plpy, rows: _Rows, asked: Asked, there: Sequence[str]) 
         kind: str, name: str, choices: Callable[[Table], Sequence[Sequence[str]]], is_unique: bool = False
     ) -> Finding:
         if not indexes:
-            indexes.append(imports.unless_forbidden(lambda: asked(_indexes)))
+            indexes.append(unless_forbidden(lambda: asked(_indexes)))
         if indexes[0] is None:
             return Finding(None, "the login may not see indexes", "GRANT SHOW INDEX ON DATABASE * TO … (in Neo4j)")
         return index(indexes[0], of(kind).label, name, choices(of(kind)), is_unique)
@@ -679,7 +679,7 @@ def _unmapped(plpy: Plpy, asked: Asked, table: Table, deals: Table) -> Finding:
     found = [name for (name,) in asked(lambda ask: list(ask(names)))]
     if not found:
         return Finding(True, f"each property of the first {imports.SAMPLE} nodes has a column")
-    vector = catalog.query(plpy, "SELECT deal_sync.vector_type()::pg_catalog.regtype::text AS name")[0]["name"]
+    vector = catalog.vector_type(plpy)
     wish = imports.Wish(only=[table.label], sample=1000)
     _, named, labels = asked(lambda ask: imports.found(ask, wish, {}))
     types = {

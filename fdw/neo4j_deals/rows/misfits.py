@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.mapping import Column
-from neo4j_deals.projection import Lost
+from neo4j_deals.mapping.model import Column
+from neo4j_deals.rows.projection import Lost
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from typing import Any
 
 import orjson
 
-from neo4j_deals.values import MAX_VALUE_BYTES, Misfit, converter, json_scalar, to_text
+from neo4j_deals.mapping.defaults import DIMENSION_PREFIX
+from neo4j_deals.rows.values import MAX_VALUE_BYTES, Misfit, converter, json_scalar, to_text
 
 Properties = Mapping[str, Any]
 Lost = Callable[[str, Misfit], None]
 """Told of each property whose value could not be carried over."""
 
-DIMENSION_PREFIX = "dim_"
 _CONFIDENCE, _EVIDENCE = "_confidence", "_evidence"
 
 #: ai_workflow_metadata: its keys, and the property behind each.

@@ -11,18 +11,37 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from typing import IO, Any
-from uuid import UUID
 
 import orjson
 
-from neo4j_deals import cypher, selection, whole
-from neo4j_deals.connection import Ask
-from neo4j_deals.mapping import Column, Table
-from neo4j_deals.projection import Lost, Projection, errors_json, to_staged
-from neo4j_deals.reader import Outlet
-from neo4j_deals.selection import Nodes, Selection
-from neo4j_deals.spool import HEADER, NULL, TRAILER, Encoder, encoder, row, short_text, short_uuid, short_vector
-from neo4j_deals.values import Converter, Misfit, converter, cypher_form, shown, to_timestamptz, to_uuid
+from neo4j_deals.graph import cypher, whole
+from neo4j_deals.graph.connection import Ask
+from neo4j_deals.graph.reader import Outlet
+from neo4j_deals.mapping.model import Column, Table
+from neo4j_deals.rows.copy_format import (
+    HEADER,
+    NULL,
+    TRAILER,
+    Encoder,
+    encoder,
+    row,
+    short_text,
+    short_uuid,
+    short_vector,
+)
+from neo4j_deals.rows.projection import Lost, Projection, errors_json, to_staged
+from neo4j_deals.rows.values import (
+    Converter,
+    Misfit,
+    converter,
+    cypher_form,
+    maybe_uuid,
+    shown,
+    to_timestamptz,
+    to_uuid,
+)
+from neo4j_deals.sync import selection
+from neo4j_deals.sync.selection import Nodes, Selection
 
 #: The columns before those of the mapping, and their types, in the order of a row.
 OWN_COLUMNS = (
@@ -360,14 +379,6 @@ def _identity(column: Column, value: Any) -> Any:
         return maybe_uuid(value)
     try:
         return _integer(value)
-    except Misfit:
-        return None
-
-
-def maybe_uuid(value: Any) -> UUID | None:
-    """An id as the tables compare it; None for what is none."""
-    try:
-        return to_uuid(value)
     except Misfit:
         return None
 

@@ -5,12 +5,14 @@ Pure. Values only ever travel as parameters; names are quoted.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from neo4j_deals.derived import DIMENSION_PREFIX
 from neo4j_deals.errors import DealSyncError
+from neo4j_deals.mapping.defaults import DIMENSION_PREFIX
+from neo4j_deals.mapping.model import Source
 
 
 @dataclass(frozen=True)
@@ -44,44 +46,31 @@ def spellings(tenant: str) -> list[str]:
     return sorted({tenant.lower(), tenant.upper()})
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where rows come from: the nodes of a label, or the rows of a query that the table's owner has written."""
+_CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}")
 
-    label: str | None = None
-    query: str | None = None
 
-    @classmethod
-    def read(cls, options: Mapping[str, str], table: str) -> Source:
-        """From a table's options. Raises DealSyncError where it has none of the two, or both."""
-        found = cls(options.get("label"), options.get("cypher"))
-        if (found.label is None) == (found.query is None):
-            raise DealSyncError(
-                "HV00J",
-                f'{table} has no option "label"' if found.label is None else f"{table} has a label and a query",
-                hint="ALTER FOREIGN TABLE ... OPTIONS (ADD label '...'), or (ADD cypher 'MATCH ... RETURN ...')",
-            )
-        return found
+def is_a_tenant(value: Any) -> bool:
+    """Whether a node with this tenant_id belongs to somebody: a UUID in one of its two `spellings`."""
+    return isinstance(value, str) and _CANONICAL.fullmatch(value) is not None
 
-    def __str__(self) -> str:
-        return f"nodes :{self.label}" if self.query is None else "the query of the option cypher"
 
-    def lines(self) -> list[str]:
-        """The beginning of a query: from here on a node is `n`, and a query's columns go by their own names."""
-        if self.query is None:
-            assert self.label is not None
-            return [f"MATCH (n:{quoted(self.label)})"]
-        # The line break ends a comment that the text may end with.
-        return ["CALL {", self.query.strip().rstrip(";"), "}"]
+def lines(source: Source) -> list[str]:
+    """The beginning of a query: from here on a node is `n`, and a query's columns go by their own names."""
+    if source.query is None:
+        assert source.label is not None
+        return [f"MATCH (n:{quoted(source.label)})"]
+    # The line break ends a comment that the text may end with.
+    return ["CALL {", source.query.strip().rstrip(";"), "}"]
 
-    @property
-    def id(self) -> str:
-        """The node's own id; of a query's row there is none."""
-        return "elementId(n)" if self.query is None else "null"
 
-    def value(self, name: str) -> str:
-        """A property, or a column of the query."""
-        return f"n.{quoted(name)}" if self.query is None else quoted(name)
+def identity(source: Source) -> str:
+    """The node's own id; of a query's row there is none."""
+    return "elementId(n)" if source.query is None else "null"
+
+
+def value(source: Source, name: str) -> str:
+    """A property, or a column of the query."""
+    return f"n.{quoted(name)}" if source.query is None else quoted(name)
 
 
 def rows(
@@ -110,20 +99,18 @@ def rows(
             hint="return what is wanted from the query, and DROP the column's option derive",
         )
     values = dict(parameters or {})
-    lines = source.lines()
+    text = lines(source)
     if conditions:
-        lines.append(
-            ("WHERE " if source.query is None else "WITH * WHERE ") + " AND ".join(map(_bracketed, conditions))
-        )
+        text.append(("WHERE " if source.query is None else "WITH * WHERE ") + " AND ".join(map(_bracketed, conditions)))
     after = [f"ORDER BY {', '.join(order)}"] if order else []
     if limit is not None:
         values["limit"] = limit
         after.append("LIMIT $limit")
     if after:
-        lines.append(" ".join(["WITH n" if source.query is None else "WITH *", *after]))
+        text.append(" ".join(["WITH n" if source.query is None else "WITH *", *after]))
     if headed:
-        lines += ["WITH collect(n) AS found", "UNWIND [null] + found AS n"]
-    returned = [source.id, *map(source.value, properties)]
+        text += ["WITH collect(n) AS found", "UNWIND [null] + found AS n"]
+    returned = [identity(source), *(value(source, name) for name in properties)]
     if labels:
         returned.append("labels(n)")
     if dimensions_but is not None:
@@ -131,8 +118,8 @@ def rows(
         returned.append("[k IN keys(n) WHERE k STARTS WITH $prefix AND NOT k IN $known | [k, n[k]]]")
     if headed:
         returned.append("size(found)")
-    lines.append("RETURN " + ", ".join(f"{expression} AS c{number}" for number, expression in enumerate(returned)))
-    return Query("\n".join(lines), values, moments=True)
+    text.append("RETURN " + ", ".join(f"{expression} AS c{number}" for number, expression in enumerate(returned)))
+    return Query("\n".join(text), values, moments=True)
 
 
 def _bracketed(condition: str) -> str:
@@ -157,16 +144,16 @@ def nodes(
     given.
     """
     conditions, parameters = _equalities(source, equal)
-    conditions += [f"{source.value(name)} IS NULL" for name in absent]
+    conditions += [f"{value(source, name)} IS NULL" for name in absent]
     if elements is not None:
-        conditions.insert(0, f"{source.id} IN $elements")
+        conditions.insert(0, f"{identity(source)} IN $elements")
         parameters["elements"] = list(elements)
     return rows(
         source,
         properties,
         conditions=conditions,
         parameters=parameters,
-        order=[source.value(order_by)] if order_by else [],
+        order=[value(source, order_by)] if order_by else [],
         labels=labels,
         dimensions_but=dimensions_but,
         limit=limit,
@@ -179,7 +166,7 @@ def count(label: str, equal: Mapping[str, Sequence[str]]) -> Query:
     source = Source(label)
     conditions, parameters = _equalities(source, equal)
     where = [f"WHERE {' AND '.join(conditions)}"] if conditions else []
-    return Query("\n".join([*source.lines(), *where, "RETURN count(n)"]), parameters)
+    return Query("\n".join([*lines(source), *where, "RETURN count(n)"]), parameters)
 
 
 def element_ids(label: str, equal: Mapping[str, Sequence[str]], among: Sequence[str] | None = None) -> Query:
@@ -187,15 +174,15 @@ def element_ids(label: str, equal: Mapping[str, Sequence[str]], among: Sequence[
     source = Source(label)
     conditions, parameters = _equalities(source, equal)
     if among is not None:
-        conditions.append(f"{source.id} IN $elements")
+        conditions.append(f"{identity(source)} IN $elements")
         parameters["elements"] = list(among)
     where = [f"WHERE {' AND '.join(conditions)}"] if conditions else []
-    return Query("\n".join([*source.lines(), *where, f"RETURN {source.id} AS id"]), parameters, names=("id",))
+    return Query("\n".join([*lines(source), *where, f"RETURN {identity(source)} AS id"]), parameters, names=("id",))
 
 
 def _equalities(source: Source, equal: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[str, Any]]:
     return (
-        [f"{source.value(name)} IN $equal_{number}" for number, name in enumerate(equal)],
+        [f"{value(source, name)} IN $equal_{number}" for number, name in enumerate(equal)],
         {f"equal_{number}": list(values) for number, values in enumerate(equal.values())},
     )
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from neo4j_deals import cypher
-from neo4j_deals.connection import Ask, Connection
-from neo4j_deals.cypher import Query, quoted
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.reader import answer
-from neo4j_deals.values import MOST_DIMENSIONS
+from neo4j_deals.graph import cypher
+from neo4j_deals.graph.connection import Ask, Connection
+from neo4j_deals.graph.cypher import Query, quoted
+from neo4j_deals.graph.reader import answer, unless_forbidden
+from neo4j_deals.rows.values import MOST_DIMENSIONS
 
 T = TypeVar("T")
 
@@ -148,16 +148,6 @@ def read(to: Connection, wish: Wish, vector: str, serve_interrupt: Callable[[], 
     if widths is None:
         result.notices.append("the login may not see indexes: lists of FLOATs with a vector index are arrays, too")
     return database, result
-
-
-def unless_forbidden(read: Callable[[], T]) -> T | None:
-    """What is read, or None where the login has no right to it."""
-    try:
-        return read()
-    except DealSyncError as error:
-        if "Neo.ClientError.Security.Forbidden" not in error.message:
-            raise
-        return None
 
 
 # -- asking the graph --------------------------------------------------------------------------------------------------

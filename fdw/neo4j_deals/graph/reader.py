@@ -16,7 +16,8 @@ import threading
 from collections.abc import Callable, Generator
 from typing import IO, Any, Protocol, TypeVar, cast
 
-from neo4j_deals.connection import Ask, Connection, Stopped, no_thread, reading
+from neo4j_deals.errors import DealSyncError
+from neo4j_deals.graph.connection import Ask, Connection, Stopped, no_thread, reading
 
 AHEAD = 2  # batches that may wait; with the one being loaded and the one being filled they bound disk and memory
 LOOK = 0.2  # seconds between two looks for an interrupt
@@ -171,3 +172,13 @@ def answer(connection: Connection, work: Callable[[Ask], T], serve_interrupt: Ca
     with contextlib.closing(reader.batches(serve_interrupt)) as batches:
         [(result,)] = batches  # to the end: a reader that is left early takes its connection along
     return cast("T", result)
+
+
+def unless_forbidden(read: Callable[[], T]) -> T | None:
+    """What is read, or None where the login has no right to it."""
+    try:
+        return read()
+    except DealSyncError as error:
+        if "Neo.ClientError.Security.Forbidden" not in error.message:
+            raise
+        return None

@@ -25,11 +25,11 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import IO, Any
 
-from neo4j_deals.connection import Connection, no_descriptor
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.feed import Feed
-from neo4j_deals.options import ServerOptions
-from neo4j_deals.reader import AHEAD, LOOK, look
+from neo4j_deals.graph.connection import Connection, no_descriptor
+from neo4j_deals.graph.options import ServerOptions
+from neo4j_deals.graph.reader import AHEAD, LOOK, look
+from neo4j_deals.sync.feed import Feed
 
 _LAST = struct.Struct(">q")
 _OUTCOME = b"outcome"  # in place of the number of the last row

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from neo4j.time import DateTime
 
-from neo4j_deals.mapping import Column
+from neo4j_deals.mapping.model import Column
 
 
 class Qual(Protocol):

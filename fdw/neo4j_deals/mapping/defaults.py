@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+#: Of a property with the score of a dimension.
+DIMENSION_PREFIX = "dim_"
+
 DIMENSIONS = (
     # qualification
     "champion_strength",

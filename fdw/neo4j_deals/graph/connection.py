@@ -29,11 +29,11 @@ import neo4j
 from neo4j import exceptions
 from neo4j._exceptions import BoltSecurityError
 
-from neo4j_deals import cypher
-from neo4j_deals.cypher import Query
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.options import ServerOptions
-from neo4j_deals.values import moment
+from neo4j_deals.graph import cypher
+from neo4j_deals.graph.cypher import Query
+from neo4j_deals.graph.hydration import MOMENTS
+from neo4j_deals.graph.options import ServerOptions
 
 Ask = Callable[[Query], Iterator[tuple[Any, ...]]]
 """Runs a query in the transaction of the read; a record is the tuple of its columns."""
@@ -169,7 +169,7 @@ class Connection:
                     # The text is ours alone (`cypher`): values travel as parameters, names are quoted.
                     result = transaction.run(cast("Any", query.text), dict(query.parameters))
                     if query.moments:  # of this result alone; seven tenths of a scan's time went there
-                        result._hydration_scope._struct_hydration_functions.update(_MOMENTS)
+                        result._hydration_scope._struct_hydration_functions.update(MOMENTS)
                     for record in result:
                         yield tuple(tuple.__iter__(record))  # past Record's own access, which raises for broken values
                 except exceptions.CypherSyntaxError as error:
@@ -271,10 +271,6 @@ def _lacking(error: Exception, query: Query, agent: str, options: ServerOptions)
                 f"upgrade Neo4j; deal_sync is tested with 5.26{meanwhile}",
             )
     return None
-
-
-#: By the tag of a structure in Bolt: a ZONED DATETIME with an offset or in a zone, and a LOCAL DATETIME.
-_MOMENTS = {b"I": moment, b"i": moment, b"d": moment}
 
 
 def _driver(options: ServerOptions) -> neo4j.Driver:

@@ -1,0 +1,1 @@
+"""Whether all that the sync stands on is sound."""

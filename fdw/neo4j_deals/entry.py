@@ -1,0 +1,184 @@
+"""In: a call of one of the extension's PL/Python functions. Out: its result, or an error as PostgreSQL reports it.
+
+The one module that SQL names: a function there is an import of it and one call.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from neo4j_deals import SERVES, __version__, catalog
+from neo4j_deals.catalog import Plpy, TellingPlpy
+from neo4j_deals.errors import DealSyncError
+from neo4j_deals.graph.connection import connection
+from neo4j_deals.mapping.checks import check_types
+from neo4j_deals.mapping.defaults import TABLES
+from neo4j_deals.rows.values import Misfit, landing
+from neo4j_deals.sync import schedule, staging, state
+from neo4j_deals.sync.selection import Selection
+from neo4j_deals.tables import imports, scan, sessions
+
+
+@contextmanager
+def _reported(plpy: Plpy) -> Iterator[None]:
+    """An error as PostgreSQL's, in one text: PL/Python drops the DETAIL of what a set-returning function raises."""
+    try:
+        yield
+    except DealSyncError as error:
+        message = f"{error.message}: {error.detail}" if error.detail else error.message
+        fields = {"sqlstate": error.sqlstate, "hint": error.hint}
+        plpy.error(message, **{name: text for name, text in fields.items() if text})
+
+
+def check_version(plpy: Plpy, extension_version: str) -> None:
+    """Raises if this package does not serve the extension's version."""
+    if extension_version not in SERVES:
+        plpy.error(
+            f"the Python package neo4j_deals {__version__} does not serve deal_sync {extension_version}",
+            sqlstate="55000",
+            detail=f"It serves {', '.join(sorted(SERVES))}; it lies in the Python of {sys.prefix}.",
+            hint=f"install deal-sync=={extension_version} there, or ALTER EXTENSION deal_sync UPDATE; then reconnect",
+        )
+
+
+def package_versions() -> str:
+    """See `checks.versions`."""
+    from neo4j_deals.doctor import checks  # what it imports takes long, and no sync needs it
+
+    return checks.versions()
+
+
+def examine_graph(plpy: Plpy, is_mapped: bool) -> list[tuple[str, bool | None, str, str | None]]:
+    """See `checks.examine`."""
+    from neo4j_deals.doctor import checks
+
+    return checks.examine(plpy, is_mapped)
+
+
+def default_columns() -> Iterator[dict[str, Any]]:
+    """The default mapping for `attach()`, a row for each column of its foreign tables."""
+    for table in TABLES:
+        for place, column in enumerate(table.columns, start=1):
+            yield {
+                "table_name": table.name,
+                "label": table.label,
+                "kind": table.kind,
+                "target": table.target,
+                "place": place,
+                "name": column.name,
+                "type": column.type,
+                "options": json.dumps(dict(column.options)),
+            }
+
+
+def check_source(plpy: Plpy, kind: str) -> None:
+    """Raises if server or user mapping are not set up, or a target cannot take its property; asks no graph."""
+    with _reported(plpy):
+        relation = catalog.mapped(plpy, kind)
+        catalog.server_options(plpy, relation)
+        check_types(catalog.table(plpy, relation), plpy.quote_ident)
+
+
+def fill_staging(plpy: TellingPlpy, kind: str, tenant: str, caller: str, selection: str | None) -> Iterator[int]:
+    """See `staging.fill`, for the table of a kind; `selection` is JSON."""
+    with _reported(plpy):
+        yield from staging.fill(plpy, catalog.mapped(plpy, kind), tenant, caller, Selection.read(selection))
+
+
+def graph_state(plpy: Plpy, tenant: str | None, counts: bool, newest: bool, late: float | None) -> dict[str, Any]:
+    """See `state.graph_state`."""
+    with _reported(plpy):
+        return state.graph_state(plpy, tenant, counts, newest, late)
+
+
+def graph_keys(plpy: Plpy, kind: str, tenant: str) -> list[tuple[str, str | None]]:
+    """See `state.graph_keys`."""
+    with _reported(plpy):
+        return state.graph_keys(plpy, kind, tenant)
+
+
+def deal_keys(plpy: Plpy, kind: str, tenant: str, after: str | None, size: int) -> list[str]:
+    """See `state.deal_keys`."""
+    with _reported(plpy):
+        return state.deal_keys(plpy, kind, tenant, after, size)
+
+
+def graph_tenants(plpy: Plpy) -> list[tuple[str, int]]:
+    """See `state.graph_tenants`."""
+    with _reported(plpy):
+        return state.graph_tenants(plpy)
+
+
+def nobodys_nodes(plpy: Plpy, kind: str) -> int:
+    """See `state.nobodys_nodes`."""
+    with _reported(plpy):
+        return state.nobodys_nodes(plpy, kind)
+
+
+def scan_rows(
+    plpy: TellingPlpy, relation: str, tenant: str | None, columns: list[str] | None, row_limit: int | None
+) -> Iterator[tuple[Any, ...]]:
+    """See `scan.rows`; raises if the caller may not read the columns."""
+    with _reported(plpy):
+        catalog.check_readable(plpy, relation, columns)
+        yield from scan.rows(plpy, relation, tenant, columns, row_limit)
+
+
+def import_statements(
+    plpy: TellingPlpy,
+    server: str,
+    schema: str,
+    only: list[str] | None,
+    but: list[str] | None,
+    options: dict[str, str],
+) -> Iterator[tuple[str, str, str, int]]:
+    """The tables of an import: name, label, CREATE FOREIGN TABLE, number of columns. Says what it could not map."""
+    with _reported(plpy):
+        wish = imports.Wish.read(options, only, but)
+        to = connection(catalog.options_of_server(plpy, server))
+        _, result = imports.read(to, wish, catalog.vector_type(plpy), lambda: plpy.execute("SELECT 1"))
+    for notice in result.notices:
+        plpy.notice(notice)
+    for warning in result.warnings:
+        plpy.warning(warning)
+    for table in result.tables:
+        yield table.name, table.label, table.to_statement(schema, server), len(table.columns)
+
+
+def kept_connections(plpy: Plpy) -> Iterator[dict[str, Any]]:
+    """See `sessions.rows`."""
+    return sessions.rows(plpy)
+
+
+def close_connections(plpy: Plpy, server: str) -> dict[str, int]:
+    """See `sessions.close`."""
+    return sessions.close(plpy, server)
+
+
+def next_run(plpy: Plpy, cron: str, after: str, zone: str) -> str | None:
+    """See `schedule.next_run`; times as texts."""
+    try:
+        found = schedule.next_run(cron, datetime.fromisoformat(after), zone)
+    except ValueError as error:
+        plpy.error(
+            f'"{cron}" is no schedule that pg_cron takes',
+            sqlstate="22023",
+            detail=f"{error}.",
+            hint="'*/5 * * * *' is every five minutes; the fields are minute, hour, day, month and day of the week",
+        )
+    return None if found is None else found.isoformat()
+
+
+def to_type(value: str | None, type_name: str) -> Any:
+    """A text as the reader converts it to `type_name`, or None if it does not fit: for the MERGE by hand."""
+    if value is None:
+        return None
+    try:
+        return str(landing("text", type_name)(value))
+    except Misfit:
+        return None

@@ -1,0 +1,63 @@
+"""In: names of types. Out: what a column of one type can be filled from; the conversion itself is of rows.
+
+Pure. The names are those in pg_type: `int2`, `numeric`, `timestamptz`, `vector`, `_text`.
+"""
+
+from __future__ import annotations
+
+TEXTS = frozenset({"text", "varchar", "bpchar"})
+NUMBERS = frozenset({"int2", "int4", "int8", "float4", "float8", "numeric"})
+MOMENTS = frozenset({"date", "timestamp", "timestamptz"})
+JSON = frozenset({"json", "jsonb"})
+VECTORS = frozenset({"vector", "halfvec"})
+#: By the type of a foreign column, what of the graph a target may be meant for that has another one.
+_BECOMES: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
+    (TEXTS, TEXTS | NUMBERS | MOMENTS | {"uuid", "bool", "time", "timetz"}),
+    (NUMBERS, NUMBERS | TEXTS),
+    (MOMENTS, MOMENTS | TEXTS),
+    (frozenset({"time", "timetz"}), TEXTS | {"time", "timetz"}),
+    (frozenset({"bool", "uuid"}), TEXTS),
+    (JSON, JSON | TEXTS),
+    (frozenset({"_text"}), JSON),
+    (frozenset({*VECTORS, *(f"_{name}" for name in NUMBERS)}), VECTORS),
+)
+
+_OTHERS = frozenset({"bool", "uuid", "time", "timetz", "interval", "point", "bytea"})
+
+#: Names of types as format_type() spells them, and as they stand in pg_type.
+_SPELLINGS = {
+    "bigint": "int8",
+    "integer": "int4",
+    "smallint": "int2",
+    "double precision": "float8",
+    "real": "float4",
+    "boolean": "bool",
+    "character varying": "varchar",
+    "character": "bpchar",
+    "timestamp with time zone": "timestamptz",
+    "timestamp without time zone": "timestamp",
+    "time with time zone": "timetz",
+    "time without time zone": "time",
+}
+
+
+def type_named(spelling: str) -> str:
+    """The name in pg_type of a type as format_type() spells it, with its schema perhaps: "text[]" → "_text"."""
+    if spelling.endswith("[]"):
+        return "_" + type_named(spelling.removesuffix("[]"))
+    name = spelling.rsplit(".", 1)[-1].strip('"')
+    return _SPELLINGS.get(name, name)
+
+
+def convertible(type_name: str) -> bool:
+    """Whether there is a conversion into a type."""
+    if type_name.startswith("_"):
+        return type_name[1:] not in VECTORS | JSON and convertible(type_name[1:])
+    return type_name in TEXTS | NUMBERS | MOMENTS | JSON | VECTORS | _OTHERS
+
+
+def takes(foreign: str, target: str) -> bool:
+    """Whether a target of a type is meant for what a foreign column shows; else the mapping is a setup error."""
+    if foreign == target or any(foreign in ones and target in others for ones, others in _BECOMES):
+        return True
+    return foreign[0] == target[0] == "_" and takes(foreign[1:], target[1:])
