@@ -13,7 +13,7 @@ IN_DEV = PYTHONPATH=tests PATH=$(DEV):$$PATH $(DEV)/python -m environment
 LINTERS = lint-python lint-sqlfluff lint-squawk lint-pgspot lint-shell lint-plpgsql
 
 .DEFAULT_GOAL = help
-.PHONY: help setup up psql down demo test bench soak picture lint $(LINTERS) clean distclean install-python
+.PHONY: help setup up psql down demo test bench soak lint $(LINTERS) clean distclean install-python
 
 help: ## this list
 	@sed -n 's/^#* *\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -45,9 +45,6 @@ bench: setup ## measure; ARGS="--deals 20000 --no-double"
 
 soak: setup ## sync by pg_cron while the graph changes and servers fail, compare; ARGS="--minutes 20 --tenants 3"
 	@PYTHONPATH=tests:fdw $(DEV)/python -m soak.soak $(ARGS)
-
-picture: setup ## draw the dashboard's picture for the README
-	@PYTHONPATH=tests $(DEV)/python tests/demo/picture.py
 
 lint: $(LINTERS) ## all linters; exclusions and their reasons are in pyproject.toml and here
 
