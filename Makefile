@@ -10,10 +10,10 @@ STATE = $(shell $(ENVIRONMENT) path)
 DEV = $(STATE)/dev/bin
 IN_DEV = PYTHONPATH=tests PATH=$(DEV):$$PATH $(DEV)/python -m environment
 
-LINTERS = lint-python lint-sqlfluff lint-squawk lint-pgspot lint-shell lint-plpgsql
+LINTERS = lint-python lint-sqlfluff lint-squawk lint-pgspot lint-shell lint-plpgsql lint-docs
 
 .DEFAULT_GOAL = help
-.PHONY: help setup up psql down demo test bench soak lint $(LINTERS) clean distclean install-python
+.PHONY: help setup up psql down demo test bench soak docs lint $(LINTERS) clean distclean install-python
 
 help: ## this list
 	@sed -n 's/^#* *\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -45,6 +45,13 @@ bench: setup ## measure; ARGS="--deals 20000 --no-double"
 
 soak: setup ## sync by pg_cron while the graph changes and servers fail, compare; ARGS="--minutes 20 --tenants 3"
 	@PYTHONPATH=tests:fdw $(DEV)/python -m soak.soak $(ARGS)
+
+docs: setup ## build the documentation as a site, its reference anew from the catalog
+	@$(IN_DEV) reference
+	@$(MKDOCS)
+	@echo $(STATE)/site/index.html
+
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(DEV)/mkdocs build --strict --site-dir $(STATE)/site
 
 lint: $(LINTERS) ## all linters; exclusions and their reasons are in pyproject.toml and here
 
@@ -82,6 +89,9 @@ lint-shell: setup
 
 lint-plpgsql: setup
 	@$(IN_DEV) check-plpgsql
+
+lint-docs: setup
+	@$(MKDOCS)
 
 # The directory is a prerequisite because a file may also go. The search_path keeps a trap in the target schema from
 # being called by a default or a CHECK.

@@ -1,6 +1,6 @@
 """Flows in: the files of extra/ for monitoring. Flows out: proof that their queries run and their names are there.
 
-The queries run as the role that the README makes for a monitor.
+The queries run as the role that how-to/monitor.md makes for a monitor.
 """
 
 import re
@@ -16,19 +16,18 @@ from environment.state import CHECKOUT
 from psycopg import errors
 from support import dashboard
 from support.database import Connection, Database
+from support.documents import PAGES, blocks
 
 EXPORTER = yaml.safe_load((CHECKOUT / "extra/sql_exporter.yml").read_text())
 ALERTS = yaml.safe_load((CHECKOUT / "extra/alerts.yml").read_text())
 (COLLECTOR,) = EXPORTER["collectors"]
 (GROUP,) = ALERTS["groups"]
-(RIGHTS,) = re.findall(
-    r"^```text\n(CREATE ROLE monitor LOGIN;\n.*?)^```$", (CHECKOUT / "README.md").read_text(), re.M | re.S
-)
+(RIGHTS,) = blocks(PAGES["how-to/monitor.md"], "postgresql")
 
 
 @pytest.fixture
 def monitor(database: Database, pg: Connection) -> Iterator[Connection]:
-    """A day of four tenants, and the README's role, whose session looks as if a run was under way in it."""
+    """A day of four tenants, and the role of that page, whose session looks as if a run was under way in it."""
     dashboard.add_history(pg, datetime.now(UTC))
     name = f"monitor_{uuid.uuid4().hex[:8]}"
     pg.execute(re.sub(r"\bmonitor\b", name, RIGHTS).encode())

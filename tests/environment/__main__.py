@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from . import database
+from . import database, reference
 from .machine import BIN, set_up
 from .servers import KINDS, Instance, claimed, remove_all
 from .state import CHECKOUT, STATE, SetupError, locked, make_state
@@ -57,7 +57,7 @@ def remove_state() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="environment", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in ("path", "setup", "up", "psql", "down", "check-plpgsql", "clean", "distclean"):
+    for command in ("path", "setup", "up", "psql", "down", "check-plpgsql", "reference", "clean", "distclean"):
         commands.add_parser(command)
     commands.add_parser("refill", help="the playground as it was in the beginning")
     commands.add_parser("cypher", help="run a file on the playground's graph").add_argument("file", type=Path)
@@ -78,6 +78,8 @@ def main() -> None:
             Instance("playground").stop()
         case "check-plpgsql":
             check_plpgsql()
+        case "reference":
+            reference.write()
         case "clean":
             remove_all()
         case "distclean":

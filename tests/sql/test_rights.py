@@ -8,10 +8,10 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from environment.state import CHECKOUT
 from psycopg import sql
 from support.database import Connection, Database
 from support.deals import deal_node
+from support.documents import PAGES
 from support.graph import Graph
 from support.roles import fresh, role
 from support.sync import add_tenant, one, sync
@@ -95,13 +95,13 @@ def test_what_changes_the_set_up_or_decides_about_the_graph_is_not_the_syncs(pg:
         assert {"sync_deals", "sync_all", "schedule", "unschedule", "doctor"} <= names(callable_by(pg, clerk))
 
 
-def test_the_functions_with_the_owners_rights_that_the_sync_may_not_call_are_those_of_the_readme(
+def test_the_functions_with_the_owners_rights_that_the_sync_may_not_call_are_those_of_the_documentation(
     pg: Connection,
 ) -> None:
-    """One that is new is granted with the sync unless somebody decides otherwise: README says which are not."""
+    """One that is new is granted with the sync unless somebody decides otherwise: security.md says which are not."""
     listed = {
         name
-        for line in (CHECKOUT / "README.md").read_text().splitlines()
+        for line in PAGES["security.md"].splitlines()
         if line.startswith("| `") and "not for the sync's role" in line
         for name in line.split("|")[1].replace("`", "").strip().split(", ")
     }

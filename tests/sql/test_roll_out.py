@@ -1,21 +1,21 @@
-"""Flows in: tables that an old service still fills. Flows out: the README's steps beside it, and the way back."""
+"""In: tables that an old service still fills. Out: the steps of how-to/roll-out.md beside it, and the way back."""
 
 import re
 import uuid
 from typing import Any, LiteralString
 
-from environment.state import CHECKOUT
 from support.database import Connection
+from support.documents import PAGES
 from support.graph import Graph
 from support.sync import add_deal, add_tenant, add_version, one, sync
 
-README = (CHECKOUT / "README.md").read_text()
+TAKING_OVER = PAGES["how-to/take-over-rows.md"]
 ROWS: LiteralString = "SELECT t::text FROM opportunities AS t ORDER BY id"
 
 
 def way_back() -> bytes:
-    """The README's statement, as it stands."""
-    (statement,) = re.findall(r"^UPDATE opportunities SET deal_status .*;$", README, re.M)
+    """The statement of the page, as it stands."""
+    (statement,) = re.findall(r"^UPDATE opportunities SET deal_status .*;$", TAKING_OVER, re.M)
     return str(statement).encode()
 
 

@@ -12,15 +12,15 @@ import psycopg
 import pytest
 from environment import database as environment_database
 from environment.servers import Instance
-from environment.state import CHECKOUT
 from psycopg import errors
 from support.backend import await_true
 from support.database import Connection
+from support.documents import PAGES
 from support.graph import Graph
 from support.roles import fresh, role
 from support.sync import add_deal, add_tenant, one
 
-README = (CHECKOUT / "README.md").read_text()
+SCHEDULING = PAGES["how-to/schedule.md"]
 HOME = "deal_sync"  # cron.database_name of every instance
 TICK = 75  # seconds in which a minute begins, and a short run ends
 
@@ -55,8 +55,8 @@ def jobs(connection: Connection) -> list[tuple[str, str, str]]:
 # What is made
 
 
-def test_the_readmes_job_keeps_pg_crons_record_from_growing(cron: Connection) -> None:
-    (statement,) = re.findall(r"^SELECT cron\.schedule\(.*?\$\$\);$", README, re.M | re.S)
+def test_the_job_of_the_documentation_keeps_pg_crons_record_from_growing(cron: Connection) -> None:
+    (statement,) = re.findall(r"^SELECT cron\.schedule\(.*?\$\$\);$", SCHEDULING, re.M | re.S)
     cron.execute(str(statement).encode())
     cron.execute(
         "INSERT INTO cron.job_run_details (jobid, runid, end_time)"

@@ -1,4 +1,4 @@
-"""In: a node of every Neo4j type. Out: what a column of every PostgreSQL type shows of it: the README's type table.
+"""In: a node of every Neo4j type. Out: what a column of every PostgreSQL type shows of it: reference/types.md.
 
 One table has a column of each type, all over one property; so a scan gives the whole matrix. What does not fit is NULL
 and counted in the scan's one WARNING.
@@ -12,12 +12,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from environment.state import CHECKOUT
 from psycopg import sql
 from support.database import Connection
+from support.documents import PAGES
 from support.graph import Graph
-
-README = (CHECKOUT / "README.md").read_text()
 
 #: By Neo4j's name: a value in Cypher, and by PostgreSQL type the text that it shows; any other type shows NULL.
 MATRIX: dict[str, tuple[str, dict[str, str]]] = {
@@ -226,11 +224,12 @@ def test_an_import_chooses_the_first_type_of_each_row(pg: Connection, graph: Gra
     }
 
 
-def test_the_readme_has_this_table() -> None:
-    section = README.partition("\n### Types\n")[2].partition("\n### ")[0]
+def test_the_documentation_has_this_table() -> None:
     listed = {
         kind: (imported, re.findall(r"`([^`]+)`", also.partition(";")[0] if kind == "FLOAT" else also))
-        for kind, imported, also in re.findall(r"^\| ([^|]+) \| `([^|]+)` \| ([^|]*)\|$", section, re.M)
+        for kind, imported, also in re.findall(
+            r"^\| ([^|]+) \| `([^|]+)` \| ([^|]*)\|$", PAGES["reference/types.md"], re.M
+        )
     }
 
     listed["STRING"] = ("text", ["jsonb"])  # what its content decides is the text's, and tested with the values

@@ -1,4 +1,4 @@
-"""Flows in: the README's table of options. Flows out: proof of each of its rows: where an option goes and where not,
+"""In: the table of docs/reference/options.md. Out: proof of each of its rows: where an option goes and where not,
 what it takes, who may set it, and what holds without it.
 """
 
@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
-from environment.state import CHECKOUT
 from neo4j_deals.graph.options import ServerOptions
 from neo4j_deals.mapping.model import Column
 from psycopg import errors, sql
 from support.database import Connection
+from support.documents import PAGES
 
-README = (CHECKOUT / "README.md").read_text()
 PLACES = ("server", "user mapping", "foreign table", "column")
 
 
@@ -70,9 +69,8 @@ BESIDE = {"password": {"user": "u"}, "password_file": {"user": "u"}, "sslrootcer
 
 
 def _rows() -> list[Option]:
-    (section,) = re.findall(r"^### Options\n(.*?)(?=^#)", README, re.M | re.S)
     found, place = [], ""
-    for line in section.splitlines():
+    for line in PAGES["reference/options.md"].splitlines():
         if line.startswith("| ") and not line.startswith(("| where", "| ---")):
             first, names, meaning = (cell.strip() for cell in line.strip("|").split("|", 2))
             place = first or place

@@ -1,6 +1,6 @@
-"""Flows in: README.md, its SQL blocks as they stand. Flows out: proof that they run, in order, on real servers.
+"""In: the SQL blocks of README.md and docs/, as they stand. Out: proof that they run, in order, on real servers.
 
-Beside the statements: the names that the README lists are those that the extension has.
+Beside the statements: the names that the pages list are those that the extension has.
 """
 
 import re
@@ -14,21 +14,23 @@ from environment.servers import Instance
 from environment.state import CHECKOUT
 from psycopg import errors
 from support.database import Connection, Database
+from support.documents import PAGES, README, blocks, names_in_table, section
 from support.graph import Graph
 
-README = (CHECKOUT / "README.md").read_text()
-BLOCKS = re.findall(r"^```sql\n(.*?)^```$", README, re.M | re.S)
-SETUP, REMOVAL = BLOCKS[0], BLOCKS[-1]
+(SETUP,) = blocks(README)
+*BEFORE_THE_LAST, REMOVAL = blocks(PAGES["how-to/remove.md"])
+_OTHERS = [block for name, page in PAGES.items() if name != "how-to/remove.md" for block in blocks(page)]
+BLOCKS = [SETUP, *(block for block in _OTHERS if block != SETUP), *BEFORE_THE_LAST]
 
 
 @pytest.fixture
 def bare(servers: Instance) -> Iterator[Database]:
     """A team's own database: the application's tables with the demo's rows, nothing of deal_sync."""
-    bare = Database(servers, "readme")
-    servers.psql("postgres", "-c", "DROP DATABASE IF EXISTS readme WITH (FORCE)")
+    bare = Database(servers, "documents")
+    servers.psql("postgres", "-c", "DROP DATABASE IF EXISTS documents WITH (FORCE)")
     bare.create("template0")
     for file in ("application.sql", "demo/application.sql"):
-        servers.psql("readme", "-f", CHECKOUT / "tests" / file)
+        servers.psql("documents", "-f", CHECKOUT / "tests" / file)
     yield bare
     bare.close()
 
@@ -44,13 +46,13 @@ def password_file(servers: Instance) -> Iterator[Path]:
 
 
 def as_on_this_machine(sql: str, servers: Instance, password_file: Path) -> str:
-    """The README's placeholders become what is here."""
+    """The placeholders become what is here."""
     for placeholder, here in {
         "'bolt://graph.example.com:7687'": environment_database.literal(servers.facts["neo4j_uri"]),
         "'/etc/deal_sync/password'": environment_database.literal(str(password_file)),
         r"\i ": rf"\i {CHECKOUT}/",
     }.items():
-        assert placeholder in README
+        assert placeholder in SETUP
         sql = sql.replace(placeholder, here)
     return sql
 
@@ -59,10 +61,10 @@ def test_every_sql_block_runs_in_order_as_it_stands(
     bare: Database, servers: Instance, graph: Graph, password_file: Path, tmp_path: Path
 ) -> None:
     environment_database.run_cypher(servers, environment_database.DEMO / "graph.cypher")
-    everything_but_the_end = "\n".join([*BLOCKS[:-1], "SELECT sync_deals(id) FROM tenants;"])
-    script = tmp_path / "readme.sql"
+    everything_but_the_end = "\n".join([*BLOCKS, "SELECT sync_deals(id) FROM tenants;"])
+    script = tmp_path / "documents.sql"
     script.write_text(as_on_this_machine(everything_but_the_end, servers, password_file))
-    servers.psql("readme", "-v", "client_min_messages=warning", "-f", script)
+    servers.psql("documents", "-v", "client_min_messages=warning", "-f", script)
     pg = bare.connect()
 
     def deal(number: str) -> tuple[object, ...] | None:
@@ -72,8 +74,8 @@ def test_every_sql_block_runs_in_order_as_it_stands(
             [f"a1000000-0000-4000-8000-0000000000{number}"],
         ).fetchone()
 
-    # The blocks up to "Altering" landed the deals; the altered mapping then wrote stage and amount, and the new column,
-    # but deal_status on no row that was there.
+    # The tutorial landed the deals; the altered mapping then wrote stage and amount, and the new column, but
+    # deal_status on no row that was there.
     assert deal("01") == ("negotiation", 150000.0, None, None)
     assert deal("09") == ("qualification", 134500.0, None, 2)
     graph.run(
@@ -87,20 +89,13 @@ def test_every_sql_block_runs_in_order_as_it_stands(
     assert deal("50") == ("prospecting", 1.0, "open", None)
 
 
-def test_the_set_up_has_six_statements() -> None:
+def test_the_set_up_has_six_statements_and_the_tutorial_has_the_same() -> None:
     assert len([line for line in SETUP.splitlines() if line.endswith(";") or line.startswith("\\i")]) == 6
+    assert SETUP in blocks(PAGES["quickstart.md"])
 
 
-def section(heading: str) -> str:
-    """A section's text, up to the next heading."""
-    (text,) = re.findall(rf"^#+ {heading}\n(.*?)(?=^#|\Z)", README, re.M | re.S)
-    return str(text)
-
-
-def names_in_table(text: str, column: int = 0) -> set[str]:
-    """The names in backticks in a column of the tables of a text."""
-    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    return {name for row in cells if len(row) > column for name in re.findall(r"`([^`]+)`", row[column])}
+def test_each_page_is_of_the_site() -> None:
+    assert {str(path.relative_to(CHECKOUT / "docs")) for path in (CHECKOUT / "docs").rglob("*.md")} == set(PAGES)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +112,7 @@ def test_the_options_listed_are_those_that_the_validator_takes(pg: Connection, p
         pg.execute(statement)
     listed = set()
     where = ""
-    for line in section("Options").splitlines():
+    for line in PAGES["reference/options.md"].splitlines():
         if line.startswith("| "):
             first, names, *_ = line.strip("|").split("|")
             where = first.strip() or where
@@ -127,7 +122,7 @@ def test_the_options_listed_are_those_that_the_validator_takes(pg: Connection, p
 
 
 def test_the_settings_listed_are_those_that_there_are_with_their_defaults(pg: Connection) -> None:
-    listed = dict(re.findall(r"^\| `deal_sync\.(\w+)` \| `(\w+)`", section("Settings"), re.M))
+    listed = dict(re.findall(r"^\| `deal_sync\.(\w+)` \| `(\w+)`", PAGES["reference/settings.md"], re.M))
     there = {name for (name,) in pg.execute("SELECT name FROM deal_sync.settings()")} - {
         "search_path"
     }  # sync_deals sets that one for itself
@@ -141,7 +136,7 @@ def test_the_security_definer_functions_listed_are_all_there_are(pg: Connection)
         "SELECT p.proname FROM pg_proc AS p JOIN pg_depend AS d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass"
         " JOIN pg_extension AS e ON e.oid = d.refobjid WHERE e.extname = 'deal_sync' AND p.prosecdef"
     ).fetchall()
-    table = section("Access control").split("SECURITY DEFINER")[1]
+    table = section(PAGES["security.md"], "Functions with the owner's rights")
     assert names_in_table(table) - {"deal_sync.runs", "deal_sync.rejects"} == {name for (name,) in there}
 
 
@@ -150,11 +145,11 @@ def test_the_columns_of_a_run_are_explained(pg: Connection) -> None:
         "SELECT attname FROM pg_attribute WHERE attrelid = 'deal_sync.run_result'::regclass"
         " AND attname NOT IN ('run_id', 'tenant_id', 'mode', 'seconds')"
     ).fetchall()
-    assert {name for (name,) in columns} <= names_in_table(section("Calls"))
+    assert {name for (name,) in columns} <= names_in_table(section(PAGES["reference/functions.md"], "sync_deals"))
 
 
 def test_the_columns_that_people_own_are_those_of_the_mapping(pg: Connection) -> None:
-    owned = section("Concept")
+    owned = section(PAGES["explanation/policies.md"], "Policies: who owns a column")
     for policy in ("never", "insert", "fill"):
         (row,) = re.findall(rf"^\| `{policy}` \|.*\| (.*) \|$", owned, re.M)
         columns = pg.execute(
@@ -164,16 +159,8 @@ def test_the_columns_that_people_own_are_those_of_the_mapping(pg: Connection) ->
         assert set(re.findall(r"`(\w+)`", row)) == {name for (name,) in columns}
 
 
-def test_the_calls_listed_exist(pg: Connection) -> None:
-    calls = re.findall(r"^\| `(?:deal_sync\.)?(\w+)\(", section("Calls"), re.M)
-    assert "sync_deals" in calls
-    for call in calls:
-        found = pg.execute("SELECT count(*) FROM pg_proc WHERE proname = %s", [call]).fetchone()
-        assert found == (1,), call
-
-
 def test_a_statement_that_the_header_of_the_migration_gives_for_a_busy_table_runs(bare: Database) -> None:
-    """Its text stands there, so that the file can be used without this README."""
+    """Its text stands there, so that the file can be used without the documentation."""
     header = (CHECKOUT / "sql/migration/deal_sync.sql").read_text().partition("\nDO ")[0]
     lines = [line.removeprefix("--").strip() for line in header.splitlines() if line.startswith("--     ")]
     statements = " ".join(line for line in lines if not line.startswith(("psql", "Prisma", "then"))).split(";")
@@ -188,7 +175,8 @@ def test_a_statement_that_the_header_of_the_migration_gives_for_a_busy_table_run
     assert made == (2,)
 
 
-PUSHED = re.findall(r"^\| `((?:WHERE|ORDER BY) .*?)` \| (exact|superset|not) \| (.*) \|$", README, re.M)
+PUSH_DOWN = PAGES["reference/push-down.md"]
+PUSHED = re.findall(r"^\| `((?:WHERE|ORDER BY) .*?)` \| (exact|superset|not) \| (.*) \|$", PUSH_DOWN, re.M)
 
 
 @pytest.mark.multicorn
@@ -208,4 +196,4 @@ def test_what_runs_in_neo4j_is_what_the_table_says(pg: Connection, clause: str, 
 
 
 def test_the_table_of_what_runs_in_neo4j_is_read_whole() -> None:
-    assert len(PUSHED) == len(re.findall(r"^\| `(?:WHERE|ORDER)", README, re.M)) > 20
+    assert len(PUSHED) == len(re.findall(r"^\| `(?:WHERE|ORDER)", PUSH_DOWN, re.M)) > 20
