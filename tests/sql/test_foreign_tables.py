@@ -266,8 +266,8 @@ def test_it_can_only_be_read(pg: Connection, write: str) -> None:
         pg.execute(write.encode())
 
 
-def test_what_multicorn_does_not_tell_is_as_the_readme_says(pg: Connection) -> None:
-    """Should a newer Multicorn2 do better, the README's limits shrink."""
+def test_what_multicorn_does_not_tell_is_as_the_documentation_says(pg: Connection) -> None:
+    """Should a newer Multicorn2 do better, docs/limits.md shrinks."""
     whole = "to_jsonb({0}) ->> 'name' FROM {1} AS {0} LIMIT 1"
     assert value(pg, "SELECT " + whole.format("d", "neo4j.deals")) is None
     assert value(pg, "SELECT " + whole.format("x", "(SELECT * FROM neo4j.deals OFFSET 0)")) is not None

@@ -1,5 +1,5 @@
 """Flows in: the rights, the catalog and the words of the extension, and a hostile application, caller and colleague.
-Flows out: nobody gets more than the trust model of the README gives: no rights, no rows, no login, no password.
+Flows out: nobody gets more than the trust model of docs/security.md gives: no rights, no rows, no login, no password.
 """
 
 import itertools

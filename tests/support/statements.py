@@ -471,7 +471,7 @@ class Statements:
         if random.random() < 0.1:
             operator = random.choice(("= ANY", "<> ALL", "< ANY", ">= ALL"))
             bare = [literal.split("::")[0] for literal in literals]
-            if column.family in ("date", "timestamp without time zone"):  # others kill the backend, says the README
+            if column.family in ("date", "timestamp without time zone"):  # others kill the backend, says limits.md
                 bare = [text_literal(random.choice(DAYS)) for _ in literals]
             return f"{name} {operator} (ARRAY[{', '.join(bare)}]::{self._plain(column)}[])"
         literal, operator = self._from_anywhere(column, literals[0]), random.choice(COMPARISONS)
@@ -493,7 +493,7 @@ class Statements:
         origin = random.random()
         type_ = literal.rsplit("::", 1)[1]
         kept = not any(word in literal for word in ("infinity", "BC", "20000", "9999", "0001"))
-        own = column.family != "date" or type_ == "date"  # others are an error, says the README
+        own = column.family != "date" or type_ == "date"  # others are an error, says limits.md
         if origin < 0.15 and kept and own:
             return f"later({literal})"
         if origin < 0.25:
