@@ -1,7 +1,9 @@
 -- In: CREATE EXTENSION. Out: the schema of the extension's objects and the result of a run.
 
 CREATE SCHEMA deal_sync;
+CREATE SCHEMA _deal_sync;
 COMMENT ON SCHEMA deal_sync IS 'deal_sync: copies the Deals of a Neo4j graph into opportunities and deal_versions';
+COMMENT ON SCHEMA _deal_sync IS 'what the functions and views of the schema deal_sync are made of: not to be called by anything else';
 
 CREATE TYPE deal_sync.run_result AS (
     run_id uuid,
@@ -46,7 +48,7 @@ $$;
 COMMENT ON FUNCTION deal_sync.settings() IS
 'the settings deal_sync.<name>, their defaults, and the pattern of what they may be';
 
-CREATE FUNCTION deal_sync.setting(name text) RETURNS text
+CREATE FUNCTION _deal_sync.setting(name text) RETURNS text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -64,23 +66,23 @@ BEGIN
     RETURN coalesce(value, known.fallback);
 END
 $$;
-COMMENT ON FUNCTION deal_sync.setting(text) IS
+COMMENT ON FUNCTION _deal_sync.setting(text) IS
 'the value of deal_sync.<name> in this session, or its default';
 
-CREATE FUNCTION deal_sync.size_setting(name text) RETURNS bigint
+CREATE FUNCTION _deal_sync.size_setting(name text) RETURNS bigint
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pg_size_bytes(regexp_replace(deal_sync.setting(name), '(\d) *B$', '\1')) -- which takes B from PostgreSQL 16 on
+    SELECT pg_size_bytes(regexp_replace(_deal_sync.setting(name), '(\d) *B$', '\1')) -- which takes B from PostgreSQL 16 on
 $$;
-COMMENT ON FUNCTION deal_sync.size_setting(text) IS 'internal: the value of a setting that is a size, in bytes';
+COMMENT ON FUNCTION _deal_sync.size_setting(text) IS 'the value of a setting that is a size, in bytes';
 
-CREATE FUNCTION deal_sync.options_of(options text[]) RETURNS jsonb
+CREATE FUNCTION _deal_sync.options_of(options text[]) RETURNS jsonb
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(jsonb_object_agg(o.option_name, o.option_value), '{}')
     FROM pg_options_to_table(options) AS o
 $$;
-COMMENT ON FUNCTION deal_sync.options_of(text[]) IS
+COMMENT ON FUNCTION _deal_sync.options_of(text[]) IS
 'the options of a server, user mapping, foreign table or column as an object';

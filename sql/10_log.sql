@@ -66,7 +66,7 @@ CREATE TABLE deal_sync.watermarks (
 COMMENT ON TABLE deal_sync.watermarks IS 'up to where each tenant''s graph has been read; written in one transaction with the rows';
 COMMENT ON COLUMN deal_sync.watermarks.watermark IS
 'by the graph''s clock: what changed later is read by the next incremental run, and once more what changed shortly before';
-COMMENT ON COLUMN deal_sync.watermarks.mapping IS 'deal_sync.mapping_fingerprint() then, and the graph''s id: a change makes the next run full';
+COMMENT ON COLUMN deal_sync.watermarks.mapping IS '_deal_sync.mapping_fingerprint() then, and the graph''s id: a change makes the next run full';
 COMMENT ON COLUMN deal_sync.watermarks.full_at IS 'when the last full run of the tenant began';
 COMMENT ON COLUMN deal_sync.watermarks.undated IS
 '{"element id": digest} of the nodes that do not say when they changed, as the last incremental run landed them: it reads them again when they differ';
@@ -129,7 +129,7 @@ SELECT pg_catalog.pg_extension_config_dump('deal_sync.graph', '');
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.barred', '');
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.backfills', '');
 
-CREATE FUNCTION deal_sync.record_run(
+CREATE FUNCTION _deal_sync.record_run(
     result deal_sync.run_result, started_at timestamptz, sqlstate text, server_text text
 ) RETURNS void
 LANGUAGE sql SECURITY DEFINER
@@ -145,10 +145,10 @@ AS $$
     -- NOTIFY has no access control: no more than this.
     SELECT pg_notify('deal_sync', json_build_object('run_id', result.run_id, 'tenant', result.tenant_id, 'status', result.status)::text)
 $$;
-COMMENT ON FUNCTION deal_sync.record_run(deal_sync.run_result, timestamptz, text, text) IS
-'internal: adds a run to deal_sync.runs, and tells the channel deal_sync';
+COMMENT ON FUNCTION _deal_sync.record_run(deal_sync.run_result, timestamptz, text, text) IS
+'adds a run to deal_sync.runs, and tells the channel deal_sync';
 
-CREATE FUNCTION deal_sync.record_rejects(run_id uuid, tenant_id uuid, found jsonb) RETURNS void
+CREATE FUNCTION _deal_sync.record_rejects(run_id uuid, tenant_id uuid, found jsonb) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -174,10 +174,10 @@ AS $$
         times_seen = r.times_seen + (r.run_id <> excluded.run_id)::int,
         last_seen = now()
 $$;
-COMMENT ON FUNCTION deal_sync.record_rejects(uuid, uuid, jsonb) IS
-'internal: adds what a batch could not land to deal_sync.rejects';
+COMMENT ON FUNCTION _deal_sync.record_rejects(uuid, uuid, jsonb) IS
+'adds what a batch could not land to deal_sync.rejects';
 
-CREATE FUNCTION deal_sync.settle_rejects(
+CREATE FUNCTION _deal_sync.settle_rejects(
     run_id uuid, tenant_id uuid, elements text[], OUT rows_rejected bigint, OUT values_rejected bigint
 )
 LANGUAGE plpgsql SECURITY DEFINER
@@ -196,10 +196,10 @@ BEGIN
     WHERE r.tenant_id = settle_rejects.tenant_id AND r.run_id = settle_rejects.run_id;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.settle_rejects(uuid, uuid, text[]) IS
-'internal: at a run''s end, of the nodes that it asked for (NULL: all) removes the refusals that it did not meet again; counts those that it met';
+COMMENT ON FUNCTION _deal_sync.settle_rejects(uuid, uuid, text[]) IS
+'at a run''s end, of the nodes that it asked for (NULL: all) removes the refusals that it did not meet again; counts those that it met';
 
-CREATE FUNCTION deal_sync.refused_elements(tenant_id uuid) RETURNS text[]
+CREATE FUNCTION _deal_sync.refused_elements(tenant_id uuid) RETURNS text[]
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -207,9 +207,9 @@ AS $$
     FROM deal_sync.rejects AS r
     WHERE r.tenant_id = refused_elements.tenant_id AND r.level = 'row'
 $$;
-COMMENT ON FUNCTION deal_sync.refused_elements(uuid) IS 'internal: the nodes that every run tries again';
+COMMENT ON FUNCTION _deal_sync.refused_elements(uuid) IS 'the nodes that every run tries again';
 
-CREATE FUNCTION deal_sync.barred_of(tenant_id uuid) RETURNS uuid[]
+CREATE FUNCTION _deal_sync.barred_of(tenant_id uuid) RETURNS uuid[]
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -217,10 +217,10 @@ AS $$
     FROM deal_sync.barred AS b
     WHERE b.tenant_id = barred_of.tenant_id
 $$;
-COMMENT ON FUNCTION deal_sync.barred_of(uuid) IS 'internal: the deals of a tenant that do not land';
+COMMENT ON FUNCTION _deal_sync.barred_of(uuid) IS 'the deals of a tenant that do not land';
 
 -- The first run remembers its graph; two at once leave two rows, and so does one during which accept_graph() is called: the last counts.
-CREATE FUNCTION deal_sync.check_graph(database_id text) RETURNS void
+CREATE FUNCTION _deal_sync.check_graph(database_id text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -237,9 +237,9 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_graph(text) IS 'internal: remembers the graph''s database id; raises where it is another one';
+COMMENT ON FUNCTION _deal_sync.check_graph(text) IS 'remembers the graph''s database id; raises where it is another one';
 
-CREATE FUNCTION deal_sync.watermark_of(
+CREATE FUNCTION _deal_sync.watermark_of(
     tenant_id uuid, OUT watermark timestamptz, OUT mapping text, OUT undated jsonb, OUT facts jsonb
 )
 LANGUAGE sql STABLE SECURITY DEFINER
@@ -247,10 +247,10 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT w.watermark, w.mapping, w.undated, w.facts FROM deal_sync.watermarks AS w WHERE w.tenant_id = watermark_of.tenant_id
 $$;
-COMMENT ON FUNCTION deal_sync.watermark_of(uuid) IS
-'internal: up to where a tenant''s graph has been read, with which mapping, and what was read of nodes that have no timestamp';
+COMMENT ON FUNCTION _deal_sync.watermark_of(uuid) IS
+'up to where a tenant''s graph has been read, with which mapping, and what was read of nodes that have no timestamp';
 
-CREATE FUNCTION deal_sync.record_watermark(
+CREATE FUNCTION _deal_sync.record_watermark(
     tenant_id uuid, run_id uuid, watermark timestamptz, mapping text, is_full boolean, facts jsonb
 ) RETURNS void
 LANGUAGE sql SECURITY DEFINER
@@ -265,11 +265,11 @@ AS $$
         full_at = CASE WHEN is_full THEN excluded.full_at ELSE w.full_at END,
         facts = w.facts || excluded.facts
 $$;
-COMMENT ON FUNCTION deal_sync.record_watermark(uuid, uuid, timestamptz, text, boolean, jsonb) IS
-'internal: remembers up to where a tenant''s graph has been read';
+COMMENT ON FUNCTION _deal_sync.record_watermark(uuid, uuid, timestamptz, text, boolean, jsonb) IS
+'remembers up to where a tenant''s graph has been read';
 
 -- Whatever reads a node forgets what was known of it: else a node that goes back to what it was would pass for known.
-CREATE FUNCTION deal_sync.remember_undated(tenant_id uuid, elements text[], undated jsonb) RETURNS void
+CREATE FUNCTION _deal_sync.remember_undated(tenant_id uuid, elements text[], undated jsonb) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -279,5 +279,5 @@ AS $$
         w.tenant_id = remember_undated.tenant_id
         AND CASE WHEN elements IS NULL THEN w.undated <> '{}' ELSE w.undated ?| elements OR remember_undated.undated <> '{}' END
 $$;
-COMMENT ON FUNCTION deal_sync.remember_undated(uuid, text[], jsonb) IS
-'internal: of the nodes that a run has read (NULL: all), how those look that have no timestamp';
+COMMENT ON FUNCTION _deal_sync.remember_undated(uuid, text[], jsonb) IS
+'of the nodes that a run has read (NULL: all), how those look that have no timestamp';

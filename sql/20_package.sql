@@ -2,7 +2,7 @@
 
 -- PL/Python puts the name of its exception before an error's text, and the text of an error in a set-returning function into the DETAIL:
 -- its own words there are in the server's language.
-CREATE FUNCTION deal_sync.python_error(INOUT message text, INOUT detail text)
+CREATE FUNCTION _deal_sync.python_error(INOUT message text, INOUT detail text)
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -15,18 +15,18 @@ BEGIN
     detail := nullif(detail, '');
 END
 $$;
-COMMENT ON FUNCTION deal_sync.python_error(text, text) IS 'internal: message and DETAIL as they were meant';
+COMMENT ON FUNCTION _deal_sync.python_error(text, text) IS 'message and DETAIL as they were meant';
 
 -- Whose words an error holds, `origin` says, in its field DATATYPE: 'own' are the extension's and may be shown to everybody,
 -- 'application' may hold people's data. Neither a code nor CONTEXT proves it: the application may raise the same code, and CONTEXT is in
 -- the server's language.
 -- Who calls it at the end of a wait for Neo4j catches query_canceled, too: a cancel is told in PostgreSQL's own words.
-CREATE FUNCTION deal_sync.raise_again(sqlstate text, message text, detail text, hint text, origin text DEFAULT 'own') RETURNS void
+CREATE FUNCTION _deal_sync.raise_again(sqlstate text, message text, detail text, hint text, origin text DEFAULT 'own') RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    meant CONSTANT record := deal_sync.python_error(message, detail);
+    meant CONSTANT record := _deal_sync.python_error(message, detail);
 BEGIN
     hint := coalesce(
         nullif(hint, ''),
@@ -43,9 +43,9 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message, DETAIL = meant.detail, HINT = hint, DATATYPE = origin;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.raise_again(text, text, text, text, text) IS 'internal: raises an error as it was meant, and says whose words it holds';
+COMMENT ON FUNCTION _deal_sync.raise_again(text, text, text, text, text) IS 'raises an error as it was meant, and says whose words it holds';
 
-CREATE FUNCTION deal_sync.load_package() RETURNS integer
+CREATE FUNCTION _deal_sync.load_package() RETURNS integer
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -63,10 +63,10 @@ version = plpy.execute("SELECT extversion FROM pg_catalog.pg_extension WHERE ext
 entry.check_version(plpy, version[0]["extversion"])
 return sys.version_info.major * 100 + sys.version_info.minor
 $$;
-COMMENT ON FUNCTION deal_sync.load_package() IS
-'internal: the body of check_package()';
+COMMENT ON FUNCTION _deal_sync.load_package() IS
+'the body of check_package()';
 
-CREATE FUNCTION deal_sync.check_package() RETURNS integer
+CREATE FUNCTION _deal_sync.check_package() RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -76,17 +76,17 @@ DECLARE
     detail text;
     hint text;
 BEGIN
-    RETURN deal_sync.load_package();
+    RETURN _deal_sync.load_package();
 EXCEPTION
     WHEN OTHERS THEN
         GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
-        PERFORM deal_sync.raise_again(code, said, detail, hint);
+        PERFORM _deal_sync.raise_again(code, said, detail, hint);
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_package() IS
+COMMENT ON FUNCTION _deal_sync.check_package() IS
 'raises where the Python package is missing or does not fit the extension; else the Python version, 311 for 3.11';
 
-CREATE FUNCTION deal_sync.default_columns(
+CREATE FUNCTION _deal_sync.default_columns(
     OUT table_name text, OUT label text, OUT kind text, OUT target text,
     OUT place integer, OUT name text, OUT type text, OUT options jsonb
 ) RETURNS SETOF record
@@ -96,12 +96,12 @@ AS $$
 from neo4j_deals import entry
 return entry.default_columns()
 $$;
-COMMENT ON FUNCTION deal_sync.default_columns() IS
+COMMENT ON FUNCTION _deal_sync.default_columns() IS
 'the columns of the foreign tables as attach() creates them: the default mapping';
 
 -- With the owner's rights: it uses the owner's user mapping and loads nameless spool files. The caller gets to read and to empty the
--- staging table, no more. `caller` is a role, `relation` a table that deal_sync.mapped() vouches for: no text becomes SQL or a path.
-CREATE FUNCTION deal_sync.fill_staging(kind text, tenant_id uuid, caller regrole, selection jsonb) RETURNS SETOF bigint
+-- staging table, no more. `caller` is a role, `relation` a table that _deal_sync.mapped() vouches for: no text becomes SQL or a path.
+CREATE FUNCTION _deal_sync.fill_staging(kind text, tenant_id uuid, caller regrole, selection jsonb) RETURNS SETOF bigint
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET client_encoding = 'UTF8' -- COPY takes the spool's texts to be in it
@@ -109,10 +109,10 @@ AS $$
 from neo4j_deals import entry
 yield from entry.fill_staging(plpy, kind, tenant_id, caller, selection)
 $$;
-COMMENT ON FUNCTION deal_sync.fill_staging(text, uuid, regrole, jsonb) IS
-'internal: reads a tenant''s nodes, those of a selection (neo4j_deals.sync.selection) or all, into pg_temp.deal_sync_<kind>s, one batch a row fetched; the caller empties it between two';
+COMMENT ON FUNCTION _deal_sync.fill_staging(text, uuid, regrole, jsonb) IS
+'reads a tenant''s nodes, those of a selection (neo4j_deals.sync.selection) or all, into pg_temp.deal_sync_<kind>s, one batch a row fetched; the caller empties it between two';
 
-CREATE FUNCTION deal_sync.graph_state(
+CREATE FUNCTION _deal_sync.graph_state(
     tenant_id uuid DEFAULT NULL, counts boolean DEFAULT FALSE, with_newest boolean DEFAULT FALSE, late double precision DEFAULT NULL,
     OUT database_id text, OUT clock timestamptz, OUT ahead double precision, OUT unsure double precision,
     OUT deals bigint, OUT versions bigint, OUT count_ms bigint, OUT open text[], OUT newest timestamptz
@@ -123,49 +123,49 @@ AS $$
 from neo4j_deals import entry
 return entry.graph_state(plpy, tenant_id, counts, with_newest, late)
 $$;
-COMMENT ON FUNCTION deal_sync.graph_state(uuid, boolean, boolean, double precision) IS
-'internal: the id of the graph''s database, its clock, and what there is to know of a tenant''s nodes and of transactions that are open (neo4j_deals.entry)';
+COMMENT ON FUNCTION _deal_sync.graph_state(uuid, boolean, boolean, double precision) IS
+'the id of the graph''s database, its clock, and what there is to know of a tenant''s nodes and of transactions that are open (neo4j_deals.entry)';
 
-CREATE FUNCTION deal_sync.graph_keys(kind text, tenant_id uuid, OUT element_id text, OUT key uuid) RETURNS SETOF record
+CREATE FUNCTION _deal_sync.graph_keys(kind text, tenant_id uuid, OUT element_id text, OUT key uuid) RETURNS SETOF record
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 from neo4j_deals import entry
 return entry.graph_keys(plpy, kind, tenant_id)
 $$;
-COMMENT ON FUNCTION deal_sync.graph_keys(text, uuid) IS 'internal: the nodes of a kind that a tenant has, each with its key, NULL where that is no UUID';
+COMMENT ON FUNCTION _deal_sync.graph_keys(text, uuid) IS 'the nodes of a kind that a tenant has, each with its key, NULL where that is no UUID';
 
-CREATE FUNCTION deal_sync.deal_keys(kind text, tenant_id uuid, after text, amount integer) RETURNS text[]
+CREATE FUNCTION _deal_sync.deal_keys(kind text, tenant_id uuid, after text, amount integer) RETURNS text[]
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 from neo4j_deals import entry
 return entry.deal_keys(plpy, kind, tenant_id, after, amount)
 $$;
-COMMENT ON FUNCTION deal_sync.deal_keys(text, uuid, text, integer) IS
-'internal: the ids of deals that a tenant''s nodes of a kind name, in their order: so many after one';
+COMMENT ON FUNCTION _deal_sync.deal_keys(text, uuid, text, integer) IS
+'the ids of deals that a tenant''s nodes of a kind name, in their order: so many after one';
 
-CREATE FUNCTION deal_sync.check_source(kind text) RETURNS void
+CREATE FUNCTION _deal_sync.check_source(kind text) RETURNS void
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 from neo4j_deals import entry
 entry.check_source(plpy, kind)
 $$;
-COMMENT ON FUNCTION deal_sync.check_source(text) IS
-'internal: raises where the server, the user mapping or the type of a column is a mistake of set-up';
+COMMENT ON FUNCTION _deal_sync.check_source(text) IS
+'raises where the server, the user mapping or the type of a column is a mistake of set-up';
 
-CREATE FUNCTION deal_sync.nobodys_nodes(kind text) RETURNS bigint
+CREATE FUNCTION _deal_sync.nobodys_nodes(kind text) RETURNS bigint
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 from neo4j_deals import entry
 return entry.nobodys_nodes(plpy, kind)
 $$;
-COMMENT ON FUNCTION deal_sync.nobodys_nodes(text) IS
-'internal: how many nodes belong to no tenant, because tenant_id is absent, no text or spelled in another way';
+COMMENT ON FUNCTION _deal_sync.nobodys_nodes(text) IS
+'how many nodes belong to no tenant, because tenant_id is absent, no text or spelled in another way';
 
-CREATE FUNCTION deal_sync.check_readable(relation regclass, columns text[]) RETURNS void
+CREATE FUNCTION _deal_sync.check_readable(relation regclass, columns text[]) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -183,11 +183,11 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_readable(regclass, text[]) IS
-'internal: raises where the caller may not SELECT the columns of a foreign table; columns NULL: all of them';
+COMMENT ON FUNCTION _deal_sync.check_readable(regclass, text[]) IS
+'raises where the caller may not SELECT the columns of a foreign table; columns NULL: all of them';
 
 -- It checks the rights itself: whoever may call scan() may call it, too.
-CREATE FUNCTION deal_sync.scan_rows(
+CREATE FUNCTION _deal_sync.scan_rows(
     relation regclass, tenant uuid, columns text[], row_limit bigint
 ) RETURNS SETOF record
 LANGUAGE plpython3u
@@ -196,11 +196,11 @@ AS $$
 from neo4j_deals import entry
 yield from entry.scan_rows(plpy, relation, tenant, columns, row_limit)
 $$;
-COMMENT ON FUNCTION deal_sync.scan_rows(regclass, uuid, text[], bigint) IS
-'internal: the rows of a foreign table; call deal_sync.scan()';
+COMMENT ON FUNCTION _deal_sync.scan_rows(regclass, uuid, text[], bigint) IS
+'the rows of a foreign table; call deal_sync.scan()';
 
 -- With the caller's rights and the caller's own user mapping.
-CREATE FUNCTION deal_sync.import_statements(
+CREATE FUNCTION _deal_sync.import_statements(
     server name, schema name, limit_to text[], "except" text[], sample bigint, prefix text,
     OUT table_name text, OUT label text, OUT statement text, OUT columns integer
 ) RETURNS SETOF record
@@ -212,15 +212,15 @@ options = {"sample": None if sample is None else str(sample), "prefix": prefix}
 given = {name: value for name, value in options.items() if value is not None}
 yield from entry.import_statements(plpy, server, schema, limit_to, args[3], given)
 $$;
-COMMENT ON FUNCTION deal_sync.import_statements(name, name, text[], text[], bigint, text) IS
-'internal: the foreign tables that import_schema() creates, as statements';
+COMMENT ON FUNCTION _deal_sync.import_statements(name, name, text[], text[], bigint, text) IS
+'the foreign tables that import_schema() creates, as statements';
 
-CREATE FUNCTION deal_sync.to_type(value text, type_name text) RETURNS text
+CREATE FUNCTION _deal_sync.to_type(value text, type_name text) RETURNS text
 LANGUAGE plpython3u IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
 from neo4j_deals import entry
 return entry.to_type(value, type_name)
 $$;
-COMMENT ON FUNCTION deal_sync.to_type(text, text) IS
+COMMENT ON FUNCTION _deal_sync.to_type(text, text) IS
 'a text as the reader converts it to date, timestamp or timestamptz, in UTC; NULL where it does not fit';

@@ -1,6 +1,6 @@
 -- In: options where they are set. Out: an error for one that is unknown, misplaced, malformed or not this role's to set.
 
-CREATE FUNCTION deal_sync.validator(options text[], catalog oid) RETURNS void
+CREATE FUNCTION _deal_sync.validator(options text[], catalog oid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -110,5 +110,5 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.validator(text[], oid) IS
+COMMENT ON FUNCTION _deal_sync.validator(text[], oid) IS
 'the validator of the foreign-data wrapper neo4j: option names, values, places, and those that only superusers set';

@@ -1,6 +1,6 @@
 -- In: the connections to Neo4j that this session keeps. Out: a view of them, and their end.
 
-CREATE FUNCTION deal_sync.kept_connections(
+CREATE FUNCTION _deal_sync.kept_connections(
     OUT server name, OUT login name, OUT uri text, OUT state text, OUT idle_seconds double precision, OUT valid boolean
 ) RETURNS SETOF record
 LANGUAGE plpython3u
@@ -9,7 +9,7 @@ AS $$
 from neo4j_deals import entry
 return entry.kept_connections(plpy)
 $$;
-COMMENT ON FUNCTION deal_sync.kept_connections() IS 'internal: the rows of deal_sync.connections';
+COMMENT ON FUNCTION _deal_sync.kept_connections() IS 'the rows of deal_sync.connections';
 
 CREATE VIEW deal_sync.connections AS
 SELECT
@@ -19,7 +19,7 @@ SELECT
     c.state,
     c.idle_seconds,
     c.valid
-FROM deal_sync.kept_connections() AS c;
+FROM _deal_sync.kept_connections() AS c;
 COMMENT ON VIEW deal_sync.connections IS 'the connections to Neo4j that this session keeps';
 COMMENT ON COLUMN deal_sync.connections.server IS 'NULL: no server has these options any more';
 COMMENT ON COLUMN deal_sync.connections.login IS 'the role whose user mapping it uses';
@@ -27,14 +27,14 @@ COMMENT ON COLUMN deal_sync.connections.state IS 'in use: a scan or a cursor rea
 COMMENT ON COLUMN deal_sync.connections.valid IS
 'false: options have changed, and the next statement makes a new one; NULL: the user mapping is not yours to read';
 
-CREATE FUNCTION deal_sync.close_connections(server name, OUT closed bigint, OUT busy bigint)
+CREATE FUNCTION _deal_sync.close_connections(server name, OUT closed bigint, OUT busy bigint)
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
 AS $$
 from neo4j_deals import entry
 return entry.close_connections(plpy, server)
 $$;
-COMMENT ON FUNCTION deal_sync.close_connections(name) IS 'internal: the body of disconnect()';
+COMMENT ON FUNCTION _deal_sync.close_connections(name) IS 'the body of disconnect()';
 
 CREATE FUNCTION deal_sync.disconnect(server name) RETURNS boolean
 LANGUAGE plpgsql
@@ -48,7 +48,7 @@ BEGIN
             ERRCODE = 'undefined_object',
             HINT = 'The servers are in pg_foreign_server, those of this session''s connections in deal_sync.connections.';
     END IF;
-    result := deal_sync.close_connections(server);
+    result := _deal_sync.close_connections(server);
     IF result.busy > 0 THEN
         RAISE WARNING 'connections to server "%" that are in use stay open', server USING
             HINT = 'A cursor of this session reads by them: CLOSE it.';

@@ -2,7 +2,7 @@
 
 -- The foreign table of a kind. Only one that a superuser or the extension's owner made on a server of theirs counts: the reader lends
 -- it the owner's login.
-CREATE FUNCTION deal_sync.mapped(kind text) RETURNS regclass
+CREATE FUNCTION _deal_sync.mapped(kind text) RETURNS regclass
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -26,7 +26,7 @@ BEGIN
         INNER JOIN pg_class AS c ON c.oid = ft.ftrelid
         INNER JOIN pg_foreign_server AS s ON s.oid = ft.ftserver
         INNER JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
-        WHERE w.fdwname = 'neo4j' AND deal_sync.options_of(ft.ftoptions) ->> 'kind' = mapped.kind
+        WHERE w.fdwname = 'neo4j' AND _deal_sync.options_of(ft.ftoptions) ->> 'kind' = mapped.kind
     ) AS t;
 
     IF cardinality(found) > 1 THEN
@@ -44,45 +44,45 @@ BEGIN
     RETURN found[1];
 END
 $$;
-COMMENT ON FUNCTION deal_sync.mapped(text) IS
+COMMENT ON FUNCTION _deal_sync.mapped(text) IS
 'the foreign table that maps the deals (kind deal) or the versions (kind version) of the graph';
 
-CREATE FUNCTION deal_sync.table_option(kind text, option text) RETURNS text
+CREATE FUNCTION _deal_sync.table_option(kind text, option text) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT deal_sync.options_of(ft.ftoptions) ->> option
+    SELECT _deal_sync.options_of(ft.ftoptions) ->> option
     FROM pg_foreign_table AS ft
-    WHERE ft.ftrelid = deal_sync.mapped(kind)
+    WHERE ft.ftrelid = _deal_sync.mapped(kind)
 $$;
-COMMENT ON FUNCTION deal_sync.table_option(text, text) IS
+COMMENT ON FUNCTION _deal_sync.table_option(text, text) IS
 'an option of the foreign table of a kind';
 
-CREATE FUNCTION deal_sync.stamp_column() RETURNS text
+CREATE FUNCTION _deal_sync.stamp_column() RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce(deal_sync.table_option('deal', 'stamps'), 'updated_at')
+    SELECT coalesce(_deal_sync.table_option('deal', 'stamps'), 'updated_at')
 $$;
-COMMENT ON FUNCTION deal_sync.stamp_column() IS
-'internal: the column of opportunities that gets the time of each change, if it is there';
+COMMENT ON FUNCTION _deal_sync.stamp_column() IS
+'the column of opportunities that gets the time of each change, if it is there';
 
 -- The application's table behind an option (target, links, tenants); a mistake of set-up where it does not exist.
-CREATE FUNCTION deal_sync.application_table(kind text, option text) RETURNS regclass
+CREATE FUNCTION _deal_sync.application_table(kind text, option text) RETURNS regclass
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    name text := deal_sync.table_option(kind, option);
+    name text := _deal_sync.table_option(kind, option);
 BEGIN
     IF name IS NULL THEN
-        RAISE EXCEPTION 'foreign table % has no option "%"', deal_sync.mapped(kind), option USING
+        RAISE EXCEPTION 'foreign table % has no option "%"', _deal_sync.mapped(kind), option USING
             ERRCODE = 'fdw_option_name_not_found',
-            HINT = format('ALTER FOREIGN TABLE %s OPTIONS (ADD %s ''schema.table'');', deal_sync.mapped(kind), option);
+            HINT = format('ALTER FOREIGN TABLE %s OPTIONS (ADD %s ''schema.table'');', _deal_sync.mapped(kind), option);
     ELSIF to_regclass(name) IS NULL THEN
         RAISE EXCEPTION 'table "%" does not exist', name USING
             ERRCODE = 'undefined_table',
-            DETAIL = format('Option "%s" of foreign table %s names it.', option, deal_sync.mapped(kind)),
+            DETAIL = format('Option "%s" of foreign table %s names it.', option, _deal_sync.mapped(kind)),
             -- The migration makes deal_versions; the other tables are the application's own.
             HINT = CASE WHEN kind = 'version' THEN 'Run the migration (sql/migration)' ELSE 'Make it' END
                 || ', or ALTER the option if the table stands in another schema.';
@@ -90,20 +90,20 @@ BEGIN
     RETURN to_regclass(name);
 END
 $$;
-COMMENT ON FUNCTION deal_sync.application_table(text, text) IS
+COMMENT ON FUNCTION _deal_sync.application_table(text, text) IS
 'the table of the application that the mapping of a kind names in an option';
 
-CREATE FUNCTION deal_sync.target_tables() RETURNS SETOF regclass
+CREATE FUNCTION _deal_sync.target_tables() RETURNS SETOF regclass
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT deal_sync.application_table(t.kind, t.option)
+    SELECT _deal_sync.application_table(t.kind, t.option)
     FROM (VALUES ('deal', 'target'), ('version', 'target'), ('deal', 'links')) AS t (kind, option)
 $$;
-COMMENT ON FUNCTION deal_sync.target_tables() IS 'internal: the tables of the application that the sync writes';
+COMMENT ON FUNCTION _deal_sync.target_tables() IS 'the tables of the application that the sync writes';
 
 -- What a column is staged as: a domain's base type, down to the last; char(n) as varchar(n).
-CREATE FUNCTION deal_sync.base_type(INOUT type oid, INOUT modifier integer)
+CREATE FUNCTION _deal_sync.base_type(INOUT type oid, INOUT modifier integer)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -123,10 +123,10 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.base_type(oid, integer) IS
+COMMENT ON FUNCTION _deal_sync.base_type(oid, integer) IS
 'the type and modifier as which a column is staged: under a domain, its base type';
 
-CREATE FUNCTION deal_sync.vector_type() RETURNS oid
+CREATE FUNCTION _deal_sync.vector_type() RETURNS oid
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -136,21 +136,21 @@ AS $$
     INNER JOIN pg_type AS t ON d.classid = 'pg_type'::regclass AND t.oid = d.objid AND t.typname = 'vector'
     WHERE e.extname = 'vector' AND d.deptype = 'e'
 $$;
-COMMENT ON FUNCTION deal_sync.vector_type() IS 'pgvector''s type vector, in whichever schema it sits';
+COMMENT ON FUNCTION _deal_sync.vector_type() IS 'pgvector''s type vector, in whichever schema it sits';
 
 -- `options` as jsonb; `not_null`, `target_default` and the rest of the target's facts from the application's table; `required`: an insert
 -- has nothing to put there but the property; `staged_*`: the base type in which the sync stages the column, NULL where it does not (for a
 -- type without a binary form of ours, the text that its input reads); `due_*`: the base type of what is to be filled.
-CREATE TYPE deal_sync.mapping_column AS (
+CREATE TYPE _deal_sync.mapping_column AS (
     place smallint, name text, type oid, type_name text, type_modifier integer, options jsonb,
     target text, write text, target_type oid, target_modifier integer, target_is_there boolean,
     not_null boolean, target_default text, required boolean,
     staged_as text, staged_type oid, staged_name text, staged_modifier integer,
     due_as text, due_name text, due_modifier integer
 );
-COMMENT ON TYPE deal_sync.mapping_column IS 'a column of a foreign table of the mapping, and the column that it fills';
+COMMENT ON TYPE _deal_sync.mapping_column IS 'a column of a foreign table of the mapping, and the column that it fills';
 
-CREATE FUNCTION deal_sync.mapping_columns(relation regclass) RETURNS SETOF deal_sync.mapping_column
+CREATE FUNCTION _deal_sync.mapping_columns(relation regclass) RETURNS SETOF _deal_sync.mapping_column
 LANGUAGE plpgsql STABLE -- it keeps its plan: a run asks some ten times
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -163,14 +163,14 @@ BEGIN
             coalesce(o.options ->> 'write', 'always') AS write,
             ft.target_table
         FROM (
-            SELECT to_regclass(deal_sync.options_of(t.ftoptions) ->> 'target') AS target_table
+            SELECT to_regclass(_deal_sync.options_of(t.ftoptions) ->> 'target') AS target_table
             FROM pg_foreign_table AS t
             WHERE t.ftrelid = relation
             OFFSET 0 -- once, not for each column
         ) AS ft
         INNER JOIN pg_attribute AS a ON a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
         INNER JOIN pg_type AS f ON f.oid = a.atttypid
-        CROSS JOIN LATERAL deal_sync.options_of(a.attfdwoptions) AS o (options)
+        CROSS JOIN LATERAL _deal_sync.options_of(a.attfdwoptions) AS o (options)
     ),
 
     -- What is staged: whatever is written, and what is linked; the tenant is the run's own.
@@ -198,7 +198,7 @@ BEGIN
         CASE WHEN own.stages THEN base.modifier ELSE -1 END,
         format_type(base.type, base.modifier), due.typname::text, base.modifier
     FROM with_targets AS w
-    LEFT JOIN LATERAL deal_sync.base_type(w.due_type, w.due_modifier) AS base ON true
+    LEFT JOIN LATERAL _deal_sync.base_type(w.due_type, w.due_modifier) AS base ON true
     LEFT JOIN pg_type AS due ON due.oid = base.type
     LEFT JOIN LATERAL (
         SELECT b.typname, true AS stages
@@ -209,12 +209,12 @@ BEGIN
                 b.oid = ANY (
                     '{int2,int4,int8,float4,float8,numeric,text,varchar,bool,uuid,date,timestamp,timestamptz,json,jsonb}'::regtype[]
                 )
-                OR b.oid = deal_sync.vector_type()
+                OR b.oid = _deal_sync.vector_type()
             )
     ) AS own ON true;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.mapping_columns(regclass) IS
+COMMENT ON FUNCTION _deal_sync.mapping_columns(regclass) IS
 'the columns of a foreign table of the mapping: options, target, and the base type in which the sync stages it (NULL: not staged)';
 
 CREATE FUNCTION deal_sync.attach(server name DEFAULT 'neo4j', schema name DEFAULT 'neo4j', application name DEFAULT NULL)
@@ -223,8 +223,8 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    python integer := deal_sync.check_package();
-    vector text := deal_sync.vector_type()::regtype::text;
+    python integer := _deal_sync.check_package();
+    vector text := _deal_sync.vector_type()::regtype::text;
     home name := application;
     homes name[];
     definition record;
@@ -274,7 +274,7 @@ BEGIN
             array_agg(d.name ORDER BY d.place) AS names,
             array_agg(coalesce(d.options ->> 'property', d.name) ORDER BY d.place) AS properties,
             array_agg(d.options ->> 'derive' ORDER BY d.place) AS derivations
-        FROM deal_sync.default_columns() AS d
+        FROM _deal_sync.default_columns() AS d
         GROUP BY d.table_name, d.label, d.kind, d.target
         ORDER BY d.table_name DESC
     LOOP
@@ -296,7 +296,7 @@ BEGIN
         ELSE
             FOR nth IN 1 .. cardinality(definition.names) LOOP
                 IF NOT EXISTS ( -- also under another name: a person may rename a column
-                    SELECT FROM deal_sync.mapping_columns(relation) AS m
+                    SELECT FROM _deal_sync.mapping_columns(relation) AS m
                     WHERE
                         m.name = definition.names[nth]
                         OR m.options ->> 'derive' = definition.derivations[nth]
@@ -312,14 +312,14 @@ BEGIN
         END IF;
     END LOOP;
 
-    RETURN said || deal_sync.set_handler(server, python);
+    RETURN said || _deal_sync.set_handler(server, python);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.attach(name, name, name) IS
 'creates the foreign tables of the mapping, or adds what they lack, and gives the wrapper Multicorn''s handler where that is safe; application: the schema of opportunities';
 
 -- Multicorn's handler only, never its validator: with that one a user mapping could name any Python class to load.
-CREATE FUNCTION deal_sync.set_handler(server name, python integer) RETURNS text
+CREATE FUNCTION _deal_sync.set_handler(server name, python integer) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET client_min_messages = error
@@ -351,7 +351,7 @@ BEGIN
         'ALTER SERVER %I OPTIONS (%s wrapper %L)',
         server,
         (
-            SELECT CASE WHEN deal_sync.options_of(s.srvoptions) ? 'wrapper' THEN 'SET' ELSE 'ADD' END
+            SELECT CASE WHEN _deal_sync.options_of(s.srvoptions) ? 'wrapper' THEN 'SET' ELSE 'ADD' END
             FROM pg_foreign_server AS s
             WHERE s.srvname = server
         ),
@@ -360,8 +360,8 @@ BEGIN
     RETURN 'Multicorn2 answers a SELECT on the tables';
 END
 $$;
-COMMENT ON FUNCTION deal_sync.set_handler(name, integer) IS
-'internal: gives the wrapper Multicorn''s handler where Multicorn2 is installed and Python is older than 3.12';
+COMMENT ON FUNCTION _deal_sync.set_handler(name, integer) IS
+'gives the wrapper Multicorn''s handler where Multicorn2 is installed and Python is older than 3.12';
 
 CREATE FUNCTION deal_sync.detach() RETURNS void
 LANGUAGE plpgsql
@@ -375,14 +375,14 @@ $$;
 COMMENT ON FUNCTION deal_sync.detach() IS
 'takes Multicorn''s handler from the wrapper (before pg_upgrade, a newer Python, or dropping multicorn); tables, servers and scan() stay';
 
-CREATE FUNCTION deal_sync.options_clause(options text[]) RETURNS text
+CREATE FUNCTION _deal_sync.options_clause(options text[]) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(' OPTIONS (' || string_agg(format('%I %L', o.option_name, o.option_value), ', ' ORDER BY o.option_name) || ')', '')
     FROM pg_options_to_table(options) AS o
 $$;
-COMMENT ON FUNCTION deal_sync.options_clause(text[]) IS 'internal: options as SQL writes them';
+COMMENT ON FUNCTION _deal_sync.options_clause(text[]) IS 'options as SQL writes them';
 
 CREATE FUNCTION deal_sync.mapping_ddl() RETURNS text
 LANGUAGE sql STABLE
@@ -391,18 +391,18 @@ AS $$
     SELECT string_agg(
         format(
             E'CREATE FOREIGN TABLE %s (\n%s\n) SERVER %I%s;',
-            ft.ftrelid::regclass, columns.list, s.srvname, deal_sync.options_clause(ft.ftoptions)
+            ft.ftrelid::regclass, columns.list, s.srvname, _deal_sync.options_clause(ft.ftoptions)
         ),
         E'\n\n' ORDER BY k.kind
     )
     FROM unnest(ARRAY['deal', 'version']) AS k (kind)
-    INNER JOIN pg_foreign_table AS ft ON ft.ftrelid = deal_sync.mapped(k.kind)
+    INNER JOIN pg_foreign_table AS ft ON ft.ftrelid = _deal_sync.mapped(k.kind)
     INNER JOIN pg_foreign_server AS s ON s.oid = ft.ftserver
     CROSS JOIN LATERAL (
         SELECT string_agg(
             format(
                 '    %I %s%s',
-                a.attname, format_type(a.atttypid, a.atttypmod), deal_sync.options_clause(a.attfdwoptions)
+                a.attname, format_type(a.atttypid, a.atttypmod), _deal_sync.options_clause(a.attfdwoptions)
             ),
             E',\n' ORDER BY a.attnum
         ) AS list
@@ -427,7 +427,7 @@ DECLARE
     detail text;
     hint text;
 BEGIN
-    PERFORM deal_sync.check_package();
+    PERFORM _deal_sync.check_package();
     IF limit_to IS NOT NULL AND "except" IS NOT NULL THEN
         RAISE EXCEPTION 'limit_to and except exclude each other' USING
             ERRCODE = 'invalid_parameter_value',
@@ -437,7 +437,7 @@ BEGIN
             ERRCODE = 'invalid_schema_name',
             HINT = format('CREATE SCHEMA %I;', schema);
     END IF;
-    FOR this IN SELECT s.* FROM deal_sync.import_statements(server, schema, limit_to, "except", sample, prefix) AS s LOOP
+    FOR this IN SELECT s.* FROM _deal_sync.import_statements(server, schema, limit_to, "except", sample, prefix) AS s LOOP
         EXECUTE this.statement;
         relation := format('%I.%I', schema, this.table_name)::regclass;
         label := this.label;
@@ -447,7 +447,7 @@ BEGIN
 EXCEPTION
     WHEN OTHERS OR query_canceled THEN
         GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
-        PERFORM deal_sync.raise_again(code, said, detail, hint);
+        PERFORM _deal_sync.raise_again(code, said, detail, hint);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.import_schema(name, name, text[], text[], bigint, text) IS
@@ -468,7 +468,7 @@ DECLARE
     detail text;
     hint text;
 BEGIN
-    PERFORM deal_sync.check_package();
+    PERFORM _deal_sync.check_package();
     IF NOT EXISTS (SELECT FROM pg_foreign_table AS ft WHERE ft.ftrelid = relation) THEN
         RAISE EXCEPTION 'scan() takes a foreign table, not %', pg_typeof("table") USING
             ERRCODE = 'wrong_object_type',
@@ -476,26 +476,26 @@ BEGIN
     END IF;
     SELECT min(c.name) INTO unknown
     FROM unnest(columns) AS c (name)
-    WHERE NOT EXISTS (SELECT FROM deal_sync.mapping_columns(relation) AS m WHERE m.name = c.name);
+    WHERE NOT EXISTS (SELECT FROM _deal_sync.mapping_columns(relation) AS m WHERE m.name = c.name);
     IF unknown IS NOT NULL THEN
         RAISE EXCEPTION 'column "%" of foreign table % does not exist', unknown, relation USING
             ERRCODE = 'undefined_column',
             HINT = (
                 SELECT 'It has the columns ' || string_agg(m.name, ', ' ORDER BY m.place)
-                FROM deal_sync.mapping_columns(relation) AS m
+                FROM _deal_sync.mapping_columns(relation) AS m
             );
     END IF;
     RETURN QUERY EXECUTE format(
-        'SELECT * FROM deal_sync.scan_rows($1, $2, $3, $4) AS t (%s)',
+        'SELECT * FROM _deal_sync.scan_rows($1, $2, $3, $4) AS t (%s)',
         (
             SELECT string_agg(format('%I %s', m.name, format_type(m.type, m.type_modifier)), ', ' ORDER BY m.place)
-            FROM deal_sync.mapping_columns(relation) AS m
+            FROM _deal_sync.mapping_columns(relation) AS m
         )
     ) USING relation, tenant, columns, row_limit;
 EXCEPTION
     WHEN OTHERS OR query_canceled THEN
         GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
-        PERFORM deal_sync.raise_again(code, said, detail, hint);
+        PERFORM _deal_sync.raise_again(code, said, detail, hint);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.scan(anyelement, uuid, text[], bigint) IS

@@ -2,21 +2,21 @@
 
 -- `selected`, `inserted`, `updated`: the expressions of a MERGE, the first over the source `s`, the others over what it selects; `lost`:
 -- true where the graph has a value that the target cannot take; `exotic`: that shows only when the caller casts it.
-CREATE TYPE deal_sync.merge_column AS (
+CREATE TYPE _deal_sync.merge_column AS (
     name text, target text, write text, on_misfit text, place integer, target_type oid, target_modifier integer,
     selected text, lost text, inserted text, updated text, exotic boolean, link boolean
 );
-COMMENT ON TYPE deal_sync.merge_column IS 'internal: a column of a MERGE, as expressions';
+COMMENT ON TYPE _deal_sync.merge_column IS 'a column of a MERGE, as expressions';
 
 -- `completes`: a version that is there gets what it lacks, but for what says which version of which deal it is. Where it lacks its end,
 -- or ends before it begins, the old service has put the moment of insertion into its other times: all become the node's.
-CREATE FUNCTION deal_sync.merge_columns(kind text, staged boolean, completes boolean DEFAULT false) RETURNS SETOF deal_sync.merge_column
+CREATE FUNCTION _deal_sync.merge_columns(kind text, staged boolean, completes boolean DEFAULT false) RETURNS SETOF _deal_sync.merge_column
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    mapping CONSTANT deal_sync.mapping_column[] := ARRAY(
-        SELECT m FROM deal_sync.mapping_columns(deal_sync.mapped(kind)) AS m ORDER BY m.place
+    mapping CONSTANT _deal_sync.mapping_column[] := ARRAY(
+        SELECT m FROM _deal_sync.mapping_columns(_deal_sync.mapped(kind)) AS m ORDER BY m.place
     );
     fallbacks CONSTANT jsonb := (
         SELECT jsonb_object_agg(m.name, m.options ->> 'fallback') FROM unnest(mapping) AS m WHERE m.options ? 'fallback'
@@ -26,8 +26,8 @@ DECLARE
         FROM unnest(mapping) AS m
         WHERE completes AND kind = 'version' AND m.write <> 'never' AND m.target IN ('valid_from', 'valid_until', 'created_at')
     );
-    c deal_sync.mapping_column;
-    result deal_sync.merge_column;
+    c _deal_sync.mapping_column;
+    result _deal_sync.merge_column;
     source text;
     fallback text;
     after text;
@@ -50,7 +50,7 @@ BEGIN
         IF NOT staged AND c.options ? 'empty' AND c.type IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) THEN
             source := format('nullif(%s, '''')', source);
         END IF;
-        result.selected := deal_sync.cast_expression(
+        result.selected := _deal_sync.cast_expression(
             source,
             CASE WHEN staged THEN c.staged_type ELSE c.type END,
             CASE WHEN staged THEN c.staged_modifier ELSE c.type_modifier END,
@@ -98,11 +98,11 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.merge_columns(text, boolean, boolean) IS
-'internal: of each column of a MERGE the expressions that select, insert and update it';
+COMMENT ON FUNCTION _deal_sync.merge_columns(text, boolean, boolean) IS
+'of each column of a MERGE the expressions that select, insert and update it';
 
 -- No value is compared by an operator of its type, which may find equal what is not the same.
-CREATE FUNCTION deal_sync.differs(merged deal_sync.merge_column[], without text[]) RETURNS text
+CREATE FUNCTION _deal_sync.differs(merged _deal_sync.merge_column[], without text[]) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -114,15 +114,15 @@ AS $$
     FROM unnest(merged) AS c
     WHERE c.updated IS NOT NULL AND c.name <> ALL (without)
 $$;
-COMMENT ON FUNCTION deal_sync.differs(deal_sync.merge_column[], text[]) IS
-'internal: true where an update by the source s would change the row t of a target, in another column than those of `without`';
+COMMENT ON FUNCTION _deal_sync.differs(_deal_sync.merge_column[], text[]) IS
+'true where an update by the source s would change the row t of a target, in another column than those of `without`';
 
 -- `source` is the subselect that a MERGE uses; `matching` its ON; `differs` true where an update would change the row; `merge` the whole;
 -- `key`, `owner` (the deal's key) and `number` are names of its columns, `merged` all of them.
-CREATE FUNCTION deal_sync.merge_parts(
+CREATE FUNCTION _deal_sync.merge_parts(
     kind text, tenant_id uuid, without text[] DEFAULT '{}', completes boolean DEFAULT false,
     OUT source text, OUT matching text, OUT differs text, OUT merge text,
-    OUT key text, OUT owner text, OUT number text, OUT merged deal_sync.merge_column[]
+    OUT key text, OUT owner text, OUT number text, OUT merged _deal_sync.merge_column[]
 )
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -131,11 +131,11 @@ DECLARE
     staged CONSTANT boolean := tenant_id IS NOT NULL;
     -- Of a run, a constant: a trigger of the application may change the setting.
     this CONSTANT text := CASE WHEN staged THEN quote_literal(tenant_id) ELSE 'current_setting(''app.tenant_id'')' END || '::uuid';
-    relation CONSTANT regclass := deal_sync.mapped(kind);
-    target CONSTANT regclass := deal_sync.application_table(kind, 'target');
-    deals CONSTANT regclass := deal_sync.application_table('deal', 'target');
+    relation CONSTANT regclass := _deal_sync.mapped(kind);
+    target CONSTANT regclass := _deal_sync.application_table(kind, 'target');
+    deals CONSTANT regclass := _deal_sync.application_table('deal', 'target');
     key_target CONSTANT text := CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END;
-    stamp CONSTANT text := deal_sync.stamp_column();
+    stamp CONSTANT text := _deal_sync.stamp_column();
     stamps boolean;
     key_value text;
     tenant text;
@@ -145,15 +145,15 @@ DECLARE
     columns text;
     inserts text;
 BEGIN
-    merged := ARRAY(SELECT c FROM deal_sync.merge_columns(kind, staged, completes) AS c);
-    differs := deal_sync.differs(merged, without);
+    merged := ARRAY(SELECT c FROM _deal_sync.merge_columns(kind, staged, completes) AS c);
+    differs := _deal_sync.differs(merged, without);
     SELECT
         max(c.name) FILTER (WHERE c.target = key_target),
         max(c.name) FILTER (WHERE c.target = CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'opportunity_id' END),
         max(c.name) FILTER (WHERE c.target = 'version_number')
     INTO key, owner, number
     FROM unnest(merged) AS c;
-    SELECT m.name INTO tenant FROM deal_sync.mapping_columns(relation) AS m WHERE m.target = 'tenant_id';
+    SELECT m.name INTO tenant FROM _deal_sync.mapping_columns(relation) AS m WHERE m.target = 'tenant_id';
     stamps := kind = 'deal' AND EXISTS (
         SELECT FROM pg_attribute AS a WHERE a.attrelid = target AND a.attname = stamp AND NOT a.attisdropped
     ) AND NOT EXISTS (SELECT FROM unnest(merged) AS c WHERE c.target = stamp);
@@ -173,19 +173,19 @@ BEGIN
         WHERE
             %s
         ORDER BY %s$rows$,
-            CASE kind WHEN 'deal' THEN format('deal_sync.to_uuid(f.%I)', key)
-                ELSE format('deal_sync.to_uuid(f.%I), f.%I', owner, number) END,
+            CASE kind WHEN 'deal' THEN format('_deal_sync.to_uuid(f.%I)', key)
+                ELSE format('_deal_sync.to_uuid(f.%I), f.%I', owner, number) END,
             relation, tenant,
             concat_ws(
-                E'\n            AND ', format('deal_sync.to_uuid(f.%I) IS NOT NULL', key),
+                E'\n            AND ', format('_deal_sync.to_uuid(f.%I) IS NOT NULL', key),
                 (
                     SELECT string_agg(format('NOT coalesce(jsonb_exists(f.conversion_errors, %L::text), false)', c.name), E'\n            AND ')
                     FROM unnest(merged) AS c
                     WHERE c.on_misfit = 'reject'
                 )
             ),
-            CASE kind WHEN 'deal' THEN format('deal_sync.to_uuid(f.%I), f.last_updated_at DESC NULLS LAST, f.element_id', key)
-                ELSE format('deal_sync.to_uuid(f.%I), f.%I, f.created_at, f.%I', owner, number, key) END
+            CASE kind WHEN 'deal' THEN format('_deal_sync.to_uuid(f.%I), f.last_updated_at DESC NULLS LAST, f.element_id', key)
+                ELSE format('_deal_sync.to_uuid(f.%I), f.%I, f.created_at, f.%I', owner, number, key) END
         );
     END IF;
 
@@ -202,7 +202,7 @@ BEGIN
     IF staged THEN
         selected := E's.row_number,\n        s.element_id,\n        s.graph_id,\n        s.refusal,\n        s.conversion_errors,\n        ' || selected;
     END IF;
-    key_value := CASE WHEN staged THEN format('s.%I', key) ELSE format('deal_sync.to_uuid(s.%I)', key) END;
+    key_value := CASE WHEN staged THEN format('s.%I', key) ELSE format('_deal_sync.to_uuid(s.%I)', key) END;
     matching := format('t.tenant_id = %s AND t.id = s.landed_id', this);
 
     IF kind = 'deal' THEN
@@ -268,7 +268,7 @@ WHEN NOT MATCHED THEN INSERT (
         LIMIT 1
     ) AS taken ON TRUE$source$,
             selected, rows, target, this, key_value,
-            deals, CASE WHEN staged THEN format('s.%I', owner) ELSE format('deal_sync.to_uuid(s.%I)', owner) END, number
+            deals, CASE WHEN staged THEN format('s.%I', owner) ELSE format('_deal_sync.to_uuid(s.%I)', owner) END, number
         );
         merge := format(
             $merge$MERGE INTO %1$s AS t
@@ -298,8 +298,8 @@ ON %4$s
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.merge_parts(text, uuid, text[], boolean) IS
-'internal: the MERGE of a kind and its parts, over the staging table of a tenant ($1: the rows, NULL for all) or, tenant_id being NULL, over the foreign table';
+COMMENT ON FUNCTION _deal_sync.merge_parts(text, uuid, text[], boolean) IS
+'the MERGE of a kind and its parts, over the staging table of a tenant ($1: the rows, NULL for all) or, tenant_id being NULL, over the foreign table';
 
 CREATE FUNCTION deal_sync.merge_statement(relation regclass) RETURNS text
 LANGUAGE plpgsql STABLE
@@ -307,18 +307,18 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     kind text := (
-        SELECT deal_sync.options_of(ft.ftoptions) ->> 'kind'
+        SELECT _deal_sync.options_of(ft.ftoptions) ->> 'kind'
         FROM pg_foreign_table AS ft
         WHERE ft.ftrelid = relation
     );
     narrow record;
 BEGIN
-    IF kind IS NULL OR deal_sync.mapped(kind) <> relation THEN
+    IF kind IS NULL OR _deal_sync.mapped(kind) <> relation THEN
         RAISE EXCEPTION 'table % is not one of the mapping', relation USING
             ERRCODE = 'wrong_object_type',
             HINT = 'SELECT deal_sync.merge_statement(''neo4j.deals'');';
     END IF;
-    PERFORM deal_sync.check_targets();
+    PERFORM _deal_sync.check_targets();
     -- The sync converts the graph's value, this statement what the foreign column shows of it: that must be all of it.
     SELECT
         m.name, format_type(m.type, m.type_modifier) AS type, m.due_as,
@@ -330,7 +330,7 @@ BEGIN
             ELSE m.due_as
         END AS suitable
     INTO narrow
-    FROM deal_sync.mapping_columns(relation) AS m
+    FROM _deal_sync.mapping_columns(relation) AS m
     WHERE
         m.staged_as IS NOT NULL AND NOT m.options ? 'derive'
         AND NOT (m.type_name = m.due_name AND m.type_modifier IN (-1, m.due_modifier))
@@ -352,7 +352,7 @@ BEGIN
             DETAIL = format('It is of type %s, its target of type %s, to which the sync converts the graph''s value itself.', narrow.type, narrow.due_as),
             HINT = format('ALTER FOREIGN TABLE %s ALTER COLUMN %I TYPE %s;', relation, narrow.name, narrow.suitable);
     END IF;
-    RETURN (deal_sync.merge_parts(kind, NULL)).merge;
+    RETURN (_deal_sync.merge_parts(kind, NULL)).merge;
 END
 $$;
 COMMENT ON FUNCTION deal_sync.merge_statement(regclass) IS

@@ -1,14 +1,14 @@
 -- In: a staged batch. Out: its rows in the application's tables, with the caller's rights, and what could not land.
 
 -- A row that failed alone. row_number: in the staging table; relation (quoted) and column_name: those that the error names.
-CREATE TYPE deal_sync.failure AS (
+CREATE TYPE _deal_sync.failure AS (
     row_number bigint, sqlstate text, message text, server_text text, relation text, column_name text
 );
-COMMENT ON TYPE deal_sync.failure IS 'internal: a row that the application''s table refused';
+COMMENT ON TYPE _deal_sync.failure IS 'a row that the application''s table refused';
 
 -- Whether an error is one row's: bad data, a constraint, a view's check, a trigger that raises (with a code of PL/pgSQL or one of its
 -- own making, or in PL/Python; a CASE or a subquery in it that one row breaks), an index entry too long. Everything else ends the run.
-CREATE FUNCTION deal_sync.is_row_error(sqlstate text) RETURNS boolean
+CREATE FUNCTION _deal_sync.is_row_error(sqlstate text) RETURNS boolean
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -20,10 +20,10 @@ AS $$
             '2B', '2D', '2F', '34', '39', '3B', '3D', '3F', '40', '42', '53', '54', '55', '57', '58', '72', 'F0', 'HV', 'XX'
         )
 $$;
-COMMENT ON FUNCTION deal_sync.is_row_error(text) IS 'whether a SQLSTATE is about one row, and not about the run';
+COMMENT ON FUNCTION _deal_sync.is_row_error(text) IS 'whether a SQLSTATE is about one row, and not about the run';
 
 -- What of an error's CONTEXT lies above the extension's own functions and statements: the application's.
-CREATE FUNCTION deal_sync.applications_context(context text, statements text[]) RETURNS text
+CREATE FUNCTION _deal_sync.applications_context(context text, statements text[]) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -32,17 +32,17 @@ AS $$
     FROM (
         SELECT position(s.statement IN context) FROM unnest(statements) AS s (statement)
         UNION ALL
-        SELECT regexp_instr(context, '^[^"\n]*\mdeal_sync\.\w+\(', 1, 1, 0, 'n')
+        SELECT regexp_instr(context, '^[^"\n]*\m_?deal_sync\.\w+\(', 1, 1, 0, 'n')
         UNION ALL
         SELECT length(context) + 1
     ) AS e (place)
     WHERE e.place > 0
 $$;
-COMMENT ON FUNCTION deal_sync.applications_context(text, text[]) IS
-'internal: CONTEXT without the lines of the extension, whose statements were run';
+COMMENT ON FUNCTION _deal_sync.applications_context(text, text[]) IS
+'CONTEXT without the lines of the extension, whose statements were run';
 
 -- By the names of functions, which are the same in every language.
-CREATE FUNCTION deal_sync.place_of_error(context text) RETURNS text
+CREATE FUNCTION _deal_sync.place_of_error(context text) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -53,7 +53,7 @@ AS $$
             INNER JOIN pg_proc AS p ON p.oid = t.tgfoid
             WHERE
                 NOT t.tgisinternal
-                AND t.tgrelid IN (SELECT x.relation FROM deal_sync.target_tables() AS x (relation))
+                AND t.tgrelid IN (SELECT x.relation FROM _deal_sync.target_tables() AS x (relation))
                 AND (position(quote_ident(p.proname) || '()' IN context) > 0 OR position('"' || p.proname || '"' IN context) > 0)
         ),
         (
@@ -62,27 +62,27 @@ AS $$
             CROSS JOIN LATERAL (
                 SELECT regexp_instr(context, '(\m|")' || regexp_replace(p.proname, '\W', '\\\&', 'g') || '("|\()') AS place
             ) AS f
-            WHERE p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'deal_sync'::regnamespace) AND f.place > 0
+            WHERE p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'deal_sync'::regnamespace, '_deal_sync'::regnamespace) AND f.place > 0
             ORDER BY f.place, p.oid
             LIMIT 1
         )
     )
     WHERE context IS NOT NULL
 $$;
-COMMENT ON FUNCTION deal_sync.place_of_error(text) IS
-'internal: the application''s trigger or function that the lines of applications_context() name';
+COMMENT ON FUNCTION _deal_sync.place_of_error(text) IS
+'the application''s trigger or function that the lines of applications_context() name';
 
 -- For whoever has run the application's code: its triggers, defaults and policies. Whatever they have set in the error, its origin is
 -- 'application' from here on; its field CONSTRAINT says where it was.
-CREATE FUNCTION deal_sync.raise_applications(
+CREATE FUNCTION _deal_sync.raise_applications(
     sqlstate text, message text, detail text, hint text, context text, statements text[] DEFAULT '{}'
 ) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    lines CONSTANT text := deal_sync.applications_context(context, statements);
-    place CONSTANT text := deal_sync.place_of_error(lines);
+    lines CONSTANT text := _deal_sync.applications_context(context, statements);
+    place CONSTANT text := _deal_sync.place_of_error(lines);
 BEGIN
     RAISE EXCEPTION USING
         ERRCODE = sqlstate,
@@ -93,10 +93,10 @@ BEGIN
         CONSTRAINT = coalesce(place, '');
 END
 $$;
-COMMENT ON FUNCTION deal_sync.raise_applications(text, text, text, text, text, text[]) IS
-'internal: raises an error of the application''s code, with where it was in its DETAIL';
+COMMENT ON FUNCTION _deal_sync.raise_applications(text, text, text, text, text, text[]) IS
+'raises an error of the application''s code, with where it was in its DETAIL';
 
-CREATE FUNCTION deal_sync.explain_error(
+CREATE FUNCTION _deal_sync.explain_error(
     sqlstate text, "table" text, "column" text, "constraint" text, place text DEFAULT NULL
 ) RETURNS text
 LANGUAGE sql STABLE
@@ -127,13 +127,13 @@ AS $$
         )
     ), ''), '')
 $$;
-COMMENT ON FUNCTION deal_sync.explain_error(text, text, text, text, text) IS
+COMMENT ON FUNCTION _deal_sync.explain_error(text, text, text, text, text) IS
 'a reason from SQLSTATE and names alone: it holds nobody''s data; place: the trigger or function that the error was in';
 
 -- A statement over staged rows, in the search_path of the one who called the sync (behind pg_catalog): the application's triggers may
 -- count on it. In a function of its own, so that nothing else of the extension runs there. Triggers may leave another app.tenant_id
 -- behind: afterwards it is the run's again.
-CREATE FUNCTION deal_sync.execute_for(statement text, rows bigint[], ids uuid[]) RETURNS bigint
+CREATE FUNCTION _deal_sync.execute_for(statement text, rows bigint[], ids uuid[]) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -141,20 +141,20 @@ DECLARE
     tenant CONSTANT text := current_setting('app.tenant_id');
     landed bigint;
 BEGIN
-    PERFORM set_config('search_path', deal_sync.setting('search_path'), true);
+    PERFORM set_config('search_path', _deal_sync.setting('search_path'), true);
     EXECUTE statement USING rows, ids;
     GET DIAGNOSTICS landed = ROW_COUNT;
     PERFORM set_config('app.tenant_id', tenant, true);
     RETURN landed;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.execute_for(text, bigint[], uuid[]) IS
-'internal: runs a statement over rows of the staging table in the caller''s search_path';
+COMMENT ON FUNCTION _deal_sync.execute_for(text, bigint[], uuid[]) IS
+'runs a statement over rows of the staging table in the caller''s search_path';
 
 -- Runs a statement over staged rows. When it fails for a row's sake, in eighths, until the bad row is alone. A unique violation is tried
 -- once more: somebody may have inserted beside us, and now the row is there (`met`).
-CREATE FUNCTION deal_sync.land(
-    statement text, rows bigint[], ids uuid[], OUT landed bigint, OUT failures deal_sync.failure[], OUT met bigint[]
+CREATE FUNCTION _deal_sync.land(
+    statement text, rows bigint[], ids uuid[], OUT landed bigint, OUT failures _deal_sync.failure[], OUT met bigint[]
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -163,7 +163,7 @@ DECLARE
     amount CONSTANT integer := cardinality(rows);
     part CONSTANT integer := greatest(1, (amount + 7) / 8);
     part_landed bigint;
-    part_failures deal_sync.failure[];
+    part_failures _deal_sync.failure[];
     part_met bigint[];
     code text;
     text_of_server text;
@@ -183,7 +183,7 @@ BEGIN
 
     FOR attempt IN 1 .. 2 LOOP
         BEGIN
-            landed := deal_sync.execute_for(statement, rows, ids);
+            landed := _deal_sync.execute_for(statement, rows, ids);
             met := CASE attempt WHEN 2 THEN rows ELSE met END;
             RETURN;
         EXCEPTION
@@ -191,7 +191,7 @@ BEGIN
                 GET STACKED DIAGNOSTICS
                     code := RETURNED_SQLSTATE, text_of_server := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL,
                     context := PG_EXCEPTION_CONTEXT, "schema" := SCHEMA_NAME, "table" := TABLE_NAME, "column" := COLUMN_NAME, "constraint" := CONSTRAINT_NAME;
-                IF NOT deal_sync.is_row_error(code) THEN
+                IF NOT _deal_sync.is_row_error(code) THEN
                     RAISE;
                 END IF;
         END;
@@ -199,26 +199,26 @@ BEGIN
     END LOOP;
 
     IF amount = 1 THEN
-        context := deal_sync.applications_context(context, ARRAY[statement]);
+        context := _deal_sync.applications_context(context, ARRAY[statement]);
         failures := ARRAY[ROW(
-            rows[1], code, deal_sync.explain_error(code, "table", "column", "constraint", deal_sync.place_of_error(context)),
+            rows[1], code, _deal_sync.explain_error(code, "table", "column", "constraint", _deal_sync.place_of_error(context)),
             concat_ws(E'\n', text_of_server, nullif(detail, ''), context), format('%I.%I', "schema", "table"), "column"
-        )::deal_sync.failure];
+        )::_deal_sync.failure];
         RETURN;
     END IF;
 
     FOR start IN 1 .. amount BY part LOOP
         SELECT l.landed, l.failures, l.met INTO part_landed, part_failures, part_met
-        FROM deal_sync.land(statement, rows[start : start + part - 1], ids) AS l;
+        FROM _deal_sync.land(statement, rows[start : start + part - 1], ids) AS l;
         landed := landed + part_landed;
         failures := failures || part_failures;
         met := met || part_met;
-        EXIT WHEN cardinality(failures) > deal_sync.setting('max_rejects')::integer;
+        EXIT WHEN cardinality(failures) > _deal_sync.setting('max_rejects')::integer;
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.land(text, bigint[], uuid[]) IS
-'internal: runs a statement over rows of the staging table in subtransactions, isolating those that the table refuses';
+COMMENT ON FUNCTION _deal_sync.land(text, bigint[], uuid[]) IS
+'runs a statement over rows of the staging table in subtransactions, isolating those that the table refuses';
 
 -- The statements of a run for one kind, made once: `plan` tells of each staged row what is to become of it, `merge` writes, `unwritten`
 -- finds rows that a trigger kept from being written, `losses` the values that did not land, `links` connects interactions
@@ -226,33 +226,33 @@ COMMENT ON FUNCTION deal_sync.land(text, bigint[], uuid[]) IS
 -- through them in whatever order its join has. `completion` is the MERGE of a batch that has versions to complete: its UPDATE needs a
 -- right that one which only inserts does not. `cleared` counts, by column of the deals' table, the values that a MERGE of these rows would
 -- replace by NULL.
-CREATE TYPE deal_sync.statements AS (
+CREATE TYPE _deal_sync.statements AS (
     plan text, locks text, cleared text, merge text, completion text, unwritten text, losses text,
     links text, linked text, unlinked text
 );
-COMMENT ON TYPE deal_sync.statements IS 'internal: what a run executes for each batch of a kind';
+COMMENT ON TYPE _deal_sync.statements IS 'what a run executes for each batch of a kind';
 
 -- The columns `without` were not read: they make no row differ. `completes`: versions that are there get what they lack.
-CREATE FUNCTION deal_sync.statements_of(
+CREATE FUNCTION _deal_sync.statements_of(
     kind text, tenant_id uuid, without text[] DEFAULT '{}', completes boolean DEFAULT FALSE
-) RETURNS deal_sync.statements
+) RETURNS _deal_sync.statements
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     this CONSTANT text := quote_literal(tenant_id) || '::uuid';
-    target CONSTANT regclass := deal_sync.application_table(kind, 'target');
+    target CONSTANT regclass := _deal_sync.application_table(kind, 'target');
     key_target CONSTANT text := CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END;
-    parts CONSTANT record := deal_sync.merge_parts(kind, tenant_id, without, completes);
+    parts CONSTANT record := _deal_sync.merge_parts(kind, tenant_id, without, completes);
     staging CONSTANT text := format('pg_temp.%I', 'deal_sync_' || kind || 's');
     key CONSTANT text := parts.key;
     owner CONSTANT text := parts.owner;
     number CONSTANT text := parts.number;
-    merged CONSTANT deal_sync.merge_column[] := parts.merged;
+    merged CONSTANT _deal_sync.merge_column[] := parts.merged;
     held_back text;
     exotic_losses text;
     still_counts text;
-    statements deal_sync.statements;
+    statements _deal_sync.statements;
 BEGIN
     SELECT
         string_agg(
@@ -271,7 +271,7 @@ BEGIN
         string_agg(
             format(
                 $losses$
-                SELECT s.row_number, %1$L, deal_sync.cast_error(raw.%2$I::text, %3$L::regtype, %4$s)
+                SELECT s.row_number, %1$L, _deal_sync.cast_error(raw.%2$I::text, %3$L::regtype, %4$s)
                     || jsonb_build_object('value', left(raw.%2$I::text, 200), 'landed', false)
                 FROM s INNER JOIN %5$s AS raw USING (row_number)
                 WHERE s.%6$I AND NOT coalesce(jsonb_exists(s.conversion_errors, %1$L), false)$losses$,
@@ -357,7 +357,7 @@ BEGIN
         WHERE kind = 'deal' AND c.write = 'always' AND c.updated IS NOT NULL
     ) AS o
     WHERE o.names IS NOT NULL;
-    statements.merge := CASE WHEN completes THEN (deal_sync.merge_parts(kind, tenant_id, without)).merge ELSE parts.merge END;
+    statements.merge := CASE WHEN completes THEN (_deal_sync.merge_parts(kind, tenant_id, without)).merge ELSE parts.merge END;
     statements.completion := parts.merge;
     statements.locks := format(
         'SELECT FROM unnest($1::bigint[], $2::tid[]) AS w (row_number, place) INNER JOIN %s AS t ON t.ctid = w.place'
@@ -389,14 +389,14 @@ BEGIN
             m.write = 'insert' OR $3 AS stays, m.write = 'insert' AND NOT $3 AS may_fill
         FROM lost
         INNER JOIN %s AS s USING (row_number)
-        INNER JOIN deal_sync.mapping_columns(%s::regclass) AS m ON m.name = lost.field
+        INNER JOIN _deal_sync.mapping_columns(%s::regclass) AS m ON m.name = lost.field
         LEFT JOIN %s AS t ON t.tenant_id = %s AND t.%I = s.%I
         WHERE CASE WHEN s.row_number = ANY ($2) THEN true ELSE CASE lost.field %s ELSE true END END$losses$,
         CASE WHEN exotic_losses IS NULL
             THEN format('SELECT * FROM %s AS f WHERE f.row_number = ANY ($1) AND f.conversion_errors IS NOT NULL', staging)
             ELSE parts.source
         END,
-        'UNION ALL' || exotic_losses, staging, deal_sync.mapped(kind)::oid, -- by oid: the caller need not see its schema
+        'UNION ALL' || exotic_losses, staging, _deal_sync.mapped(kind)::oid, -- by oid: the caller need not see its schema
         target, this, key_target, key,
         coalesce(still_counts, format('WHEN %L THEN true', key))
     );
@@ -423,12 +423,14 @@ BEGIN
     ) AS linked
     CROSS JOIN LATERAL (
         SELECT
-            deal_sync.application_table('deal', 'links') AS relation,
-            coalesce(string_agg(quote_ident(a.attname) || ', ', ''), '') AS extra_columns,
-            coalesce(string_agg(CASE a.attname WHEN 'id' THEN 'gen_random_uuid()' ELSE 'now()' END || ', ', ''), '') AS extra_values
+            _deal_sync.application_table('deal', 'links') AS relation,
+            coalesce(string_agg(quote_ident(a.attname) || ', ', '' ORDER BY a.attnum), '') AS extra_columns,
+            coalesce(
+                string_agg(CASE a.attname WHEN 'id' THEN 'gen_random_uuid()' ELSE 'now()' END || ', ', '' ORDER BY a.attnum), ''
+            ) AS extra_values
         FROM pg_attribute AS a
         WHERE
-            a.attrelid = deal_sync.application_table('deal', 'links') AND a.attnum > 0 AND NOT a.attisdropped
+            a.attrelid = _deal_sync.application_table('deal', 'links') AND a.attnum > 0 AND NOT a.attisdropped
             AND a.attname IN ('id', 'created_at', 'updated_at') AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
     ) AS links
     -- By the interactions of the batch ($2), hashed: the planner may believe that the table is empty (an ANALYZE while it is filled), and a
@@ -446,19 +448,19 @@ BEGIN
             WHERE l.tenant_id = %s AND l.interaction_id = ANY ($2)
             AND l.entity_type::text = 'opportunity' AND l.entity_id IS NOT NULL
         )$missing$,
-        staging, deal_sync.application_table('deal', 'target'), this, owner, linked.list, links.relation, this
+        staging, _deal_sync.application_table('deal', 'target'), this, owner, linked.list, links.relation, this
     ) AS missing (query)
     WHERE linked.list IS NOT NULL;
     RETURN statements;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.statements_of(text, uuid, text[], boolean) IS
-'internal: the statements that land a batch of a kind, of a tenant';
+COMMENT ON FUNCTION _deal_sync.statements_of(text, uuid, text[], boolean) IS
+'the statements that land a batch of a kind, of a tenant';
 
 -- One batch, planned, written, checked, explained, linked. `result` is carried on from batch to batch, and so is `cleared`, the values that
 -- the run replaces by NULL; `reasons` counts failures; `completed` counts versions of this batch.
-CREATE FUNCTION deal_sync.land_batch(
-    kind text, statements deal_sync.statements, INOUT result deal_sync.run_result, INOUT reasons jsonb, INOUT cleared jsonb,
+CREATE FUNCTION _deal_sync.land_batch(
+    kind text, statements _deal_sync.statements, INOUT result deal_sync.run_result, INOUT reasons jsonb, INOUT cleared jsonb,
     OUT completed bigint
 )
 LANGUAGE plpgsql
@@ -474,8 +476,8 @@ DECLARE
     new_rows bigint[] := '{}';
     there bigint[] := '{}';
     adopted_rows bigint[] := '{}';
-    failures deal_sync.failure[];
-    link_failures deal_sync.failure[];
+    failures _deal_sync.failure[];
+    link_failures _deal_sync.failure[];
     failed bigint[];
     others bigint[];
     ids uuid[];
@@ -519,28 +521,28 @@ BEGIN
         END IF;
     END IF;
     SELECT l.landed, l.failures, l.met INTO landed, failures, others
-    FROM deal_sync.land(merge, written, '{}') AS l;
+    FROM _deal_sync.land(merge, written, '{}') AS l;
     -- When land() gave up, rows that it never tried are not there either: the run fails with what was found.
     IF landed + cardinality(failures) < cardinality(written)
-        AND cardinality(failures) <= deal_sync.setting('max_rejects')::bigint THEN
+        AND cardinality(failures) <= _deal_sync.setting('max_rejects')::bigint THEN
         FOR lost IN EXECUTE statements.unwritten USING written, places, parts LOOP
             IF NOT EXISTS (SELECT FROM unnest(failures) AS f WHERE f.row_number = lost.row_number) THEN
                 failures := failures || ROW(
                     lost.row_number,
                     CASE WHEN lost.row_number = ANY (others) THEN '23505' ELSE '09000' END,
-                    CASE WHEN lost.row_number = ANY (others) THEN deal_sync.explain_error('23505', NULL, NULL, NULL)
+                    CASE WHEN lost.row_number = ANY (others) THEN _deal_sync.explain_error('23505', NULL, NULL, NULL)
                         ELSE 'a trigger of the table suppressed the row' END,
                     NULL, NULL, NULL
-                )::deal_sync.failure;
+                )::_deal_sync.failure;
             END IF;
         END LOOP;
     END IF;
     failed := ARRAY(SELECT f.row_number FROM unnest(failures) AS f);
     IF clears <> '{}' THEN
-        cleared := deal_sync.add_counts(cleared, clears);
+        cleared := _deal_sync.add_counts(cleared, clears);
         IF failed <> '{}' THEN -- their rows have kept what they had
             EXECUTE statements.cleared INTO clears USING failed;
-            cleared := deal_sync.add_counts(cleared, clears, -1);
+            cleared := _deal_sync.add_counts(cleared, clears, -1);
         END IF;
     END IF;
 
@@ -568,7 +570,7 @@ BEGIN
         EXECUTE format('SELECT coalesce(array_agg(u.row_number ORDER BY u.row_number), ''{}'') FROM (%s) AS u', statements.unlinked)
         INTO unlinked USING there, ids;
         SELECT l.landed, l.failures INTO landed, link_failures
-        FROM deal_sync.land(statements.links, unlinked, ids) AS l;
+        FROM _deal_sync.land(statements.links, unlinked, ids) AS l;
         result.links_inserted := result.links_inserted + landed;
         -- What neither landed nor failed: a trigger returned NULL, or a unique key of the table's own has the pair's place; or so many
         -- failed (a table that is not filled yet, perhaps) that the rest was not tried. The deals land all the same.
@@ -577,11 +579,11 @@ BEGIN
                 IF NOT EXISTS (SELECT FROM unnest(link_failures) AS f WHERE f.row_number = lost.row_number) THEN
                     link_failures := link_failures || ROW(
                         lost.row_number, '09000',
-                        CASE WHEN cardinality(link_failures) > deal_sync.setting('max_rejects')::bigint
+                        CASE WHEN cardinality(link_failures) > _deal_sync.setting('max_rejects')::bigint
                             THEN 'not tried: more links than deal_sync.max_rejects were refused before it'
                             ELSE 'a trigger or a unique key of the table suppressed the link' END,
                         NULL, NULL, NULL
-                    )::deal_sync.failure;
+                    )::_deal_sync.failure;
                 END IF;
             END LOOP;
         END IF;
@@ -604,7 +606,7 @@ BEGIN
                 $1, 'row', l.row_number, m.name, coalesce(e.error ->> 'sqlstate', l.sqlstate),
                 coalesce(e.error ->> 'message', l.message), e.error ->> 'value', l.server_text
             FROM unnest($3) AS l
-            LEFT JOIN deal_sync.mapping_columns(%s::oid) AS m
+            LEFT JOIN _deal_sync.mapping_columns(%s::oid) AS m
                 ON l.sqlstate = '23502' AND l.relation = %L AND m.target = l.column_name AND m.write <> 'never'
             LEFT JOIN pg_temp.%I AS raw ON raw.row_number = l.row_number
             CROSS JOIN LATERAL (SELECT raw.conversion_errors -> m.name::text) AS e (error)
@@ -612,12 +614,12 @@ BEGIN
             SELECT 'link', 'row', l.row_number, NULL, l.sqlstate, l.message, NULL, l.server_text FROM unnest($4) AS l
         ) AS f
         INNER JOIN pg_temp.%I AS s USING (row_number)$found$,
-        deal_sync.mapped(kind)::oid,
+        _deal_sync.mapped(kind)::oid,
         (
             SELECT format('%I.%I', n.nspname, c.relname)
             FROM pg_class AS c
             INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
-            WHERE c.oid = deal_sync.application_table(kind, 'target')
+            WHERE c.oid = _deal_sync.application_table(kind, 'target')
         ),
         'deal_sync_' || kind || 's', 'deal_sync_' || kind || 's'
     ) INTO found USING kind, refused, failures, coalesce(link_failures, '{}');
@@ -641,7 +643,7 @@ BEGIN
     END LOOP;
     found := found || to_jsonb(losses);
     IF found <> '[]' THEN
-        PERFORM deal_sync.record_rejects(result.run_id, result.tenant_id, found);
+        PERFORM _deal_sync.record_rejects(result.run_id, result.tenant_id, found);
     END IF;
 
     IF cardinality(failures) > 0 THEN
@@ -658,5 +660,5 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.land_batch(text, deal_sync.statements, deal_sync.run_result, jsonb, jsonb) IS
-'internal: lands the staged batch of a kind, adds to the run''s counts, records what was refused';
+COMMENT ON FUNCTION _deal_sync.land_batch(text, _deal_sync.statements, deal_sync.run_result, jsonb, jsonb) IS
+'lands the staged batch of a kind, adds to the run''s counts, records what was refused';

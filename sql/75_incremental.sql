@@ -1,13 +1,13 @@
 -- In: a tenant's watermark and the graph's state. Out: what a run reads, and whether it lost so much that it must not stay.
 
 -- By names: OIDs and column numbers are others after a dump and restore.
-CREATE FUNCTION deal_sync.mapping_fingerprint() RETURNS text
+CREATE FUNCTION _deal_sync.mapping_fingerprint() RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT md5(string_agg(concat_ws(' ', deal_sync.options_of(ft.ftoptions)::text, columns.definition, e.extversion), E'\n' ORDER BY k.kind))
+    SELECT md5(string_agg(concat_ws(' ', _deal_sync.options_of(ft.ftoptions)::text, columns.definition, e.extversion), E'\n' ORDER BY k.kind))
     FROM unnest(ARRAY['deal', 'version']) AS k (kind)
-    INNER JOIN pg_foreign_table AS ft ON ft.ftrelid = deal_sync.mapped(k.kind)
+    INNER JOIN pg_foreign_table AS ft ON ft.ftrelid = _deal_sync.mapped(k.kind)
     INNER JOIN pg_extension AS e ON e.extname = 'deal_sync'
     CROSS JOIN LATERAL (
         SELECT string_agg(
@@ -17,21 +17,21 @@ AS $$
             )::text,
             E'\n' ORDER BY m.place
         ) AS definition
-        FROM deal_sync.mapping_columns(ft.ftrelid) AS m
+        FROM _deal_sync.mapping_columns(ft.ftrelid) AS m
     ) AS columns
 $$;
-COMMENT ON FUNCTION deal_sync.mapping_fingerprint() IS
+COMMENT ON FUNCTION _deal_sync.mapping_fingerprint() IS
 'changes when the mapping does: a column, an option, the type of a target, the extension''s version';
 
 -- The application's policies run there.
-CREATE FUNCTION deal_sync.keys_held(kind text, tenant_id uuid) RETURNS SETOF uuid
+CREATE FUNCTION _deal_sync.keys_held(kind text, tenant_id uuid) RETURNS SETOF uuid
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     statement CONSTANT text := format(
         'SELECT t.%1$I::uuid FROM %2$s AS t WHERE t.tenant_id = $1 AND t.%1$I IS NOT NULL',
-        CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END, deal_sync.application_table(kind, 'target')
+        CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END, _deal_sync.application_table(kind, 'target')
     );
     said text;
     detail text;
@@ -43,26 +43,26 @@ EXCEPTION
     WHEN OTHERS OR assert_failure THEN
         GET STACKED DIAGNOSTICS
             said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
-        PERFORM deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
+        PERFORM _deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
 END
 $$;
-COMMENT ON FUNCTION deal_sync.keys_held(text, uuid) IS 'internal: the keys of a tenant''s rows that have one';
+COMMENT ON FUNCTION _deal_sync.keys_held(text, uuid) IS 'the keys of a tenant''s rows that have one';
 
 -- Nodes that have a row are known, and those that every run tries again; of several with one key all are read, since only together it
 -- shows which of them lands.
-CREATE FUNCTION deal_sync.unread(kind text, tenant_id uuid, OUT elements text[], OUT rows_without_node bigint)
+CREATE FUNCTION _deal_sync.unread(kind text, tenant_id uuid, OUT elements text[], OUT rows_without_node bigint)
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH node AS MATERIALIZED (SELECT k.element_id, k.key FROM deal_sync.graph_keys(unread.kind, unread.tenant_id) AS k),
+    WITH node AS MATERIALIZED (SELECT k.element_id, k.key FROM _deal_sync.graph_keys(unread.kind, unread.tenant_id) AS k),
 
-    held AS MATERIALIZED (SELECT h.key FROM deal_sync.keys_held(unread.kind, unread.tenant_id) AS h (key)),
+    held AS MATERIALIZED (SELECT h.key FROM _deal_sync.keys_held(unread.kind, unread.tenant_id) AS h (key)),
 
     tried AS MATERIALIZED (
         SELECT n.element_id, n.key, count(n.key) OVER (PARTITION BY n.key) AS sharing
         FROM node AS n
         WHERE NOT EXISTS (
-            SELECT FROM unnest(deal_sync.refused_elements(unread.tenant_id)) AS r (element_id) WHERE r.element_id = n.element_id
+            SELECT FROM unnest(_deal_sync.refused_elements(unread.tenant_id)) AS r (element_id) WHERE r.element_id = n.element_id
         )
     )
 
@@ -71,32 +71,33 @@ AS $$
             SELECT coalesce(array_agg(f.element_id), '{}')
             FROM tried AS f
             LEFT JOIN held AS h USING (key)
-            WHERE (h.key IS NULL OR f.sharing > 1) AND (f.key = ANY (deal_sync.barred_of(unread.tenant_id))) IS NOT TRUE
+            WHERE (h.key IS NULL OR f.sharing > 1) AND (f.key = ANY (_deal_sync.barred_of(unread.tenant_id))) IS NOT TRUE
         ),
         (SELECT count(*) FROM held AS h WHERE NOT EXISTS (SELECT FROM node AS n WHERE n.key = h.key))
 $$;
-COMMENT ON FUNCTION deal_sync.unread(text, uuid) IS
-'internal: by key, the nodes of a kind that no run has landed or refused, and how many rows of the tenant have no node';
+COMMENT ON FUNCTION _deal_sync.unread(text, uuid) IS
+'by key, the nodes of a kind that no run has landed or refused, and how many rows of the tenant have no node';
 
--- `selection`: what the reader takes (neo4j_deals.sync.selection); `mode`: what becomes of the mode asked for, and `remarks` why, and what else
--- the run's message is to say; `watermark`: what the run sets when it ends; `facts`: what it keeps with it, `known` what the last one has.
-CREATE TYPE deal_sync.reading AS (
+-- `selection`: what the reader takes (neo4j_deals.sync.selection); `mode`: what becomes of the mode asked for, and
+-- `remarks` why, and what else the run's message is to say; `watermark`: what the run sets when it ends; `facts`:
+-- what it keeps with it, `known` what the last one has.
+CREATE TYPE _deal_sync.reading AS (
     mode text, remarks text [], selection jsonb, watermark timestamptz, mapping text, facts jsonb, known jsonb
 );
-COMMENT ON TYPE deal_sync.reading IS 'internal: what a run reads, and up to where the graph has been read afterwards';
+COMMENT ON TYPE _deal_sync.reading IS 'what a run reads, and up to where the graph has been read afterwards';
 
 -- The watermark is the graph's own clock from before the run's first question, less what writers' clocks may be behind and a commit may
 -- be late. What was written while that clock was wrong lies before a watermark of the time when it was right, or the other way round.
-CREATE FUNCTION deal_sync.plan_reading(tenant_id uuid, mode text) RETURNS deal_sync.reading
+CREATE FUNCTION _deal_sync.plan_reading(tenant_id uuid, mode text) RETURNS _deal_sync.reading
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    overlap CONSTANT interval := deal_sync.setting('overlap')::interval;
+    overlap CONSTANT interval := _deal_sync.setting('overlap')::interval;
     overlap_seconds CONSTANT double precision := extract(EPOCH FROM overlap);
     exact double precision := 1;  -- of the difference of two clocks, in seconds; less so if an answer was long under way
     quick CONSTANT integer := 10;  -- milliseconds that counting may take in every run
-    barred CONSTANT uuid[] := deal_sync.barred_of(tenant_id);
+    barred CONSTANT uuid[] := _deal_sync.barred_of(tenant_id);
     moved double precision;
     elements text[];
     differing text;
@@ -104,17 +105,17 @@ DECLARE
     found record;
     last record;
     state record;
-    result deal_sync.reading;
+    result _deal_sync.reading;
 BEGIN
-    SELECT w.watermark, w.mapping, w.undated, w.facts INTO last FROM deal_sync.watermark_of(tenant_id) AS w;
-    SELECT s.* INTO state FROM deal_sync.graph_state(
+    SELECT w.watermark, w.mapping, w.undated, w.facts INTO last FROM _deal_sync.watermark_of(tenant_id) AS w;
+    SELECT s.* INTO state FROM _deal_sync.graph_state(
         tenant_id,
         coalesce(
             (last.facts ->> 'count_ms')::integer <= quick OR (last.facts ->> 'counted_at')::timestamptz < clock_timestamp() - interval '1 hour', true
         ),
         late => overlap_seconds
     ) AS s;
-    PERFORM deal_sync.check_graph(state.database_id);
+    PERFORM _deal_sync.check_graph(state.database_id);
     result.mode := mode;
     result.remarks := '{}';
     result.known := last.facts;
@@ -122,7 +123,7 @@ BEGIN
         'deals', state.deals, 'versions', state.versions, 'count_ms', state.count_ms, 'counted_at', clock_timestamp()
     ) END;
     -- A run that was under way while accept_graph() removed the watermarks leaves one of the graph before.
-    result.mapping := concat_ws(' ', deal_sync.mapping_fingerprint(), state.database_id);
+    result.mapping := concat_ws(' ', _deal_sync.mapping_fingerprint(), state.database_id);
     result.watermark := state.clock - overlap;
     result.selection := CASE WHEN barred = '{}' THEN '{}' ELSE jsonb_build_object('barred', barred) END;
     moved := state.ahead - (last.facts ->> 'ahead')::double precision;
@@ -145,14 +146,14 @@ BEGIN
         END;
         result.remarks := array_remove(result.remarks, NULL);
         IF result.remarks = '{}' THEN
-            elements := deal_sync.refused_elements(tenant_id);
+            elements := _deal_sync.refused_elements(tenant_id);
             -- A node that is new and has an old time, or one that is gone.
             FOR differing IN
                 SELECT k.kind
                 FROM (VALUES ('deal', state.deals), ('version', state.versions)) AS k (kind, number)
                 WHERE k.number IS DISTINCT FROM (last.facts ->> (k.kind || 's'))::bigint AND state.deals IS NOT NULL
             LOOP
-                SELECT u.elements, u.rows_without_node INTO found FROM deal_sync.unread(differing, tenant_id) AS u;
+                SELECT u.elements, u.rows_without_node INTO found FROM _deal_sync.unread(differing, tenant_id) AS u;
                 elements := elements || found.elements;
                 IF differing = 'deal' THEN
                     result.facts := result.facts || jsonb_build_object('rows_without_deal', found.rows_without_node);
@@ -179,31 +180,31 @@ BEGIN
     RETURN result;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.plan_reading(uuid, text) IS
-'internal: whether a run reads everything or what changed since the tenant''s watermark; raises where the graph is another one';
+COMMENT ON FUNCTION _deal_sync.plan_reading(uuid, text) IS
+'whether a run reads everything or what changed since the tenant''s watermark; raises where the graph is another one';
 
 -- Opened before a run writes, such a cursor counts what was there then, whenever it is fetched: and mostly it is not.
-CREATE FUNCTION deal_sync.count_of_values() RETURNS text
+CREATE FUNCTION _deal_sync.count_of_values() RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT format(
         'SELECT jsonb_object(%L, ARRAY[%s]::text[]) FROM %s AS t WHERE t.tenant_id = $1',
-        coalesce(array_agg(m.target), '{}'), string_agg(format('count(t.%I)', m.target), ', '), deal_sync.application_table('deal', 'target')
+        coalesce(array_agg(m.target), '{}'), string_agg(format('count(t.%I)', m.target), ', '), _deal_sync.application_table('deal', 'target')
     )
-    FROM deal_sync.mapping_columns(deal_sync.mapped('deal')) AS m
+    FROM _deal_sync.mapping_columns(_deal_sync.mapped('deal')) AS m
     WHERE m.target_is_there AND m.staged_as IS NOT NULL AND m.write = 'always'
 $$;
-COMMENT ON FUNCTION deal_sync.count_of_values() IS
-'internal: the statement that counts a tenant''s ($1) values in each column of the deals'' table that a run overwrites';
+COMMENT ON FUNCTION _deal_sync.count_of_values() IS
+'the statement that counts a tenant''s ($1) values in each column of the deals'' table that a run overwrites';
 
 -- A policy may raise here already, while the statement is planned.
-CREATE FUNCTION deal_sync.open_count(tenant_id uuid) RETURNS refcursor
+CREATE FUNCTION _deal_sync.open_count(tenant_id uuid) RETURNS refcursor
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    statement CONSTANT text := deal_sync.count_of_values();
+    statement CONSTANT text := _deal_sync.count_of_values();
     counts refcursor;
     said text;
     detail text;
@@ -216,18 +217,18 @@ EXCEPTION
     WHEN OTHERS OR assert_failure THEN
         GET STACKED DIAGNOSTICS
             said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
-        PERFORM deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
+        PERFORM _deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
 END
 $$;
-COMMENT ON FUNCTION deal_sync.open_count(uuid) IS 'internal: that cursor, opened';
+COMMENT ON FUNCTION _deal_sync.open_count(uuid) IS 'that cursor, opened';
 
 -- The application's policies run there. `before`: that cursor; without it, what is there now.
-CREATE FUNCTION deal_sync.values_held(tenant_id uuid, before refcursor DEFAULT NULL) RETURNS jsonb
+CREATE FUNCTION _deal_sync.values_held(tenant_id uuid, before refcursor DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    statement CONSTANT text := deal_sync.count_of_values();
+    statement CONSTANT text := _deal_sync.count_of_values();
     counted jsonb;
     said text;
     detail text;
@@ -244,13 +245,13 @@ EXCEPTION
     WHEN OTHERS OR assert_failure THEN
         GET STACKED DIAGNOSTICS
             said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
-        PERFORM deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
+        PERFORM _deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
 END
 $$;
-COMMENT ON FUNCTION deal_sync.values_held(uuid, refcursor) IS
-'internal: how many values a tenant''s rows have in each column that a run overwrites';
+COMMENT ON FUNCTION _deal_sync.values_held(uuid, refcursor) IS
+'how many values a tenant''s rows have in each column that a run overwrites';
 
-CREATE FUNCTION deal_sync.add_counts(counts jsonb, more jsonb, times integer DEFAULT 1) RETURNS jsonb
+CREATE FUNCTION _deal_sync.add_counts(counts jsonb, more jsonb, times integer DEFAULT 1) RETURNS jsonb
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -266,23 +267,23 @@ AS $$
     ) AS summed
     WHERE summed.total <> 0
 $$;
-COMMENT ON FUNCTION deal_sync.add_counts(jsonb, jsonb, integer) IS 'internal: {"name": count} of both, the second multiplied';
+COMMENT ON FUNCTION _deal_sync.add_counts(jsonb, jsonb, integer) IS '{"name": count} of both, the second multiplied';
 
-CREATE FUNCTION deal_sync.is_mass(cleared bigint) RETURNS boolean
+CREATE FUNCTION _deal_sync.is_mass(cleared bigint) RETURNS boolean
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT cleared >= 20 -- of fewer values a share says little
 $$;
-COMMENT ON FUNCTION deal_sync.is_mass(bigint) IS 'internal: whether so many values of a column are worth a count of all';
+COMMENT ON FUNCTION _deal_sync.is_mass(bigint) IS 'whether so many values of a column are worth a count of all';
 
 -- `cleared`: by column of the deals' table, the values that the run has replaced by NULL; `held`: those that were there before it.
-CREATE FUNCTION deal_sync.check_losses(cleared jsonb, held jsonb) RETURNS void
+CREATE FUNCTION _deal_sync.check_losses(cleared jsonb, held jsonb) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    max_loss CONSTANT integer := deal_sync.setting('max_loss')::integer;
+    max_loss CONSTANT integer := _deal_sync.setting('max_loss')::integer;
     said text[];
     worst text;
 BEGIN
@@ -291,9 +292,9 @@ BEGIN
         (array_agg(c.key ORDER BY c.value::bigint DESC, c.key))[1]
     INTO said, worst
     FROM jsonb_each_text(cleared) AS c
-    WHERE deal_sync.is_mass(c.value::bigint) AND c.value::bigint * 100 > (held ->> c.key)::bigint * max_loss;
+    WHERE _deal_sync.is_mass(c.value::bigint) AND c.value::bigint * 100 > (held ->> c.key)::bigint * max_loss;
     IF said IS NOT NULL THEN
-        RAISE EXCEPTION 'the run would replace % of % by NULL', said[1], deal_sync.application_table('deal', 'target') USING
+        RAISE EXCEPTION 'the run would replace % of % by NULL', said[1], _deal_sync.application_table('deal', 'target') USING
             ERRCODE = 'DS005',
             DETAIL = concat_ws(
                 ' ',
@@ -303,8 +304,8 @@ BEGIN
                     )
                     FROM (
                         SELECT x.name, x.target, r.relation
-                        FROM deal_sync.mapped('deal') AS r (relation)
-                        CROSS JOIN LATERAL deal_sync.mapping_columns(r.relation) AS x
+                        FROM _deal_sync.mapped('deal') AS r (relation)
+                        CROSS JOIN LATERAL _deal_sync.mapping_columns(r.relation) AS x
                     ) AS m
                     WHERE m.target = worst
                 ),
@@ -316,19 +317,19 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_losses(jsonb, jsonb) IS
-'internal: raises if a run would replace so many values of one column by NULL that it must be a mistake';
+COMMENT ON FUNCTION _deal_sync.check_losses(jsonb, jsonb) IS
+'raises if a run would replace so many values of one column by NULL that it must be a mistake';
 
-CREATE FUNCTION deal_sync.cleared_columns(cleared jsonb) RETURNS text
+CREATE FUNCTION _deal_sync.cleared_columns(cleared jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT 'cleared: ' || string_agg(format('%s (%s)', c.key, c.value), ', ' ORDER BY c.value::bigint DESC, c.key)
     FROM jsonb_each_text(cleared) AS c
 $$;
-COMMENT ON FUNCTION deal_sync.cleared_columns(jsonb) IS 'internal: what a run''s message says of the values that it has replaced by NULL';
+COMMENT ON FUNCTION _deal_sync.cleared_columns(jsonb) IS 'what a run''s message says of the values that it has replaced by NULL';
 
-CREATE FUNCTION deal_sync.replace_graph(database_id text) RETURNS void
+CREATE FUNCTION _deal_sync.replace_graph(database_id text) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -337,7 +338,7 @@ AS $$
     DELETE FROM deal_sync.backfills;
     INSERT INTO deal_sync.graph (database_id) VALUES (replace_graph.database_id);
 $$;
-COMMENT ON FUNCTION deal_sync.replace_graph(text) IS 'internal: the body of accept_graph()';
+COMMENT ON FUNCTION _deal_sync.replace_graph(text) IS 'the body of accept_graph()';
 
 CREATE FUNCTION deal_sync.accept_graph() RETURNS text
 LANGUAGE plpgsql
@@ -350,14 +351,14 @@ DECLARE
     detail text;
     hint text;
 BEGIN
-    PERFORM deal_sync.check_package();
-    state := deal_sync.graph_state();
-    PERFORM deal_sync.replace_graph(state.database_id);
+    PERFORM _deal_sync.check_package();
+    state := _deal_sync.graph_state();
+    PERFORM _deal_sync.replace_graph(state.database_id);
     RETURN state.database_id;
 EXCEPTION
     WHEN OTHERS OR query_canceled THEN
         GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
-        PERFORM deal_sync.raise_again(code, said, detail, hint);
+        PERFORM _deal_sync.raise_again(code, said, detail, hint);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.accept_graph() IS

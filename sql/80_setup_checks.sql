@@ -1,6 +1,6 @@
 -- In: the mapping and the application's tables. Out: an error for each mistake of set-up, before anything is read.
 
-CREATE FUNCTION deal_sync.check_targets() RETURNS void
+CREATE FUNCTION _deal_sync.check_targets() RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -8,15 +8,15 @@ DECLARE
     kind text;
     relation regclass;
     target regclass;
-    mapping deal_sync.mapping_column[];
+    mapping _deal_sync.mapping_column[];
     key_targets text[];
-    stamp CONSTANT text := deal_sync.stamp_column();
+    stamp CONSTANT text := _deal_sync.stamp_column();
     wrong record;
 BEGIN
     FOREACH kind IN ARRAY ARRAY['deal', 'version'] LOOP
-        relation := deal_sync.mapped(kind);
-        target := deal_sync.application_table(kind, 'target');
-        mapping := ARRAY(SELECT m FROM deal_sync.mapping_columns(relation) AS m);
+        relation := _deal_sync.mapped(kind);
+        target := _deal_sync.application_table(kind, 'target');
+        mapping := ARRAY(SELECT m FROM _deal_sync.mapping_columns(relation) AS m);
         key_targets := CASE kind
             WHEN 'deal' THEN ARRAY['tenant_id', 'graph_opportunity_id']
             ELSE ARRAY['tenant_id', 'id', 'opportunity_id', 'version_number']
@@ -64,7 +64,7 @@ BEGIN
                 DETAIL = format('Column "%s" of foreign table %s names it as its target.', wrong.name, relation),
                 -- The foreign column's type says little of the target's: the migration knows the types of its columns.
                 HINT = CASE WHEN EXISTS (
-                    SELECT FROM deal_sync.default_columns() AS d
+                    SELECT FROM _deal_sync.default_columns() AS d
                     WHERE d.kind = wrong.of_kind AND d.options ->> 'target' = wrong.target
                 ) THEN
                     'Run the migration (sql/migration/deal_sync.sql)'
@@ -97,7 +97,7 @@ BEGIN
 
         FOR wrong IN
             SELECT m.target FROM unnest(mapping) AS m
-            INNER JOIN pg_attribute AS a ON a.attrelid = deal_sync.application_table(kind, 'target') AND a.attname = m.target
+            INNER JOIN pg_attribute AS a ON a.attrelid = _deal_sync.application_table(kind, 'target') AND a.attname = m.target
             WHERE m.write <> 'never' AND a.attgenerated <> ''
         LOOP
             RAISE EXCEPTION 'column "%" of table % is generated: nothing can be written to it', wrong.target, target USING
@@ -116,7 +116,7 @@ BEGIN
         END LOOP;
 
         FOR wrong IN
-            SELECT m.name, m.options ->> 'default' AS value, deal_sync.cast_error(m.options ->> 'default', m.target_type, m.target_modifier) AS error
+            SELECT m.name, m.options ->> 'default' AS value, _deal_sync.cast_error(m.options ->> 'default', m.target_type, m.target_modifier) AS error
             FROM unnest(mapping) AS m
             WHERE m.options ? 'default' AND m.target_is_there AND m.write <> 'never'
         LOOP
@@ -148,11 +148,11 @@ BEGIN
         END LOOP;
 
         FOR wrong IN
-            SELECT deal_sync.table_option(kind, 'stamps') AS name, a.atttypid::regtype AS type
+            SELECT _deal_sync.table_option(kind, 'stamps') AS name, a.atttypid::regtype AS type
             FROM (SELECT 1) AS this
             LEFT JOIN pg_attribute AS a ON a.attrelid = target AND a.attname = stamp AND a.attnum > 0 AND NOT a.attisdropped
-            CROSS JOIN LATERAL deal_sync.base_type(a.atttypid, a.atttypmod) AS b
-            WHERE kind = 'deal' AND deal_sync.table_option(kind, 'stamps') IS NOT NULL
+            CROSS JOIN LATERAL _deal_sync.base_type(a.atttypid, a.atttypmod) AS b
+            WHERE kind = 'deal' AND _deal_sync.table_option(kind, 'stamps') IS NOT NULL
                 AND (b.type IS NULL OR b.type NOT IN ('timestamptz'::regtype, 'timestamp'::regtype))
         LOOP
             RAISE EXCEPTION 'column "%" of table % %', wrong.name, target,
@@ -173,14 +173,14 @@ BEGIN
                 kind = 'deal' AND b.type IN ('timestamptz'::regtype, 'timestamp'::regtype) AND a.attname ~* '(updat|modif|chang)'
                 AND NOT EXISTS (SELECT FROM pg_attribute AS u WHERE u.attrelid = target AND u.attname = stamp AND NOT u.attisdropped) AS is_stamp
             FROM pg_attribute AS a
-            CROSS JOIN LATERAL deal_sync.base_type(a.atttypid, a.atttypmod) AS b
+            CROSS JOIN LATERAL _deal_sync.base_type(a.atttypid, a.atttypmod) AS b
             CROSS JOIN LATERAL (
                 SELECT
                     CASE
                         WHEN b.type IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) THEN 'bigint'
                         WHEN b.type IN ('float4'::regtype, 'float8'::regtype, 'numeric'::regtype) THEN 'double precision'
                         WHEN b.type = 'bool'::regtype THEN 'boolean'
-                        WHEN b.type = deal_sync.vector_type() THEN format_type(b.type, b.modifier)
+                        WHEN b.type = _deal_sync.vector_type() THEN format_type(b.type, b.modifier)
                         WHEN b.type IN ('json'::regtype, 'jsonb'::regtype) THEN 'jsonb'
                         ELSE 'text'
                     END,
@@ -223,7 +223,7 @@ BEGIN
                     CASE
                         WHEN wrong.is_stamp THEN format(
                             'ALTER FOREIGN TABLE %s OPTIONS (%s stamps %L);', relation,
-                            CASE WHEN deal_sync.table_option(kind, 'stamps') IS NULL THEN 'ADD' ELSE 'SET' END, wrong.name
+                            CASE WHEN _deal_sync.table_option(kind, 'stamps') IS NULL THEN 'ADD' ELSE 'SET' END, wrong.name
                         )
                         WHEN wrong.is_time THEN format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT now();', target, wrong.name)
                         WHEN wrong."default" IS NULL THEN format(
@@ -243,7 +243,7 @@ BEGIN
 
     FOR wrong IN
         SELECT l.relation, r.rulename
-        FROM (SELECT deal_sync.application_table('deal', 'links')) AS l (relation)
+        FROM (SELECT _deal_sync.application_table('deal', 'links')) AS l (relation)
         INNER JOIN pg_rewrite AS r ON r.ev_class = l.relation AND r.ev_type IN ('2', '3') AND r.ev_enabled <> 'D'
         LIMIT 1
     LOOP
@@ -254,12 +254,12 @@ BEGIN
 
     FOR wrong IN
         SELECT due.name, due.type, l.relation, a.atttypid AS is_of
-        FROM (SELECT deal_sync.application_table('deal', 'links')) AS l (relation)
+        FROM (SELECT _deal_sync.application_table('deal', 'links')) AS l (relation)
         CROSS JOIN (
             VALUES ('tenant_id', 'uuid'), ('interaction_id', 'uuid'), ('entity_id', 'uuid'), ('entity_type', 'text')
         ) AS due (name, type)
         LEFT JOIN pg_attribute AS a ON a.attrelid = l.relation AND a.attname = due.name AND a.attnum > 0 AND NOT a.attisdropped
-        CROSS JOIN LATERAL deal_sync.base_type(a.atttypid, a.atttypmod) AS b
+        CROSS JOIN LATERAL _deal_sync.base_type(a.atttypid, a.atttypmod) AS b
         WHERE a.attname IS NULL OR (due.type = 'uuid' AND b.type <> 'uuid'::regtype)
     LOOP
         RAISE EXCEPTION 'column "%" of table % %', wrong.name, wrong.relation,
@@ -271,7 +271,7 @@ BEGIN
 
     FOR wrong IN
         SELECT a.attname AS name, l.relation
-        FROM (SELECT deal_sync.application_table('deal', 'links')) AS l (relation)
+        FROM (SELECT _deal_sync.application_table('deal', 'links')) AS l (relation)
         INNER JOIN pg_attribute AS a ON a.attrelid = l.relation
         WHERE
             a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
@@ -285,10 +285,10 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_targets() IS
-'internal: raises where a target of the mapping is missing, given twice, or not filled by anything';
+COMMENT ON FUNCTION _deal_sync.check_targets() IS
+'raises where a target of the mapping is missing, given twice, or not filled by anything';
 
-CREATE FUNCTION deal_sync.check_writable() RETURNS void
+CREATE FUNCTION _deal_sync.check_writable() RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -305,29 +305,29 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_writable() IS 'internal: raises on a standby server and in a read-only transaction';
+COMMENT ON FUNCTION _deal_sync.check_writable() IS 'raises on a standby server and in a read-only transaction';
 
 -- Column by column, since a right may be granted so; SELECT on whole tables, for the place of a row. Replays alone update versions.
-CREATE FUNCTION deal_sync.missing_rights(role regrole, OUT relation text, OUT privileges text) RETURNS SETOF record
+CREATE FUNCTION _deal_sync.missing_rights(role regrole, OUT relation text, OUT privileges text) RETURNS SETOF record
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     WITH targets (kind, relation) AS (
-        SELECT k.kind, deal_sync.application_table(k.kind, 'target') FROM (VALUES ('deal'), ('version')) AS k (kind)
+        SELECT k.kind, _deal_sync.application_table(k.kind, 'target') FROM (VALUES ('deal'), ('version')) AS k (kind)
     ),
 
     written (relation, name, inserted, updated) AS (
         SELECT t.relation, m.target, true, t.kind = 'deal' AND m.write IN ('always', 'fill') AND m.target <> 'tenant_id'
         FROM targets AS t
-        CROSS JOIN LATERAL deal_sync.mapping_columns(deal_sync.mapped(t.kind)) AS m
+        CROSS JOIN LATERAL _deal_sync.mapping_columns(_deal_sync.mapped(t.kind)) AS m
         WHERE m.target IS NOT NULL AND m.write <> 'never'
         UNION
         SELECT t.relation, own.name, true, own.name <> 'id'
         FROM targets AS t
-        CROSS JOIN (VALUES ('id'), (deal_sync.stamp_column())) AS own (name)
+        CROSS JOIN (VALUES ('id'), (_deal_sync.stamp_column())) AS own (name)
         WHERE t.kind = 'deal'
         UNION
-        SELECT deal_sync.application_table('deal', 'links'), own.name, true, false
+        SELECT _deal_sync.application_table('deal', 'links'), own.name, true, false
         FROM (VALUES ('tenant_id'), ('interaction_id'), ('entity_type'), ('entity_id')) AS own (name)
     ),
 
@@ -341,7 +341,7 @@ AS $$
         SELECT w.relation, 'SELECT', NULL FROM (SELECT DISTINCT relation FROM written) AS w
         WHERE NOT has_table_privilege(role, w.relation, 'SELECT')
         UNION ALL
-        SELECT t.relation, 'SELECT', 'id' FROM (SELECT deal_sync.application_table('deal', 'tenants')) AS t (relation)
+        SELECT t.relation, 'SELECT', 'id' FROM (SELECT _deal_sync.application_table('deal', 'tenants')) AS t (relation)
         WHERE NOT has_column_privilege(role, t.relation, 'id', 'SELECT')
     )
 
@@ -361,10 +361,10 @@ AS $$
     INNER JOIN pg_class AS c ON c.oid = w.relation
     WHERE NOT has_schema_privilege(role, c.relnamespace, 'USAGE')
 $$;
-COMMENT ON FUNCTION deal_sync.missing_rights(regrole) IS
-'internal: what a role lacks on the application''s tables to run the sync, as GRANT has it';
+COMMENT ON FUNCTION _deal_sync.missing_rights(regrole) IS
+'what a role lacks on the application''s tables to run the sync, as GRANT has it';
 
-CREATE FUNCTION deal_sync.check_rights_of_caller() RETURNS void
+CREATE FUNCTION _deal_sync.check_rights_of_caller() RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -377,7 +377,7 @@ BEGIN
         string_agg(format('%s on %s', m.privileges, m.relation), ', ' ORDER BY m.relation),
         string_agg(format('GRANT %s ON %s TO %s;', m.privileges, m.relation, caller), ' ' ORDER BY m.relation)
     INTO lacks, remedy
-    FROM deal_sync.missing_rights(caller) AS m;
+    FROM _deal_sync.missing_rights(caller) AS m;
     IF lacks IS NOT NULL THEN
         RAISE EXCEPTION 'role "%" lacks %', current_user, lacks USING
             ERRCODE = 'insufficient_privilege',
@@ -385,16 +385,16 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_rights_of_caller() IS 'internal: raises if the caller lacks a right on the application''s tables';
+COMMENT ON FUNCTION _deal_sync.check_rights_of_caller() IS 'raises if the caller lacks a right on the application''s tables';
 
 -- Under the caller's rights and policies: row-level security may hide the list of tenants, and show each one by its id.
-CREATE FUNCTION deal_sync.tenant_exists(tenant uuid) RETURNS boolean
+CREATE FUNCTION _deal_sync.tenant_exists(tenant uuid) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET "app.tenant_id" = ''
 AS $$
 DECLARE
-    statement CONSTANT text := format('SELECT EXISTS (SELECT FROM %s WHERE id = $1)', deal_sync.application_table('deal', 'tenants'));
+    statement CONSTANT text := format('SELECT EXISTS (SELECT FROM %s WHERE id = $1)', _deal_sync.application_table('deal', 'tenants'));
     found boolean;
     said text;
     detail text;
@@ -408,29 +408,29 @@ EXCEPTION
     WHEN OTHERS OR assert_failure THEN
         GET STACKED DIAGNOSTICS
             said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
-        PERFORM deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
+        PERFORM _deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
 END
 $$;
-COMMENT ON FUNCTION deal_sync.tenant_exists(uuid) IS 'internal: whether the caller finds the tenant in the application''s table, with app.tenant_id set to it';
+COMMENT ON FUNCTION _deal_sync.tenant_exists(uuid) IS 'whether the caller finds the tenant in the application''s table, with app.tenant_id set to it';
 
-CREATE FUNCTION deal_sync.raise_unknown(tenant uuid) RETURNS void
+CREATE FUNCTION _deal_sync.raise_unknown(tenant uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RAISE EXCEPTION 'tenant % is not in table %', tenant, deal_sync.application_table('deal', 'tenants') USING
+    RAISE EXCEPTION 'tenant % is not in table %', tenant, _deal_sync.application_table('deal', 'tenants') USING
         ERRCODE = 'foreign_key_violation',
         HINT = 'Insert it there first, or check that the calling role may see it.';
 END
 $$;
-COMMENT ON FUNCTION deal_sync.raise_unknown(uuid) IS 'internal: raises that the application does not know the tenant';
+COMMENT ON FUNCTION _deal_sync.raise_unknown(uuid) IS 'raises that the application does not know the tenant';
 
-CREATE FUNCTION deal_sync.check_server() RETURNS void
+CREATE FUNCTION _deal_sync.check_server() RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    python CONSTANT integer := deal_sync.check_package();
+    python CONSTANT integer := _deal_sync.check_package();
 BEGIN
     IF python >= 312 AND (SELECT w.fdwhandler <> 0 FROM pg_foreign_data_wrapper AS w WHERE w.fdwname = 'neo4j') THEN
         RAISE EXCEPTION 'the foreign-data wrapper neo4j has Multicorn''s handler, and this server runs Python %.%', python / 100, python % 100 USING
@@ -445,22 +445,22 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_server() IS
-'internal: raises if the server''s Python or the database''s encoding will not do, whatever the mapping is';
+COMMENT ON FUNCTION _deal_sync.check_server() IS
+'raises if the server''s Python or the database''s encoding will not do, whatever the mapping is';
 
-CREATE FUNCTION deal_sync.check_setup(tenant uuid) RETURNS void
+CREATE FUNCTION _deal_sync.check_setup(tenant uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM deal_sync.setting(s.name) FROM deal_sync.settings() AS s;
-    PERFORM deal_sync.check_source('deal');
-    PERFORM deal_sync.check_source('version');
-    PERFORM deal_sync.check_targets();
-    IF NOT deal_sync.tenant_exists(tenant) THEN
-        PERFORM deal_sync.raise_unknown(tenant);
+    PERFORM _deal_sync.setting(s.name) FROM deal_sync.settings() AS s;
+    PERFORM _deal_sync.check_source('deal');
+    PERFORM _deal_sync.check_source('version');
+    PERFORM _deal_sync.check_targets();
+    IF NOT _deal_sync.tenant_exists(tenant) THEN
+        PERFORM _deal_sync.raise_unknown(tenant);
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_setup(uuid) IS
-'internal: raises a mistake of set-up before anything is read';
+COMMENT ON FUNCTION _deal_sync.check_setup(uuid) IS
+'raises a mistake of set-up before anything is read';

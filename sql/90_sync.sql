@@ -4,7 +4,7 @@
 -- flow.md, rules 3 and 4.
 -- `selection` is the reader's; of a part of the tenant's nodes, `elements` tells which they were, `graph_ids` of which deals, `undated`
 -- how those look that have no timestamp. `cleared` counts the values that the run has replaced by NULL, by column of the deals' table.
-CREATE FUNCTION deal_sync.run_kind(
+CREATE FUNCTION _deal_sync.run_kind(
     kind text, selection jsonb, INOUT result deal_sync.run_result, INOUT reasons jsonb, INOUT cleared jsonb,
     OUT elements text[], OUT graph_ids text[], OUT undated jsonb, OUT completed bigint
 )
@@ -12,9 +12,9 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    statements deal_sync.statements;
+    statements _deal_sync.statements;
     staging CONSTANT text := format('pg_temp.%I', 'deal_sync_' || kind || 's');
-    limit_of_failures CONSTANT bigint := deal_sync.setting('max_rejects')::bigint;
+    limit_of_failures CONSTANT bigint := _deal_sync.setting('max_rejects')::bigint;
     done bigint := 0;
     staged bigint;
     landed record;
@@ -25,7 +25,7 @@ DECLARE
     hint text;
     context text;
     batches CURSOR FOR
-        SELECT deal_sync.fill_staging(kind, result.tenant_id, quote_ident(current_user)::regrole, selection) AS last;
+        SELECT _deal_sync.fill_staging(kind, result.tenant_id, quote_ident(current_user)::regrole, selection) AS last;
     is_part CONSTANT boolean := selection ?| ARRAY['since', 'graph_ids', 'rest'];
 BEGIN
     elements := '{}';
@@ -47,14 +47,14 @@ BEGIN
             graph_ids := graph_ids || read.graph_ids;
             undated := undated || read.undated;
         END IF;
-        statements := coalesce(statements, deal_sync.statements_of(kind, result.tenant_id, completes => result.mode = 'replay'));
+        statements := coalesce(statements, _deal_sync.statements_of(kind, result.tenant_id, completes => result.mode = 'replay'));
         BEGIN
-            landed := deal_sync.land_batch(kind, statements, result, reasons, cleared);
+            landed := _deal_sync.land_batch(kind, statements, result, reasons, cleared);
         EXCEPTION
             WHEN OTHERS OR assert_failure THEN -- the application's policies and triggers run there
                 GET STACKED DIAGNOSTICS
                     said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
-                PERFORM deal_sync.raise_applications(
+                PERFORM _deal_sync.raise_applications(
                     SQLSTATE, said, detail, hint, context, ARRAY(SELECT s.value FROM jsonb_each_text(to_jsonb(statements)) AS s)
                 );
         END;
@@ -81,12 +81,12 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.run_kind(text, jsonb, deal_sync.run_result, jsonb, jsonb) IS
-'internal: reads and lands a tenant''s deals or versions, batch by batch';
+COMMENT ON FUNCTION _deal_sync.run_kind(text, jsonb, deal_sync.run_result, jsonb, jsonb) IS
+'reads and lands a tenant''s deals or versions, batch by batch';
 
 -- `remark`: why the mode is another one than what was asked for, what a replay has completed or left out, what was cleared. Of a run that
 -- has read everything, nodes of nobody are counted.
-CREATE FUNCTION deal_sync.conclude_run(INOUT result deal_sync.run_result, remark text, is_full boolean)
+CREATE FUNCTION _deal_sync.conclude_run(INOUT result deal_sync.run_result, remark text, is_full boolean)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -94,7 +94,7 @@ DECLARE
     nobodys bigint := 0;
 BEGIN
     IF is_full THEN
-        nobodys := deal_sync.nobodys_nodes('deal') + deal_sync.nobodys_nodes('version');
+        nobodys := _deal_sync.nobodys_nodes('deal') + _deal_sync.nobodys_nodes('version');
     END IF;
     result.status := CASE WHEN result.rows_rejected + result.values_rejected > 0 THEN 'partial' ELSE 'ok' END;
     result.message := nullif(concat_ws(
@@ -109,11 +109,11 @@ BEGIN
     ), '');
 END
 $$;
-COMMENT ON FUNCTION deal_sync.conclude_run(deal_sync.run_result, text, boolean) IS
-'internal: status and message of a run that has landed what it read';
+COMMENT ON FUNCTION _deal_sync.conclude_run(deal_sync.run_result, text, boolean) IS
+'status and message of a run that has landed what it read';
 
 -- What the caller's transaction has deferred is checked now: the application's triggers.
-CREATE FUNCTION deal_sync.hurry_constraints() RETURNS void
+CREATE FUNCTION _deal_sync.hurry_constraints() RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -128,20 +128,20 @@ EXCEPTION
     WHEN OTHERS OR assert_failure THEN
         GET STACKED DIAGNOSTICS
             said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
-        PERFORM deal_sync.raise_applications(SQLSTATE, said, detail, hint, context);
+        PERFORM _deal_sync.raise_applications(SQLSTATE, said, detail, hint, context);
 END
 $$;
-COMMENT ON FUNCTION deal_sync.hurry_constraints() IS 'internal: SET CONSTRAINTS ALL IMMEDIATE, for the rest of the transaction';
+COMMENT ON FUNCTION _deal_sync.hurry_constraints() IS 'SET CONSTRAINTS ALL IMMEDIATE, for the rest of the transaction';
 
 -- After a full run, which has met each row that has a deal. Only where some are left it is asked which: a deal that was refused may have
 -- one, too.
-CREATE FUNCTION deal_sync.rows_without_deal(result deal_sync.run_result) RETURNS bigint
+CREATE FUNCTION _deal_sync.rows_without_deal(result deal_sync.run_result) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     statement CONSTANT text := format(
-        'SELECT count(*) FROM %s AS t WHERE t.tenant_id = $1 AND t.graph_opportunity_id IS NOT NULL', deal_sync.application_table('deal', 'target')
+        'SELECT count(*) FROM %s AS t WHERE t.tenant_id = $1 AND t.graph_opportunity_id IS NOT NULL', _deal_sync.application_table('deal', 'target')
     );
     held bigint;
     said text;
@@ -155,17 +155,17 @@ BEGIN
         WHEN OTHERS OR assert_failure THEN -- the application's policies run there
             GET STACKED DIAGNOSTICS
                 said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
-            PERFORM deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
+            PERFORM _deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
     END;
     IF held = result.deals_inserted + result.deals_updated + result.deals_unchanged + result.deals_adopted THEN
         RETURN 0;
     END IF;
-    RETURN (SELECT u.rows_without_node FROM deal_sync.unread('deal', result.tenant_id) AS u);
+    RETURN (SELECT u.rows_without_node FROM _deal_sync.unread('deal', result.tenant_id) AS u);
 END
 $$;
-COMMENT ON FUNCTION deal_sync.rows_without_deal(deal_sync.run_result) IS 'internal: how many of a tenant''s rows have a graph id and no deal in the graph';
+COMMENT ON FUNCTION _deal_sync.rows_without_deal(deal_sync.run_result) IS 'how many of a tenant''s rows have a graph id and no deal in the graph';
 
-CREATE FUNCTION deal_sync.left_out(only_deals text[], read text[], barred jsonb) RETURNS text
+CREATE FUNCTION _deal_sync.left_out(only_deals text[], read text[], barred jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -177,20 +177,20 @@ AS $$
     FROM (
         SELECT DISTINCT
             o.id, coalesce(jsonb_exists(barred, o.id), false) AS is_barred,
-            deal_sync.to_uuid(o.id) IN (SELECT deal_sync.to_uuid(r.id) FROM unnest(read) AS r (id)) AS is_read
+            _deal_sync.to_uuid(o.id) IN (SELECT _deal_sync.to_uuid(r.id) FROM unnest(read) AS r (id)) AS is_read
         FROM unnest(only_deals) AS o (id)
     ) AS d
 $$;
-COMMENT ON FUNCTION deal_sync.left_out(text[], text[], jsonb) IS
-'internal: what the message of a replay says of deals that it was asked for and did not read';
+COMMENT ON FUNCTION _deal_sync.left_out(text[], text[], jsonb) IS
+'what the message of a replay says of deals that it was asked for and did not read';
 
 -- `only_deals`: graph ids of the deals that a replay is for, NULL for all.
-CREATE FUNCTION deal_sync.run_tenant(INOUT result deal_sync.run_result, only_deals text[] DEFAULT NULL)
+CREATE FUNCTION _deal_sync.run_tenant(INOUT result deal_sync.run_result, only_deals text[] DEFAULT NULL)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    reading CONSTANT deal_sync.reading := deal_sync.plan_reading(result.tenant_id, result.mode);
+    reading CONSTANT _deal_sync.reading := _deal_sync.plan_reading(result.tenant_id, result.mode);
     selection CONSTANT jsonb := reading.selection || CASE WHEN only_deals IS NULL THEN '{}' ELSE jsonb_build_object('graph_ids', only_deals) END;
     is_full CONSTANT boolean := reading.mode IN ('full', 'replay') AND only_deals IS NULL;
     values_before refcursor;
@@ -202,16 +202,16 @@ DECLARE
     read text[];
     deferred text;
 BEGIN
-    PERFORM deal_sync.hurry_constraints();
+    PERFORM _deal_sync.hurry_constraints();
     result.mode := reading.mode;
-    values_before := deal_sync.open_count(result.tenant_id);
-    deals := deal_sync.run_kind('deal', selection, result, '{}', '{}');
-    IF EXISTS (SELECT FROM jsonb_each_text(deals.cleared) AS c WHERE deal_sync.is_mass(c.value::bigint)) THEN
-        PERFORM deal_sync.check_losses(deals.cleared, deal_sync.values_held(result.tenant_id, values_before));
+    values_before := _deal_sync.open_count(result.tenant_id);
+    deals := _deal_sync.run_kind('deal', selection, result, '{}', '{}');
+    IF EXISTS (SELECT FROM jsonb_each_text(deals.cleared) AS c WHERE _deal_sync.is_mass(c.value::bigint)) THEN
+        PERFORM _deal_sync.check_losses(deals.cleared, _deal_sync.values_held(result.tenant_id, values_before));
     END IF;
     CLOSE values_before;
     -- All versions of a deal that is read are read, too.
-    versions := deal_sync.run_kind(
+    versions := _deal_sync.run_kind(
         'version', CASE WHEN is_full THEN selection ELSE selection || jsonb_build_object('graph_ids', deals.graph_ids || only_deals) END,
         deals.result, deals.reasons, '{}'
     );
@@ -221,11 +221,11 @@ BEGIN
         read := deals.elements || versions.elements || ARRAY(SELECT jsonb_array_elements_text(selection -> 'elements'));
     END IF;
     SELECT s.rows_rejected, s.values_rejected INTO result.rows_rejected, result.values_rejected
-    FROM deal_sync.settle_rejects(result.run_id, result.tenant_id, read) AS s;
-    PERFORM deal_sync.remember_undated(result.tenant_id, read, deals.undated || versions.undated);
+    FROM _deal_sync.settle_rejects(result.run_id, result.tenant_id, read) AS s;
+    PERFORM _deal_sync.remember_undated(result.tenant_id, read, deals.undated || versions.undated);
     -- Versions are read by a connection of their own: the server's address may have been changed meanwhile.
-    SELECT g.* INTO state FROM deal_sync.graph_state(result.tenant_id, with_newest => is_full, late => NULL) AS g;
-    PERFORM deal_sync.check_graph(state.database_id);
+    SELECT g.* INTO state FROM _deal_sync.graph_state(result.tenant_id, with_newest => is_full, late => NULL) AS g;
+    PERFORM _deal_sync.check_graph(state.database_id);
     IF is_full THEN
         IF state.newest < (reading.known ->> 'newest')::timestamptz THEN
             remarks := remarks || format(
@@ -233,20 +233,20 @@ BEGIN
                 state.newest, (reading.known ->> 'newest')::timestamptz
             );
         END IF;
-        facts := facts || jsonb_build_object('newest', greatest(state.newest, (reading.known ->> 'newest')::timestamptz), 'rows_without_deal', deal_sync.rows_without_deal(result));
+        facts := facts || jsonb_build_object('newest', greatest(state.newest, (reading.known ->> 'newest')::timestamptz), 'rows_without_deal', _deal_sync.rows_without_deal(result));
     END IF;
     IF only_deals IS NULL THEN
-        PERFORM deal_sync.record_watermark(result.tenant_id, result.run_id, reading.watermark, reading.mapping, is_full, facts);
+        PERFORM _deal_sync.record_watermark(result.tenant_id, result.run_id, reading.watermark, reading.mapping, is_full, facts);
         result.watermark := reading.watermark;
     END IF;
-    result := deal_sync.conclude_run(
+    result := _deal_sync.conclude_run(
         result,
         concat_ws(
             '; ',
             nullif(array_to_string(remarks, '; '), ''),
             CASE WHEN versions.completed > 0 THEN format('completed: %s versions', versions.completed) END,
-            deal_sync.cleared_columns(deals.cleared),
-            deal_sync.left_out(only_deals, deals.graph_ids, reading.selection -> 'barred'),
+            _deal_sync.cleared_columns(deals.cleared),
+            _deal_sync.left_out(only_deals, deals.graph_ids, reading.selection -> 'barred'),
             'rows whose deal is not in the graph: ' || nullif((coalesce(reading.known, '{}') || facts) ->> 'rows_without_deal', '0')
         ),
         is_full
@@ -268,36 +268,36 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.run_tenant(deal_sync.run_result, text[]) IS
-'internal: a whole run inside the caller''s subtransaction; constraints are immediate while it lasts';
+COMMENT ON FUNCTION _deal_sync.run_tenant(deal_sync.run_result, text[]) IS
+'a whole run inside the caller''s subtransaction; constraints are immediate while it lasts';
 
-CREATE FUNCTION deal_sync.lock_key(tenant uuid) RETURNS bigint
+CREATE FUNCTION _deal_sync.lock_key(tenant uuid) RETURNS bigint
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT hashtextextended('deal_sync ' || tenant, 0)
 $$;
-COMMENT ON FUNCTION deal_sync.lock_key(uuid) IS 'internal: the advisory lock that a tenant''s runs take';
+COMMENT ON FUNCTION _deal_sync.lock_key(uuid) IS 'the advisory lock that a tenant''s runs take';
 
-CREATE FUNCTION deal_sync.wait_for_tenant(tenant uuid) RETURNS void
+CREATE FUNCTION _deal_sync.wait_for_tenant(tenant uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '5s'
 AS $$
 BEGIN
-    PERFORM set_config('lock_timeout', deal_sync.setting('lock_timeout'), true);
-    PERFORM pg_advisory_xact_lock(deal_sync.lock_key(tenant));
+    PERFORM set_config('lock_timeout', _deal_sync.setting('lock_timeout'), true);
+    PERFORM pg_advisory_xact_lock(_deal_sync.lock_key(tenant));
 EXCEPTION
     WHEN lock_not_available THEN
         RAISE EXCEPTION 'a run of tenant % is under way', tenant USING
             ERRCODE = 'lock_not_available',
-            DETAIL = format('It was waited for as long as deal_sync.lock_timeout says: %s.', deal_sync.setting('lock_timeout')),
+            DETAIL = format('It was waited for as long as deal_sync.lock_timeout says: %s.', _deal_sync.setting('lock_timeout')),
             HINT = 'Try again when it has ended: deal_sync.progress shows how far it is.';
 END
 $$;
-COMMENT ON FUNCTION deal_sync.wait_for_tenant(uuid) IS 'internal: takes the lock of a tenant''s runs, when they have ended';
+COMMENT ON FUNCTION _deal_sync.wait_for_tenant(uuid) IS 'takes the lock of a tenant''s runs, when they have ended';
 
-CREATE FUNCTION deal_sync.check_tenant(what text, tenant uuid) RETURNS void
+CREATE FUNCTION _deal_sync.check_tenant(what text, tenant uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -309,25 +309,25 @@ BEGIN
         RAISE EXCEPTION '% needs a tenant', what USING
             ERRCODE = 'null_value_not_allowed',
             HINT = format('SELECT * FROM %s(''00000000-0000-0000-0000-000000000000'');', what);
-    ELSIF setting IS NOT NULL AND deal_sync.to_uuid(setting) IS DISTINCT FROM tenant THEN
+    ELSIF setting IS NOT NULL AND _deal_sync.to_uuid(setting) IS DISTINCT FROM tenant THEN
         RAISE EXCEPTION 'app.tenant_id is set to another tenant than %', tenant USING
             ERRCODE = 'insufficient_privilege',
             HINT = 'RESET app.tenant_id, or name the tenant that it names.';
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_tenant(text, uuid) IS
-'internal: raises where there is no tenant, or the caller has set app.tenant_id to another one';
+COMMENT ON FUNCTION _deal_sync.check_tenant(text, uuid) IS
+'raises where there is no tenant, or the caller has set app.tenant_id to another one';
 
-CREATE FUNCTION deal_sync.nothing_done(result deal_sync.run_result) RETURNS deal_sync.run_result
+CREATE FUNCTION _deal_sync.nothing_done(result deal_sync.run_result) RETURNS deal_sync.run_result
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT result.run_id, result.tenant_id, result.mode, result.status, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL::timestamptz, 0, NULL
 $$;
-COMMENT ON FUNCTION deal_sync.nothing_done(deal_sync.run_result) IS 'internal: a result whose counts are zero';
+COMMENT ON FUNCTION _deal_sync.nothing_done(deal_sync.run_result) IS 'a result whose counts are zero';
 
-CREATE FUNCTION deal_sync.summary(result deal_sync.run_result, dry_run boolean) RETURNS text
+CREATE FUNCTION _deal_sync.summary(result deal_sync.run_result, dry_run boolean) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -341,24 +341,24 @@ AS $$
         format(' (%s s)', round(result.seconds::numeric, 1))
     )
 $$;
-COMMENT ON FUNCTION deal_sync.summary(deal_sync.run_result, boolean) IS 'internal: a run in one line, from names and counts';
+COMMENT ON FUNCTION _deal_sync.summary(deal_sync.run_result, boolean) IS 'a run in one line, from names and counts';
 
-CREATE FUNCTION deal_sync.target_tablespaces() RETURNS text
+CREATE FUNCTION _deal_sync.target_tablespaces() RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT string_agg(DISTINCT format('tablespace "%s"', s.spcname), ', ')
-    FROM deal_sync.target_tables() AS t (relation)
+    FROM _deal_sync.target_tables() AS t (relation)
     INNER JOIN pg_database AS d ON d.datname = current_database()
     LEFT JOIN pg_index AS i ON i.indrelid = t.relation
     INNER JOIN pg_class AS c ON c.oid IN (t.relation, i.indexrelid)
     INNER JOIN pg_tablespace AS s ON s.oid = coalesce(nullif(c.reltablespace, 0), d.dattablespace)
 $$;
-COMMENT ON FUNCTION deal_sync.target_tablespaces() IS 'internal: where the tables that the sync writes lie, and their indexes';
+COMMENT ON FUNCTION _deal_sync.target_tablespaces() IS 'where the tables that the sync writes lie, and their indexes';
 
 -- `batch_size`: of a backfill, whose next batch is what is run; else NULL. `began`: when what is recorded as one run began.
 -- The SET clauses give the caller's values back whichever way the function ends; the values for the run are set inside.
-CREATE FUNCTION deal_sync.sync_tenant(
+CREATE FUNCTION _deal_sync.sync_tenant(
     tenant uuid, mode text, dry_run boolean, strict boolean, application_path text, only_deals text[] DEFAULT NULL,
     batch_size integer DEFAULT NULL, began timestamptz DEFAULT clock_timestamp()
 ) RETURNS deal_sync.run_result
@@ -377,7 +377,7 @@ SET jit = off
 SET application_name = 'deal_sync' -- the reader shows its progress there
 AS $$
 DECLARE
-    lock_key CONSTANT bigint := deal_sync.lock_key(tenant);
+    lock_key CONSTANT bigint := _deal_sync.lock_key(tenant);
     result deal_sync.run_result;
     is_set_up boolean := false;
     is_undone boolean := false;
@@ -400,19 +400,19 @@ BEGIN
     result.run_id := gen_random_uuid();
     result.tenant_id := tenant;
     result.mode := mode;
-    result := deal_sync.nothing_done(result);
+    result := _deal_sync.nothing_done(result);
 
     IF pg_try_advisory_xact_lock(lock_key) THEN
         PERFORM set_config('application_name', 'deal_sync ' || replace(tenant::text, '-', ''), true);
         BEGIN
-            PERFORM deal_sync.check_writable();
-            PERFORM deal_sync.check_server();
-            PERFORM deal_sync.check_rights_of_caller();
-            PERFORM deal_sync.check_setup(tenant);
-            PERFORM set_config('lock_timeout', deal_sync.setting('lock_timeout'), true);
+            PERFORM _deal_sync.check_writable();
+            PERFORM _deal_sync.check_server();
+            PERFORM _deal_sync.check_rights_of_caller();
+            PERFORM _deal_sync.check_setup(tenant);
+            PERFORM set_config('lock_timeout', _deal_sync.setting('lock_timeout'), true);
             is_set_up := true;
             result := CASE
-                WHEN batch_size IS NULL THEN deal_sync.run_tenant(result, only_deals) ELSE deal_sync.run_backfill_batch(result, batch_size)
+                WHEN batch_size IS NULL THEN _deal_sync.run_tenant(result, only_deals) ELSE _deal_sync.run_backfill_batch(result, batch_size)
             END;
             IF strict AND result.status = 'partial' THEN
                 RAISE EXCEPTION 'the sync of tenant % met refusals, and strict allows none', tenant USING
@@ -436,20 +436,20 @@ BEGIN
                     IF strict
                         OR (NOT is_set_up AND code NOT IN ('55P03', '40P01') AND left(code, 2) <> '53')
                         OR left(code, 2) IN ('42', '0A', '3D', '3F') OR left(code, 2) = '57' THEN
-                        PERFORM deal_sync.raise_again(code, said, detail, hint, CASE WHEN is_own THEN 'own' ELSE 'application' END);
+                        PERFORM _deal_sync.raise_again(code, said, detail, hint, CASE WHEN is_own THEN 'own' ELSE 'application' END);
                     END IF;
-                    SELECT e.message, e.detail INTO said, detail FROM deal_sync.python_error(said, detail) AS e;
-                    result := deal_sync.nothing_done(result);
+                    SELECT e.message, e.detail INTO said, detail FROM _deal_sync.python_error(said, detail) AS e;
+                    result := _deal_sync.nothing_done(result);
                     result.status := 'failed';
                     result.message := CASE
                         WHEN is_own AND (code ~ '^(DS|HV)' OR code IN ('08006', '08P01', '28P01', '53000', '53100', '53200'))
                             THEN concat_ws('; ', said, detail, nullif(hint, ''))
                         WHEN code = '55P03' THEN format(
-                            'a row is locked by another transaction for longer than deal_sync.lock_timeout (%s)', deal_sync.setting('lock_timeout')
+                            'a row is locked by another transaction for longer than deal_sync.lock_timeout (%s)', _deal_sync.setting('lock_timeout')
                         )
                         WHEN code = '40P01' THEN 'deadlock with another transaction'
                         WHEN code = '53100' THEN concat_ws(
-                            '; ', 'no space is left on a disk of the database', 'the tables lie in ' || deal_sync.target_tablespaces(),
+                            '; ', 'no space is left on a disk of the database', 'the tables lie in ' || _deal_sync.target_tablespaces(),
                             'make room and sync again; server_text in deal_sync.runs names the file'
                         )
                         ELSE format('SQLSTATE %s ended the run%s', code, CASE WHEN NOT is_own THEN ', in ' || nullif(place, '') END)
@@ -472,16 +472,16 @@ BEGIN
     result.seconds := extract(EPOCH FROM clock_timestamp() - began);
     -- A backfill is one run, recorded at its end.
     IF NOT dry_run AND result.status <> 'running' THEN
-        PERFORM deal_sync.record_run(result, began, code, concat_ws(E'\n', said, detail));
+        PERFORM _deal_sync.record_run(result, began, code, concat_ws(E'\n', said, detail));
     END IF;
     IF result.status NOT IN ('skipped', 'running') THEN
-        RAISE NOTICE '%', deal_sync.summary(result, dry_run);
+        RAISE NOTICE '%', _deal_sync.summary(result, dry_run);
     END IF;
     RETURN result;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.sync_tenant(uuid, text, boolean, boolean, text, text[], integer, timestamptz) IS
-'internal: sync_deals, or a batch of a backfill, after its arguments were checked';
+COMMENT ON FUNCTION _deal_sync.sync_tenant(uuid, text, boolean, boolean, text, text[], integer, timestamptz) IS
+'sync_deals, or a batch of a backfill, after its arguments were checked';
 
 -- application_path: a default is evaluated where the caller stands, so it brings the caller's search_path past the SET clause.
 CREATE FUNCTION @extschema@.sync_deals(
@@ -492,13 +492,13 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM deal_sync.check_tenant('sync_deals', tenant);
+    PERFORM _deal_sync.check_tenant('sync_deals', tenant);
     IF mode IS NULL OR mode NOT IN ('incremental', 'full') THEN
         RAISE EXCEPTION 'unknown mode "%"', mode USING
             ERRCODE = 'invalid_parameter_value',
             HINT = 'The mode is incremental or full.';
     END IF;
-    RETURN deal_sync.sync_tenant(tenant, mode, coalesce(dry_run, false), coalesce(strict, false), coalesce(application_path, ''));
+    RETURN _deal_sync.sync_tenant(tenant, mode, coalesce(dry_run, false), coalesce(strict, false), coalesce(application_path, ''));
 END
 $$;
 COMMENT ON FUNCTION @extschema@.sync_deals(uuid, text, boolean, boolean, text) IS

@@ -1,6 +1,6 @@
 -- In: a tenant. Out: what a full run would leave, in transactions of so many deals each; one that was killed goes on where it was.
 
-CREATE FUNCTION deal_sync.keep_backfill(state deal_sync.backfills) RETURNS void
+CREATE FUNCTION _deal_sync.keep_backfill(state deal_sync.backfills) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -8,10 +8,10 @@ AS $$
     WHERE b.tenant_id = state.tenant_id;
     INSERT INTO deal_sync.backfills SELECT (state).*
 $$;
-COMMENT ON FUNCTION deal_sync.keep_backfill(deal_sync.backfills) IS 'internal: remembers up to where a backfill has come';
+COMMENT ON FUNCTION _deal_sync.keep_backfill(deal_sync.backfills) IS 'remembers up to where a backfill has come';
 
 -- What its batches met stays. What others met before it began was met by none of its nodes: each batch has settled its own.
-CREATE FUNCTION deal_sync.end_backfill(state deal_sync.backfills, OUT rows_rejected bigint, OUT values_rejected bigint)
+CREATE FUNCTION _deal_sync.end_backfill(state deal_sync.backfills, OUT rows_rejected bigint, OUT values_rejected bigint)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -28,18 +28,18 @@ BEGIN
     WHERE r.tenant_id = state.tenant_id;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.end_backfill(deal_sync.backfills) IS
-'internal: removes the refusals from before a backfill that it did not meet again; counts those that there are';
+COMMENT ON FUNCTION _deal_sync.end_backfill(deal_sync.backfills) IS
+'removes the refusals from before a backfill that it did not meet again; counts those that there are';
 
 -- Pages are of ids, not of nodes: nodes that share an id are never apart. First all deals, then the versions by the id of their deal,
 -- so that those whose deal is not in the graph come, too; after each those that have no such id. The guard against losses adds up
 -- what all batches clear, and knows what was there when the first began.
-CREATE FUNCTION deal_sync.run_backfill_batch(INOUT result deal_sync.run_result, batch_size integer)
+CREATE FUNCTION _deal_sync.run_backfill_batch(INOUT result deal_sync.run_result, batch_size integer)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    reading CONSTANT deal_sync.reading := deal_sync.plan_reading(result.tenant_id, 'full');
+    reading CONSTANT _deal_sync.reading := _deal_sync.plan_reading(result.tenant_id, 'full');
     state deal_sync.backfills;
     kind text;
     keys text[];
@@ -47,7 +47,7 @@ DECLARE
     landed record;
     last record;
 BEGIN
-    PERFORM deal_sync.hurry_constraints();
+    PERFORM _deal_sync.hurry_constraints();
     SELECT b.* INTO state FROM deal_sync.backfills AS b WHERE b.tenant_id = result.tenant_id;
     IF state.mapping <> reading.mapping THEN
         RAISE NOTICE 'the backfill of tenant % starts over, since the mapping has changed', result.tenant_id;
@@ -58,15 +58,15 @@ BEGIN
             result.tenant_id, result.run_id, reading.mapping, reading.watermark, now(), now(), 'deals', NULL, 0, '{}', '{}',
             to_jsonb(result) || reading.facts
         );
-        state.held := deal_sync.values_held(result.tenant_id);
+        state.held := _deal_sync.values_held(result.tenant_id);
     END IF;
     result := jsonb_populate_record(result, state.counts);
     kind := CASE WHEN state.phase LIKE 'deals%' THEN 'deal' ELSE 'version' END;
     IF state.phase IN ('deals', 'versions') THEN
-        keys := deal_sync.deal_keys(kind, result.tenant_id, state.after, batch_size);
+        keys := _deal_sync.deal_keys(kind, result.tenant_id, state.after, batch_size);
     END IF;
     deals_before := result.deals_read;
-    landed := deal_sync.run_kind(
+    landed := _deal_sync.run_kind(
         kind,
         reading.selection || CASE WHEN keys IS NULL THEN '{"rest": true}' ELSE jsonb_build_object('graph_ids', keys) END,
         result, '{}', state.cleared
@@ -75,27 +75,27 @@ BEGIN
     IF kind = 'deal' THEN
         result.deals_read := result.deals_read + deals_before;
         state.cleared := landed.cleared;
-        PERFORM deal_sync.check_losses(state.cleared, state.held);
+        PERFORM _deal_sync.check_losses(state.cleared, state.held);
     END IF;
-    PERFORM deal_sync.settle_rejects(result.run_id, result.tenant_id, landed.elements);
-    PERFORM deal_sync.remember_undated(result.tenant_id, landed.elements, '{}');
+    PERFORM _deal_sync.settle_rejects(result.run_id, result.tenant_id, landed.elements);
+    PERFORM _deal_sync.remember_undated(result.tenant_id, landed.elements, '{}');
     state.done := state.done + cardinality(landed.elements);
 
     IF state.phase = 'versions without deal id' THEN
-        SELECT e.rows_rejected, e.values_rejected INTO result.rows_rejected, result.values_rejected FROM deal_sync.end_backfill(state) AS e;
+        SELECT e.rows_rejected, e.values_rejected INTO result.rows_rejected, result.values_rejected FROM _deal_sync.end_backfill(state) AS e;
         -- A run in between may have brought the tenant further; past what is known by now only a clock that was wrong has.
-        SELECT w.watermark, w.mapping INTO last FROM deal_sync.watermark_of(result.tenant_id) AS w;
+        SELECT w.watermark, w.mapping INTO last FROM _deal_sync.watermark_of(result.tenant_id) AS w;
         result.watermark := CASE
             WHEN last.mapping = state.mapping AND last.watermark <= reading.watermark THEN greatest(last.watermark, state.watermark)
             ELSE state.watermark
         END;
         -- Nodes that came meanwhile may have been passed: the next run looks for them.
-        PERFORM deal_sync.record_watermark(
+        PERFORM _deal_sync.record_watermark(
             result.tenant_id, result.run_id, result.watermark, state.mapping, true,
             '{"deals": null, "versions": null}'
             || CASE WHEN result.watermark = state.watermark THEN jsonb_build_object('ahead', state.counts -> 'ahead', 'unsure', state.counts -> 'unsure') ELSE '{}' END
         );
-        result := deal_sync.conclude_run(result, deal_sync.cleared_columns(state.cleared), true);
+        result := _deal_sync.conclude_run(result, _deal_sync.cleared_columns(state.cleared), true);
         RETURN;
     END IF;
     IF cardinality(keys) = batch_size THEN
@@ -109,11 +109,11 @@ BEGIN
     result.status := 'running';
     state.batch_at := now();
     state.counts := state.counts || to_jsonb(result);
-    PERFORM deal_sync.keep_backfill(state);
+    PERFORM _deal_sync.keep_backfill(state);
 END
 $$;
-COMMENT ON FUNCTION deal_sync.run_backfill_batch(deal_sync.run_result, integer) IS
-'internal: the next batch of a tenant''s backfill, or its first; its status is running until the last one has landed';
+COMMENT ON FUNCTION _deal_sync.run_backfill_batch(deal_sync.run_result, integer) IS
+'the next batch of a tenant''s backfill, or its first; its status is running until the last one has landed';
 
 -- It commits, so it has no SET clause: search_path is set anew in each transaction.
 CREATE PROCEDURE deal_sync.backfill(tenant uuid, batch_size integer DEFAULT 1000)
@@ -133,19 +133,19 @@ BEGIN
             ERRCODE = 'null_value_not_allowed',
             HINT = 'CALL deal_sync.backfill(''00000000-0000-0000-0000-000000000000'');';
     END IF;
-    PERFORM deal_sync.check_tenant('deal_sync.backfill', tenant);
+    PERFORM _deal_sync.check_tenant('deal_sync.backfill', tenant);
     IF batch_size IS NULL OR batch_size < 1 THEN
         RAISE EXCEPTION 'a batch of "%" deals is none', batch_size USING
             ERRCODE = 'invalid_parameter_value',
             HINT = 'batch_size is the number of deals that are committed together, 1 or more.';
     END IF;
     LOOP
-        result := deal_sync.sync_tenant(tenant, 'backfill', false, false, application_path, NULL, batch_size, began);
+        result := _deal_sync.sync_tenant(tenant, 'backfill', false, false, application_path, NULL, batch_size, began);
         COMMIT;
         PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         EXIT WHEN result.status <> 'running';
         -- Another session may go on with it between two batches, and sync the tenant.
-        PERFORM pg_advisory_xact_lock(deal_sync.lock_key(tenant));
+        PERFORM pg_advisory_xact_lock(_deal_sync.lock_key(tenant));
         SELECT b.phase, b.done INTO state FROM deal_sync.backfills AS b WHERE b.tenant_id = tenant;
         IF state.phase IS NULL THEN
             RAISE NOTICE 'tenant %: another session has ended the backfill', tenant;

@@ -2,39 +2,39 @@
 
 -- A node of the graph (`state`: matching, differing, missing, refused), or a value in which it and its row differ (`state`: value).
 -- deal: the deal's graph id; taken_by: the version that has this one's number; links: interactions.
-CREATE TYPE deal_sync.comparison AS (
+CREATE TYPE _deal_sync.comparison AS (
     kind text, state text, element_id text, graph_id text, key uuid, deal uuid, taken_by uuid, links uuid [],
     column_name text, graph_value text, table_value text
 );
-COMMENT ON TYPE deal_sync.comparison IS 'internal: a node of the graph beside its row';
+COMMENT ON TYPE _deal_sync.comparison IS 'a node of the graph beside its row';
 
 -- Columns that a comparison need not read: vectors that refuse no row. They are most of the bytes.
-CREATE FUNCTION deal_sync.embedding_columns(kind text) RETURNS text[]
+CREATE FUNCTION _deal_sync.embedding_columns(kind text) RETURNS text[]
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(array_agg(m.name), '{}')
-    FROM deal_sync.mapping_columns(deal_sync.mapped(kind)) AS m
+    FROM _deal_sync.mapping_columns(_deal_sync.mapped(kind)) AS m
     WHERE
-        m.staged_as IS NOT NULL AND m.staged_type = deal_sync.vector_type() AND NOT coalesce(m.not_null, false)
+        m.staged_as IS NOT NULL AND m.staged_type = _deal_sync.vector_type() AND NOT coalesce(m.not_null, false)
         AND coalesce(m.options ->> 'on_misfit', 'null') IN ('null', 'keep')
 $$;
-COMMENT ON FUNCTION deal_sync.embedding_columns(text) IS 'internal: the vector columns of a kind that can be left out when it is read';
+COMMENT ON FUNCTION _deal_sync.embedding_columns(text) IS 'the vector columns of a kind that can be left out when it is read';
 
 -- By the plan of a replay (statements_of), so that what is missing or differs is what it would write. A row that a run has tried and the
 -- table did not take is refused.
-CREATE FUNCTION deal_sync.compare_nodes(kind text, tenant uuid, without text[], lists boolean) RETURNS SETOF deal_sync.comparison
+CREATE FUNCTION _deal_sync.compare_nodes(kind text, tenant uuid, without text[], lists boolean) RETURNS SETOF _deal_sync.comparison
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    parts CONSTANT record := deal_sync.merge_parts(kind, tenant, without, completes => true);
-    statements CONSTANT deal_sync.statements := deal_sync.statements_of(kind, tenant, without, completes => true);
+    parts CONSTANT record := _deal_sync.merge_parts(kind, tenant, without, completes => true);
+    statements CONSTANT _deal_sync.statements := _deal_sync.statements_of(kind, tenant, without, completes => true);
     staging CONSTANT text := format('pg_temp.%I', 'deal_sync_' || kind || 's');
     nodes text;
     differing text;
     batches CURSOR FOR
-        SELECT deal_sync.fill_staging(kind, tenant, quote_ident(current_user)::regrole, jsonb_build_object('without', without)) AS last;
+        SELECT _deal_sync.fill_staging(kind, tenant, quote_ident(current_user)::regrole, jsonb_build_object('without', without)) AS last;
 BEGIN
     SELECT format(
         $nodes$
@@ -63,7 +63,7 @@ BEGIN
             'CASE WHEN p.refusal ->> ''sqlstate'' = ''23505'' THEN (SELECT taken.id FROM %s AS taken INNER JOIN %s AS o'
             ' ON o.tenant_id = $3 AND o.id = taken.opportunity_id'
             ' WHERE taken.tenant_id = $3 AND o.graph_opportunity_id = s.%I AND taken.version_number = s.%I LIMIT 1) END',
-            deal_sync.application_table('version', 'target'), deal_sync.application_table('deal', 'target'), parts.owner, parts.number
+            _deal_sync.application_table('version', 'target'), _deal_sync.application_table('deal', 'target'), parts.owner, parts.number
         ) END,
         string_agg(format('s.%I', c.name), ', ') FILTER (WHERE c.link),
         statements.plan, staging
@@ -79,7 +79,7 @@ BEGIN
             INNER JOIN %3$s AS t ON %4$s
             CROSS JOIN LATERAL (VALUES %5$s) AS v (name, differs, graph_value, table_value)
             WHERE v.differs$differing$,
-            parts.key, parts.source, deal_sync.application_table(kind, 'target'), parts.matching,
+            parts.key, parts.source, _deal_sync.application_table(kind, 'target'), parts.matching,
             string_agg(format(
                 '(%L, ROW(t.%I)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record, (%s)::text, t.%I::text)',
                 c.name, c.target, c.updated, c.updated, c.target
@@ -90,20 +90,20 @@ BEGIN
         WHERE c.updated IS NOT NULL AND c.name <> ALL (without);
     END IF;
     FOR batch IN batches LOOP
-        RETURN QUERY EXECUTE nodes USING NULL::bigint[], deal_sync.barred_of(tenant), tenant;
+        RETURN QUERY EXECUTE nodes USING NULL::bigint[], _deal_sync.barred_of(tenant), tenant;
         IF differing IS NOT NULL THEN
-            RETURN QUERY EXECUTE differing USING NULL::bigint[], deal_sync.barred_of(tenant), tenant;
+            RETURN QUERY EXECUTE differing USING NULL::bigint[], _deal_sync.barred_of(tenant), tenant;
         END IF;
         EXECUTE format('TRUNCATE %s', staging);
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.compare_nodes(text, uuid, text[], boolean) IS
-'internal: the nodes of a kind beside their rows; lists: also the values that differ';
+COMMENT ON FUNCTION _deal_sync.compare_nodes(text, uuid, text[], boolean) IS
+'the nodes of a kind beside their rows; lists: also the values that differ';
 
 -- `findings`: (kind, in_graph, in_table, graph_id, row_id, column_name, graph_value, table_value); in_graph and in_table say what a node or
 -- a row is, and are NULL where there is none.
-CREATE FUNCTION deal_sync.compare(tenant uuid, embeddings boolean, lists boolean)
+CREATE FUNCTION _deal_sync.compare(tenant uuid, embeddings boolean, lists boolean)
 RETURNS TABLE (
     kind text, in_graph text, in_table text, graph_id text, row_id text, column_name text, graph_value text, table_value text
 )
@@ -125,17 +125,17 @@ DECLARE
     hint text;
 BEGIN
     PERFORM set_config('app.tenant_id', tenant::text, true);
-    PERFORM deal_sync.check_server();
-    PERFORM deal_sync.check_setup(tenant);
+    PERFORM _deal_sync.check_server();
+    PERFORM _deal_sync.check_setup(tenant);
     -- The first run remembers its graph; a comparison does not.
-    PERFORM deal_sync.check_graph(g.database_id) FROM deal_sync.graph_state() AS g WHERE EXISTS (SELECT FROM deal_sync.graph);
+    PERFORM _deal_sync.check_graph(g.database_id) FROM _deal_sync.graph_state() AS g WHERE EXISTS (SELECT FROM deal_sync.graph);
     RETURN QUERY EXECUTE format(
         $findings$
         WITH found AS MATERIALIZED (
             SELECT n.*
             FROM (VALUES ('deal'), ('version')) AS k (kind)
-            CROSS JOIN LATERAL deal_sync.compare_nodes(
-                k.kind, $1, CASE WHEN $2 THEN '{}' ELSE deal_sync.embedding_columns(k.kind) END, $3
+            CROSS JOIN LATERAL _deal_sync.compare_nodes(
+                k.kind, $1, CASE WHEN $2 THEN '{}' ELSE _deal_sync.embedding_columns(k.kind) END, $3
             ) AS n
         ),
         missing_deals AS MATERIALIZED (SELECT f.key FROM found AS f WHERE f.kind = 'deal' AND f.state = 'missing'),
@@ -223,17 +223,17 @@ BEGIN
         SELECT f.kind, 'value', NULL, f.graph_id, NULL, f.column_name, f.graph_value, f.table_value
         FROM found AS f
         WHERE f.state = 'value'$findings$,
-        deal_sync.application_table('deal', 'target'), deal_sync.application_table('version', 'target'),
-        deal_sync.application_table('deal', 'links')
+        _deal_sync.application_table('deal', 'target'), _deal_sync.application_table('version', 'target'),
+        _deal_sync.application_table('deal', 'links')
     ) USING tenant, embeddings, lists;
 EXCEPTION
     WHEN OTHERS OR query_canceled THEN
         GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
-        PERFORM deal_sync.raise_again(code, said, detail, hint);
+        PERFORM _deal_sync.raise_again(code, said, detail, hint);
 END
 $$;
-COMMENT ON FUNCTION deal_sync.compare(uuid, boolean, boolean) IS
-'internal: each node and each row of a tenant, what it is to the other side; lists: also the values that differ';
+COMMENT ON FUNCTION _deal_sync.compare(uuid, boolean, boolean) IS
+'each node and each row of a tenant, what it is to the other side; lists: also the values that differ';
 
 CREATE FUNCTION deal_sync.reconcile(
     tenant uuid,
@@ -244,7 +244,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM deal_sync.check_tenant('deal_sync.reconcile', tenant);
+    PERFORM _deal_sync.check_tenant('deal_sync.reconcile', tenant);
     RETURN QUERY
     SELECT
         k.kind || 's', count(c.in_graph), count(c.in_table),
@@ -253,7 +253,7 @@ BEGIN
         count(*) FILTER (WHERE c.in_graph = 'refused'), count(*) FILTER (WHERE c.in_table = 'legacy'),
         count(*) FILTER (WHERE c.in_table = 'kept')
     FROM (VALUES (1, 'deal'), (2, 'version'), (3, 'link')) AS k (place, kind)
-    LEFT JOIN deal_sync.compare(tenant, false, false) AS c ON c.kind = k.kind
+    LEFT JOIN _deal_sync.compare(tenant, false, false) AS c ON c.kind = k.kind
     GROUP BY k.place, k.kind
     ORDER BY k.place;
 END
@@ -269,13 +269,13 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM deal_sync.check_tenant('deal_sync.differences', tenant);
+    PERFORM _deal_sync.check_tenant('deal_sync.differences', tenant);
     RETURN QUERY
     SELECT
         c.kind, c.graph_id, coalesce(c.column_name, ''),
         CASE WHEN c.in_graph = 'value' THEN c.graph_value WHEN c.in_graph = 'missing' THEN coalesce(c.row_id, c.graph_id) END,
         CASE WHEN c.in_graph = 'value' THEN c.table_value WHEN c.in_table = 'extra' THEN c.row_id END
-    FROM deal_sync.compare(tenant, coalesce(embeddings, false), true) AS c
+    FROM _deal_sync.compare(tenant, coalesce(embeddings, false), true) AS c
     WHERE c.in_graph IN ('missing', 'value') OR c.in_table = 'extra'
     ORDER BY 1, 2, 3, 4, 5;
 END
@@ -293,16 +293,16 @@ AS $$
 DECLARE
     nonsense text;
 BEGIN
-    PERFORM deal_sync.check_tenant('deal_sync.replay', tenant);
-    SELECT coalesce(g.id, 'NULL') INTO nonsense FROM unnest(graph_ids) AS g (id) WHERE deal_sync.to_uuid(g.id) IS NULL LIMIT 1;
+    PERFORM _deal_sync.check_tenant('deal_sync.replay', tenant);
+    SELECT coalesce(g.id, 'NULL') INTO nonsense FROM unnest(graph_ids) AS g (id) WHERE _deal_sync.to_uuid(g.id) IS NULL LIMIT 1;
     IF nonsense IS NOT NULL THEN
         RAISE EXCEPTION 'invalid graph id "%"', nonsense USING
             ERRCODE = 'invalid_text_representation',
             HINT = 'A deal''s graph id is a UUID: opportunities.graph_opportunity_id.';
     END IF;
-    RETURN deal_sync.sync_tenant(
+    RETURN _deal_sync.sync_tenant(
         tenant, 'replay', false, false, coalesce(application_path, ''),
-        CASE WHEN graph_ids IS NOT NULL THEN ARRAY(SELECT deal_sync.to_uuid(g.id)::text FROM unnest(graph_ids) AS g (id)) END
+        CASE WHEN graph_ids IS NOT NULL THEN ARRAY(SELECT _deal_sync.to_uuid(g.id)::text FROM unnest(graph_ids) AS g (id)) END
     );
 END
 $$;

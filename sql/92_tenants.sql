@@ -1,14 +1,14 @@
 -- In: the tenants of the graph. Out: a run of each, with a commit after it; and the records that have grown old go.
 
-CREATE TABLE deal_sync.graph_tenants (
+CREATE TABLE _deal_sync.graph_tenants (
     tenant_id uuid PRIMARY KEY,
     deals bigint NOT NULL,
     is_known boolean NOT NULL
 );
-COMMENT ON TABLE deal_sync.graph_tenants IS
+COMMENT ON TABLE _deal_sync.graph_tenants IS
 'the tenants that the graph had when sync_all last looked, and those that were synced before';
-COMMENT ON COLUMN deal_sync.graph_tenants.deals IS 'nodes in the graph';
-COMMENT ON COLUMN deal_sync.graph_tenants.is_known IS 'whether the application''s table has the tenant; one that it has not is not synced';
+COMMENT ON COLUMN _deal_sync.graph_tenants.deals IS 'nodes in the graph';
+COMMENT ON COLUMN _deal_sync.graph_tenants.is_known IS 'whether the application''s table has the tenant; one that it has not is not synced';
 
 CREATE TABLE deal_sync.reconciliations (
     tenant_id uuid NOT NULL,
@@ -22,45 +22,45 @@ CREATE TABLE deal_sync.reconciliations (
 );
 COMMENT ON TABLE deal_sync.reconciliations IS 'what the nightly reconcile of a tenant found; report: its rows, one a kind';
 
-CREATE TABLE deal_sync.removed_runs (
+CREATE TABLE _deal_sync.removed_runs (
     tenant_id uuid NOT NULL,
     status text NOT NULL,
     runs bigint NOT NULL,
     rows_written bigint NOT NULL,
     PRIMARY KEY (tenant_id, status)
 );
-COMMENT ON TABLE deal_sync.removed_runs IS 'what runs that retention has removed add to the counters of deal_sync.metrics';
+COMMENT ON TABLE _deal_sync.removed_runs IS 'what runs that retention has removed add to the counters of deal_sync.metrics';
 
-SELECT pg_catalog.pg_extension_config_dump('deal_sync.graph_tenants', '');
+SELECT pg_catalog.pg_extension_config_dump('_deal_sync.graph_tenants', '');
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.reconciliations', '');
-SELECT pg_catalog.pg_extension_config_dump('deal_sync.removed_runs', '');
+SELECT pg_catalog.pg_extension_config_dump('_deal_sync.removed_runs', '');
 
-CREATE FUNCTION deal_sync.tenants_of_graph(OUT tenant_id uuid, OUT deals bigint) RETURNS SETOF record
+CREATE FUNCTION _deal_sync.tenants_of_graph(OUT tenant_id uuid, OUT deals bigint) RETURNS SETOF record
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 from neo4j_deals import entry
 return entry.graph_tenants(plpy)
 $$;
-COMMENT ON FUNCTION deal_sync.tenants_of_graph() IS 'internal: the tenants that have nodes in the graph, with their number of deals';
+COMMENT ON FUNCTION _deal_sync.tenants_of_graph() IS 'the tenants that have nodes in the graph, with their number of deals';
 
-CREATE FUNCTION deal_sync.record_tenants(found jsonb) RETURNS void
+CREATE FUNCTION _deal_sync.record_tenants(found jsonb) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    DELETE FROM deal_sync.graph_tenants AS g
+    DELETE FROM _deal_sync.graph_tenants AS g
     WHERE NOT EXISTS (SELECT FROM jsonb_to_recordset(found) AS f (tenant_id uuid) WHERE f.tenant_id = g.tenant_id);
 
-    INSERT INTO deal_sync.graph_tenants AS g (tenant_id, deals, is_known)
+    INSERT INTO _deal_sync.graph_tenants AS g (tenant_id, deals, is_known)
     SELECT f.tenant_id, f.deals, f.is_known
     FROM jsonb_to_recordset(found) AS f (tenant_id uuid, deals bigint, is_known boolean)
     ORDER BY f.tenant_id -- two at once lock in one order
     ON CONFLICT (tenant_id) DO UPDATE SET deals = excluded.deals, is_known = excluded.is_known
     WHERE (g.deals, g.is_known) IS DISTINCT FROM (excluded.deals, excluded.is_known)
 $$;
-COMMENT ON FUNCTION deal_sync.record_tenants(jsonb) IS 'internal: keeps the tenants of the graph in deal_sync.graph_tenants';
+COMMENT ON FUNCTION _deal_sync.record_tenants(jsonb) IS 'keeps the tenants of the graph in _deal_sync.graph_tenants';
 
-CREATE FUNCTION deal_sync.record_reconciliation(tenant uuid, report jsonb) RETURNS void
+CREATE FUNCTION _deal_sync.record_reconciliation(tenant uuid, report jsonb) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -69,11 +69,11 @@ AS $$
         coalesce(sum(r.refused), 0), record_reconciliation.report
     FROM jsonb_to_recordset(report) AS r (missing bigint, differing bigint, extra bigint, refused bigint)
 $$;
-COMMENT ON FUNCTION deal_sync.record_reconciliation(uuid, jsonb) IS 'internal: adds an outcome to deal_sync.reconciliations';
+COMMENT ON FUNCTION _deal_sync.record_reconciliation(uuid, jsonb) IS 'adds an outcome to deal_sync.reconciliations';
 
 -- One row a tenant, each found by the index on runs. After five failures in a row the next try waits for twice the usual time, then
 -- four times, up to an hour; the usual time is what lay between the first five. What people call by hand does not wait.
-CREATE VIEW deal_sync.tenant_runs AS
+CREATE VIEW _deal_sync.tenant_runs AS
 WITH RECURSIVE seen (id) AS (
     (
         SELECT r.tenant_id FROM deal_sync.runs AS r
@@ -108,7 +108,7 @@ FROM (
     SELECT s.id FROM seen AS s
     WHERE s.id IS NOT NULL
     UNION
-    SELECT g.tenant_id FROM deal_sync.graph_tenants AS g
+    SELECT g.tenant_id FROM _deal_sync.graph_tenants AS g
 ) AS t
 LEFT JOIN LATERAL (
     SELECT r.* FROM deal_sync.runs AS r
@@ -139,10 +139,10 @@ LEFT JOIN LATERAL (
         WHERE r.tenant_id = t.id AND r.status = 'failed' AND r.started_at > coalesce(good.started_at, '-infinity')
     ) AS n
 ) AS f ON TRUE;
-COMMENT ON VIEW deal_sync.tenant_runs IS 'internal: the last run and the last good run of each tenant, its failures since, and when it is tried again';
+COMMENT ON VIEW _deal_sync.tenant_runs IS 'the last run and the last good run of each tenant, its failures since, and when it is tried again';
 
 -- A full run between two batches would do at once what the backfill is to do in pieces.
-CREATE FUNCTION deal_sync.is_backfilled(tenant uuid) RETURNS boolean
+CREATE FUNCTION _deal_sync.is_backfilled(tenant uuid) RETURNS boolean
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -151,12 +151,12 @@ AS $$
         WHERE b.tenant_id = is_backfilled.tenant AND b.batch_at > clock_timestamp() - interval '10 minutes'
     )
 $$;
-COMMENT ON FUNCTION deal_sync.is_backfilled(uuid) IS 'internal: whether a backfill of the tenant is under way: its last batch began in the last ten minutes';
+COMMENT ON FUNCTION _deal_sync.is_backfilled(uuid) IS 'whether a backfill of the tenant is under way: its last batch began in the last ten minutes';
 
 -- Those to sync, longest-waiting first, and those that the application does not know. A tenant that has left the graph is still
 -- synced, as one without deals: else it would be late for ever, and no reconcile would tell. Asking the graph may fail as a run may: then
 -- those that were synced before are what there is, and what went wrong is said in `code` and the next ones.
-CREATE FUNCTION deal_sync.line_up(
+CREATE FUNCTION _deal_sync.line_up(
     tenant uuid, OUT todo uuid[], OUT unknown uuid[], OUT code text, OUT said text, OUT detail text, OUT hint text, OUT origin text
 )
 LANGUAGE plpgsql
@@ -168,7 +168,7 @@ DECLARE
 BEGIN
     IF tenant IS NOT NULL THEN
         BEGIN
-            is_known := deal_sync.tenant_exists(tenant);
+            is_known := _deal_sync.tenant_exists(tenant);
         EXCEPTION
             WHEN OTHERS THEN
                 IF SQLSTATE LIKE '57%' THEN
@@ -181,26 +181,26 @@ BEGIN
         END IF;
         SELECT array_agg(tenant) INTO todo
         WHERE
-            NOT EXISTS (SELECT FROM deal_sync.tenant_runs AS r WHERE r.tenant_id = tenant AND r.next_try > clock_timestamp())
-            AND NOT deal_sync.is_backfilled(tenant);
+            NOT EXISTS (SELECT FROM _deal_sync.tenant_runs AS r WHERE r.tenant_id = tenant AND r.next_try > clock_timestamp())
+            AND NOT _deal_sync.is_backfilled(tenant);
         RETURN;
     END IF;
     BEGIN
-        PERFORM deal_sync.check_package();
+        PERFORM _deal_sync.check_package();
         WITH g AS MATERIALIZED (
-            SELECT t.* FROM deal_sync.tenants_of_graph() AS t
+            SELECT t.* FROM _deal_sync.tenants_of_graph() AS t
         )
 
         SELECT coalesce(jsonb_agg(jsonb_build_object(
-            'tenant_id', f.tenant_id, 'deals', f.deals, 'is_there', f.is_there, 'is_known', deal_sync.tenant_exists(f.tenant_id)
+            'tenant_id', f.tenant_id, 'deals', f.deals, 'is_there', f.is_there, 'is_known', _deal_sync.tenant_exists(f.tenant_id)
         )), '[]') INTO found
         FROM (
             SELECT g.tenant_id, g.deals, true FROM g
             UNION ALL
-            SELECT r.tenant_id, 0, false FROM deal_sync.tenant_runs AS r
+            SELECT r.tenant_id, 0, false FROM _deal_sync.tenant_runs AS r
             WHERE r.tried_at IS NOT NULL AND r.tenant_id NOT IN (SELECT g.tenant_id FROM g)
         ) AS f (tenant_id, deals, is_there);
-        PERFORM deal_sync.record_tenants(found);
+        PERFORM _deal_sync.record_tenants(found);
         SELECT
             array_agg(f.tenant_id) FILTER (WHERE f.is_known),
             array_agg(f.tenant_id ORDER BY f.tenant_id) FILTER (WHERE f.is_there AND NOT f.is_known)
@@ -213,20 +213,20 @@ BEGIN
                 origin := PG_DATATYPE_NAME;
             origin := CASE WHEN origin = 'application' THEN origin ELSE 'own' END; -- but for tenant_exists(), the graph alone is asked
             IF left(code, 2) = '57' THEN
-                PERFORM deal_sync.raise_again(code, said, detail, hint);
+                PERFORM _deal_sync.raise_again(code, said, detail, hint);
             END IF;
-            SELECT e.message, e.detail INTO said, detail FROM deal_sync.python_error(said, detail) AS e;
-            todo := ARRAY(SELECT r.tenant_id FROM deal_sync.tenant_runs AS r WHERE r.tried_at IS NOT NULL);
+            SELECT e.message, e.detail INTO said, detail FROM _deal_sync.python_error(said, detail) AS e;
+            todo := ARRAY(SELECT r.tenant_id FROM _deal_sync.tenant_runs AS r WHERE r.tried_at IS NOT NULL);
     END;
     SELECT array_agg(t.id ORDER BY r.tried_at NULLS FIRST, t.id) INTO todo
     FROM unnest(todo) AS t (id)
-    LEFT JOIN deal_sync.tenant_runs AS r ON r.tenant_id = t.id
-    WHERE (r.next_try IS NULL OR r.next_try <= clock_timestamp()) AND NOT deal_sync.is_backfilled(t.id);
+    LEFT JOIN _deal_sync.tenant_runs AS r ON r.tenant_id = t.id
+    WHERE (r.next_try IS NULL OR r.next_try <= clock_timestamp()) AND NOT _deal_sync.is_backfilled(t.id);
 END
 $$;
-COMMENT ON FUNCTION deal_sync.line_up(uuid) IS 'internal: the tenants that sync_all goes through, in their order';
+COMMENT ON FUNCTION _deal_sync.line_up(uuid) IS 'the tenants that sync_all goes through, in their order';
 
-CREATE FUNCTION deal_sync.record_failure(
+CREATE FUNCTION _deal_sync.record_failure(
     tenant uuid, mode text, began timestamptz, code text, said text, detail text, hint text, origin text
 ) RETURNS deal_sync.run_result
 LANGUAGE plpgsql
@@ -239,20 +239,20 @@ BEGIN
     result.tenant_id := tenant;
     result.mode := mode;
     result.status := 'failed';
-    result := deal_sync.nothing_done(result);
+    result := _deal_sync.nothing_done(result);
     result.message := CASE
         WHEN origin = 'own' THEN concat_ws('; ', said, nullif(detail, ''), nullif(hint, ''))
         ELSE format('SQLSTATE %s ended the run', code)
     END || '; nothing was written';
     result.seconds := extract(EPOCH FROM clock_timestamp() - began);
-    PERFORM deal_sync.record_run(result, began, code, concat_ws(E'\n', said, detail));
+    PERFORM _deal_sync.record_run(result, began, code, concat_ws(E'\n', said, detail));
     RETURN result;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.record_failure(uuid, text, timestamptz, text, text, text, text, text) IS
-'internal: a run that ended with an error, as a row of deal_sync.runs; origin: as raise_again() has it';
+COMMENT ON FUNCTION _deal_sync.record_failure(uuid, text, timestamptz, text, text, text, text, text) IS
+'a run that ended with an error, as a row of deal_sync.runs; origin: as raise_again() has it';
 
-CREATE FUNCTION deal_sync.attempt(tenant uuid, mode text, application_path text) RETURNS deal_sync.run_result
+CREATE FUNCTION _deal_sync.attempt(tenant uuid, mode text, application_path text) RETURNS deal_sync.run_result
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET "app.tenant_id" = ''
@@ -268,13 +268,13 @@ BEGIN
     -- An incremental run that is skipped comes again in minutes, a full one tomorrow: it waits for a run that is under way.
     IF mode = 'full' THEN
         BEGIN
-            PERFORM deal_sync.wait_for_tenant(tenant);
+            PERFORM _deal_sync.wait_for_tenant(tenant);
         EXCEPTION
             WHEN lock_not_available THEN
                 NULL; -- sync_tenant() says who has it
         END;
     END IF;
-    RETURN deal_sync.sync_tenant(tenant, mode, false, false, application_path);
+    RETURN _deal_sync.sync_tenant(tenant, mode, false, false, application_path);
 EXCEPTION
     WHEN OTHERS THEN
         GET STACKED DIAGNOSTICS
@@ -282,13 +282,13 @@ EXCEPTION
         IF left(code, 2) = '57' THEN
             RAISE;
         END IF;
-        RETURN deal_sync.record_failure(tenant, mode, began, code, said, detail, hint, origin);
+        RETURN _deal_sync.record_failure(tenant, mode, began, code, said, detail, hint, origin);
 END
 $$;
-COMMENT ON FUNCTION deal_sync.attempt(uuid, text, text) IS
-'internal: a run that records a mistake of set-up, too, and raises a cancel or termination only';
+COMMENT ON FUNCTION _deal_sync.attempt(uuid, text, text) IS
+'a run that records a mistake of set-up, too, and raises a cancel or termination only';
 
-CREATE FUNCTION deal_sync.attempt_reconcile(tenant uuid) RETURNS text
+CREATE FUNCTION _deal_sync.attempt_reconcile(tenant uuid) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -296,7 +296,7 @@ DECLARE
     report jsonb;
 BEGIN
     SELECT coalesce(jsonb_agg(to_jsonb(r)), '[]') INTO report FROM deal_sync.reconcile(tenant) AS r;
-    PERFORM deal_sync.record_reconciliation(tenant, report);
+    PERFORM _deal_sync.record_reconciliation(tenant, report);
     RETURN NULL;
 EXCEPTION
     WHEN OTHERS THEN
@@ -306,11 +306,11 @@ EXCEPTION
         RETURN format('SQLSTATE %s ended the reconcile; SELECT * FROM deal_sync.reconcile(%L) says more', SQLSTATE, tenant);
 END
 $$;
-COMMENT ON FUNCTION deal_sync.attempt_reconcile(uuid) IS
-'internal: reconciles a tenant and keeps the outcome; returns what went wrong, or NULL';
+COMMENT ON FUNCTION _deal_sync.attempt_reconcile(uuid) IS
+'reconciles a tenant and keeps the outcome; returns what went wrong, or NULL';
 
 -- The last good run of a tenant stays, unless the tenant itself is gone.
-CREATE FUNCTION deal_sync.remove_records(runs_kept interval, values_kept interval, gone uuid[]) RETURNS void
+CREATE FUNCTION _deal_sync.remove_records(runs_kept interval, values_kept interval, gone uuid[]) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -329,13 +329,13 @@ AS $$
         RETURNING r.tenant_id, r.status, r.deals_inserted + r.deals_updated + r.deals_adopted + r.versions_inserted AS rows_written
     )
 
-    INSERT INTO deal_sync.removed_runs AS o (tenant_id, status, runs, rows_written)
+    INSERT INTO _deal_sync.removed_runs AS o (tenant_id, status, runs, rows_written)
     SELECT d.tenant_id, d.status, count(*), sum(d.rows_written)
     FROM removed AS d
     GROUP BY d.tenant_id, d.status
     ON CONFLICT (tenant_id, status) DO UPDATE SET runs = o.runs + excluded.runs, rows_written = o.rows_written + excluded.rows_written;
 
-    DELETE FROM deal_sync.removed_runs AS o
+    DELETE FROM _deal_sync.removed_runs AS o
     WHERE o.tenant_id = ANY (gone) AND NOT EXISTS (SELECT FROM deal_sync.runs AS r WHERE r.tenant_id = o.tenant_id);
 
     DELETE FROM deal_sync.watermarks AS w
@@ -356,25 +356,25 @@ AS $$
     UPDATE deal_sync.runs AS r SET server_text = NULL
     WHERE r.started_at < now() - values_kept AND r.server_text IS NOT NULL
 $$;
-COMMENT ON FUNCTION deal_sync.remove_records(interval, interval, uuid[]) IS
-'internal: removes runs and reconciliations that are older, and the offending values of refusals; of tenants that are gone everything';
+COMMENT ON FUNCTION _deal_sync.remove_records(interval, interval, uuid[]) IS
+'removes runs and reconciliations that are older, and the offending values of refusals; of tenants that are gone everything';
 
 CREATE FUNCTION deal_sync.retain() RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM deal_sync.remove_records(
-        deal_sync.setting('runs_kept')::interval,
-        deal_sync.setting('values_kept')::interval,
+    PERFORM _deal_sync.remove_records(
+        _deal_sync.setting('runs_kept')::interval,
+        _deal_sync.setting('values_kept')::interval,
         ARRAY(
             SELECT t.tenant_id
             FROM (
-                SELECT r.tenant_id FROM deal_sync.tenant_runs AS r
+                SELECT r.tenant_id FROM _deal_sync.tenant_runs AS r
                 UNION
                 SELECT r.tenant_id FROM deal_sync.rejects AS r
             ) AS t
-            WHERE NOT deal_sync.tenant_exists(t.tenant_id)
+            WHERE NOT _deal_sync.tenant_exists(t.tenant_id)
         )
     );
 END
@@ -411,23 +411,23 @@ BEGIN
             ERRCODE = 'insufficient_privilege',
             HINT = 'RESET app.tenant_id.';
     END IF;
-    PERFORM deal_sync.check_writable();
+    PERFORM _deal_sync.check_writable();
 
-    queue := deal_sync.line_up(tenant);
+    queue := _deal_sync.line_up(tenant);
     IF tenant = ANY (queue.unknown) THEN
-        PERFORM deal_sync.raise_unknown(tenant);
+        PERFORM _deal_sync.raise_unknown(tenant);
     ELSIF queue.code IS NOT NULL THEN
-        PERFORM deal_sync.record_failure(t.id, mode, began, queue.code, queue.said, queue.detail, queue.hint, queue.origin)
+        PERFORM _deal_sync.record_failure(t.id, mode, began, queue.code, queue.said, queue.detail, queue.hint, queue.origin)
         FROM unnest(queue.todo) AS t (id);
         COMMIT;
-        PERFORM deal_sync.raise_again(queue.code, queue.said, queue.detail, queue.hint, queue.origin);
+        PERFORM _deal_sync.raise_again(queue.code, queue.said, queue.detail, queue.hint, queue.origin);
     ELSIF queue.unknown IS NOT NULL AND NOT quiet THEN
         RAISE WARNING 'tenants of the graph that the application does not know: %', cardinality(queue.unknown) USING
             DETAIL = array_to_string(queue.unknown[1:20], ', ') || CASE WHEN cardinality(queue.unknown) > 20 THEN ', ...' ELSE '' END,
             HINT = 'They are not synced; deal_sync.tenant_status shows them as unknown.';
     END IF;
     SELECT count(*) AS tenants, min(r.next_try) AS first_try INTO waiting
-    FROM deal_sync.tenant_runs AS r
+    FROM _deal_sync.tenant_runs AS r
     WHERE r.next_try > clock_timestamp() AND (tenant IS NULL OR r.tenant_id = tenant);
     IF waiting.tenants > 0 THEN
         RAISE NOTICE 'tenants that wait after failures in a row: %; the next is tried at %', waiting.tenants, waiting.first_try USING
@@ -448,7 +448,7 @@ BEGIN
                 r.tenant_id = due AND r.status <> 'skipped' AND r.mode IN (sync_all.mode, 'full')
                 AND r.started_at + r.seconds * interval '1 second' > began
         );
-        result := deal_sync.attempt(due, mode, application_path);
+        result := _deal_sync.attempt(due, mode, application_path);
         COMMIT;
         PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);
@@ -459,7 +459,7 @@ BEGIN
             SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; -- beside a run of another session the numbers still add up
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
             PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);
-            wrong := deal_sync.attempt_reconcile(due);
+            wrong := _deal_sync.attempt_reconcile(due);
             COMMIT;
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         END IF;

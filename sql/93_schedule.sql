@@ -1,6 +1,6 @@
 -- In: a schedule as cron writes it. Out: pg_cron's jobs, and what has become of them.
 
-CREATE FUNCTION deal_sync.next_run(schedule text, after timestamptz, zone text) RETURNS timestamptz
+CREATE FUNCTION _deal_sync.next_run(schedule text, after timestamptz, zone text) RETURNS timestamptz
 LANGUAGE plpython3u STABLE STRICT
 SET search_path = pg_catalog, pg_temp
 SET datestyle = 'ISO, YMD'
@@ -8,11 +8,11 @@ AS $$
 from neo4j_deals import entry
 return entry.next_run(plpy, schedule, after, zone)
 $$;
-COMMENT ON FUNCTION deal_sync.next_run(text, timestamptz, text) IS 'internal: when a schedule of pg_cron fires next';
+COMMENT ON FUNCTION _deal_sync.next_run(text, timestamptz, text) IS 'when a schedule of pg_cron fires next';
 
 -- With the owner's rights: the settings of pg_cron are a superuser's to see. pg_cron cannot be required by the extension, since it
 -- lives in one database of the cluster only; so nothing here names its objects before they are known to be its own.
-CREATE FUNCTION deal_sync.cron_facts(OUT home text, OUT version numeric, OUT zone text)
+CREATE FUNCTION _deal_sync.cron_facts(OUT home text, OUT version numeric, OUT zone text)
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -26,11 +26,11 @@ AS $$
         ),
         coalesce(nullif(current_setting('cron.timezone', true), ''), 'GMT')
 $$;
-COMMENT ON FUNCTION deal_sync.cron_facts() IS
-'internal: the database that pg_cron works in (NULL: the server does not load it), its version here (NULL: it is not here), its time zone';
+COMMENT ON FUNCTION _deal_sync.cron_facts() IS
+'the database that pg_cron works in (NULL: the server does not load it), its version here (NULL: it is not here), its time zone';
 
 -- pg_cron 1.4 cuts a name at 63 bytes: what tells jobs apart stands before the database's name, which may be as long.
-CREATE FUNCTION deal_sync.job_name(tenant uuid, is_nightly boolean) RETURNS name
+CREATE FUNCTION _deal_sync.job_name(tenant uuid, is_nightly boolean) RETURNS name
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -38,12 +38,12 @@ AS $$
         ' ', 'deal_sync', replace(tenant::text, '-', ''), CASE WHEN is_nightly THEN 'nightly' END, current_database()
     )::name
 $$;
-COMMENT ON FUNCTION deal_sync.job_name(uuid, boolean) IS 'internal: the name of a job of pg_cron';
+COMMENT ON FUNCTION _deal_sync.job_name(uuid, boolean) IS 'the name of a job of pg_cron';
 
 -- With the owner's rights: pg_cron shows a job to its owner only, and a monitor is to see when the next run is due. A command is not
 -- shown, and only jobs with the names that schedule() gives are. What the server said of a run can hold people's data: it is for
 -- whoever may be the job's owner.
-CREATE FUNCTION deal_sync.scheduled_jobs(
+CREATE FUNCTION _deal_sync.scheduled_jobs(
     OUT job_id bigint, OUT job text, OUT tenant_id uuid, OUT task text, OUT owner name, OUT schedule text, OUT active boolean,
     OUT next_run timestamptz, OUT last_run timestamptz, OUT last_status text, OUT last_message text
 ) RETURNS SETOF record
@@ -51,7 +51,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    facts CONSTANT record := deal_sync.cron_facts();
+    facts CONSTANT record := _deal_sync.cron_facts();
 BEGIN
     IF facts.version IS NULL THEN
         RETURN;
@@ -64,12 +64,12 @@ BEGIN
         'WHERE j.database = current_database() AND starts_with(j.jobname, ''deal_sync '') ORDER BY j.jobname'
     LOOP
         tenant_id := CASE
-            WHEN job NOT IN (deal_sync.job_name(NULL, false), deal_sync.job_name(NULL, true)) THEN deal_sync.to_uuid(substring(job FROM 11 FOR 32))
+            WHEN job NOT IN (_deal_sync.job_name(NULL, false), _deal_sync.job_name(NULL, true)) THEN _deal_sync.to_uuid(substring(job FROM 11 FOR 32))
         END;
-        CONTINUE WHEN job NOT IN (deal_sync.job_name(tenant_id, false), deal_sync.job_name(tenant_id, true));
-        task := CASE WHEN job = deal_sync.job_name(tenant_id, true) THEN 'full run and reconcile' ELSE 'sync' END;
+        CONTINUE WHEN job NOT IN (_deal_sync.job_name(tenant_id, false), _deal_sync.job_name(tenant_id, true));
+        task := CASE WHEN job = _deal_sync.job_name(tenant_id, true) THEN 'full run and reconcile' ELSE 'sync' END;
         BEGIN
-            next_run := CASE WHEN active THEN deal_sync.next_run(schedule, now(), facts.zone) END;
+            next_run := CASE WHEN active THEN _deal_sync.next_run(schedule, now(), facts.zone) END;
         EXCEPTION
             WHEN invalid_parameter_value THEN
                 next_run := NULL; -- somebody has altered the job to a schedule that never fires
@@ -78,7 +78,7 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.scheduled_jobs() IS 'internal: the rows of deal_sync.schedules';
+COMMENT ON FUNCTION _deal_sync.scheduled_jobs() IS 'the rows of deal_sync.schedules';
 
 CREATE VIEW deal_sync.schedules AS
 SELECT
@@ -92,26 +92,26 @@ SELECT
     s.last_run,
     s.last_status,
     s.last_message
-FROM deal_sync.scheduled_jobs() AS s;
+FROM _deal_sync.scheduled_jobs() AS s;
 COMMENT ON VIEW deal_sync.schedules IS 'the jobs that schedule() has made, when they run next and how they ended last; tenant_id NULL: all tenants';
 COMMENT ON COLUMN deal_sync.schedules.last_message IS 'the server''s own words, for whoever may be the job''s owner; NULL for others';
 
-CREATE FUNCTION deal_sync.check_cron(job text, schedule text, command text) RETURNS void
+CREATE FUNCTION _deal_sync.check_cron(job text, schedule text, command text) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    facts CONSTANT record := deal_sync.cron_facts();
+    facts CONSTANT record := _deal_sync.cron_facts();
     said text;
     detail text;
     hint text;
 BEGIN
     BEGIN
-        PERFORM deal_sync.next_run(schedule, now(), facts.zone);
+        PERFORM _deal_sync.next_run(schedule, now(), facts.zone);
     EXCEPTION
         WHEN invalid_parameter_value THEN
             GET STACKED DIAGNOSTICS said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
-            PERFORM deal_sync.raise_again(SQLSTATE, said, detail, hint);
+            PERFORM _deal_sync.raise_again(SQLSTATE, said, detail, hint);
     END;
     IF facts.home IS NULL THEN
         RAISE EXCEPTION 'pg_cron is not loaded by this server' USING
@@ -147,23 +147,23 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_cron(text, text, text) IS 'internal: raises where pg_cron cannot take this schedule here, and says what to do';
+COMMENT ON FUNCTION _deal_sync.check_cron(text, text, text) IS 'raises where pg_cron cannot take this schedule here, and says what to do';
 
-CREATE FUNCTION deal_sync.unschedule_job(job text) RETURNS integer
+CREATE FUNCTION _deal_sync.unschedule_job(job text) RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     removed integer;
 BEGIN
-    IF (deal_sync.cron_facts()).version IS NULL THEN
+    IF (_deal_sync.cron_facts()).version IS NULL THEN
         RETURN 0;
     END IF;
     EXECUTE 'SELECT count(cron.unschedule(j.jobid)) FROM cron.job AS j WHERE j.jobname = $1' INTO removed USING job;
     RETURN removed;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.unschedule_job(text) IS 'internal: takes a job away, if there is one that the caller may see';
+COMMENT ON FUNCTION _deal_sync.unschedule_job(text) IS 'takes a job away, if there is one that the caller may see';
 
 CREATE FUNCTION deal_sync.schedule(
     cron text, tenant uuid DEFAULT NULL, nightly text DEFAULT '17 2 * * *'
@@ -172,7 +172,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    jobs CONSTANT text[] := ARRAY[deal_sync.job_name(tenant, false)::text, deal_sync.job_name(tenant, true)::text];
+    jobs CONSTANT text[] := ARRAY[_deal_sync.job_name(tenant, false)::text, _deal_sync.job_name(tenant, true)::text];
     named CONSTANT text := CASE WHEN tenant IS NOT NULL THEN format('tenant => %L', tenant) END;
     at record;
     others text;
@@ -181,8 +181,8 @@ BEGIN
         RAISE EXCEPTION 'schedule needs a schedule' USING
             ERRCODE = 'null_value_not_allowed',
             HINT = 'SELECT * FROM deal_sync.schedule(''*/5 * * * *''); deal_sync.unschedule() takes it away.';
-    ELSIF tenant IS NOT NULL AND NOT deal_sync.tenant_exists(tenant) THEN
-        PERFORM deal_sync.raise_unknown(tenant);
+    ELSIF tenant IS NOT NULL AND NOT _deal_sync.tenant_exists(tenant) THEN
+        PERFORM _deal_sync.raise_unknown(tenant);
     END IF;
     FOR at IN
         SELECT j.name, j.schedule, j.command
@@ -192,9 +192,9 @@ BEGIN
         ) AS j (name, schedule, command)
     LOOP
         IF at.schedule IS NULL THEN
-            PERFORM deal_sync.unschedule_job(at.name);
+            PERFORM _deal_sync.unschedule_job(at.name);
         ELSE
-            PERFORM deal_sync.check_cron(at.name, at.schedule, at.command);
+            PERFORM _deal_sync.check_cron(at.name, at.schedule, at.command);
             EXECUTE 'SELECT cron.schedule($1, $2, $3)' USING at.name, at.schedule, at.command;
         END IF;
     END LOOP;
@@ -219,7 +219,7 @@ CREATE FUNCTION deal_sync.unschedule(tenant uuid DEFAULT NULL) RETURNS integer
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce(sum(deal_sync.unschedule_job(s.job)), 0)
+    SELECT coalesce(sum(_deal_sync.unschedule_job(s.job)), 0)
     FROM deal_sync.schedules AS s
     WHERE s.tenant_id = unschedule.tenant OR unschedule.tenant IS NULL
 $$;

@@ -1,6 +1,6 @@
 -- In: a tenant who left, or a deal that must not come back. Out: no record of it here. Application rows are never touched.
 
-CREATE FUNCTION deal_sync.remove_tenant(tenant uuid) RETURNS void
+CREATE FUNCTION _deal_sync.remove_tenant(tenant uuid) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -9,12 +9,12 @@ AS $$
     DELETE FROM deal_sync.watermarks WHERE tenant_id = remove_tenant.tenant;
     DELETE FROM deal_sync.backfills WHERE tenant_id = remove_tenant.tenant;
     DELETE FROM deal_sync.reconciliations WHERE tenant_id = remove_tenant.tenant;
-    DELETE FROM deal_sync.removed_runs WHERE tenant_id = remove_tenant.tenant;
-    DELETE FROM deal_sync.graph_tenants WHERE tenant_id = remove_tenant.tenant
+    DELETE FROM _deal_sync.removed_runs WHERE tenant_id = remove_tenant.tenant;
+    DELETE FROM _deal_sync.graph_tenants WHERE tenant_id = remove_tenant.tenant
 $$;
-COMMENT ON FUNCTION deal_sync.remove_tenant(uuid) IS 'internal: the body of forget() for a tenant';
+COMMENT ON FUNCTION _deal_sync.remove_tenant(uuid) IS 'the body of forget() for a tenant';
 
-CREATE FUNCTION deal_sync.bar(tenant uuid, graph_id uuid, elements text[]) RETURNS void
+CREATE FUNCTION _deal_sync.bar(tenant uuid, graph_id uuid, elements text[]) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -25,13 +25,13 @@ AS $$
         r.tenant_id = bar.tenant
         AND (
             r.element_id = ANY (bar.elements)
-            OR deal_sync.to_uuid(CASE WHEN r.kind = 'version' THEN CASE WHEN r.sqlstate = '23503' THEN r.value END ELSE r.graph_id END) = bar.graph_id
+            OR _deal_sync.to_uuid(CASE WHEN r.kind = 'version' THEN CASE WHEN r.sqlstate = '23503' THEN r.value END ELSE r.graph_id END) = bar.graph_id
         )
 $$;
-COMMENT ON FUNCTION deal_sync.bar(uuid, uuid, text[]) IS
-'internal: the body of forget() for a deal; elements: its node and those of its versions, as far as they are known';
+COMMENT ON FUNCTION _deal_sync.bar(uuid, uuid, text[]) IS
+'the body of forget() for a deal; elements: its node and those of its versions, as far as they are known';
 
-CREATE FUNCTION deal_sync.remove_bar(tenant uuid, graph_id uuid) RETURNS boolean
+CREATE FUNCTION _deal_sync.remove_bar(tenant uuid, graph_id uuid) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -45,10 +45,10 @@ BEGIN
     RETURN true;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.remove_bar(uuid, uuid) IS 'internal: the body of unbar()';
+COMMENT ON FUNCTION _deal_sync.remove_bar(uuid, uuid) IS 'the body of unbar()';
 
 -- Of the deal's node and those of its versions, the element ids: a refusal does not name the deal of its version.
-CREATE FUNCTION deal_sync.elements_of(tenant uuid, graph_id uuid) RETURNS text[]
+CREATE FUNCTION _deal_sync.elements_of(tenant uuid, graph_id uuid) RETURNS text[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET application_name = 'deal_sync'
@@ -60,12 +60,12 @@ DECLARE
     elements text[] := '{}';
     -- A bound cursor fetches a row at a time: the staging table is read between two.
     batches CURSOR (of_kind text) FOR
-        SELECT deal_sync.fill_staging(of_kind, tenant, quote_ident(current_user)::regrole, jsonb_build_object('graph_ids', ARRAY[graph_id])) AS last;
+        SELECT _deal_sync.fill_staging(of_kind, tenant, quote_ident(current_user)::regrole, jsonb_build_object('graph_ids', ARRAY[graph_id])) AS last;
 BEGIN
-    PERFORM deal_sync.check_package();
+    PERFORM _deal_sync.check_package();
     FOREACH current_kind IN ARRAY ARRAY['deal', 'version'] LOOP
         owner := (
-            SELECT m.name FROM deal_sync.mapping_columns(deal_sync.mapped(current_kind)) AS m
+            SELECT m.name FROM _deal_sync.mapping_columns(_deal_sync.mapped(current_kind)) AS m
             WHERE m.target = CASE current_kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'opportunity_id' END
         );
         FOR batch IN batches (current_kind) LOOP
@@ -78,7 +78,7 @@ BEGIN
     RETURN elements;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.elements_of(uuid, uuid) IS 'internal: the nodes of a deal and of its versions';
+COMMENT ON FUNCTION _deal_sync.elements_of(uuid, uuid) IS 'the nodes of a deal and of its versions';
 
 -- A function of its own: a graph id that a query does not find is NULL, and must not cost the whole tenant's records.
 CREATE FUNCTION deal_sync.forget(tenant uuid) RETURNS void
@@ -86,9 +86,9 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM deal_sync.check_tenant('deal_sync.forget', tenant);
-    PERFORM deal_sync.wait_for_tenant(tenant);
-    PERFORM deal_sync.remove_tenant(tenant);
+    PERFORM _deal_sync.check_tenant('deal_sync.forget', tenant);
+    PERFORM _deal_sync.wait_for_tenant(tenant);
+    PERFORM _deal_sync.remove_tenant(tenant);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.forget(uuid) IS
@@ -103,15 +103,15 @@ DECLARE
     elements text[] := '{}';
     code text;
 BEGIN
-    PERFORM deal_sync.check_tenant('deal_sync.forget', tenant);
+    PERFORM _deal_sync.check_tenant('deal_sync.forget', tenant);
     IF graph_id IS NULL THEN
         RAISE EXCEPTION 'deal_sync.forget needs the graph id of a deal' USING
             ERRCODE = 'null_value_not_allowed',
             HINT = format('For the records of the whole tenant: SELECT deal_sync.forget(%L);', tenant);
     END IF;
-    PERFORM deal_sync.wait_for_tenant(tenant);
+    PERFORM _deal_sync.wait_for_tenant(tenant);
     BEGIN
-        elements := deal_sync.elements_of(tenant, graph_id);
+        elements := _deal_sync.elements_of(tenant, graph_id);
     EXCEPTION
         WHEN OTHERS THEN
             code := SQLSTATE;
@@ -122,7 +122,7 @@ BEGIN
                 DETAIL = format('SQLSTATE %s. The deal is barred all the same.', code),
                 HINT = 'Refusals of its versions that are recorded leave with the next full run.';
     END;
-    PERFORM deal_sync.bar(tenant, graph_id, elements);
+    PERFORM _deal_sync.bar(tenant, graph_id, elements);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.forget(uuid, uuid) IS
@@ -133,9 +133,9 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM deal_sync.check_tenant('deal_sync.unbar', tenant);
-    PERFORM deal_sync.wait_for_tenant(tenant);
-    RETURN deal_sync.remove_bar(tenant, graph_id);
+    PERFORM _deal_sync.check_tenant('deal_sync.unbar', tenant);
+    PERFORM _deal_sync.wait_for_tenant(tenant);
+    RETURN _deal_sync.remove_bar(tenant, graph_id);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.unbar(uuid, uuid) IS

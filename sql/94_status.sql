@@ -1,7 +1,7 @@
 -- In: runs, refusals, reconciliations, jobs. Out: what a person or a monitor wants to know. No offending value, no server's text.
 
-CREATE TYPE deal_sync.tenant_state AS ENUM ('up to date', 'late', 'failing', 'backing off', 'never synced', 'unknown');
-COMMENT ON TYPE deal_sync.tenant_state IS 'internal: what tenant_status says of a tenant';
+CREATE TYPE _deal_sync.tenant_state AS ENUM ('up to date', 'late', 'failing', 'backing off', 'never synced', 'unknown');
+COMMENT ON TYPE _deal_sync.tenant_state IS 'what tenant_status says of a tenant';
 
 CREATE VIEW deal_sync.tenant_status AS
 WITH planned AS (
@@ -21,7 +21,7 @@ SELECT
         WHEN r.good_at IS NULL THEN 'never synced'
         WHEN now() - r.good_at > late.after THEN 'late'
         ELSE 'up to date'
-    END)::deal_sync.tenant_state::text AS state,
+    END)::_deal_sync.tenant_state::text AS state,
     r.good_at AS last_good_run,
     date_trunc('second', now() - r.good_at) AS lag,
     coalesce(g.deals, r.deals_read) AS deals,
@@ -34,9 +34,9 @@ SELECT
     reconciled.differing,
     reconciled.extra,
     CASE WHEN g.is_known IS NOT FALSE THEN greatest(least(own.next_run, everybodys.next_run), r.next_try) END AS next_run
-FROM deal_sync.tenant_runs AS r
-CROSS JOIN (SELECT deal_sync.setting('late_after')::interval AS after) AS late
-LEFT JOIN deal_sync.graph_tenants AS g ON r.tenant_id = g.tenant_id
+FROM _deal_sync.tenant_runs AS r
+CROSS JOIN (SELECT _deal_sync.setting('late_after')::interval AS after) AS late
+LEFT JOIN _deal_sync.graph_tenants AS g ON r.tenant_id = g.tenant_id
 LEFT JOIN LATERAL (
     SELECT
         count(*) AS open,
@@ -58,7 +58,7 @@ COMMENT ON COLUMN deal_sync.tenant_status.refusals_new IS 'first met in the last
 COMMENT ON COLUMN deal_sync.tenant_status.next_run IS 'NULL where nothing is scheduled; of a tenant that is backing off: not before this time';
 
 -- With the owner's rights: when a session's transaction began is shown to its own role only. It shows nothing else of it.
-CREATE FUNCTION deal_sync.running(
+CREATE FUNCTION _deal_sync.running(
     OUT pid integer, OUT tenant_id uuid, OUT phase text, OUT done bigint, OUT total bigint, OUT started_at timestamptz
 ) RETURNS SETOF record
 LANGUAGE sql STABLE SECURITY DEFINER
@@ -73,7 +73,7 @@ AS $$
     ) AS m
     WHERE a.datname = current_database() AND m.found IS NOT NULL AND a.state = 'active'
 $$;
-COMMENT ON FUNCTION deal_sync.running() IS 'internal: the runs under way in other sessions, by their application_name';
+COMMENT ON FUNCTION _deal_sync.running() IS 'the runs under way in other sessions, by their application_name';
 
 CREATE VIEW deal_sync.progress AS
 SELECT
@@ -84,7 +84,7 @@ SELECT
     r.total,
     r.started_at,
     round(r.done / nullif(extract(EPOCH FROM clock_timestamp() - r.started_at), 0)) AS per_second
-FROM deal_sync.running() AS r;
+FROM _deal_sync.running() AS r;
 COMMENT ON VIEW deal_sync.progress IS 'the runs under way: the phase, how many of its nodes have landed, of how many the graph had at its start (NULL: an incremental run)';
 
 -- One row a metric, tenant and other label, as postgres_exporter and sql_exporter take them.
@@ -109,7 +109,7 @@ WITH counted AS (
             o.status,
             o.runs,
             o.rows_written
-        FROM deal_sync.removed_runs AS o
+        FROM _deal_sync.removed_runs AS o
     ) AS c
     GROUP BY c.tenant_id, c.status
 )
@@ -123,7 +123,7 @@ SELECT
     NULL::text AS state,
     m.value
 FROM deal_sync.tenant_status AS s
-INNER JOIN deal_sync.tenant_runs AS r ON s.tenant_id = r.tenant_id
+INNER JOIN _deal_sync.tenant_runs AS r ON s.tenant_id = r.tenant_id
 CROSS JOIN LATERAL (
     VALUES
     ('deal_sync_up_to_date', 'gauge', 'Whether the tenant is up to date: 1 or 0.', (s.state = 'up to date')::integer::double precision),
@@ -149,7 +149,7 @@ SELECT
     e.state::text,
     (s.state = e.state::text)::integer::double precision AS value
 FROM deal_sync.tenant_status AS s
-CROSS JOIN unnest(enum_range(NULL::deal_sync.tenant_state)) AS e (state)
+CROSS JOIN unnest(enum_range(NULL::_deal_sync.tenant_state)) AS e (state)
 UNION ALL
 SELECT
     m.name,

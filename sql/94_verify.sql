@@ -1,7 +1,7 @@
 -- In: the mapping and the application's tables. Out: the plan's own checks, one row a tenant.
 
 -- What the columns are called the mapping knows: no field and no dimension is named here.
-CREATE FUNCTION deal_sync.verify_tenant(
+CREATE FUNCTION _deal_sync.verify_tenant(
     tenant uuid,
     OUT deals bigint, OUT with_graph_id bigint, OUT with_meddic bigint, OUT meddic_filled numeric,
     OUT with_dimensions bigint, OUT with_embedding bigint, OUT versions bigint, OUT deals_with_versions bigint
@@ -11,8 +11,8 @@ SET search_path = pg_catalog, pg_temp
 SET "app.tenant_id" = ''
 AS $$
 DECLARE
-    mapping CONSTANT deal_sync.mapping_column[] := ARRAY(
-        SELECT m FROM deal_sync.mapping_columns(deal_sync.mapped('deal')) AS m WHERE m.target_is_there
+    mapping CONSTANT _deal_sync.mapping_column[] := ARRAY(
+        SELECT m FROM _deal_sync.mapping_columns(_deal_sync.mapped('deal')) AS m WHERE m.target_is_there
     );
     meddic text;
     fields integer;
@@ -27,7 +27,7 @@ BEGIN
     INNER JOIN unnest(mapping) AS f ON f.name = part.name
     WHERE m.options ->> 'derive' = 'meddic_completeness';
     SELECT string_agg(format('o.%I IS NOT NULL', m.target), ' OR ') FILTER (WHERE m.options ->> 'derive' = 'ontology_scores'),
-        string_agg(format('o.%I IS NOT NULL', m.target), ' OR ') FILTER (WHERE m.target_type = deal_sync.vector_type())
+        string_agg(format('o.%I IS NOT NULL', m.target), ' OR ') FILTER (WHERE m.target_type = _deal_sync.vector_type())
     INTO dimensions, embeddings
     FROM unnest(mapping) AS m;
 
@@ -42,11 +42,11 @@ BEGIN
         FROM %5$s AS o
         WHERE o.tenant_id = $1$checks$,
         coalesce(meddic, '0'), greatest(fields, 1), coalesce(dimensions, 'false'), coalesce(embeddings, 'false'),
-        deal_sync.application_table('deal', 'target'), deal_sync.application_table('version', 'target')
+        _deal_sync.application_table('deal', 'target'), _deal_sync.application_table('version', 'target')
     ) INTO deals, with_graph_id, with_meddic, meddic_filled, with_dimensions, with_embedding, versions, deals_with_versions USING tenant;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.verify_tenant(uuid) IS 'internal: the row of a tenant in deal_sync.verify, with the caller''s rights';
+COMMENT ON FUNCTION _deal_sync.verify_tenant(uuid) IS 'the row of a tenant in deal_sync.verify, with the caller''s rights';
 
 CREATE VIEW deal_sync.verify AS
 SELECT
@@ -60,7 +60,7 @@ SELECT
     v.versions,
     v.deals_with_versions
 FROM (SELECT DISTINCT r.tenant_id FROM deal_sync.runs AS r) AS t
-CROSS JOIN LATERAL deal_sync.verify_tenant(t.tenant_id) AS v;
+CROSS JOIN LATERAL _deal_sync.verify_tenant(t.tenant_id) AS v;
 COMMENT ON VIEW deal_sync.verify IS
 'of each tenant that was ever synced: its deals, how many have a graph id, a MEDDIC field, a scored dimension, an embedding, versions';
 COMMENT ON COLUMN deal_sync.verify.meddic_filled IS 'the share of the MEDDIC fields that are filled, over the deals with a graph id';

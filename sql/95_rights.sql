@@ -2,7 +2,7 @@
 
 -- What stays with the owner: what changes the set-up, gives rights, or decides about the graph and its deals; and what
 -- grant_scan() gives.
-CREATE FUNCTION deal_sync.routines_of_sync() RETURNS SETOF regprocedure
+CREATE FUNCTION _deal_sync.routines_of_sync() RETURNS SETOF regprocedure
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -17,23 +17,23 @@ AS $$
             'forget', 'unbar', 'remove_tenant', 'bar', 'remove_bar', 'scan', 'scan_rows', 'import_schema', 'import_statements'
         ])
 $$;
-COMMENT ON FUNCTION deal_sync.routines_of_sync() IS 'internal: what grant_sync() lets a role call';
+COMMENT ON FUNCTION _deal_sync.routines_of_sync() IS 'what grant_sync() lets a role call';
 
 CREATE FUNCTION deal_sync.grant_sync(role regrole) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    place CONSTANT regnamespace := (SELECT p.pronamespace FROM pg_proc AS p WHERE p.oid = deal_sync.entry_point());
+    place CONSTANT regnamespace := (SELECT p.pronamespace FROM pg_proc AS p WHERE p.oid = _deal_sync.entry_point());
 BEGIN
-    EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', (SELECT string_agg(r.routine::text, ', ') FROM deal_sync.routines_of_sync() AS r (routine)), role);
+    EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', (SELECT string_agg(r.routine::text, ', ') FROM _deal_sync.routines_of_sync() AS r (routine)), role);
     IF NOT has_schema_privilege(role, place, 'USAGE') THEN
         EXECUTE format('GRANT USAGE ON SCHEMA %s TO %s', place, role);
     END IF;
-    EXECUTE format('GRANT USAGE ON SCHEMA deal_sync TO %s', role);
+    EXECUTE format('GRANT USAGE ON SCHEMA deal_sync, _deal_sync TO %s', role);
     EXECUTE format('GRANT SELECT ON deal_sync.runs, deal_sync.rejects, deal_sync.watermarks, deal_sync.graph, deal_sync.barred, deal_sync.connections TO %s', role);
     EXECUTE format(
-        'GRANT SELECT ON deal_sync.verify, deal_sync.tenant_runs, deal_sync.tenant_status, deal_sync.progress, deal_sync.metrics, deal_sync.schedules, '
+        'GRANT SELECT ON deal_sync.verify, _deal_sync.tenant_runs, deal_sync.tenant_status, deal_sync.progress, deal_sync.metrics, deal_sync.schedules, '
         'deal_sync.reconciliations, deal_sync.backfills TO %s',
         role
     );
@@ -54,7 +54,7 @@ DECLARE
 BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA deal_sync TO %s', role);
     EXECUTE format(
-        'GRANT EXECUTE ON FUNCTION deal_sync.setting(text), deal_sync.settings(), deal_sync.running(), deal_sync.scheduled_jobs() TO %s', role
+        'GRANT EXECUTE ON FUNCTION _deal_sync.setting(text), deal_sync.settings(), _deal_sync.running(), _deal_sync.scheduled_jobs() TO %s', role
     );
     EXECUTE format('GRANT SELECT ON deal_sync.tenant_status, deal_sync.metrics, deal_sync.progress, deal_sync.schedules TO %s', role);
     FOR log IN
@@ -77,15 +77,15 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    EXECUTE format('GRANT USAGE ON SCHEMA deal_sync TO %s', role);
+    EXECUTE format('GRANT USAGE ON SCHEMA deal_sync, _deal_sync TO %s', role);
     EXECUTE format(
-        'GRANT EXECUTE ON FUNCTION deal_sync.scan(anyelement, uuid, text[], bigint), deal_sync.scan_rows(regclass, uuid, text[], bigint), '
-        'deal_sync.check_readable(regclass, text[]), deal_sync.check_package(), deal_sync.load_package(), deal_sync.python_error(text, text), '
-        'deal_sync.raise_again(text, text, text, text, text), '
+        'GRANT EXECUTE ON FUNCTION deal_sync.scan(anyelement, uuid, text[], bigint), _deal_sync.scan_rows(regclass, uuid, text[], bigint), '
+        '_deal_sync.check_readable(regclass, text[]), _deal_sync.check_package(), _deal_sync.load_package(), _deal_sync.python_error(text, text), '
+        '_deal_sync.raise_again(text, text, text, text, text), '
         'deal_sync.import_schema(name, name, text[], text[], bigint, text), '
-        'deal_sync.import_statements(name, name, text[], text[], bigint, text), deal_sync.mapping_columns(regclass), deal_sync.options_of(text[]), '
-        'deal_sync.base_type(oid, integer), deal_sync.vector_type(), '
-        'deal_sync.kept_connections(), deal_sync.close_connections(name), deal_sync.disconnect(name) TO %s',
+        '_deal_sync.import_statements(name, name, text[], text[], bigint, text), _deal_sync.mapping_columns(regclass), _deal_sync.options_of(text[]), '
+        '_deal_sync.base_type(oid, integer), _deal_sync.vector_type(), '
+        '_deal_sync.kept_connections(), _deal_sync.close_connections(name), deal_sync.disconnect(name) TO %s',
         role
     );
     EXECUTE format('GRANT SELECT ON deal_sync.connections TO %s', role);

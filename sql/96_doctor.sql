@@ -1,27 +1,27 @@
 -- In: the catalog, the server's Python, the graph and the run log. Out: one row a check: name, ok, detail, hint.
 
 -- Without the package: it may be what is missing.
-CREATE FUNCTION deal_sync.python_version(OUT number integer, OUT said text)
+CREATE FUNCTION _deal_sync.python_version(OUT number integer, OUT said text)
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
 AS $$
 import sys
 return sys.version_info.major * 100 + sys.version_info.minor, f"{sys.version.split()[0]} of {sys.prefix}"
 $$;
-COMMENT ON FUNCTION deal_sync.python_version() IS 'internal: the Python that this server runs, 311 for 3.11, and where it lies';
+COMMENT ON FUNCTION _deal_sync.python_version() IS 'the Python that this server runs, 311 for 3.11, and where it lies';
 
-CREATE FUNCTION deal_sync.package_versions() RETURNS text
+CREATE FUNCTION _deal_sync.package_versions() RETURNS text
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
 AS $$
 from neo4j_deals import entry
 return entry.package_versions()
 $$;
-COMMENT ON FUNCTION deal_sync.package_versions() IS 'internal: the Python package, what it needs, and where it lies';
+COMMENT ON FUNCTION _deal_sync.package_versions() IS 'the Python package, what it needs, and where it lies';
 
 -- With the owner's rights: the owner's user mapping is the one that the sync uses, and only a superuser may ask where the data lies.
 -- No text comes in.
-CREATE FUNCTION deal_sync.examine_graph(
+CREATE FUNCTION _deal_sync.examine_graph(
     is_mapped boolean, OUT name text, OUT ok boolean, OUT detail text, OUT hint text
 ) RETURNS SETOF record
 LANGUAGE plpython3u SECURITY DEFINER
@@ -30,10 +30,10 @@ AS $$
 from neo4j_deals import entry
 return entry.examine_graph(plpy, is_mapped)
 $$;
-COMMENT ON FUNCTION deal_sync.examine_graph(boolean) IS
-'internal: the checks of doctor() that need the owner''s user mapping, or the server''s files';
+COMMENT ON FUNCTION _deal_sync.examine_graph(boolean) IS
+'the checks of doctor() that need the owner''s user mapping, or the server''s files';
 
-CREATE FUNCTION deal_sync.check_settings(OUT ok boolean, OUT detail text, OUT hint text)
+CREATE FUNCTION _deal_sync.check_settings(OUT ok boolean, OUT detail text, OUT hint text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -47,7 +47,7 @@ BEGIN
     FOR known IN SELECT s.name, count(*) OVER () AS many FROM deal_sync.settings() AS s LOOP
         BEGIN
             detail := format('%s settings are as they may be', known.many);
-            PERFORM deal_sync.setting(known.name);
+            PERFORM _deal_sync.setting(known.name);
         EXCEPTION
             WHEN invalid_parameter_value THEN
                 GET STACKED DIAGNOSTICS said := MESSAGE_TEXT;
@@ -86,22 +86,22 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_settings() IS 'internal: whether the settings in this session have values that may be';
+COMMENT ON FUNCTION _deal_sync.check_settings() IS 'whether the settings in this session have values that may be';
 
-CREATE FUNCTION deal_sync.check_multicorn(OUT ok boolean, OUT detail text, OUT hint text)
+CREATE FUNCTION _deal_sync.check_multicorn(OUT ok boolean, OUT detail text, OUT hint text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    python CONSTANT integer := (SELECT p.number FROM deal_sync.python_version() AS p);
+    python CONSTANT integer := (SELECT p.number FROM _deal_sync.python_version() AS p);
     available CONSTANT text := (SELECT e.default_version FROM pg_available_extensions AS e WHERE e.name = 'multicorn');
     wrapper CONSTANT record := (SELECT w FROM pg_foreign_data_wrapper AS w WHERE w.fdwname = 'neo4j');
     is_set CONSTANT boolean := wrapper.fdwhandler <> 0;
 BEGIN
     ok := false;
-    IF wrapper.fdwvalidator <> 'deal_sync.validator'::regproc THEN
+    IF wrapper.fdwvalidator <> '_deal_sync.validator'::regproc THEN
         detail := format('the wrapper neo4j has the validator %s, which may let a user mapping load any code', wrapper.fdwvalidator::regproc);
-        hint := 'ALTER FOREIGN DATA WRAPPER neo4j VALIDATOR deal_sync.validator;';
+        hint := 'ALTER FOREIGN DATA WRAPPER neo4j VALIDATOR _deal_sync.validator;';
     ELSIF is_set AND python >= 312 THEN
         detail := format('with Python %s.%s its handler crashes the server', python / 100, python % 100);
         hint := 'SELECT deal_sync.detach();';
@@ -122,7 +122,7 @@ BEGIN
                 FROM pg_foreign_table AS ft
                 INNER JOIN pg_class AS c ON c.oid = ft.ftrelid
                 INNER JOIN pg_foreign_server AS s ON s.oid = ft.ftserver
-                WHERE s.srvfdw = wrapper.oid AND deal_sync.options_of(ft.ftoptions) ->> 'kind' = 'deal'
+                WHERE s.srvfdw = wrapper.oid AND _deal_sync.options_of(ft.ftoptions) ->> 'kind' = 'deal'
                 LIMIT 1
             ),
             'SELECT deal_sync.attach();'
@@ -130,10 +130,10 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_multicorn() IS
-'internal: whether Multicorn2 is used where it is safe, and only there';
+COMMENT ON FUNCTION _deal_sync.check_multicorn() IS
+'whether Multicorn2 is used where it is safe, and only there';
 
-CREATE FUNCTION deal_sync.check_foreign_tables(OUT ok boolean, OUT detail text, OUT hint text)
+CREATE FUNCTION _deal_sync.check_foreign_tables(OUT ok boolean, OUT detail text, OUT hint text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -145,7 +145,7 @@ BEGIN
     FROM pg_foreign_server AS s
     INNER JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
     WHERE w.fdwname = 'neo4j';
-    SELECT string_agg(deal_sync.mapped(k.kind)::text, ', ') INTO detail FROM (VALUES ('deal'), ('version')) AS k (kind);
+    SELECT string_agg(_deal_sync.mapped(k.kind)::text, ', ') INTO detail FROM (VALUES ('deal'), ('version')) AS k (kind);
     ok := true;
 EXCEPTION
     WHEN undefined_object THEN
@@ -164,22 +164,22 @@ EXCEPTION
                     (format('FOREIGN TABLE %s', c.oid::regclass), c.relowner), (format('SERVER %I', s.srvname), s.srvowner)
                 ) AS o (object, owner)
                 INNER JOIN pg_roles AS r ON r.oid = o.owner
-                WHERE deal_sync.options_of(ft.ftoptions) ? 'kind' AND NOT r.rolsuper AND r.oid <> e.extowner
+                WHERE _deal_sync.options_of(ft.ftoptions) ? 'kind' AND NOT r.rolsuper AND r.oid <> e.extowner
             ),
             CASE WHEN server IS NOT NULL THEN format('SELECT deal_sync.attach(%L);', server) END,
             hint
         );
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_foreign_tables() IS 'internal: whether foreign tables map deals and versions';
+COMMENT ON FUNCTION _deal_sync.check_foreign_tables() IS 'whether foreign tables map deals and versions';
 
 -- A table that has policies gets one for the role alone: a further one for everybody would show others what theirs hide from them.
-CREATE FUNCTION deal_sync.check_row_security(role regrole, OUT ok boolean, OUT detail text, OUT hint text)
+CREATE FUNCTION _deal_sync.check_row_security(role regrole, OUT ok boolean, OUT detail text, OUT hint text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    deals CONSTANT regclass := deal_sync.application_table('deal', 'target');
+    deals CONSTANT regclass := _deal_sync.application_table('deal', 'target');
     own CONSTANT text := 'deal_sync_' || (SELECT r.rolname FROM pg_roles AS r WHERE r.oid = role);
 BEGIN
     SELECT
@@ -210,7 +210,7 @@ BEGIN
         SELECT
             t.relation, c.relrowsecurity AS is_on, lacking.commands,
             EXISTS (SELECT FROM pg_policy AS p WHERE p.polrelid = t.relation) AS has_policies
-        FROM deal_sync.target_tables() AS t (relation)
+        FROM _deal_sync.target_tables() AS t (relation)
         INNER JOIN pg_class AS c ON c.oid = t.relation
         CROSS JOIN LATERAL (
             SELECT string_agg(d.command, ', ' ORDER BY d.place) AS commands
@@ -226,11 +226,11 @@ BEGIN
     ) AS u;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_row_security(regrole) IS
-'internal: whether row-level security is on for the tables that the sync writes, with policies by which the role can';
+COMMENT ON FUNCTION _deal_sync.check_row_security(regrole) IS
+'whether row-level security is on for the tables that the sync writes, with policies by which the role can';
 
 -- After a transaction that set app.tenant_id locally it is '', and no longer unset. A cast of '' raises; asking does where it is unset.
-CREATE FUNCTION deal_sync.check_policies(OUT ok boolean, OUT detail text, OUT hint text)
+CREATE FUNCTION _deal_sync.check_policies(OUT ok boolean, OUT detail text, OUT hint text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -258,16 +258,16 @@ BEGIN
     FROM (
         SELECT
             t.relation, p.polname, pg_get_expr(p.polqual, p.polrelid) AS qual, pg_get_expr(p.polwithcheck, p.polrelid) AS with_check
-        FROM deal_sync.target_tables() AS t (relation)
+        FROM _deal_sync.target_tables() AS t (relation)
         INNER JOIN pg_policy AS p ON p.polrelid = t.relation
     ) AS w
     WHERE concat_ws(' ', w.qual, w.with_check) ~ concat_ws('|', cast_one, bare_one);
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_policies() IS
-'internal: whether a policy of the tables that the sync writes raises in a session without a tenant';
+COMMENT ON FUNCTION _deal_sync.check_policies() IS
+'whether a policy of the tables that the sync writes raises in a session without a tenant';
 
-CREATE FUNCTION deal_sync.check_role(role regrole, OUT ok boolean, OUT detail text, OUT hint text)
+CREATE FUNCTION _deal_sync.check_role(role regrole, OUT ok boolean, OUT detail text, OUT hint text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -283,7 +283,7 @@ BEGIN
                 SELECT min(a.grantee::regrole::text)
                 FROM pg_proc AS p
                 CROSS JOIN LATERAL aclexplode(p.proacl) AS a
-                WHERE p.oid = deal_sync.entry_point() AND a.grantee NOT IN (0, p.proowner)
+                WHERE p.oid = _deal_sync.entry_point() AND a.grantee NOT IN (0, p.proowner)
             ),
             '...'
         ));
@@ -295,9 +295,9 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_role(regrole) IS 'internal: whether row-level security binds a role';
+COMMENT ON FUNCTION _deal_sync.check_role(regrole) IS 'whether row-level security binds a role';
 
-CREATE FUNCTION deal_sync.entry_point() RETURNS regprocedure
+CREATE FUNCTION _deal_sync.entry_point() RETURNS regprocedure
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -307,9 +307,9 @@ AS $$
     INNER JOIN pg_proc AS p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
     WHERE e.extname = 'deal_sync' AND p.proname = 'sync_deals'
 $$;
-COMMENT ON FUNCTION deal_sync.entry_point() IS 'internal: sync_deals, in whichever schema it stands';
+COMMENT ON FUNCTION _deal_sync.entry_point() IS 'sync_deals, in whichever schema it stands';
 
-CREATE FUNCTION deal_sync.check_rights(role regrole, OUT ok boolean, OUT detail text, OUT hint text)
+CREATE FUNCTION _deal_sync.check_rights(role regrole, OUT ok boolean, OUT detail text, OUT hint text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -322,18 +322,18 @@ BEGIN
         string_agg(format('GRANT %s ON %s TO %s;', l.privileges, l.relation, role), ' ' ORDER BY l.relation),
         count(*) = 0
     INTO detail, hint, ok
-    FROM deal_sync.missing_rights(role) AS l;
+    FROM _deal_sync.missing_rights(role) AS l;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_rights(regrole) IS
-'internal: whether a role has the rights on the application''s tables that the sync needs';
+COMMENT ON FUNCTION _deal_sync.check_rights(regrole) IS
+'whether a role has the rights on the application''s tables that the sync needs';
 
-CREATE FUNCTION deal_sync.check_pg_cron(OUT ok boolean, OUT detail text, OUT hint text)
+CREATE FUNCTION _deal_sync.check_pg_cron(OUT ok boolean, OUT detail text, OUT hint text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    facts CONSTANT record := deal_sync.cron_facts();
+    facts CONSTANT record := _deal_sync.cron_facts();
 BEGIN
     ok := false;
     IF NOT EXISTS (SELECT FROM pg_available_extensions AS e WHERE e.name = 'pg_cron') THEN
@@ -354,10 +354,10 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_pg_cron() IS 'internal: whether pg_cron works in this database';
+COMMENT ON FUNCTION _deal_sync.check_pg_cron() IS 'whether pg_cron works in this database';
 
 -- Dynamic: the schema cron need not be there when this is planned.
-CREATE FUNCTION deal_sync.check_schedule(OUT ok boolean, OUT detail text, OUT hint text)
+CREATE FUNCTION _deal_sync.check_schedule(OUT ok boolean, OUT detail text, OUT hint text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -391,9 +391,9 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_schedule() IS 'internal: whether pg_cron runs the sync, and did the last time; a role sees its own jobs';
+COMMENT ON FUNCTION _deal_sync.check_schedule() IS 'whether pg_cron runs the sync, and did the last time; a role sees its own jobs';
 
-CREATE FUNCTION deal_sync.check_last_run(OUT ok boolean, OUT detail text, OUT hint text)
+CREATE FUNCTION _deal_sync.check_last_run(OUT ok boolean, OUT detail text, OUT hint text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -440,10 +440,10 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.check_last_run() IS
-'internal: whether the last run of a tenant failed, or the newest of all is more than a day old';
+COMMENT ON FUNCTION _deal_sync.check_last_run() IS
+'whether the last run of a tenant failed, or the newest of all is more than a day old';
 
-CREATE FUNCTION deal_sync.examine(name text, role regrole, OUT ok boolean, OUT detail text, OUT hint text)
+CREATE FUNCTION _deal_sync.examine(name text, role regrole, OUT ok boolean, OUT detail text, OUT hint text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -453,11 +453,11 @@ BEGIN
     ok := true;
     CASE examine.name
         WHEN 'python' THEN
-            SELECT p.number >= 311, p.said INTO ok, detail FROM deal_sync.python_version() AS p;
+            SELECT p.number >= 311, p.said INTO ok, detail FROM _deal_sync.python_version() AS p;
             hint := CASE WHEN NOT ok THEN 'PL/Python must run Python 3.11 or newer' END;
         WHEN 'package' THEN
-            PERFORM deal_sync.check_package();
-            detail := deal_sync.package_versions();
+            PERFORM _deal_sync.check_package();
+            detail := _deal_sync.package_versions();
         WHEN 'extension' THEN
             SELECT e.extversion, a.default_version INTO detail, newest
             FROM pg_extension AS e
@@ -473,54 +473,54 @@ BEGIN
             detail := getdatabaseencoding();
             hint := CASE WHEN NOT ok THEN 'use a database made with ENCODING ''UTF8''' END;
         WHEN 'writable' THEN
-            PERFORM deal_sync.check_writable();
+            PERFORM _deal_sync.check_writable();
             detail := 'no standby server, and transactions may write';
         WHEN 'settings' THEN
-            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM deal_sync.check_settings() AS c;
+            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM _deal_sync.check_settings() AS c;
         WHEN 'multicorn' THEN
-            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM deal_sync.check_multicorn() AS c;
+            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM _deal_sync.check_multicorn() AS c;
         WHEN 'foreign tables' THEN
-            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM deal_sync.check_foreign_tables() AS c;
+            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM _deal_sync.check_foreign_tables() AS c;
         WHEN 'target tables' THEN
             SELECT string_agg(t.relation::text, ', ') INTO detail
             FROM (
-                SELECT x.relation FROM deal_sync.target_tables() AS x (relation)
+                SELECT x.relation FROM _deal_sync.target_tables() AS x (relation)
                 UNION ALL
-                SELECT deal_sync.application_table('deal', 'tenants')
+                SELECT _deal_sync.application_table('deal', 'tenants')
             ) AS t;
         WHEN 'target columns' THEN
-            PERFORM deal_sync.check_targets();
+            PERFORM _deal_sync.check_targets();
             detail := 'each target is there, once, and nothing is left unfilled';
         WHEN 'target types' THEN
-            PERFORM deal_sync.check_source(k.kind) FROM (VALUES ('deal'), ('version')) AS k (kind);
+            PERFORM _deal_sync.check_source(k.kind) FROM (VALUES ('deal'), ('version')) AS k (kind);
             detail := 'each target can take what the mapping sends there';
         WHEN 'row security' THEN
-            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM deal_sync.check_row_security(role) AS c;
+            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM _deal_sync.check_row_security(role) AS c;
         WHEN 'policies' THEN
-            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM deal_sync.check_policies() AS c;
+            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM _deal_sync.check_policies() AS c;
         WHEN 'role' THEN
-            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM deal_sync.check_role(role) AS c;
+            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM _deal_sync.check_role(role) AS c;
         WHEN 'rights on tables' THEN
-            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM deal_sync.check_rights(role) AS c;
+            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM _deal_sync.check_rights(role) AS c;
         WHEN 'rights on sync' THEN
             ok := NOT EXISTS (
-                SELECT FROM deal_sync.routines_of_sync() AS r (routine)
+                SELECT FROM _deal_sync.routines_of_sync() AS r (routine)
                 INNER JOIN pg_proc AS p ON p.oid = r.routine
                 WHERE NOT has_function_privilege(role, r.routine, 'EXECUTE') OR NOT has_schema_privilege(role, p.pronamespace, 'USAGE')
             );
             detail := format('"%s" may %s', role, CASE WHEN ok THEN 'run sync_deals' ELSE 'not run sync_deals, or not all that it calls' END);
             hint := CASE WHEN NOT ok THEN format('SELECT deal_sync.grant_sync(%L);', role) END;
         WHEN 'pg_cron' THEN
-            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM deal_sync.check_pg_cron() AS c;
+            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM _deal_sync.check_pg_cron() AS c;
         WHEN 'schedule' THEN
-            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM deal_sync.check_schedule() AS c;
+            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM _deal_sync.check_schedule() AS c;
         WHEN 'last run' THEN
-            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM deal_sync.check_last_run() AS c;
+            SELECT c.ok, c.detail, c.hint INTO ok, detail, hint FROM _deal_sync.check_last_run() AS c;
     END CASE;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.examine(text, regrole) IS
-'internal: one check of doctor(), all but those of examine_graph(); what it raises is a finding, too';
+COMMENT ON FUNCTION _deal_sync.examine(text, regrole) IS
+'one check of doctor(), all but those of examine_graph(); what it raises is a finding, too';
 
 -- The graph's checks stand where 'graph' stands; their own order and what they hang on are theirs.
 CREATE FUNCTION deal_sync.doctor(role regrole DEFAULT NULL)
@@ -575,7 +575,7 @@ BEGIN
         ELSE
             BEGIN
                 IF name = 'graph' THEN
-                    FOR found IN SELECT g.* FROM deal_sync.examine_graph('foreign tables' <> ALL (failed)) AS g LOOP
+                    FOR found IN SELECT g.* FROM _deal_sync.examine_graph('foreign tables' <> ALL (failed)) AS g LOOP
                         name := found.name;
                         ok := found.ok;
                         detail := found.detail;
@@ -585,17 +585,17 @@ BEGIN
                     END LOOP;
                     CONTINUE;
                 END IF;
-                SELECT e.ok, e.detail, e.hint INTO ok, detail, hint FROM deal_sync.examine(this.name, whose) AS e;
+                SELECT e.ok, e.detail, e.hint INTO ok, detail, hint FROM _deal_sync.examine(this.name, whose) AS e;
             EXCEPTION
                 WHEN OTHERS OR query_canceled THEN
                     GET STACKED DIAGNOSTICS
                         code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, more := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
                     IF code LIKE '57%' THEN
-                        PERFORM deal_sync.raise_again(code, said, more, hint);
+                        PERFORM _deal_sync.raise_again(code, said, more, hint);
                     END IF;
                     name := this.name;
                     ok := false;
-                    SELECT concat_ws(': ', m.message, m.detail) INTO detail FROM deal_sync.python_error(said, more) AS m;
+                    SELECT concat_ws(': ', m.message, m.detail) INTO detail FROM _deal_sync.python_error(said, more) AS m;
                     hint := nullif(hint, '');
             END;
         END IF;

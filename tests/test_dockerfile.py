@@ -81,7 +81,7 @@ def test_a_new_cluster_gets_the_extension_and_the_home_of_the_jobs(servers: Inst
             "SELECT setting FROM pg_file_settings WHERE name = 'cron.database_name' ORDER BY seqno DESC LIMIT 1",
         )
         assert set_for_the_next_start.strip() == "dockerfile"
-        assert servers.psql("dockerfile", "-c", "SELECT deal_sync.check_package() >= 311").strip() == "t"
+        assert servers.psql("dockerfile", "-c", "SELECT _deal_sync.check_package() >= 311").strip() == "t"
     finally:
         servers.psql("postgres", "-c", "ALTER SYSTEM RESET cron.database_name")
         database.close()

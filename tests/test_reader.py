@@ -311,7 +311,7 @@ def test_cancel_ends_a_name_look_up_that_hangs_within_a_second(world: World) -> 
 @pytest.mark.parametrize(
     "statement",
     [
-        "SELECT * FROM deal_sync.compare(%s, false, true)",
+        "SELECT * FROM _deal_sync.compare(%s, false, true)",
         "SELECT * FROM deal_sync.doctor() WHERE %s IS NOT NULL",
         "SELECT deal_sync.accept_graph() WHERE %s IS NOT NULL",
         "CALL deal_sync.backfill(%s)",

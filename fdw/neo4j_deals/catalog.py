@@ -46,15 +46,15 @@ def query(plpy: Plpy, text: str, types: Sequence[str] = (), values: Sequence[Any
 
 
 def mapped(plpy: Plpy, kind: str) -> str:
-    """The foreign table that maps a kind, as regclass prints it; `deal_sync.mapped` says which ones count."""
-    return str(query(plpy, "SELECT deal_sync.mapped($1)::text AS name", ["text"], [kind])[0]["name"])
+    """The foreign table that maps a kind, as regclass prints it; `_deal_sync.mapped` says which ones count."""
+    return str(query(plpy, "SELECT _deal_sync.mapped($1)::text AS name", ["text"], [kind])[0]["name"])
 
 
 def table(plpy: Plpy, relation: str) -> Table:
     """A foreign table of the mapping; `relation` is its name as regclass prints it."""
     head = query(
         plpy,
-        "SELECT deal_sync.options_of(ftoptions) AS options FROM pg_catalog.pg_foreign_table"
+        "SELECT _deal_sync.options_of(ftoptions) AS options FROM pg_catalog.pg_foreign_table"
         " WHERE ftrelid = $1::pg_catalog.regclass",
         ["text"],
         [relation],
@@ -63,7 +63,7 @@ def table(plpy: Plpy, relation: str) -> Table:
     source = Source.read(options, f"foreign table {relation}")
     columns = query(
         plpy,
-        "SELECT * FROM deal_sync.mapping_columns($1::pg_catalog.regclass) ORDER BY place",
+        "SELECT * FROM _deal_sync.mapping_columns($1::pg_catalog.regclass) ORDER BY place",
         ["text"],
         [relation],
     )
@@ -76,11 +76,11 @@ def nodes(plpy: Plpy, kind: str) -> tuple[str, str]:
     """The label of a kind, and the property with the tenant's id: a part of `table`, for much less."""
     [row] = query(
         plpy,
-        "SELECT deal_sync.options_of(t.ftoptions) ->> 'label' AS label,"
+        "SELECT _deal_sync.options_of(t.ftoptions) ->> 'label' AS label,"
         " coalesce(o.options ->> 'property', a.attname) AS property"
         " FROM pg_catalog.pg_foreign_table t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.ftrelid"
-        " CROSS JOIN LATERAL (SELECT deal_sync.options_of(a.attfdwoptions) AS options) o"
-        " WHERE t.ftrelid = deal_sync.mapped($1) AND a.attnum > 0 AND NOT a.attisdropped"
+        " CROSS JOIN LATERAL (SELECT _deal_sync.options_of(a.attfdwoptions) AS options) o"
+        " WHERE t.ftrelid = _deal_sync.mapped($1) AND a.attnum > 0 AND NOT a.attisdropped"
         " AND o.options ->> 'target' = 'tenant_id'",
         ["text"],
         [kind],
@@ -108,8 +108,8 @@ def options_of_server(plpy: Plpy, server: str) -> ServerOptions:
     """The same of a server by its name, which must be one of this wrapper's. Raises DealSyncError (42704)."""
     found = query(
         plpy,
-        "SELECT s.srvname, deal_sync.options_of(s.srvoptions) AS options, m.usename AS login,"
-        " deal_sync.options_of(m.umoptions) AS mapping,"
+        "SELECT s.srvname, _deal_sync.options_of(s.srvoptions) AS options, m.usename AS login,"
+        " _deal_sync.options_of(m.umoptions) AS mapping,"
         " m.usename IS NOT NULL AND m.umoptions IS NULL"
         " AND (m.usename = 'public' OR NOT has_server_privilege(s.oid, 'USAGE')) AS hidden"
         " FROM pg_catalog.pg_foreign_server s JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw"
@@ -144,7 +144,7 @@ def check_readable(plpy: Plpy, relation: str, columns: Sequence[str] | None) -> 
     """Raises PostgreSQL's error if the caller may not SELECT the columns of a foreign table; None: all of them."""
     query(
         plpy,
-        "SELECT deal_sync.check_readable($1::pg_catalog.regclass, $2)",
+        "SELECT _deal_sync.check_readable($1::pg_catalog.regclass, $2)",
         ["text", "text[]"],
         [relation, columns],
     )
@@ -152,5 +152,5 @@ def check_readable(plpy: Plpy, relation: str, columns: Sequence[str] | None) -> 
 
 def vector_type(plpy: Plpy) -> str:
     """pgvector's type vector, with its schema if need be."""
-    name = query(plpy, "SELECT deal_sync.vector_type()::pg_catalog.regtype::text AS name")[0]["name"]
+    name = query(plpy, "SELECT _deal_sync.vector_type()::pg_catalog.regtype::text AS name")[0]["name"]
     return str(name)

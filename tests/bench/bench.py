@@ -110,7 +110,7 @@ class Bench:
         which are without embeddings."""
         plpy, outlet = PlpyOverPsycopg(self.admin), QueriesOnly()
         for kind in KINDS:
-            without = [] if embeddings else self._one("SELECT deal_sync.embedding_columns($1)", kind)
+            without = [] if embeddings else self._one("SELECT _deal_sync.embedding_columns($1)", kind)
             wanted = Selection(without=frozenset(without))
             Feed(self._table(plpy, kind), str(TENANT), Limits(1, 1, 1, 1), wanted).produce(outlet.ask, outlet)
         relation = self._mapped("deal")
@@ -119,7 +119,7 @@ class Bench:
 
     def keep_staged(self) -> None:
         """For (b): what a run stages, batch by batch, in tables that stay."""
-        fill = "SELECT deal_sync.fill_staging($1, $2, current_user::regrole, NULL)"
+        fill = "SELECT _deal_sync.fill_staging($1, $2, current_user::regrole, NULL)"
         for kind in KINDS:
             with self.admin.transaction(), psycopg.RawCursor(self.admin) as cursor:
                 cursor.execute(f"DECLARE filling NO SCROLL CURSOR FOR {fill}", [kind, TENANT])
@@ -139,7 +139,7 @@ class Bench:
             self._as_in_a_run(connection)
             with psycopg.RawCursor(connection) as cursor:
                 for kind in KINDS:
-                    merge = self._one("SELECT (deal_sync.merge_parts($1, $2)).merge", kind, TENANT)
+                    merge = self._one("SELECT (_deal_sync.merge_parts($1, $2)).merge", kind, TENANT)
                     columns = self._one(
                         "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute"
                         " WHERE attrelid = $1::regclass AND attnum > 0 AND attname <> 'batch'",
@@ -276,7 +276,7 @@ class Bench:
 
     def _as_in_a_run(self, connection: Connection) -> None:
         """The settings with which sync_tenant() runs, from the catalog."""
-        settings = self._one("SELECT proconfig FROM pg_proc WHERE oid = 'deal_sync.sync_tenant'::regproc")
+        settings = self._one("SELECT proconfig FROM pg_proc WHERE oid = '_deal_sync.sync_tenant'::regproc")
         for setting in settings:
             name, _, value = setting.partition("=")
             value = str(TENANT) if name == "app.tenant_id" else value.strip('"')
@@ -290,7 +290,7 @@ class Bench:
         return row[0]
 
     def _mapped(self, kind: str) -> str:
-        return str(self._one("SELECT deal_sync.mapped($1)::text", kind))
+        return str(self._one("SELECT _deal_sync.mapped($1)::text", kind))
 
     def _table(self, plpy: PlpyOverPsycopg, kind: str) -> Table:
         return catalog.table(plpy, self._mapped(kind))

@@ -82,7 +82,7 @@ class _Reading:
         """The foreign table's columns that are properties, as they are."""
         found = self.admin.execute(
             "SELECT attname FROM pg_attribute WHERE attrelid = 'neo4j.deals'::regclass AND attnum > 0"
-            " AND NOT attisdropped AND NOT coalesce(deal_sync.options_of(attfdwoptions) ?| ARRAY['derive'], false)"
+            " AND NOT attisdropped AND NOT coalesce(_deal_sync.options_of(attfdwoptions) ?| ARRAY['derive'], false)"
             " AND (%s OR NOT format_type(atttypid, atttypmod) ~ 'vector') ORDER BY attnum",
             [vectors],
         )
@@ -91,7 +91,7 @@ class _Reading:
     def properties(self, vectors: bool) -> list[str]:
         """The properties behind them."""
         found = self.admin.execute(
-            "SELECT coalesce(deal_sync.options_of(attfdwoptions) ->> 'property', attname::text) FROM pg_attribute"
+            "SELECT coalesce(_deal_sync.options_of(attfdwoptions) ->> 'property', attname::text) FROM pg_attribute"
             " WHERE attrelid = 'neo4j.deals'::regclass AND attname = ANY (%s) ORDER BY attnum",
             [self.columns(vectors)],
         )

@@ -127,7 +127,7 @@ def test_the_settings_listed_are_those_that_there_are_with_their_defaults(pg: Co
         "search_path"
     }  # sync_deals sets that one for itself
     assert listed == {
-        name: default for name in there for (default,) in pg.execute("SELECT deal_sync.setting(%s)", [name]).fetchall()
+        name: default for name in there for (default,) in pg.execute("SELECT _deal_sync.setting(%s)", [name]).fetchall()
     }
 
 
@@ -153,7 +153,7 @@ def test_the_columns_that_people_own_are_those_of_the_mapping(pg: Connection) ->
     for policy in ("never", "insert", "fill"):
         (row,) = re.findall(rf"^\| `{policy}` \|.*\| (.*) \|$", owned, re.M)
         columns = pg.execute(
-            "SELECT target FROM deal_sync.mapping_columns('neo4j.deals') WHERE target IS NOT NULL AND write = %s",
+            "SELECT target FROM _deal_sync.mapping_columns('neo4j.deals') WHERE target IS NOT NULL AND write = %s",
             [policy],
         ).fetchall()
         assert set(re.findall(r"`(\w+)`", row)) == {name for (name,) in columns}

@@ -521,7 +521,7 @@ SELECT FROM unnest($1::bigint[], $2::tid[]) AS w (row_number, place) INNER JOIN 
             m.write = 'insert' OR $3 AS stays, m.write = 'insert' AND NOT $3 AS may_fill
         FROM lost
         INNER JOIN pg_temp.deal_sync_deals AS s USING (row_number)
-        INNER JOIN deal_sync.mapping_columns(<oid of the deals' foreign table>::regclass) AS m ON m.name = lost.field
+        INNER JOIN _deal_sync.mapping_columns(<oid of the deals' foreign table>::regclass) AS m ON m.name = lost.field
         LEFT JOIN public.opportunities AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.graph_opportunity_id = s.opportunity_id
         WHERE CASE WHEN s.row_number = ANY ($2) THEN true ELSE CASE lost.field WHEN 'name' THEN t.opportunity_name IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.opportunity_name)::record OPERATOR(pg_catalog.*=) ROW(s.name)::record WHEN 'currency' THEN t.currency IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.currency)::record OPERATOR(pg_catalog.*=) ROW(s.currency)::record WHEN 'account_id' THEN t.account_id IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.account_id)::record OPERATOR(pg_catalog.*=) ROW(s.account_id)::record WHEN 'closed_at' THEN t.actual_close_date IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.actual_close_date)::record OPERATOR(pg_catalog.*=) ROW(s.closed_at)::record ELSE true END END
 
@@ -935,86 +935,86 @@ USING (
     SELECT
         coalesce(by_key.id, adopted.id) AS landed_id,
         by_key.id IS NOT NULL AND adopted.id IS NOT NULL AS shadows,
-        deal_sync.to_uuid(s.opportunity_id) AS opportunity_id,
+        _deal_sync.to_uuid(s.opportunity_id) AS opportunity_id,
         nullif(s.name, '') AS name,
-        deal_sync.to_varchar(s.currency, 3)::character varying(3) AS currency,
-        deal_sync.to_varchar(s.currency, 3)::character varying(3) IS NULL AND (s.currency IS NOT NULL OR coalesce(jsonb_exists(s.conversion_errors, 'currency'::text), false)) AS "currency lost",
-        deal_sync.to_uuid(s.account_id) AS account_id,
-        deal_sync.to_varchar(s.deal_ref, 50)::character varying(50) AS deal_ref,
-        deal_sync.to_varchar(s.qualification_status, 20)::character varying(20) AS qualification_status,
+        _deal_sync.to_varchar(s.currency, 3)::character varying(3) AS currency,
+        _deal_sync.to_varchar(s.currency, 3)::character varying(3) IS NULL AND (s.currency IS NOT NULL OR coalesce(jsonb_exists(s.conversion_errors, 'currency'::text), false)) AS "currency lost",
+        _deal_sync.to_uuid(s.account_id) AS account_id,
+        _deal_sync.to_varchar(s.deal_ref, 50)::character varying(50) AS deal_ref,
+        _deal_sync.to_varchar(s.qualification_status, 20)::character varying(20) AS qualification_status,
         nullif(s.opportunity_summary, '') AS opportunity_summary,
         nullif(s.evolution_summary, '') AS evolution_summary,
         s.meddic_metrics AS meddic_metrics,
-        deal_sync.to_numeric(s.meddic_metrics_confidence, 3, 2)::numeric(3,2) AS meddic_metrics_confidence,
+        _deal_sync.to_numeric(s.meddic_metrics_confidence, 3, 2)::numeric(3,2) AS meddic_metrics_confidence,
         s.meddic_economic_buyer AS meddic_economic_buyer,
-        deal_sync.to_numeric(s.meddic_economic_buyer_confidence, 3, 2)::numeric(3,2) AS meddic_economic_buyer_confidence,
+        _deal_sync.to_numeric(s.meddic_economic_buyer_confidence, 3, 2)::numeric(3,2) AS meddic_economic_buyer_confidence,
         s.meddic_decision_criteria AS meddic_decision_criteria,
-        deal_sync.to_numeric(s.meddic_decision_criteria_confidence, 3, 2)::numeric(3,2) AS meddic_decision_criteria_confidence,
+        _deal_sync.to_numeric(s.meddic_decision_criteria_confidence, 3, 2)::numeric(3,2) AS meddic_decision_criteria_confidence,
         s.meddic_decision_process AS meddic_decision_process,
-        deal_sync.to_numeric(s.meddic_decision_process_confidence, 3, 2)::numeric(3,2) AS meddic_decision_process_confidence,
+        _deal_sync.to_numeric(s.meddic_decision_process_confidence, 3, 2)::numeric(3,2) AS meddic_decision_process_confidence,
         s.meddic_identified_pain AS meddic_identified_pain,
-        deal_sync.to_numeric(s.meddic_identified_pain_confidence, 3, 2)::numeric(3,2) AS meddic_identified_pain_confidence,
+        _deal_sync.to_numeric(s.meddic_identified_pain_confidence, 3, 2)::numeric(3,2) AS meddic_identified_pain_confidence,
         s.meddic_champion AS meddic_champion,
-        deal_sync.to_numeric(s.meddic_champion_confidence, 3, 2)::numeric(3,2) AS meddic_champion_confidence,
-        deal_sync.to_numeric(s.meddic_completeness, 3, 2)::numeric(3,2) AS meddic_completeness,
+        _deal_sync.to_numeric(s.meddic_champion_confidence, 3, 2)::numeric(3,2) AS meddic_champion_confidence,
+        _deal_sync.to_numeric(s.meddic_completeness, 3, 2)::numeric(3,2) AS meddic_completeness,
         s.meddic_paper_process AS meddic_paper_process,
         s.meddic_competition AS meddic_competition,
-        deal_sync.to_smallint(s.dim_champion_strength) AS dim_champion_strength,
-        deal_sync.to_numeric(s.dim_champion_strength_confidence, 3, 2)::numeric(3,2) AS dim_champion_strength_confidence,
-        deal_sync.to_smallint(s.dim_economic_buyer_access) AS dim_economic_buyer_access,
-        deal_sync.to_numeric(s.dim_economic_buyer_access_confidence, 3, 2)::numeric(3,2) AS dim_economic_buyer_access_confidence,
-        deal_sync.to_smallint(s.dim_identified_pain) AS dim_identified_pain,
-        deal_sync.to_numeric(s.dim_identified_pain_confidence, 3, 2)::numeric(3,2) AS dim_identified_pain_confidence,
-        deal_sync.to_smallint(s.dim_metrics_business_case) AS dim_metrics_business_case,
-        deal_sync.to_numeric(s.dim_metrics_business_case_confidence, 3, 2)::numeric(3,2) AS dim_metrics_business_case_confidence,
-        deal_sync.to_smallint(s.dim_decision_criteria_alignment) AS dim_decision_criteria_alignment,
-        deal_sync.to_numeric(s.dim_decision_criteria_alignment_confidence, 3, 2)::numeric(3,2) AS dim_decision_criteria_alignment_confidence,
-        deal_sync.to_smallint(s.dim_decision_process_clarity) AS dim_decision_process_clarity,
-        deal_sync.to_numeric(s.dim_decision_process_clarity_confidence, 3, 2)::numeric(3,2) AS dim_decision_process_clarity_confidence,
-        deal_sync.to_smallint(s.dim_competitive_position) AS dim_competitive_position,
-        deal_sync.to_numeric(s.dim_competitive_position_confidence, 3, 2)::numeric(3,2) AS dim_competitive_position_confidence,
-        deal_sync.to_smallint(s.dim_incumbent_displacement_risk) AS dim_incumbent_displacement_risk,
-        deal_sync.to_numeric(s.dim_incumbent_displacement_risk_confidence, 3, 2)::numeric(3,2) AS dim_incumbent_displacement_risk_confidence,
-        deal_sync.to_smallint(s.dim_pricing_alignment) AS dim_pricing_alignment,
-        deal_sync.to_numeric(s.dim_pricing_alignment_confidence, 3, 2)::numeric(3,2) AS dim_pricing_alignment_confidence,
-        deal_sync.to_smallint(s.dim_procurement_legal_progress) AS dim_procurement_legal_progress,
-        deal_sync.to_numeric(s.dim_procurement_legal_progress_confidence, 3, 2)::numeric(3,2) AS dim_procurement_legal_progress_confidence,
-        deal_sync.to_smallint(s.dim_responsiveness) AS dim_responsiveness,
-        deal_sync.to_numeric(s.dim_responsiveness_confidence, 3, 2)::numeric(3,2) AS dim_responsiveness_confidence,
-        deal_sync.to_smallint(s.dim_close_date_credibility) AS dim_close_date_credibility,
-        deal_sync.to_numeric(s.dim_close_date_credibility_confidence, 3, 2)::numeric(3,2) AS dim_close_date_credibility_confidence,
-        deal_sync.to_smallint(s.dim_technical_fit) AS dim_technical_fit,
-        deal_sync.to_numeric(s.dim_technical_fit_confidence, 3, 2)::numeric(3,2) AS dim_technical_fit_confidence,
-        deal_sync.to_smallint(s.dim_integration_security_risk) AS dim_integration_security_risk,
-        deal_sync.to_numeric(s.dim_integration_security_risk_confidence, 3, 2)::numeric(3,2) AS dim_integration_security_risk_confidence,
-        deal_sync.to_smallint(s.dim_change_readiness) AS dim_change_readiness,
-        deal_sync.to_numeric(s.dim_change_readiness_confidence, 3, 2)::numeric(3,2) AS dim_change_readiness_confidence,
+        _deal_sync.to_smallint(s.dim_champion_strength) AS dim_champion_strength,
+        _deal_sync.to_numeric(s.dim_champion_strength_confidence, 3, 2)::numeric(3,2) AS dim_champion_strength_confidence,
+        _deal_sync.to_smallint(s.dim_economic_buyer_access) AS dim_economic_buyer_access,
+        _deal_sync.to_numeric(s.dim_economic_buyer_access_confidence, 3, 2)::numeric(3,2) AS dim_economic_buyer_access_confidence,
+        _deal_sync.to_smallint(s.dim_identified_pain) AS dim_identified_pain,
+        _deal_sync.to_numeric(s.dim_identified_pain_confidence, 3, 2)::numeric(3,2) AS dim_identified_pain_confidence,
+        _deal_sync.to_smallint(s.dim_metrics_business_case) AS dim_metrics_business_case,
+        _deal_sync.to_numeric(s.dim_metrics_business_case_confidence, 3, 2)::numeric(3,2) AS dim_metrics_business_case_confidence,
+        _deal_sync.to_smallint(s.dim_decision_criteria_alignment) AS dim_decision_criteria_alignment,
+        _deal_sync.to_numeric(s.dim_decision_criteria_alignment_confidence, 3, 2)::numeric(3,2) AS dim_decision_criteria_alignment_confidence,
+        _deal_sync.to_smallint(s.dim_decision_process_clarity) AS dim_decision_process_clarity,
+        _deal_sync.to_numeric(s.dim_decision_process_clarity_confidence, 3, 2)::numeric(3,2) AS dim_decision_process_clarity_confidence,
+        _deal_sync.to_smallint(s.dim_competitive_position) AS dim_competitive_position,
+        _deal_sync.to_numeric(s.dim_competitive_position_confidence, 3, 2)::numeric(3,2) AS dim_competitive_position_confidence,
+        _deal_sync.to_smallint(s.dim_incumbent_displacement_risk) AS dim_incumbent_displacement_risk,
+        _deal_sync.to_numeric(s.dim_incumbent_displacement_risk_confidence, 3, 2)::numeric(3,2) AS dim_incumbent_displacement_risk_confidence,
+        _deal_sync.to_smallint(s.dim_pricing_alignment) AS dim_pricing_alignment,
+        _deal_sync.to_numeric(s.dim_pricing_alignment_confidence, 3, 2)::numeric(3,2) AS dim_pricing_alignment_confidence,
+        _deal_sync.to_smallint(s.dim_procurement_legal_progress) AS dim_procurement_legal_progress,
+        _deal_sync.to_numeric(s.dim_procurement_legal_progress_confidence, 3, 2)::numeric(3,2) AS dim_procurement_legal_progress_confidence,
+        _deal_sync.to_smallint(s.dim_responsiveness) AS dim_responsiveness,
+        _deal_sync.to_numeric(s.dim_responsiveness_confidence, 3, 2)::numeric(3,2) AS dim_responsiveness_confidence,
+        _deal_sync.to_smallint(s.dim_close_date_credibility) AS dim_close_date_credibility,
+        _deal_sync.to_numeric(s.dim_close_date_credibility_confidence, 3, 2)::numeric(3,2) AS dim_close_date_credibility_confidence,
+        _deal_sync.to_smallint(s.dim_technical_fit) AS dim_technical_fit,
+        _deal_sync.to_numeric(s.dim_technical_fit_confidence, 3, 2)::numeric(3,2) AS dim_technical_fit_confidence,
+        _deal_sync.to_smallint(s.dim_integration_security_risk) AS dim_integration_security_risk,
+        _deal_sync.to_numeric(s.dim_integration_security_risk_confidence, 3, 2)::numeric(3,2) AS dim_integration_security_risk_confidence,
+        _deal_sync.to_smallint(s.dim_change_readiness) AS dim_change_readiness,
+        _deal_sync.to_numeric(s.dim_change_readiness_confidence, 3, 2)::numeric(3,2) AS dim_change_readiness_confidence,
         s.ontology_scores_json AS ontology_scores_json,
-        deal_sync.to_numeric(s.ontology_completeness, 5, 2)::numeric(5,2) AS ontology_completeness,
-        deal_sync.to_varchar(s.ontology_version, 64)::character varying(64) AS ontology_version,
+        _deal_sync.to_numeric(s.ontology_completeness, 5, 2)::numeric(5,2) AS ontology_completeness,
+        _deal_sync.to_varchar(s.ontology_version, 64)::character varying(64) AS ontology_version,
         s.embedding AS embedding,
         s.embedding IS NULL AND (coalesce(jsonb_exists(s.conversion_errors, 'embedding'::text), false)) AS "embedding lost",
         s.embedding_current AS embedding_current,
         s.embedding_current IS NULL AND (coalesce(jsonb_exists(s.conversion_errors, 'embedding_current'::text), false)) AS "embedding_current lost",
-        deal_sync.to_numeric(s.confidence, 3, 2)::numeric(3,2) AS confidence,
-        deal_sync.to_integer(s.version) AS version,
-        deal_sync.to_uuid(s.source_interaction_id) AS source_interaction_id,
-        deal_sync.to_type(s.closed_at, 'date')::date AS closed_at,
+        _deal_sync.to_numeric(s.confidence, 3, 2)::numeric(3,2) AS confidence,
+        _deal_sync.to_integer(s.version) AS version,
+        _deal_sync.to_uuid(s.source_interaction_id) AS source_interaction_id,
+        _deal_sync.to_type(s.closed_at, 'date')::date AS closed_at,
         s.ai_workflow_metadata AS ai_workflow_metadata
     FROM (
-        SELECT DISTINCT ON (deal_sync.to_uuid(f.opportunity_id)) f.*
+        SELECT DISTINCT ON (_deal_sync.to_uuid(f.opportunity_id)) f.*
         FROM (
             SELECT lower(current_setting('app.tenant_id')) UNION SELECT upper(current_setting('app.tenant_id'))
         ) AS spelling (id)
         INNER JOIN neo4j.deals AS f ON f.tenant_id = spelling.id
         WHERE
-            deal_sync.to_uuid(f.opportunity_id) IS NOT NULL
-        ORDER BY deal_sync.to_uuid(f.opportunity_id), f.last_updated_at DESC NULLS LAST, f.element_id
+            _deal_sync.to_uuid(f.opportunity_id) IS NOT NULL
+        ORDER BY _deal_sync.to_uuid(f.opportunity_id), f.last_updated_at DESC NULLS LAST, f.element_id
     ) AS s
     LEFT JOIN public.opportunities AS by_key
-        ON by_key.tenant_id = current_setting('app.tenant_id')::uuid AND by_key.graph_opportunity_id = deal_sync.to_uuid(s.opportunity_id)
+        ON by_key.tenant_id = current_setting('app.tenant_id')::uuid AND by_key.graph_opportunity_id = _deal_sync.to_uuid(s.opportunity_id)
     LEFT JOIN public.opportunities AS adopted
-        ON adopted.tenant_id = current_setting('app.tenant_id')::uuid AND adopted.id = deal_sync.to_uuid(s.opportunity_id) AND adopted.graph_opportunity_id IS NULL
+        ON adopted.tenant_id = current_setting('app.tenant_id')::uuid AND adopted.id = _deal_sync.to_uuid(s.opportunity_id) AND adopted.graph_opportunity_id IS NULL
 ) AS s
 ON t.tenant_id = current_setting('app.tenant_id')::uuid AND t.id = s.landed_id
 WHEN MATCHED AND ROW(
@@ -1716,7 +1716,7 @@ SELECT FROM unnest($1::bigint[], $2::tid[]) AS w (row_number, place) INNER JOIN 
             m.write = 'insert' OR $3 AS stays, m.write = 'insert' AND NOT $3 AS may_fill
         FROM lost
         INNER JOIN pg_temp.deal_sync_versions AS s USING (row_number)
-        INNER JOIN deal_sync.mapping_columns(<oid of the versions' foreign table>::regclass) AS m ON m.name = lost.field
+        INNER JOIN _deal_sync.mapping_columns(<oid of the versions' foreign table>::regclass) AS m ON m.name = lost.field
         LEFT JOIN public.deal_versions AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.id = s.version_id
         WHERE CASE WHEN s.row_number = ANY ($2) THEN true ELSE CASE lost.field WHEN 'version_id' THEN t.id IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.id)::record OPERATOR(pg_catalog.*=) ROW(s.version_id)::record WHEN 'deal_opportunity_id' THEN t.opportunity_id IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.opportunity_id)::record OPERATOR(pg_catalog.*=) ROW(s.deal_opportunity_id)::record WHEN 'version' THEN t.version_number IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.version_number)::record OPERATOR(pg_catalog.*=) ROW(s.version)::record WHEN 'name' THEN t.name IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.name)::record OPERATOR(pg_catalog.*=) ROW(s.name)::record WHEN 'stage' THEN t.stage IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.stage)::record OPERATOR(pg_catalog.*=) ROW(s.stage)::record WHEN 'amount' THEN t.amount IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.amount)::record OPERATOR(pg_catalog.*=) ROW(s.amount)::record WHEN 'opportunity_summary' THEN t.opportunity_summary IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.opportunity_summary)::record OPERATOR(pg_catalog.*=) ROW(s.opportunity_summary)::record WHEN 'evolution_summary' THEN t.evolution_summary IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.evolution_summary)::record OPERATOR(pg_catalog.*=) ROW(s.evolution_summary)::record WHEN 'meddic_metrics' THEN t.meddic_metrics IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.meddic_metrics)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_metrics)::record WHEN 'meddic_economic_buyer' THEN t.meddic_economic_buyer IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.meddic_economic_buyer)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_economic_buyer)::record WHEN 'meddic_decision_criteria' THEN t.meddic_decision_criteria IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.meddic_decision_criteria)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_decision_criteria)::record WHEN 'meddic_decision_process' THEN t.meddic_decision_process IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.meddic_decision_process)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_decision_process)::record WHEN 'meddic_identified_pain' THEN t.meddic_identified_pain IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.meddic_identified_pain)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_identified_pain)::record WHEN 'meddic_champion' THEN t.meddic_champion IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.meddic_champion)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_champion)::record WHEN 'meddic_completeness' THEN t.meddic_completeness IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.meddic_completeness)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_completeness)::record WHEN 'ontology_scores_json' THEN t.ontology_scores_json IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.ontology_scores_json)::record OPERATOR(pg_catalog.*=) ROW(s.ontology_scores_json)::record WHEN 'ontology_completeness' THEN t.ontology_completeness IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.ontology_completeness)::record OPERATOR(pg_catalog.*=) ROW(s.ontology_completeness)::record WHEN 'ontology_version' THEN t.ontology_version IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.ontology_version)::record OPERATOR(pg_catalog.*=) ROW(s.ontology_version)::record WHEN 'change_summary' THEN t.change_summary IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.change_summary)::record OPERATOR(pg_catalog.*=) ROW(s.change_summary)::record WHEN 'changed_fields' THEN t.changed_fields IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.changed_fields)::record OPERATOR(pg_catalog.*=) ROW(s.changed_fields)::record WHEN 'change_source_interaction_id' THEN t.change_source_interaction_id IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.change_source_interaction_id)::record OPERATOR(pg_catalog.*=) ROW(s.change_source_interaction_id)::record WHEN 'created_at' THEN t.created_at IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.created_at)::record OPERATOR(pg_catalog.*=) ROW(s.created_at)::record WHEN 'valid_from' THEN t.valid_from IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.valid_from)::record OPERATOR(pg_catalog.*=) ROW(s.valid_from)::record WHEN 'valid_until' THEN t.valid_until IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.valid_until)::record OPERATOR(pg_catalog.*=) ROW(s.valid_until)::record ELSE true END END
 
@@ -1843,13 +1843,13 @@ USING (
         there.id AS landed_id,
         o.id AS "landed deal",
         taken.id AS "number taken by",
-        deal_sync.to_uuid(s.version_id) AS version_id,
-        deal_sync.to_uuid(s.version_id) IS NULL AND (s.version_id IS NOT NULL OR coalesce(jsonb_exists(s.conversion_errors, 'version_id'::text), false)) AS "version_id lost",
-        deal_sync.to_uuid(s.deal_opportunity_id) AS deal_opportunity_id,
-        deal_sync.to_integer(s.version) AS version,
+        _deal_sync.to_uuid(s.version_id) AS version_id,
+        _deal_sync.to_uuid(s.version_id) IS NULL AND (s.version_id IS NOT NULL OR coalesce(jsonb_exists(s.conversion_errors, 'version_id'::text), false)) AS "version_id lost",
+        _deal_sync.to_uuid(s.deal_opportunity_id) AS deal_opportunity_id,
+        _deal_sync.to_integer(s.version) AS version,
         s.name AS name,
-        deal_sync.to_varchar(s.stage, 20)::character varying(20) AS stage,
-        deal_sync.to_numeric(s.amount, 15, 2)::numeric(15,2) AS amount,
+        _deal_sync.to_varchar(s.stage, 20)::character varying(20) AS stage,
+        _deal_sync.to_numeric(s.amount, 15, 2)::numeric(15,2) AS amount,
         s.opportunity_summary AS opportunity_summary,
         s.evolution_summary AS evolution_summary,
         s.meddic_metrics AS meddic_metrics,
@@ -1858,34 +1858,34 @@ USING (
         s.meddic_decision_process AS meddic_decision_process,
         s.meddic_identified_pain AS meddic_identified_pain,
         s.meddic_champion AS meddic_champion,
-        deal_sync.to_numeric(s.meddic_completeness, 3, 2)::numeric(3,2) AS meddic_completeness,
+        _deal_sync.to_numeric(s.meddic_completeness, 3, 2)::numeric(3,2) AS meddic_completeness,
         s.ontology_scores_json AS ontology_scores_json,
-        deal_sync.to_numeric(s.ontology_completeness, 5, 2)::numeric(5,2) AS ontology_completeness,
-        deal_sync.to_varchar(s.ontology_version, 64)::character varying(64) AS ontology_version,
+        _deal_sync.to_numeric(s.ontology_completeness, 5, 2)::numeric(5,2) AS ontology_completeness,
+        _deal_sync.to_varchar(s.ontology_version, 64)::character varying(64) AS ontology_version,
         s.change_summary AS change_summary,
         s.change_summary IS NULL AND (coalesce(jsonb_exists(s.conversion_errors, 'change_summary'::text), false)) AS "change_summary lost",
         to_jsonb(s.changed_fields) AS changed_fields,
         to_jsonb(s.changed_fields) IS NULL AND (s.changed_fields IS NOT NULL OR coalesce(jsonb_exists(s.conversion_errors, 'changed_fields'::text), false)) AS "changed_fields lost",
-        deal_sync.to_uuid(s.change_source_interaction_id) AS change_source_interaction_id,
+        _deal_sync.to_uuid(s.change_source_interaction_id) AS change_source_interaction_id,
         s.created_at AS created_at,
         s.created_at IS NULL AND (coalesce(jsonb_exists(s.conversion_errors, 'created_at'::text), false)) AS "created_at lost",
         s.valid_from AS valid_from,
         s.valid_from IS NULL AND (coalesce(jsonb_exists(s.conversion_errors, 'valid_from'::text), false)) AS "valid_from lost",
         s.valid_until AS valid_until
     FROM (
-        SELECT DISTINCT ON (deal_sync.to_uuid(f.deal_opportunity_id), f.version) f.*
+        SELECT DISTINCT ON (_deal_sync.to_uuid(f.deal_opportunity_id), f.version) f.*
         FROM (
             SELECT lower(current_setting('app.tenant_id')) UNION SELECT upper(current_setting('app.tenant_id'))
         ) AS spelling (id)
         INNER JOIN neo4j.deal_versions AS f ON f.tenant_id = spelling.id
         WHERE
-            deal_sync.to_uuid(f.version_id) IS NOT NULL
-        ORDER BY deal_sync.to_uuid(f.deal_opportunity_id), f.version, f.created_at, f.version_id
+            _deal_sync.to_uuid(f.version_id) IS NOT NULL
+        ORDER BY _deal_sync.to_uuid(f.deal_opportunity_id), f.version, f.created_at, f.version_id
     ) AS s
     LEFT JOIN public.deal_versions AS there
-        ON there.tenant_id = current_setting('app.tenant_id')::uuid AND there.id = deal_sync.to_uuid(s.version_id)
+        ON there.tenant_id = current_setting('app.tenant_id')::uuid AND there.id = _deal_sync.to_uuid(s.version_id)
     LEFT JOIN public.opportunities AS o
-        ON o.tenant_id = current_setting('app.tenant_id')::uuid AND o.graph_opportunity_id = deal_sync.to_uuid(s.deal_opportunity_id)
+        ON o.tenant_id = current_setting('app.tenant_id')::uuid AND o.graph_opportunity_id = _deal_sync.to_uuid(s.deal_opportunity_id)
     LEFT JOIN LATERAL (
         SELECT v.id
         FROM public.deal_versions AS v

@@ -76,7 +76,7 @@ PAIRS = [(foreign, target) for foreign, (_, targets) in MAPPED.items() for targe
 def by_hand(oracle: Connection, foreign: str, target: str, value: Any) -> str | None:
     """What the MERGE from the foreign table makes of a value of the foreign column, as text."""
     query: Any = (
-        "SELECT deal_sync.cast_expression('s.c', f.atttypid, f.atttypmod, t.atttypid, t.atttypmod)"
+        "SELECT _deal_sync.cast_expression('s.c', f.atttypid, f.atttypmod, t.atttypid, t.atttypmod)"
         " FROM pg_attribute AS f, pg_attribute AS t"
         " WHERE f.attrelid = 'foreign_side'::regclass AND t.attrelid = 'target_side'::regclass"
         " AND f.attnum = 1 AND t.attnum = 1"
@@ -180,9 +180,9 @@ def test_what_lands_does_not_depend_on_the_settings_of_the_session(
 @pytest.mark.parametrize(
     "call",
     [
-        "deal_sync.to_double(%s::float8)",
-        "deal_sync.to_numeric(%s::float8, 3, 2)",
-        "deal_sync.to_numeric(%s::float8, NULL, NULL)",
+        "_deal_sync.to_double(%s::float8)",
+        "_deal_sync.to_numeric(%s::float8, 3, 2)",
+        "_deal_sync.to_numeric(%s::float8, NULL, NULL)",
     ],
 )
 def test_what_is_not_finite_is_null(oracle: Connection, call: LiteralString, value: float | None) -> None:
@@ -195,7 +195,7 @@ def test_what_is_not_finite_is_null(oracle: Connection, call: LiteralString, val
 @on_servers(max_examples=50)
 def test_an_integer_out_of_range_is_null(oracle: Connection, value: int) -> None:
     found = oracle.execute(
-        "SELECT deal_sync.to_smallint(%(v)s::bigint), deal_sync.to_integer(%(v)s::bigint)", {"v": value}
+        "SELECT _deal_sync.to_smallint(%(v)s::bigint), _deal_sync.to_integer(%(v)s::bigint)", {"v": value}
     )
     assert found.fetchone() == (
         value if -(1 << 15) <= value < 1 << 15 else None,
@@ -208,9 +208,9 @@ def test_any_other_type_is_tried_by_its_own_input(pg: Connection) -> None:
     pg.execute("CREATE DOMAIN share AS numeric(3,2) CONSTRAINT share_is_positive CHECK (value >= 0)")
     pg.execute("CREATE DOMAIN name_of_deal AS text NOT NULL")
     tried = (
-        "SELECT deal_sync.try_cast('hot', NULL::mood)::text, deal_sync.try_cast('mild', NULL::mood)::text,"
-        " deal_sync.try_cast('0.5', NULL::share)::text, deal_sync.try_cast('-1', NULL::share)::text,"
-        " deal_sync.try_cast('127.0.0.1', NULL::inet)::text, deal_sync.try_cast('here', NULL::inet)::text"
+        "SELECT _deal_sync.try_cast('hot', NULL::mood)::text, _deal_sync.try_cast('mild', NULL::mood)::text,"
+        " _deal_sync.try_cast('0.5', NULL::share)::text, _deal_sync.try_cast('-1', NULL::share)::text,"
+        " _deal_sync.try_cast('127.0.0.1', NULL::inet)::text, _deal_sync.try_cast('here', NULL::inet)::text"
     )
     assert pg.execute(tried).fetchone() == ("hot", None, "0.50", None, "127.0.0.1/32", None)
 
@@ -219,7 +219,7 @@ def test_the_reason_of_a_misfit_names_type_and_constraint_and_never_the_value(pg
     pg.execute("CREATE DOMAIN share AS numeric(3,2) CONSTRAINT share_is_positive CHECK (value >= 0)")
 
     def reason(value: str, type_: str) -> Any:
-        found = pg.execute("SELECT deal_sync.cast_error(%s, %s::regtype, -1)", [value, type_]).fetchone()
+        found = pg.execute("SELECT _deal_sync.cast_error(%s, %s::regtype, -1)", [value, type_]).fetchone()
         assert found is not None
         return found[0]
 

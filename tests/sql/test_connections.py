@@ -24,7 +24,7 @@ multicorn = pytest.mark.multicorn
 DEALS = 1200  # more than a scan hands over at once
 TENANT = "aaaaaaaa-0000-4000-8000-000000000001"
 #: As the sync does: a function in FROM would be read to its end at the first FETCH. A row tells of a batch.
-BATCHES: LiteralString = "SELECT deal_sync.fill_staging('deal', '" + TENANT + "', 'postgres', NULL)"
+BATCHES: LiteralString = "SELECT _deal_sync.fill_staging('deal', '" + TENANT + "', 'postgres', NULL)"
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def set_up(pg: Connection, kind: str, foreign: str, target: str, place: int) -> 
     said: psycopg.errors.Diagnostic | None = None
     try:
         with pg.transaction():
-            pg.execute("SELECT deal_sync.check_source(%s)", [kind])
+            pg.execute("SELECT _deal_sync.check_source(%s)", [kind])
     except psycopg.errors.DatatypeMismatch as refused:
         said = refused.diag
     if said is None:
@@ -72,7 +72,7 @@ def set_up(pg: Connection, kind: str, foreign: str, target: str, place: int) -> 
     assert said.message_hint is not None
     assert f'cannot take column "v{place}"' in str(said.message_primary)
     pg.execute(said.message_hint.encode())
-    pg.execute("SELECT deal_sync.check_source(%s)", [kind])
+    pg.execute("SELECT _deal_sync.check_source(%s)", [kind])
     return True
 
 
@@ -193,4 +193,4 @@ def test_the_merge_by_hand_is_not_given_where_the_foreign_column_shows_less_than
     assert refused.value.diag.message_hint is not None
     types.execute(refused.value.diag.message_hint.encode())
     assert types.execute("SELECT deal_sync.merge_statement('neo4j.deals') LIKE 'MERGE%'").fetchone() == (True,)
-    types.execute("SELECT deal_sync.check_source('deal')")
+    types.execute("SELECT _deal_sync.check_source('deal')")

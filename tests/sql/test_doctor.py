@@ -216,7 +216,7 @@ def test_no_secret_is_shown(pg: Connection, graph: Graph, servers: Instance) -> 
 
 def test_python_and_the_package_are_shown_with_where_they_lie(pg: Connection) -> None:
     checks = doctor(pg)
-    prefix = one(pg, "SELECT said FROM deal_sync.python_version()").partition(" of ")[2]
+    prefix = one(pg, "SELECT said FROM _deal_sync.python_version()").partition(" of ")[2]
     assert prefix in checks["python"].detail
     assert f"{prefix}/lib" in checks["package"].detail
     assert "neo4j-rust-ext" in checks["package"].detail
@@ -225,7 +225,7 @@ def test_python_and_the_package_are_shown_with_where_they_lie(pg: Connection) ->
 def test_an_older_python_is_named(pg: Connection) -> None:
     """The older Python is only said: PL/Python has one."""
     pg.execute(
-        "CREATE OR REPLACE FUNCTION deal_sync.python_version(OUT number integer, OUT said text) LANGUAGE sql"
+        "CREATE OR REPLACE FUNCTION _deal_sync.python_version(OUT number integer, OUT said text) LANGUAGE sql"
         " SET search_path = pg_catalog, pg_temp AS $$ SELECT 310, '3.10.1 of /usr' $$"
     )
     check = doctor(pg)["python"]
@@ -370,7 +370,7 @@ BREAKS: dict[str, tuple[str, LiteralString, str]] = {
     ),
     "no right to what it calls": (
         "rights on sync",
-        "REVOKE EXECUTE ON FUNCTION deal_sync.lock_key(uuid) FROM app_writer",
+        "REVOKE EXECUTE ON FUNCTION _deal_sync.lock_key(uuid) FROM app_writer",
         "or not all that it calls",
     ),
     "no right to where it stands": (
@@ -421,7 +421,7 @@ def test_a_handler_that_would_crash_the_server_is_named(pg: Connection) -> None:
     """The handler is another wrapper's, and the newer Python only said: with the real two the server would go down."""
     pg.execute(
         "CREATE EXTENSION postgres_fdw; ALTER FOREIGN DATA WRAPPER neo4j HANDLER postgres_fdw_handler;"
-        "CREATE OR REPLACE FUNCTION deal_sync.python_version(OUT number integer, OUT said text) LANGUAGE sql"
+        "CREATE OR REPLACE FUNCTION _deal_sync.python_version(OUT number integer, OUT said text) LANGUAGE sql"
         " SET search_path = pg_catalog, pg_temp AS $$ SELECT 313, '3.13.1 of /usr' $$"
     )
     check = doctor(pg)["multicorn"]
@@ -953,7 +953,7 @@ def test_who_may_not_read_the_runs_is_told_so(pg: Connection, writer: Connection
 def test_nobody_calls_it_without_a_grant(pg: Connection, database: Database, role: str) -> None:
     pg.execute("GRANT USAGE ON SCHEMA deal_sync TO doctors_patient")
     other = database.connect(role)
-    for call in ("deal_sync.doctor()", "deal_sync.examine_graph(false)", "deal_sync.package_versions()"):
+    for call in ("deal_sync.doctor()", "_deal_sync.examine_graph(false)", "_deal_sync.package_versions()"):
         with pytest.raises(errors.InsufficientPrivilege):
             execute(other, f"SELECT {call}")
 

@@ -75,15 +75,15 @@ MAPPINGS: dict[str, list[str]] = {
 STATEMENTS: LiteralString = """
     SELECT concat(k.kind, ': ', s.key), s.value
     FROM unnest(ARRAY['deal', 'version']) AS k (kind)
-    CROSS JOIN LATERAL jsonb_each_text(to_jsonb(deal_sync.statements_of(
-        k.kind, %(tenant)s, CASE WHEN %(is_part)s THEN deal_sync.embedding_columns(k.kind) ELSE '{}' END, %(completes)s
+    CROSS JOIN LATERAL jsonb_each_text(to_jsonb(_deal_sync.statements_of(
+        k.kind, %(tenant)s, CASE WHEN %(is_part)s THEN _deal_sync.embedding_columns(k.kind) ELSE '{}' END, %(completes)s
     ))) AS s
     WHERE s.value IS NOT NULL
     UNION ALL
-    SELECT concat(k.kind, ': merge by hand'), (deal_sync.merge_parts(k.kind, NULL)).merge
+    SELECT concat(k.kind, ': merge by hand'), (_deal_sync.merge_parts(k.kind, NULL)).merge
     FROM unnest(ARRAY['deal', 'version']) AS k (kind)
     UNION ALL
-    SELECT 'deal: count of values', deal_sync.count_of_values()
+    SELECT 'deal: count of values', _deal_sync.count_of_values()
 """
 
 
@@ -92,7 +92,7 @@ def statements(pg: Connection, completes: bool = False, is_part: bool = False) -
     found = pg.execute(STATEMENTS, {"tenant": TENANT, "completes": completes, "is_part": is_part}).fetchall()
     text = "\n\n".join(f"-- {name}\n{statement.strip(chr(10))}" for name, statement in sorted(found)) + "\n"
     for kind in ("deal", "version"):
-        oid = pg.execute("SELECT deal_sync.mapped(%s)::oid::text", [kind]).fetchone()
+        oid = pg.execute("SELECT _deal_sync.mapped(%s)::oid::text", [kind]).fetchone()
         assert oid is not None
         text = re.sub(rf"\b{oid[0]}\b", f"<oid of the {kind}s' foreign table>", text)
     return text

@@ -63,7 +63,7 @@ class Schema:
     def tables(self) -> dict[str, str]:
         """By name of the table its label."""
         found = self.pg.execute(
-            "SELECT c.relname, deal_sync.options_of(f.ftoptions) ->> 'label' FROM pg_foreign_table AS f"
+            "SELECT c.relname, _deal_sync.options_of(f.ftoptions) ->> 'label' FROM pg_foreign_table AS f"
             " JOIN pg_class AS c ON c.oid = f.ftrelid WHERE c.relnamespace = %s::regnamespace",
             [self.name],
         )
@@ -342,5 +342,5 @@ def test_imported_tables_belong_to_the_caller_who_reads_with_a_mapping_of_its_ow
     assert owner == ("app_writer",)
     assert writer.execute('SELECT name FROM deal_sync.scan(NULL::imported."Person")').fetchall() == [("Ann",)]
     assert pg.execute(
-        "SELECT count(*) FROM pg_foreign_table WHERE deal_sync.options_of(ftoptions) ? 'kind'"
+        "SELECT count(*) FROM pg_foreign_table WHERE _deal_sync.options_of(ftoptions) ? 'kind'"
     ).fetchone() == (2,), "it is no mapping"

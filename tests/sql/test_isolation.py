@@ -323,7 +323,7 @@ def test_which_errors_are_a_rows(pg: Connection) -> None:
     triggers = ("P0001", "P0002", "P0003", "P0004", "21000", "38000", "CRM01", "U0001", "99999")
     runs = ("08006", "0A000", "25006", "28000", "2D000", "40001", "40P01", "42501", "42P01", "42703")
     servers = ("53100", "53200", "54001", "55000", "55P03", "57014", "57P01", "58030", "F0000", "HV000", "XX000")
-    judged = {code: one(pg, "SELECT deal_sync.is_row_error(%s)", code) for code in rows + triggers + runs + servers}
+    judged = {code: one(pg, "SELECT _deal_sync.is_row_error(%s)", code) for code in rows + triggers + runs + servers}
     assert [code for code, is_row_error in judged.items() if is_row_error] == [*rows, *triggers]
 
 

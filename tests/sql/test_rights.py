@@ -130,10 +130,10 @@ def test_who_reads_the_graph_calls_nothing_with_the_owners_rights(pg: Connection
 
 def test_a_monitor_calls_what_the_views_call(pg: Connection, watcher: str) -> None:
     assert callable_by(pg, watcher) == {
-        "deal_sync.setting(text)",
+        "_deal_sync.setting(text)",
         "deal_sync.settings()",
-        "deal_sync.running()",
-        "deal_sync.scheduled_jobs()",
+        "_deal_sync.running()",
+        "_deal_sync.scheduled_jobs()",
     }
 
 

@@ -42,7 +42,7 @@ def cron(servers: Instance, home: str, graph: Graph) -> Iterator[Connection]:
     """The superuser's connection there; no job and no row at its beginning."""
     with psycopg.connect(servers.dsn(home), autocommit=True) as connection:
         connection.execute("SELECT cron.unschedule(jobid) FROM cron.job")
-        connection.execute("TRUNCATE cron.job_run_details, tenants, deal_sync.runs, deal_sync.graph_tenants CASCADE")
+        connection.execute("TRUNCATE cron.job_run_details, tenants, deal_sync.runs, _deal_sync.graph_tenants CASCADE")
         connection.execute("TRUNCATE deal_sync.reconciliations")
         yield connection
         connection.execute("SELECT cron.unschedule(jobid) FROM cron.job")
@@ -145,7 +145,7 @@ def test_what_is_no_schedule_is_refused(schedule: str, cron: Connection) -> None
 
 @pytest.mark.parametrize("schedule", ["30 seconds", "0 0 $ * *"])
 def test_a_form_that_this_pg_cron_is_too_old_for(schedule: str, cron: Connection) -> None:
-    if (one(cron, "SELECT (deal_sync.cron_facts()).version")) >= 1.5:
+    if (one(cron, "SELECT (_deal_sync.cron_facts()).version")) >= 1.5:
         pytest.skip("this machine has a newer pg_cron")
     with pytest.raises(errors.FeatureNotSupported, match=r"pg_cron 1\.4 has no") as refused:
         cron.execute("SELECT deal_sync.schedule(%s)", [schedule])
@@ -176,7 +176,7 @@ def test_without_the_extension_it_says_so(cron: Connection) -> None:
 def test_a_server_that_does_not_load_it_says_what_to_set(cron: Connection) -> None:
     """A server without it has no such setting; here it is hidden from the function that looks for it."""
     cron.execute("BEGIN")
-    source = one(cron, "SELECT pg_get_functiondef('deal_sync.cron_facts'::regproc)")
+    source = one(cron, "SELECT pg_get_functiondef('_deal_sync.cron_facts'::regproc)")
     cron.execute(source.replace("'cron.database_name'", "'cron.no_such_setting'"))
     with pytest.raises(errors.ObjectNotInPrerequisiteState, match="is not loaded by this server") as refused:
         cron.execute("SELECT deal_sync.schedule('* * * * *')")
@@ -243,13 +243,13 @@ MOMENT = "2026-03-07 13:59:30+00"
     ],
 )
 def test_the_next_run(schedule: str, due: str | None, pg: Connection) -> None:
-    query: LiteralString = "SELECT deal_sync.next_run(%s, %s, 'GMT') IS NOT DISTINCT FROM %s::timestamptz"
+    query: LiteralString = "SELECT _deal_sync.next_run(%s, %s, 'GMT') IS NOT DISTINCT FROM %s::timestamptz"
     assert one(pg, query, schedule, MOMENT, due)
 
 
 def test_the_next_run_goes_by_pg_crons_own_time_zone(pg: Connection) -> None:
     pg.execute("SET timezone = 'Asia/Tokyo'; SET datestyle = 'German'")
-    query: LiteralString = "SELECT deal_sync.next_run('0 3 * * *', %s::timestamptz, 'Europe/Berlin') = %s::timestamptz"
+    query: LiteralString = "SELECT _deal_sync.next_run('0 3 * * *', %s::timestamptz, 'Europe/Berlin') = %s::timestamptz"
     assert one(pg, query, MOMENT, "2026-03-08T02:00:00+00:00")
 
 

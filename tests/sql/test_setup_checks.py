@@ -489,7 +489,7 @@ def test_a_handler_under_a_python_that_it_would_crash_with_is_refused(
     """The handler is another wrapper's, and the newer Python only said: with the real two the server would go down."""
     pg.execute(
         "CREATE EXTENSION postgres_fdw; ALTER FOREIGN DATA WRAPPER neo4j HANDLER postgres_fdw_handler;"
-        "CREATE OR REPLACE FUNCTION deal_sync.check_package() RETURNS integer LANGUAGE sql"
+        "CREATE OR REPLACE FUNCTION _deal_sync.check_package() RETURNS integer LANGUAGE sql"
         " SET search_path = pg_catalog, pg_temp AS 'SELECT 313'"
     )
     said = refused(writer, tenant)
@@ -589,7 +589,7 @@ def test_attach_asks_which_schema_where_several_have_opportunities(pg: Connectio
     assert raised.value.sqlstate == "42P08"
     execute(pg, str(raised.value.diag.message_hint))
     target: LiteralString = (
-        "SELECT deal_sync.options_of(ftoptions) ->> 'target' FROM pg_foreign_table"
+        "SELECT _deal_sync.options_of(ftoptions) ->> 'target' FROM pg_foreign_table"
         " WHERE ftrelid = 'neo4j.deals'::regclass"
     )
     assert one(pg, target) == '"Old CRM".opportunities'
@@ -674,7 +674,7 @@ def test_the_merge_as_text_has_one_line_a_column_quoted_where_needed(
     lines = [line.strip().rstrip(",") for line in text.splitlines()]
     assert lines[0] == "MERGE INTO public.opportunities AS t"
     assert '"Weird ""Name" = s."Weird ""Name"' in lines
-    assert 'deal_sync.to_integer(s."Weird ""Name") AS "Weird ""Name"' in lines
+    assert '_deal_sync.to_integer(s."Weird ""Name") AS "Weird ""Name"' in lines
     assert lines.count('"Weird ""Name"') == 1, "its place in the INSERT list"
     assert lines.count('s."Weird ""Name"') == 2, "its place in VALUES, and in the comparison"
     for line in lines:
@@ -683,7 +683,7 @@ def test_the_merge_as_text_has_one_line_a_column_quoted_where_needed(
     written = [
         target
         for (target,) in pg.execute(
-            "SELECT m.target FROM deal_sync.mapping_columns('neo4j.deals') AS m WHERE m.target IS NOT NULL"
+            "SELECT m.target FROM _deal_sync.mapping_columns('neo4j.deals') AS m WHERE m.target IS NOT NULL"
             " AND m.write = 'always' AND m.target NOT IN ('tenant_id', 'graph_opportunity_id')"
         )
     ]

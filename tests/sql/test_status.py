@@ -79,7 +79,7 @@ def slow(database: Database, pg: Connection, graph: Graph, tenant: uuid.UUID) ->
     ],
 )
 def test_the_state(past: list[tuple[str, int]], state: str, pg: Connection, tenant: uuid.UUID) -> None:
-    pg.execute("INSERT INTO deal_sync.graph_tenants VALUES (%s, 7, true)", [tenant])
+    pg.execute("INSERT INTO _deal_sync.graph_tenants VALUES (%s, 7, true)", [tenant])
     for how, age in past:
         add_run(pg, tenant, how, timedelta(minutes=age))
     assert status(pg, "tenant_id, state, deals") == (tenant, state, 7)
@@ -128,7 +128,7 @@ def test_the_last_reconcile(pg: Connection, tenant: uuid.UUID) -> None:
         '[{"kind": "deals", "missing": 9}]',
         '[{"kind": "deals", "missing": 1}, {"kind": "links", "differing": 2}]',
     ):
-        pg.execute("SELECT deal_sync.record_reconciliation(%s, %s)", [tenant, report])
+        pg.execute("SELECT _deal_sync.record_reconciliation(%s, %s)", [tenant, report])
     assert status(pg, "last_reconcile IS NOT NULL, missing, differing, extra") == (True, 1, 2, 0)
 
 
@@ -180,7 +180,7 @@ def test_metrics_have_one_row_a_tenant_and_label(pg: Connection, graph: Graph, t
 def test_metrics_tell_the_state_with_a_one_and_all_others_with_a_zero(
     is_known: bool, past: list[tuple[str, int]], state: str, pg: Connection, tenant: uuid.UUID
 ) -> None:
-    pg.execute("INSERT INTO deal_sync.graph_tenants VALUES (%s, 7, %s)", [tenant, is_known])
+    pg.execute("INSERT INTO _deal_sync.graph_tenants VALUES (%s, 7, %s)", [tenant, is_known])
     for how, age in past:
         add_run(pg, tenant, how, timedelta(minutes=age))
     told = pg.execute("SELECT state, value FROM deal_sync.metrics WHERE name = 'deal_sync_tenant_state'").fetchall()

@@ -51,11 +51,12 @@ def test_nothing_is_executable_by_public(pg: Connection) -> None:
 
 def test_nothing_else_is_open_to_public(pg: Connection) -> None:
     assert one(pg, "SELECT has_schema_privilege('public', 'deal_sync', 'USAGE, CREATE')") is False
+    assert one(pg, "SELECT has_schema_privilege('public', '_deal_sync', 'USAGE, CREATE')") is False
     assert one(pg, "SELECT has_foreign_data_wrapper_privilege('public', 'neo4j', 'USAGE')") is False
     assert one(pg, "SELECT has_server_privilege('public', 'neo4j', 'USAGE')") is False
     tables: LiteralString = (
         "SELECT c.oid::regclass::text FROM pg_class AS c WHERE c.relnamespace IN ('deal_sync'::regnamespace,"
-        " 'neo4j'::regnamespace) AND c.relkind IN ('r', 'v', 'f')"
+        " '_deal_sync'::regnamespace, 'neo4j'::regnamespace) AND c.relkind IN ('r', 'v', 'f')"
         " AND has_table_privilege('public', c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')"
     )
     assert pg.execute(tables).fetchall() == []
@@ -87,35 +88,35 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
         " WHERE m.classid = 'pg_proc'::regclass AND p.prosecdef ORDER BY 1"
     )
     assert [name for (name,) in pg.execute(query)] == [
-        "deal_sync.bar(uuid,uuid,text[])",
-        "deal_sync.barred_of(uuid)",
-        "deal_sync.check_graph(text)",
-        "deal_sync.check_source(text)",
-        "deal_sync.cron_facts()",
-        "deal_sync.deal_keys(text,uuid,text,integer)",
-        "deal_sync.end_backfill(deal_sync.backfills)",
-        "deal_sync.examine_graph(boolean)",
-        "deal_sync.fill_staging(text,uuid,regrole,jsonb)",
-        "deal_sync.graph_keys(text,uuid)",
-        "deal_sync.graph_state(uuid,boolean,boolean,double precision)",
-        "deal_sync.keep_backfill(deal_sync.backfills)",
-        "deal_sync.nobodys_nodes(text)",
-        "deal_sync.record_reconciliation(uuid,jsonb)",
-        "deal_sync.record_rejects(uuid,uuid,jsonb)",
-        "deal_sync.record_run(deal_sync.run_result,timestamp with time zone,text,text)",
-        "deal_sync.record_tenants(jsonb)",
-        "deal_sync.record_watermark(uuid,uuid,timestamp with time zone,text,boolean,jsonb)",
-        "deal_sync.refused_elements(uuid)",
-        "deal_sync.remember_undated(uuid,text[],jsonb)",
-        "deal_sync.remove_bar(uuid,uuid)",
-        "deal_sync.remove_records(interval,interval,uuid[])",
-        "deal_sync.remove_tenant(uuid)",
-        "deal_sync.replace_graph(text)",
-        "deal_sync.running()",
-        "deal_sync.scheduled_jobs()",
-        "deal_sync.settle_rejects(uuid,uuid,text[])",
-        "deal_sync.tenants_of_graph()",
-        "deal_sync.watermark_of(uuid)",
+        "_deal_sync.bar(uuid,uuid,text[])",
+        "_deal_sync.barred_of(uuid)",
+        "_deal_sync.check_graph(text)",
+        "_deal_sync.check_source(text)",
+        "_deal_sync.cron_facts()",
+        "_deal_sync.deal_keys(text,uuid,text,integer)",
+        "_deal_sync.end_backfill(deal_sync.backfills)",
+        "_deal_sync.examine_graph(boolean)",
+        "_deal_sync.fill_staging(text,uuid,regrole,jsonb)",
+        "_deal_sync.graph_keys(text,uuid)",
+        "_deal_sync.graph_state(uuid,boolean,boolean,double precision)",
+        "_deal_sync.keep_backfill(deal_sync.backfills)",
+        "_deal_sync.nobodys_nodes(text)",
+        "_deal_sync.record_reconciliation(uuid,jsonb)",
+        "_deal_sync.record_rejects(uuid,uuid,jsonb)",
+        "_deal_sync.record_run(deal_sync.run_result,timestamp with time zone,text,text)",
+        "_deal_sync.record_tenants(jsonb)",
+        "_deal_sync.record_watermark(uuid,uuid,timestamp with time zone,text,boolean,jsonb)",
+        "_deal_sync.refused_elements(uuid)",
+        "_deal_sync.remember_undated(uuid,text[],jsonb)",
+        "_deal_sync.remove_bar(uuid,uuid)",
+        "_deal_sync.remove_records(interval,interval,uuid[])",
+        "_deal_sync.remove_tenant(uuid)",
+        "_deal_sync.replace_graph(text)",
+        "_deal_sync.running()",
+        "_deal_sync.scheduled_jobs()",
+        "_deal_sync.settle_rejects(uuid,uuid,text[])",
+        "_deal_sync.tenants_of_graph()",
+        "_deal_sync.watermark_of(uuid)",
     ]
 
 
@@ -124,13 +125,19 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
 
 def test_a_role_without_execute_may_call_nothing(database: Database, pg: Connection, tenant: uuid.UUID) -> None:
     with role(pg, fresh("stranger"), *WRITES) as stranger:
-        pg.execute(sql.SQL("GRANT USAGE ON SCHEMA deal_sync TO {}").format(sql.Identifier(stranger)))
+        pg.execute(sql.SQL("GRANT USAGE ON SCHEMA deal_sync, _deal_sync TO {}").format(sql.Identifier(stranger)))
         with database.connect(stranger) as session:
             with pytest.raises(psycopg.errors.InsufficientPrivilege, match="function sync_deals"):
                 sync(session, tenant)
-            for call in ("attach()", "detach()", "mapping_ddl()", "scan(NULL::neo4j.deals)", "check_package()"):
+            calls = (
+                "deal_sync.attach()",
+                "deal_sync.detach()",
+                "deal_sync.mapping_ddl()",
+                "_deal_sync.check_package()",
+            )
+            for call in (*calls, "deal_sync.scan(NULL::neo4j.deals)"):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                    session.execute(f"SELECT deal_sync.{call}")
+                    session.execute(f"SELECT {call}".encode())
             for table in ("runs", "rejects"):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege, match=table):
                     session.execute(f"SELECT FROM deal_sync.{table}")
@@ -442,7 +449,7 @@ def test_what_scan_refuses_no_function_under_it_gives(
         relation = one(pg, "SELECT 'neo4j.deals'::regclass::oid")
         pg.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(reader)))
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            pg.execute(f"SELECT * FROM deal_sync.scan_rows({relation}, NULL, NULL, NULL) AS t ({columns})")
+            pg.execute(f"SELECT * FROM _deal_sync.scan_rows({relation}, NULL, NULL, NULL) AS t ({columns})")
 
 
 def test_scan_needs_select_on_each_column_that_it_returns(
@@ -928,7 +935,7 @@ def test_a_table_put_in_the_place_of_staging_between_two_fetches_is_not_filled(
     with psycopg.connect(database.dsn("app_writer")) as writer:
         writer.execute("SET deal_sync.batch_rows = 1")
         writer.execute(
-            "DECLARE c CURSOR FOR SELECT deal_sync.fill_staging('deal', %s, 'app_writer', NULL)",
+            "DECLARE c CURSOR FOR SELECT _deal_sync.fill_staging('deal', %s, 'app_writer', NULL)",
             [tenant],
         )
         writer.execute("SAVEPOINT a")

@@ -65,9 +65,9 @@ def add_history(pg: Connection, end: datetime) -> None:
     """A day of four tenants: one up to date, one with refusals, one that fails, one that is late."""
     chance = random.Random(6)
     for number, tenant in enumerate(TENANTS):
-        pg.execute("INSERT INTO deal_sync.graph_tenants VALUES (%s, %s, true)", [tenant, 20000 >> number])
+        pg.execute("INSERT INTO _deal_sync.graph_tenants VALUES (%s, %s, true)", [tenant, 20000 >> number])
         pg.execute(
-            "SELECT deal_sync.record_reconciliation(%s, %s)",
+            "SELECT _deal_sync.record_reconciliation(%s, %s)",
             [tenant, json.dumps([{"missing": 0, "differing": number}])],
         )
         for ago in range(5, HOURS * 60, 15):

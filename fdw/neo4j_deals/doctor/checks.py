@@ -104,7 +104,7 @@ def versions() -> str:
 
 
 def examine(plpy: Plpy, is_mapped: bool) -> list[Row]:
-    """The checks of spool, server and graph. `is_mapped`: `deal_sync.mapped` finds both kinds."""
+    """The checks of spool, server and graph. `is_mapped`: `_deal_sync.mapped` finds both kinds."""
     rows = _Rows()
     if not is_mapped:
         rows.fail("foreign tables")
@@ -204,7 +204,7 @@ def _server(plpy: Plpy, is_mapped: bool) -> tuple[str, dict[str, str]]:
     """The server of the mapping, or the only one there is. It must belong to a superuser or the extension's owner."""
     found = catalog.query(
         plpy,
-        "SELECT s.srvname AS name, deal_sync.options_of(s.srvoptions) AS options, o.rolname AS owner,"
+        "SELECT s.srvname AS name, _deal_sync.options_of(s.srvoptions) AS options, o.rolname AS owner,"
         " (SELECT bool_and(r.rolsuper OR r.oid = e.extowner) FROM pg_catalog.pg_roles AS r WHERE r.oid = s.srvowner)"
         " AS trusted"
         " FROM pg_catalog.pg_foreign_server AS s JOIN pg_catalog.pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw"
@@ -212,7 +212,7 @@ def _server(plpy: Plpy, is_mapped: bool) -> tuple[str, dict[str, str]]:
         " JOIN pg_catalog.pg_roles AS o ON o.oid = e.extowner"
         " WHERE w.fdwname = 'neo4j' AND (NOT $1 OR s.oid ="
         " (SELECT t.ftserver FROM pg_catalog.pg_foreign_table AS t WHERE t.ftrelid ="
-        " CASE WHEN $1 THEN deal_sync.mapped('deal') END)) ORDER BY s.srvname",
+        " CASE WHEN $1 THEN _deal_sync.mapped('deal') END)) ORDER BY s.srvname",
         ["boolean"],
         [is_mapped],
     )
@@ -278,7 +278,7 @@ def _in_catalog(plpy: Plpy, server: str) -> tuple[str, str] | None:
         plpy,
         "SELECT CASE m.umuser WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(m.usename) END AS role"
         " FROM pg_catalog.pg_user_mappings AS m"
-        " WHERE m.srvname = $1 AND deal_sync.options_of(m.umoptions) ? 'password' ORDER BY m.umuser",
+        " WHERE m.srvname = $1 AND _deal_sync.options_of(m.umoptions) ? 'password' ORDER BY m.umuser",
         ["text"],
         [server],
     )
@@ -372,7 +372,7 @@ def _open_transactions(plpy: Plpy, asked: Asked) -> Finding:
     [row] = catalog.query(
         plpy,
         "SELECT o.overlap, extract(EPOCH FROM o.overlap::pg_catalog.interval)::pg_catalog.float8 AS seconds"
-        " FROM deal_sync.setting('overlap') AS o (overlap)",
+        " FROM _deal_sync.setting('overlap') AS o (overlap)",
     )
     query = cypher.open_transactions(asked(_database)[0], int(row["seconds"] * 1000))
     found = unless_forbidden(lambda: asked(lambda ask: whole.one(ask, query)[0]))
@@ -720,7 +720,7 @@ def _absent(plpy: Plpy, asked: Asked, table: Table) -> Finding:
         return Finding(True, f"no node has these of the default mapping: {', '.join(absent) or 'none'}")
     has_option = catalog.query(
         plpy,
-        "SELECT m.name FROM deal_sync.mapping_columns(deal_sync.mapped($1)) AS m"
+        "SELECT m.name FROM _deal_sync.mapping_columns(_deal_sync.mapped($1)) AS m"
         " WHERE pg_catalog.jsonb_exists(m.options, 'property')",
         ["text"],
         [table.kind],

@@ -1,4 +1,4 @@
-"""In: rows of the catalog, as `deal_sync.mapping_columns` gives them. Out: a foreign table and its columns.
+"""In: rows of the catalog, as `_deal_sync.mapping_columns` gives them. Out: a foreign table and its columns.
 
 Pure. The catalog is the one source of the mapping; these are its facts under names.
 """
@@ -77,7 +77,7 @@ class Column:
 
     @classmethod
     def read(cls, row: Mapping[str, Any], keys: Sequence[str] = ()) -> Column:
-        """From a row of `deal_sync.mapping_columns`; `keys` are those that the table names."""
+        """From a row of `_deal_sync.mapping_columns`; `keys` are those that the table names."""
         options = json.loads(row["options"] or "{}")
         due = row["due_name"] if row["staged_name"] == "text" else None
         if due in ("text", "bpchar", "varchar") or (due and not convertible(due)):

@@ -56,7 +56,7 @@ class Selection:
 
     @classmethod
     def read(cls, text: str | None) -> Selection:
-        """From JSON, as `deal_sync.fill_staging` takes it; None: everything."""
+        """From JSON, as `_deal_sync.fill_staging` takes it; None: everything."""
         given = json.loads(text or "{}")
         since, graph_ids = given.get("since"), given.get("graph_ids")
         return cls(

@@ -1,6 +1,6 @@
 """In: a tenant and a foreign table of the mapping. Out: its nodes in a temporary staging table, batch by batch.
 
-The body of `deal_sync.fill_staging`, which runs with the rights of the extension's owner: it takes no text that
+The body of `_deal_sync.fill_staging`, which runs with the rights of the extension's owner: it takes no text that
 becomes SQL or a path. Source of the control flow: `flow.md`.
 """
 
@@ -84,10 +84,10 @@ def _limits(plpy: Plpy) -> Limits:
     """The settings, as the caller has them."""
     [row] = query(
         plpy,
-        "SELECT deal_sync.setting('batch_rows')::pg_catalog.int4 AS batch_rows,"
-        " deal_sync.size_setting('batch_bytes') AS batch_bytes,"
-        " deal_sync.size_setting('max_value_bytes') AS value_bytes,"
-        " deal_sync.setting('process_from')::pg_catalog.int4 AS process_from",
+        "SELECT _deal_sync.setting('batch_rows')::pg_catalog.int4 AS batch_rows,"
+        " _deal_sync.size_setting('batch_bytes') AS batch_bytes,"
+        " _deal_sync.size_setting('max_value_bytes') AS value_bytes,"
+        " _deal_sync.setting('process_from')::pg_catalog.int4 AS process_from",
     )
     return Limits(**row)
 

@@ -1,6 +1,6 @@
 """In: a foreign table and what is wanted of it. Out: its rows for PL/Python, without Multicorn2.
 
-The body of `deal_sync.scan_rows`, which runs with the caller's rights and the caller's own user mapping.
+The body of `_deal_sync.scan_rows`, which runs with the caller's rights and the caller's own user mapping.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def _servers(plpy: Plpy) -> dict[str, Mapping[str, str]]:
     """The options of each server of the wrapper that has an address, by name."""
     found = query(
         plpy,
-        "SELECT s.srvname AS name, deal_sync.options_of(s.srvoptions) AS options FROM pg_catalog.pg_foreign_server s"
+        "SELECT s.srvname AS name, _deal_sync.options_of(s.srvoptions) AS options FROM pg_catalog.pg_foreign_server s"
         " JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw WHERE w.fdwname = 'neo4j' ORDER BY 1",
     )
     servers = {row["name"]: json.loads(row["options"]) for row in found}
@@ -74,7 +74,7 @@ def _is_valid(plpy: Plpy, connection: Connection, server: str, options: Mapping[
     """Whether the next statement would use it; None where the user mapping is not the current role's to read."""
     mappings = query(
         plpy,
-        "SELECT deal_sync.options_of(m.umoptions) AS options,"
+        "SELECT _deal_sync.options_of(m.umoptions) AS options,"
         " m.umoptions IS NULL AND NOT m.is_readable AS hidden"
         " FROM (SELECT u.umuser, u.umoptions, u.usename = current_user AND has_server_privilege(u.srvid, 'USAGE')"
         "  OR pg_has_role((SELECT s.srvowner FROM pg_catalog.pg_foreign_server s WHERE s.oid = u.srvid), 'USAGE')"
