@@ -8,25 +8,13 @@ from environment.reference import Member
 from support.database import Connection
 from support.documents import PAGES, section
 
-#: Internal, and not yet told so by their comments.
-UNMARKED = {
-    "application_table", "base_type", "cast_error", "check_package", "default_columns", "explain_error",
-    "graph_tenants", "is_row_error", "mapped", "mapping_columns", "mapping_fingerprint", "options_of",
-    "removed_runs", "setting", "settings", "table_option", "tenant_runs", "to_bigint", "to_double", "to_integer",
-    "to_numeric", "to_smallint", "to_text", "to_type", "to_uuid", "to_varchar", "try_cast", "validator",
-    "vector_type",
-}  # fmt: skip
 PLACES = {name: page for page, text in reference.pages().items() for _, name, _ in reference.PLACE.findall(text)}
 
 
 @pytest.fixture
 def known(pg: Connection) -> list[Member]:
     (answer,) = pg.execute(reference.QUERY.read_bytes()).fetchone() or ("[]",)
-    return [
-        member
-        for member in reference.members(answer)
-        if not member.comment.startswith("internal") and member.called.removeprefix("deal_sync.") not in UNMARKED
-    ]
+    return reference.members(answer)
 
 
 def test_the_pages_say_what_the_catalog_says(known: list[Member]) -> None:

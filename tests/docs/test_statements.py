@@ -159,6 +159,18 @@ def test_the_columns_that_people_own_are_those_of_the_mapping(pg: Connection) ->
         assert set(re.findall(r"`(\w+)`", row)) == {name for (name,) in columns}
 
 
+def test_the_checks_listed_are_those_of_doctor(pg: Connection, graph: Graph) -> None:
+    listed = names_in_table(PAGES["reference/doctor.md"])
+    assert listed == {name for (name,) in pg.execute("SELECT name FROM deal_sync.doctor()")}
+
+
+def test_the_states_listed_are_those_of_the_status(pg: Connection) -> None:
+    listed = names_in_table(section(PAGES["how-to/schedule.md"], "See how it goes"))
+    assert listed == {
+        state for (state,) in pg.execute("SELECT unnest(enum_range(NULL::_deal_sync.tenant_state))::text")
+    }
+
+
 def test_a_statement_that_the_header_of_the_migration_gives_for_a_busy_table_runs(bare: Database) -> None:
     """Its text stands there, so that the file can be used without the documentation."""
     header = (CHECKOUT / "sql/migration/deal_sync.sql").read_text().partition("\nDO ")[0]

@@ -49,9 +49,8 @@ class Member(NamedTuple):
         call = "CALL " if self.kind == "procedure" else ""
         lines = _wrapped(f"{call}{self.called}", given)
         if self.kind == "function":
-            result = str(self.result)
-            arrow = _wrapped(f" → {result}", returned) if returned else [f" → {result}"]
-            lines = [*lines[:-1], lines[-1] + arrow[0], *arrow[1:]]
+            head = f"{lines.pop()} → {self.result}"
+            lines += _wrapped(head, returned) if returned else [head]
         return "\n".join(["```text", *lines, "```", ""])
 
     def _table(self) -> str:

@@ -1,4 +1,4 @@
--- In: the catalog of a database with the extension. Out: one line of JSON, its routines, tables and views that people call or read.
+-- In: the catalog of a database with the extension. Out: one line of JSON: what people call and read of it.
 
 WITH members AS (
     SELECT d.classid, d.objid
@@ -25,14 +25,17 @@ WITH members AS (
     WHERE p.pronamespace = 'deal_sync'::regnamespace OR p.proname = 'sync_deals'
 ), relations AS (
     SELECT c.relname AS name, CASE c.relkind WHEN 'v' THEN 'view' WHEN 'c' THEN 'type' ELSE 'table' END AS kind,
-        'deal_sync.' || c.relname AS called, obj_description(c.oid, 'pg_class') AS comment, NULL::text AS result, (
+        'deal_sync.' || c.relname AS called,
+        coalesce(obj_description(c.oid, 'pg_class'), obj_description(c.reltype, 'pg_type')) AS comment, NULL AS result, (
             SELECT jsonb_agg(jsonb_build_object(
                 'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'comment', col_description(c.oid, a.attnum)
             ) ORDER BY a.attnum)
             FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         ) AS columns
-    FROM members AS m JOIN pg_class AS c ON m.classid = 'pg_class'::regclass AND m.objid = c.oid
-    WHERE c.relnamespace = 'deal_sync'::regnamespace AND c.relkind IN ('r', 'v')
+    FROM members AS m JOIN pg_class AS c
+        ON (m.classid = 'pg_class'::regclass AND m.objid = c.oid AND c.relkind IN ('r', 'v'))
+        OR (m.classid = 'pg_type'::regclass AND m.objid = c.reltype AND c.relkind = 'c')
+    WHERE c.relnamespace = 'deal_sync'::regnamespace
 )
 SELECT coalesce(jsonb_agg(to_jsonb(o) ORDER BY o.called, o.columns), '[]')::text
 FROM (SELECT * FROM routines UNION ALL SELECT * FROM relations) AS o;
