@@ -91,6 +91,7 @@ lint-plpgsql: setup
 	@$(IN_DEV) check-plpgsql
 
 lint-docs: setup
+	@$(IN_DEV) check-citations
 	@$(MKDOCS)
 
 # The directory is a prerequisite because a file may also go. The search_path keeps a trap in the target schema from

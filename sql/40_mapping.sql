@@ -453,7 +453,7 @@ $$;
 COMMENT ON FUNCTION deal_sync.import_schema(name, name, text[], text[], bigint, text) IS
 'makes a foreign table for each label of the graph, as IMPORT FOREIGN SCHEMA does with Multicorn2; limit_to and except name tables, sample is the nodes of a label that are looked at (10000; 0: all), prefix stands before each name';
 
--- PL/Python returns records, not anyelement; a PL/pgSQL function over it can (field notes).
+-- PL/Python returns records, not anyelement; a PL/pgSQL function over it can.
 CREATE FUNCTION deal_sync.scan(
     "table" anyelement, tenant uuid DEFAULT NULL, columns text[] DEFAULT NULL, row_limit bigint DEFAULT NULL
 ) RETURNS SETOF anyelement

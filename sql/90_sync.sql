@@ -1,7 +1,7 @@
 -- In: a tenant. Out: its deals, versions and links in the application's tables, and one run_result.
 
 -- The reader's batches of one kind, each landed as it comes. The cursor stands in no block of its own and nothing commits here: see
--- flow.md, rules 3 and 4.
+-- docs/internals/run.md, rules 3 and 4.
 -- `selection` is the reader's; of a part of the tenant's nodes, `elements` tells which they were, `graph_ids` of which deals, `undated`
 -- how those look that have no timestamp. `cleared` counts the values that the run has replaced by NULL, by column of the deals' table.
 CREATE FUNCTION _deal_sync.run_kind(

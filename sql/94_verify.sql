@@ -1,4 +1,4 @@
--- In: the mapping and the application's tables. Out: the plan's own checks, one row a tenant.
+-- In: the mapping and the application's tables. Out: how much of each tenant's deals is there, one row a tenant.
 
 -- What the columns are called the mapping knows: no field and no dimension is named here.
 CREATE FUNCTION _deal_sync.verify_tenant(

@@ -1,4 +1,4 @@
-"""Flows in: the demo's graph and rows. Flows out: proof that every form of graph-model.md is there, and what lands."""
+"""In: the demo's graph and rows. Out: proof that every form of docs/internals/graph.md is there, and what lands."""
 
 from typing import Any, LiteralString
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from . import database, reference
+from . import citations, database, reference
 from .machine import BIN, set_up
 from .servers import KINDS, Instance, claimed, remove_all
 from .state import CHECKOUT, STATE, SetupError, locked, make_state
@@ -57,7 +57,18 @@ def remove_state() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="environment", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in ("path", "setup", "up", "psql", "down", "check-plpgsql", "reference", "clean", "distclean"):
+    for command in (
+        "path",
+        "setup",
+        "up",
+        "psql",
+        "down",
+        "check-plpgsql",
+        "check-citations",
+        "reference",
+        "clean",
+        "distclean",
+    ):
         commands.add_parser(command)
     commands.add_parser("refill", help="the playground as it was in the beginning")
     commands.add_parser("cypher", help="run a file on the playground's graph").add_argument("file", type=Path)
@@ -78,6 +89,9 @@ def main() -> None:
             Instance("playground").stop()
         case "check-plpgsql":
             check_plpgsql()
+        case "check-citations":
+            if found := citations.missing():
+                raise SetupError("\n".join(["what these lines cite is not in the repository:", *found]))
         case "reference":
             reference.write()
         case "clean":

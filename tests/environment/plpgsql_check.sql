@@ -11,11 +11,11 @@ WHERE d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::regclass
     AND (p.prorettype <> 'trigger'::regtype OR t.oid IS NOT NULL)
     -- text assigned to another type goes through its input function, which is what PL/pgSQL is used for here
     AND NOT (c.level = 'warning' AND c.sqlstate = '42804')
-    -- generated statements are the design; what their records hold cannot be known before they run
+    -- statements are generated on purpose; what their records hold cannot be known before they run
     AND c.message NOT LIKE 'cannot determinate a result of dynamic SQL%'
     AND c.sqlstate <> '55000'
     -- pg_cron is looked for when it is needed: it cannot be in this database
     AND c.message !~ '^(relation "cron\.job"|schema "cron") does not exist$'
-    -- a parameter's name is part of the calls that the design gives, and PL/pgSQL takes these as variables
+    -- a parameter's name is part of the calls that people write, and PL/pgSQL takes these as variables
     AND c.message NOT LIKE 'name of % is reserved keyword'
 ORDER BY 1, 2;

@@ -1,5 +1,5 @@
 """Flows in: the default definition of the foreign tables. Flows out: that it is the one list, with the policies of
-sync-rules.md. That the migration has the same columns is tests/sql/test_migration.py's.
+docs/explanation/policies.md. That the migration has the same columns is tests/sql/test_migration.py's.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Flows in: the properties of a node. Flows out: the two documents and the two shares that sync-rules.md describes."""
+"""In: the properties of a node. Out: the two documents and the two shares, by the rules of docs/internals/rules.md."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Flows in: every kind of bad data that `sync-rules.md` lists, among good deals. Flows out: what lands all the same,
+"""In: every kind of bad data that docs/internals/rules.md names, among good deals. Out: what lands all the same,
 and a refusal that says what is missing, until its cause is gone.
 """
 

@@ -1,5 +1,5 @@
 """Flows in: a graph as the service writes it, and tables that hold people's data.
-Flows out: what lands where, rule by rule of `sync-rules.md`; what cannot land is test_refusals.py's.
+Flows out: what lands where, rule by rule of docs/internals/rules.md; what cannot land is test_refusals.py's.
 """
 
 import json

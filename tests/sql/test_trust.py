@@ -63,7 +63,7 @@ def test_nothing_else_is_open_to_public(pg: Connection) -> None:
 
 
 def test_every_function_sets_its_search_path(pg: Connection) -> None:
-    # A procedure that commits cannot have a SET clause (architecture.md).
+    # A procedure that commits cannot have a SET clause (docs/internals/run.md).
     query: LiteralString = (
         f"SELECT p.oid::regprocedure::text FROM pg_proc AS p INNER JOIN {EXTENSION} AS m ON m.objid = p.oid"
         " WHERE m.classid = 'pg_proc'::regclass AND p.prokind <> 'p'"

@@ -1,4 +1,4 @@
-"""Flows in: a tenant's rows after a sync. Flows out: the plan's own checks, as deal_sync.verify shows them."""
+"""Flows in: a tenant's rows after a sync. Flows out: how much of them is there, as deal_sync.verify shows it."""
 
 import uuid
 

@@ -69,7 +69,7 @@ def _node(graph: Graph, label: str, properties: Row, key: str) -> Node:
 
 
 def full_deal() -> Row:
-    """Every property that a Deal has (graph-model.md), but for its keys and its name and stage."""
+    """Every property that a Deal has (docs/internals/graph.md), but for its keys and its name and stage."""
     return {
         "amount": 150000.5,
         "currency": "EUR",

@@ -1,8 +1,8 @@
 """In: server options. Out: records of read-only queries, from one driver per backend, server and user mapping.
 
 The driver is kept between calls, together with duplicates of its sockets' descriptors: shutting those down is the one
-way to end a read that blocks (flow.md, rules 8 and 9). Reads that go on at the same time, the two sides of a join for
-example, have a driver each: so the end of one never ends another.
+way to end a read that blocks (docs/internals/run.md, rules 8 and 9). Reads that go on at the same time, the two sides
+of a join for example, have a driver each: so the end of one never ends another.
 """
 
 from __future__ import annotations

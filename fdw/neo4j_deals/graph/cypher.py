@@ -42,7 +42,7 @@ def quoted(name: str) -> str:
 
 
 def spellings(tenant: str) -> list[str]:
-    """The forms of a tenant's id that count as its own: lower and upper case (sync-rules.md)."""
+    """The forms of a tenant's id that count as its own: lower and upper case (docs/internals/graph.md, trap 7)."""
     return sorted({tenant.lower(), tenant.upper()})
 
 

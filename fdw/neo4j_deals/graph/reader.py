@@ -1,7 +1,7 @@
 """In: a function that reads and spools. Out: its batches, while the backend stays interruptible.
 
 Reading and encoding happen in a thread; the main thread waits for its files, so that cancel, statement_timeout and
-terminate work while Neo4j is silent. flow.md has the design and the rules, each found by breaking it.
+terminate work while Neo4j is silent. docs/internals/run.md has the flow and its rules, each found by breaking it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The one list of the dimensions and the MEDDIC fields. `deal_sync.attach()` creates the foreign tables from it; from
 then on the catalog is the truth, and people change the mapping there (ALTER FOREIGN TABLE). The names and types are
-those of `graph-model.md`, the targets and policies those of `sync-rules.md`.
+those of docs/internals/graph.md, the targets and policies those of docs/internals/rules.md.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """In: values as Python's equivalent of a PostgreSQL type. Out: PostgreSQL's binary COPY format.
 
-Pure but for the file written to. By hand because it is twice as fast as psycopg's row formatter (field notes,
-"Binary encoding"); psycopg's and pgvector's dumpers are the tests' oracle. Every value has been checked before
-(`values`): COPY BINARY itself takes much in silence that is wrong.
+Pure but for the file written to. By hand because it is twice as fast as psycopg's row formatter
+(docs/internals/measurements.md); psycopg's and pgvector's dumpers are the tests' oracle. Every value has been checked
+before (`values`): COPY BINARY itself takes much in silence that is wrong.
 """
 
 from __future__ import annotations

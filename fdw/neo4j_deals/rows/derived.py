@@ -1,6 +1,6 @@
 """In: the properties of one node. Out: the columns that no single property holds: two documents, two shares.
 
-Pure. Sources: `sync-rules.md`, sections "opportunities" and "deal_versions". One implementation for the foreign
+Pure. The rules are those of docs/internals/rules.md for opportunities and versions. One implementation for the foreign
 tables, for the MERGE by hand and for the sync.
 """
 

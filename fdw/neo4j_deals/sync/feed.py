@@ -1,6 +1,6 @@
 """In: a tenant, a foreign table of the mapping, what to read. Out: nodes as spool files of whole rows, ready for COPY.
 
-No PostgreSQL here. Source of the refusals: `sync-rules.md`.
+No PostgreSQL here. What is rejected here, docs/internals/rules.md says.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """In: a feed. Out: its spool files, from a process of its own: PostgreSQL merges a batch while the next one is read.
 
 For large loads, behind the same `batches` as the thread: a thread stands still while PostgreSQL works, since PL/Python
-never lets go of Python's lock (flow.md, "Times"). Descriptors travel over a socket: of the nameless files with rows,
-and of memory with the job and the outcome, which may be of any length (a job names each deal that is barred). Nothing
-of the login is on a command line, in the environment or on disk.
+never lets go of Python's lock (docs/internals/run.md). Descriptors travel over a socket: of the nameless files with
+rows, and of memory with the job and the outcome, which may be of any length (a job names each deal that is barred).
+Nothing of the login is on a command line, in the environment or on disk.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """In: what a run is to read of a tenant. Out: Cypher that finds those nodes, by indexes where there are any.
 
-Pure. Source of the rules: `graph-model.md`, traps 1 to 6; `sync-rules.md`. A query may find more than it must, never
-less: what is read twice, the MERGE absorbs.
+Pure. Why: docs/internals/graph.md, traps 1 to 6; what: docs/explanation/incremental.md. A query may find more than it
+must, never less: what is read twice, the MERGE absorbs.
 """
 
 from __future__ import annotations

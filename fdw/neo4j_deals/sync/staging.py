@@ -1,7 +1,7 @@
 """In: a tenant and a foreign table of the mapping. Out: its nodes in a temporary staging table, batch by batch.
 
 The body of `_deal_sync.fill_staging`, which runs with the rights of the extension's owner: it takes no text that
-becomes SQL or a path. Source of the control flow: `flow.md`.
+becomes SQL or a path. The flow: docs/internals/run.md.
 """
 
 from __future__ import annotations

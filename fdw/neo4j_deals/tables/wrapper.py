@@ -2,7 +2,7 @@
 
 Thin: `pushdown` says what becomes of quals and sort keys, `cypher` writes the query; PostgreSQL checks every qual
 itself, but trusts the order that was promised. Nothing else is promised: with a path of its own for a join, or a LIMIT,
-Multicorn2 3.2 drops clauses that stand beside it, and does not tell (field notes).
+Multicorn2 3.2 drops clauses that stand beside it, and does not tell (docs/internals/multicorn2.md).
 The class is named by the server's option `wrapper`, which attach() sets. Nothing else may import this module: it needs
 Multicorn2's library in the process.
 """
@@ -38,7 +38,7 @@ from neo4j_deals.tables.scan import hand_over, handed_over, selection
 
 _POSTGRES = ctypes.CDLL(None)
 
-#: EXPLAIN of a run-time value of these kills the backend in Multicorn2 3.2 (field notes).
+#: EXPLAIN of a run-time value of these kills the backend in Multicorn2 3.2 (docs/internals/multicorn2.md).
 _REFUSED = {"uuid", "numeric"}
 
 #: Weak: at the end of a scan, after a LIMIT too, Multicorn lets go of it, and that ends it. It does not after an error
@@ -287,7 +287,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         self._warn(losses)
 
     def _warn(self, losses: Losses) -> None:
-        """At a scan's end, and once: in Python 3.14 a second WARNING kills the backend (field notes)."""
+        """At a scan's end, and once: in Python 3.14 a second WARNING kills the backend."""
         if warning := losses.warning(self._columns):
             log_to_postgres(warning.message, WARNING, hint=warning.hint, detail=warning.detail)
 
