@@ -49,7 +49,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.keys_held(text, uuid) IS 'the keys of a tenant''s rows that have one';
 
 -- Nodes that have a row are known, and those that every run tries again; of several with one key all are read, since only together it
--- shows which of them lands.
+-- shows which of them lands. Sets are compared by hash: an IN whose truth is asked for leaves the planner no other way.
 CREATE FUNCTION _deal_sync.unread(kind text, tenant_id uuid, OUT elements text[], OUT rows_without_node bigint)
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
@@ -61,19 +61,18 @@ AS $$
     tried AS MATERIALIZED (
         SELECT n.element_id, n.key, count(n.key) OVER (PARTITION BY n.key) AS sharing
         FROM node AS n
-        WHERE NOT EXISTS (
-            SELECT FROM unnest(_deal_sync.refused_elements(unread.tenant_id)) AS r (element_id) WHERE r.element_id = n.element_id
-        )
+        WHERE (n.element_id IN (SELECT unnest(_deal_sync.refused_elements(unread.tenant_id)))) IS NOT TRUE
     )
 
     SELECT
         (
             SELECT coalesce(array_agg(f.element_id), '{}')
             FROM tried AS f
-            LEFT JOIN held AS h USING (key)
-            WHERE (h.key IS NULL OR f.sharing > 1) AND (f.key = ANY (_deal_sync.barred_of(unread.tenant_id))) IS NOT TRUE
+            WHERE
+                ((f.key IN (SELECT h.key FROM held AS h)) IS NOT TRUE OR f.sharing > 1)
+                AND (f.key IN (SELECT unnest(_deal_sync.barred_of(unread.tenant_id)))) IS NOT TRUE
         ),
-        (SELECT count(*) FROM held AS h WHERE NOT EXISTS (SELECT FROM node AS n WHERE n.key = h.key))
+        (SELECT count(*) FROM held AS h WHERE (h.key IN (SELECT n.key FROM node AS n WHERE n.key IS NOT NULL)) IS NOT TRUE)
 $$;
 COMMENT ON FUNCTION _deal_sync.unread(text, uuid) IS
 'by key, the nodes of a kind that no run has landed or refused, and how many rows of the tenant have no node';

@@ -699,6 +699,29 @@ def test_deals_without_a_timestamp_are_named(pg: Connection, graph: Graph, tenan
     assert sync(pg, tenant).status == "ok"
 
 
+@pytest.mark.parametrize("moment", ["soon", "2999-01-01"])
+def test_what_a_hint_has_kept_of_a_timestamp_stays_when_it_is_followed_again(
+    pg: Connection, graph: Graph, tenant: uuid.UUID, moment: str
+) -> None:
+    add_deal(graph, tenant)
+    check = "deals: timestamps" if moment == "soon" else "deals: future"
+    hints = []
+    for number in range(3):
+        graph.run("MATCH (d:Deal) SET d.last_updated_at = $moment", moment=f"{moment} {number}")
+        hints.append(doctor(pg)[check].hint)
+        cypher(graph, hints[-1])
+        assert doctor(pg)[check].ok
+    [kept] = graph.run("MATCH (d:Deal) RETURN properties(d) AS values")
+    beside = {name: value for name, value in kept["values"].items() if name.startswith("last_updated_at_before")}
+    assert sorted(beside.values()) == [f"{moment} {number}" for number in range(3)]
+    graph.run("MATCH (d:Deal) SET d.last_updated_at = $moment", moment=f"{moment} 3")
+    for hint in hints:  # out of a run book
+        cypher(graph, hint)
+    [kept] = graph.run("MATCH (d:Deal) RETURN properties(d) AS values")
+    assert kept["values"] == kept["values"] | beside
+    assert kept["values"]["last_updated_at"] == f"{moment} 3"
+
+
 @pytest.mark.parametrize("unit", ["epochSeconds", "epochMillis"])
 def test_timestamps_that_count_from_1970_become_the_same_moments(
     unit: str, pg: Connection, graph: Graph, tenant: uuid.UUID

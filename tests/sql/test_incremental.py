@@ -490,6 +490,28 @@ def test_a_deal_that_comes_back_to_its_row_with_an_old_time_is_read(
     assert (incremental(pg, tenant).mode, incremental(pg, tenant).message) == ("incremental", None)
 
 
+def test_what_a_run_knows_of_a_tenant_is_looked_up_once_and_not_for_each_node(
+    database: Database, graph: Graph, tenant: uuid.UUID
+) -> None:
+    for _ in range(30):
+        add_deal(graph, tenant)
+    barred, refused = add_deal(graph, tenant), add_deal(graph, tenant, opportunity_id=str(uuid.uuid4()))
+    session = database.connect(autocommit=False)
+    session.execute("SET track_functions = 'all'")
+    session.execute("INSERT INTO deal_sync.barred (tenant_id, graph_id) VALUES (%s, %s)", [tenant, barred])
+    [node] = graph.run("MATCH (d:Deal {opportunity_id: $id}) RETURN elementId(d) AS id", id=str(refused))
+    session.execute(
+        "INSERT INTO deal_sync.rejects (tenant_id, kind, level, element_id, column_name, sqlstate, message, run_id)"
+        " VALUES (%s, 'deal', 'row', %s, '', '23514', 'x', gen_random_uuid())",
+        [tenant, node["id"]],
+    )
+    assert one(session, "SELECT cardinality(u.elements) FROM _deal_sync.unread('deal', %s) AS u", tenant) == 30
+    counted = "SELECT f.funcname, f.calls FROM pg_stat_xact_user_functions AS f WHERE f.schemaname = '_deal_sync'"
+    calls: dict[str, int] = dict(session.execute(counted).fetchall())
+    assert calls["unread"] == calls["graph_keys"] == calls["keys_held"] == 1
+    assert (calls["barred_of"], calls["refused_elements"]) == (1, 1)
+
+
 def test_nodes_are_counted_once_an_hour_where_that_takes_long(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
     add_deal(graph, tenant)
     age(graph)

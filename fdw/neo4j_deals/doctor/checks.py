@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -604,9 +605,9 @@ def _timestamps(asked: Asked, table: Table) -> Finding:
         if found
     ]
     if wrong > sum(of_epochs):
-        remedies.append(_set_moment(table, f"{match} WHERE {first} IS NOT NULL AND {unreadable}"))
+        remedies.append(_set_moment(asked, table, f"{first} IS NOT NULL AND {unreadable}"))
     if absent > nodes * _WITHOUT_MOMENT:
-        remedies.append(_set_moment(table, f"{match} WHERE {first} IS NULL", keeping=False))
+        remedies.append(_set_moment(asked, table, f"{first} IS NULL", keeping=False))
     return Finding(False, f"{said}, with an unreadable one: {wrong}; every run reads them", "; ".join(remedies))
 
 
@@ -635,27 +636,37 @@ def _future(asked: Asked, table: Table) -> Finding:
             f"{name} >= '{day}' AND {name} =~ '{_SAYS_A_DAY}'",
         ]
     )
-    match = f"MATCH (n:{quoted(table.label)}) WHERE {condition}"
-    (nodes,) = _one(asked, Query(f"{match} RETURN count(n)"))
+    (nodes,) = _one(asked, Query(f"MATCH (n:{quoted(table.label)}) WHERE {condition} RETURN count(n)"))
     if not nodes:
         return Finding(True, "no timestamp is ahead of the clock")
     return Finding(
         False,
         f"nodes with a {table.moments[0]} in the future: {nodes}; every run reads them",
-        _set_moment(table, match),
+        _set_moment(asked, table, f"({condition})"),
     )
 
 
-def _set_moment(table: Table, match: str, *, keeping: bool = True) -> str:
-    """What to do with the nodes that `match` finds: a deal may count as changed now, a version's times are its own.
+def _set_moment(asked: Asked, table: Table, condition: str, *, keeping: bool = True) -> str:
+    """What to do with the nodes that meet it: a deal may count as changed now, a version's times are its own.
 
-    What stands there is kept beside it: it may be all that is known.
+    What stands there is kept beside it, by a name that no node has: it may be all that is known. The statement leaves
+    out nodes that have got the name meanwhile, so that it destroys nothing when it is run again.
     """
-    name = table.moments[0]
-    moment, kept = f"n.{quoted(name)}", f"n.{quoted(f'{name}_before')}"
-    if table.kind == "deal":
-        return f"{match} SET {f'{kept} = {moment}, ' if keeping else ''}{moment} = datetime()"
-    return f"set it to the moment of the change, a ZONED DATETIME; they are: {match} RETURN elementId(n), {moment}"
+    match, moment = f"MATCH (n:{quoted(table.label)}) WHERE {condition}", f"n.{quoted(table.moments[0])}"
+    if table.kind != "deal":
+        return f"set it to the moment of the change, a ZONED DATETIME; they are: {match} RETURN elementId(n), {moment}"
+    if not keeping:
+        return f"{match} SET {moment} = datetime()"
+    kept = f"n.{quoted(_free_name(asked, table, f'{table.moments[0]}_before'))}"
+    return f"{match} AND {kept} IS NULL SET {kept} = {moment}, {moment} = datetime()"
+
+
+def _free_name(asked: Asked, table: Table, name: str) -> str:
+    """A name that no property of the label's nodes has: this one, or with a number behind it."""
+    match = f"MATCH (n:{quoted(table.label)}) UNWIND keys(n) AS name"
+    query = Query(f"{match} WITH name WHERE name STARTS WITH $name RETURN collect(DISTINCT name)", {"name": name})
+    (taken,) = _one(asked, query)
+    return next(free for number in count(1) if (free := name if number == 1 else f"{name}_{number}") not in taken)
 
 
 def _unmapped(plpy: Plpy, asked: Asked, table: Table, deals: Table) -> Finding:
