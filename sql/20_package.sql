@@ -57,7 +57,7 @@ except ImportError as error:
         "the Python package neo4j_deals cannot be imported by this server",
         sqlstate="55000",
         detail=f"{error}; the server's Python is {sys.version.split()[0]} of {sys.prefix}.",
-        hint="install the package deal-sync into it (README, \"Installing\"), then reconnect",
+        hint="install the package deal-sync into it (docs/install.md), then reconnect",
     )
 version = plpy.execute("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'deal_sync'")
 entry.check_version(plpy, version[0]["extversion"])

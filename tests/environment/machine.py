@@ -191,7 +191,7 @@ def get_neo4j() -> None:
 
 def install_package() -> None:
     """The Python package into the server's environment, as a copy: user postgres cannot read every checkout."""
-    sources = [CHECKOUT / name for name in ("pyproject.toml", "LICENSE", "fdw")]
+    sources = [CHECKOUT / name for name in ("pyproject.toml", "README.md", "LICENSE", "fdw")]
     stamp = VENV / "package"
     wanted = fingerprint(*sources)
     if is_current(stamp, wanted):
