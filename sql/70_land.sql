@@ -41,29 +41,50 @@ $$;
 COMMENT ON FUNCTION _deal_sync.applications_context(text, text[]) IS
 'CONTEXT without the lines of the extension, whose statements were run';
 
--- By the names of functions, which are the same in every language.
+-- By the names of functions, which are the same in every language; the marks around them are not. Names are taken from
+-- the lines and looked up: there may be thousands of functions, and an error for each of a run's rows. PL/pgSQL tells a
+-- name as SQL takes it, other languages as it is.
 CREATE FUNCTION _deal_sync.place_of_error(context text) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
+    WITH named AS MATERIALIZED (
+        SELECT f.name, min(position(f.found IN context)) AS place
+        FROM (
+            SELECT m.parts[1] || '(', m.parts[1] FROM regexp_matches(context, '\m(\w+)\(', 'g') AS m (parts)
+            UNION ALL
+            SELECT m.parts[1], replace(m.parts[2], '""', '"')
+            FROM regexp_matches(context, '("((?:[^"\n]|"")+)")\(', 'g') AS m (parts)
+            UNION ALL
+            SELECT m.parts[1], btrim(m.parts[1], U&' \00A0\202F')
+            FROM regexp_matches(
+                context, '^[^"»„“”«「『\n]*["»„“”«「『](.+)["«“”»」』][^"«“”»」』\n]*$', 'gn'
+            ) AS m (parts)
+        ) AS f (found, name)
+        GROUP BY f.name
+    ),
+
+    called AS MATERIALIZED (
+        SELECT p.oid, p.pronamespace, n.place
+        FROM pg_proc AS p
+        INNER JOIN named AS n ON p.proname = n.name
+        WHERE p.proname = ANY (ARRAY(SELECT f.name::name FROM named AS f))
+    )
+
     SELECT coalesce(
         (
             SELECT string_agg(DISTINCT format('trigger "%s" of table %s', t.tgname, t.tgrelid::regclass), ' or ')
             FROM pg_trigger AS t
-            INNER JOIN pg_proc AS p ON p.oid = t.tgfoid
+            INNER JOIN called AS c ON t.tgfoid = c.oid
             WHERE
                 NOT t.tgisinternal
-                AND t.tgrelid IN (SELECT x.relation FROM _deal_sync.target_tables() AS x (relation))
-                AND (position(quote_ident(p.proname) || '()' IN context) > 0 OR position('"' || p.proname || '"' IN context) > 0)
+                AND t.tgrelid = ANY (ARRAY(SELECT x.relation::oid FROM _deal_sync.target_tables() AS x (relation)))
         ),
         (
-            SELECT format('function %s', p.oid::regprocedure)
-            FROM pg_proc AS p
-            CROSS JOIN LATERAL (
-                SELECT regexp_instr(context, '(\m|")' || regexp_replace(p.proname, '\W', '\\\&', 'g') || '("|\()') AS place
-            ) AS f
-            WHERE p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'deal_sync'::regnamespace, '_deal_sync'::regnamespace) AND f.place > 0
-            ORDER BY f.place, p.oid
+            SELECT format('function %s', c.oid::regprocedure)
+            FROM called AS c
+            WHERE c.pronamespace NOT IN ('pg_catalog'::regnamespace, 'deal_sync'::regnamespace, '_deal_sync'::regnamespace)
+            ORDER BY c.place, c.oid
             LIMIT 1
         )
     )

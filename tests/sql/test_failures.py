@@ -222,6 +222,52 @@ def test_a_value_that_the_table_itself_refuses_is_no_triggers(
     assert [reject.message for reject in rejects(pg, tenant)] == ["a value does not fit"]
 
 
+#: Functions that fail: by their names and languages.
+FAILING: dict[str, tuple[LiteralString, LiteralString]] = {
+    "plain": ("is_good", "plpgsql AS 'BEGIN RETURN 1 / (length($1) - 3) < 5; END'"),
+    "odd": ('"is it ""good"""', "plpgsql AS 'BEGIN RETURN 1 / (length($1) - 3) < 5; END'"),
+    "in SQL": ('"is good"', "sql SET work_mem = '1MB' AS 'SELECT 1 / (length($1) - 3) < 5'"),
+    "in Python": ('"is ""good"""', "plpython3u AS 'return 1 / (len(args[0]) - 3) < 5'"),
+}
+
+
+@pytest.mark.german
+@pytest.mark.parametrize("which", FAILING)
+def test_an_error_in_a_function_is_told_as_the_functions_in_every_language(
+    which: str, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    name, body = FAILING[which]
+    pg.execute(f"CREATE FUNCTION {name}(text) RETURNS boolean IMMUTABLE LANGUAGE {body}")
+    pg.execute(f"ALTER TABLE opportunities ADD CHECK ({name}(opportunity_name))")
+    add_deal(graph, tenant, name="Bad")
+    sync(writer, tenant)
+    [reject] = rejects(pg, tenant)
+    assert reject.message.startswith(f"in function public.{name}(text): ")
+
+
+def test_the_place_of_an_error_is_looked_up_by_name_and_not_among_all_functions(
+    database: Database, graph: Graph, tenant: uuid.UUID
+) -> None:
+    session = database.connect(autocommit=False)
+    session.execute("CREATE FUNCTION refuse(uuid) RETURNS boolean LANGUAGE sql AS 'SELECT true'")
+    session.execute(trigger(""))
+    contexts = {
+        "PL/pgSQL function public.refuse(uuid) line 1 at RAISE": "function public.refuse(uuid)",
+        "PL/pgSQL function application_trigger() line 1 at RAISE": 'trigger "application" of table'
+        " public.opportunities",
+    }
+    read: LiteralString = (
+        "SELECT pg_stat_get_xact_tuples_returned(c.oid) + pg_stat_get_xact_tuples_fetched(c.oid)"
+        " + (SELECT sum(pg_stat_get_xact_tuples_returned(i.indexrelid)) FROM pg_index AS i WHERE i.indrelid = c.oid)"
+        " FROM pg_class AS c WHERE c.oid = 'pg_proc'::regclass"
+    )
+    for _ in range(2):  # what the first one fills caches with does not count
+        before = one(session, read)
+        for context, place in contexts.items():
+            assert one(session, "SELECT _deal_sync.place_of_error(%s)", context) == place
+    assert one(session, read) - before < 100 < one(session, "SELECT count(*) FROM pg_proc")
+
+
 @pytest.mark.german
 def test_an_error_that_is_raised_on_keeps_the_applications_context(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
