@@ -21,6 +21,9 @@ from support.graph import Graph
 *BEFORE_THE_LAST, REMOVAL = blocks(PAGES["how-to/remove.md"])
 _OTHERS = [block for name, page in PAGES.items() if name != "how-to/remove.md" for block in blocks(page)]
 BLOCKS = [SETUP, *(block for block in _OTHERS if block != SETUP), *BEFORE_THE_LAST]
+SOURCE = "\n".join(
+    path.read_text() for folder in ("sql", "fdw") for path in sorted((CHECKOUT / folder).rglob("*.[ps][yq]*"))
+)
 
 
 @pytest.fixture
@@ -162,6 +165,23 @@ def test_the_columns_that_people_own_are_those_of_the_mapping(pg: Connection) ->
 def test_the_checks_listed_are_those_of_doctor(pg: Connection, graph: Graph) -> None:
     listed = names_in_table(PAGES["reference/doctor.md"])
     assert listed == {name for (name,) in pg.execute("SELECT name FROM deal_sync.doctor()")}
+
+
+def test_each_code_of_our_own_is_explained() -> None:
+    used = set(re.findall(r"'(DS\d{3})'", SOURCE)) - {"DS003"}  # which undoes a dry run
+    assert used == set(re.findall(r"DS\d{3}", PAGES["reference/errors.md"]))
+
+
+@pytest.mark.parametrize(
+    "message",
+    sorted(
+        names_in_table(section(PAGES["reference/errors.md"], "Errors of a run"), 1) - {"sync_all()"}
+        | names_in_table(section(PAGES["security.md"], "TLS"))
+    ),
+)
+def test_a_message_that_is_quoted_is_one_of_the_code(message: str) -> None:
+    for part in re.split(r'Neo4j server "…"|[^\w ]*…[^\w ]*', message):
+        assert part.strip(", ") in SOURCE
 
 
 def test_the_states_listed_are_those_of_the_status(pg: Connection) -> None:
