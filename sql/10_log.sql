@@ -119,7 +119,7 @@ COMMENT ON COLUMN deal_sync.backfills.after IS 'the last deal id that was read i
 COMMENT ON COLUMN deal_sync.backfills.done IS 'nodes read so far, deals and versions';
 COMMENT ON COLUMN deal_sync.backfills.held IS 'how many values the tenant''s rows had at its beginning, by column that a run overwrites';
 COMMENT ON COLUMN deal_sync.backfills.cleared IS 'how many of them it has replaced by NULL so far';
-COMMENT ON COLUMN deal_sync.backfills.counts IS 'the deal_sync.run_result so far, and the facts of its beginning';
+COMMENT ON COLUMN deal_sync.backfills.counts IS 'the deal_sync.run_result so far; and what its first batch found: facts, remarks for the message, what was known before';
 
 -- A dump keeps what happened.
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.runs', '');

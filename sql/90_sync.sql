@@ -86,7 +86,9 @@ COMMENT ON FUNCTION _deal_sync.run_kind(text, jsonb, deal_sync.run_result, jsonb
 
 -- `remark`: why the mode is another one than what was asked for, what a replay has completed or left out, what was cleared. Of a run that
 -- has read everything, nodes of nobody are counted.
-CREATE FUNCTION _deal_sync.conclude_run(INOUT result deal_sync.run_result, remark text, is_full boolean)
+CREATE FUNCTION _deal_sync.conclude_run(
+    INOUT result deal_sync.run_result, remark text, rows_without_deal bigint, is_full boolean
+)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -100,6 +102,7 @@ BEGIN
     result.message := nullif(concat_ws(
         '; ',
         nullif(remark, ''),
+        'rows whose deal is not in the graph: ' || nullif(rows_without_deal, 0),
         CASE WHEN result.status = 'partial' THEN format(
             'refused: %s rows, %s values (see deal_sync.rejects)', result.rows_rejected, result.values_rejected
         ) END,
@@ -109,7 +112,7 @@ BEGIN
     ), '');
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.conclude_run(deal_sync.run_result, text, boolean) IS
+COMMENT ON FUNCTION _deal_sync.conclude_run(deal_sync.run_result, text, bigint, boolean) IS
 'status and message of a run that has landed what it read';
 
 -- What the caller's transaction has deferred is checked now: the application's triggers.
@@ -165,6 +168,37 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.rows_without_deal(deal_sync.run_result) IS 'how many of a tenant''s rows have a graph id and no deal in the graph';
 
+-- `known`: what the last run has kept, as far as it is to be compared. Versions are read by a connection of their own, and the batches of a
+-- backfill, too: the server's address may have been changed meanwhile.
+CREATE FUNCTION _deal_sync.end_reading(
+    result deal_sync.run_result, is_full boolean, known jsonb, OUT facts jsonb, OUT remark text
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    last CONSTANT timestamptz := known ->> 'newest';
+    state record;
+BEGIN
+    SELECT g.* INTO state FROM _deal_sync.graph_state(result.tenant_id, with_newest => is_full, late => NULL) AS g;
+    PERFORM _deal_sync.check_graph(state.database_id);
+    facts := '{}';
+    IF is_full THEN
+        IF state.newest < last THEN
+            remark := format(
+                'the newest deal is of %s, and an earlier full run read one of %s: this may be an older copy of the graph',
+                state.newest, last
+            );
+        END IF;
+        facts := jsonb_build_object(
+            'newest', greatest(state.newest, last), 'rows_without_deal', _deal_sync.rows_without_deal(result)
+        );
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.end_reading(deal_sync.run_result, boolean, jsonb) IS
+'whether the graph is still the one that a run has begun with; of a full run the facts that it keeps, and what its message says of them';
+
 CREATE FUNCTION _deal_sync.left_out(only_deals text[], read text[], barred jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
@@ -196,9 +230,8 @@ DECLARE
     values_before refcursor;
     deals record;
     versions record;
-    state record;
-    facts jsonb := reading.facts;
-    remarks text[] := reading.remarks;
+    ended record;
+    facts jsonb;
     read text[];
     deferred text;
 BEGIN
@@ -223,18 +256,8 @@ BEGIN
     SELECT s.rows_rejected, s.values_rejected INTO result.rows_rejected, result.values_rejected
     FROM _deal_sync.settle_rejects(result.run_id, result.tenant_id, read) AS s;
     PERFORM _deal_sync.remember_undated(result.tenant_id, read, deals.undated || versions.undated);
-    -- Versions are read by a connection of their own: the server's address may have been changed meanwhile.
-    SELECT g.* INTO state FROM _deal_sync.graph_state(result.tenant_id, with_newest => is_full, late => NULL) AS g;
-    PERFORM _deal_sync.check_graph(state.database_id);
-    IF is_full THEN
-        IF state.newest < (reading.known ->> 'newest')::timestamptz THEN
-            remarks := remarks || format(
-                'the newest deal is of %s, and an earlier full run read one of %s: this may be an older copy of the graph',
-                state.newest, (reading.known ->> 'newest')::timestamptz
-            );
-        END IF;
-        facts := facts || jsonb_build_object('newest', greatest(state.newest, (reading.known ->> 'newest')::timestamptz), 'rows_without_deal', _deal_sync.rows_without_deal(result));
-    END IF;
+    ended := _deal_sync.end_reading(result, is_full, reading.known);
+    facts := reading.facts || ended.facts;
     IF only_deals IS NULL THEN
         PERFORM _deal_sync.record_watermark(result.tenant_id, result.run_id, reading.watermark, reading.mapping, is_full, facts);
         result.watermark := reading.watermark;
@@ -243,12 +266,12 @@ BEGIN
         result,
         concat_ws(
             '; ',
-            nullif(array_to_string(remarks, '; '), ''),
+            nullif(array_to_string(reading.remarks || ended.remark, '; '), ''),
             CASE WHEN versions.completed > 0 THEN format('completed: %s versions', versions.completed) END,
             _deal_sync.cleared_columns(deals.cleared),
-            _deal_sync.left_out(only_deals, deals.graph_ids, reading.selection -> 'barred'),
-            'rows whose deal is not in the graph: ' || nullif((coalesce(reading.known, '{}') || facts) ->> 'rows_without_deal', '0')
+            _deal_sync.left_out(only_deals, deals.graph_ids, reading.selection -> 'barred')
         ),
+        ((coalesce(reading.known, '{}') || facts) ->> 'rows_without_deal')::bigint,
         is_full
     );
 

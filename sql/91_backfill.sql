@@ -45,6 +45,7 @@ DECLARE
     keys text[];
     deals_before bigint;
     landed record;
+    ended record;
     last record;
 BEGIN
     PERFORM _deal_sync.hurry_constraints();
@@ -56,7 +57,7 @@ BEGIN
     IF state.tenant_id IS NULL THEN
         state := (
             result.tenant_id, result.run_id, reading.mapping, reading.watermark, now(), now(), 'deals', NULL, 0, '{}', '{}',
-            to_jsonb(result) || reading.facts
+            to_jsonb(result) || reading.facts || jsonb_build_object('remarks', reading.remarks, 'known', reading.known)
         );
         state.held := _deal_sync.values_held(result.tenant_id);
     END IF;
@@ -89,13 +90,27 @@ BEGIN
             WHEN last.mapping = state.mapping AND last.watermark <= reading.watermark THEN greatest(last.watermark, state.watermark)
             ELSE state.watermark
         END;
+        -- Where the graph's clock was another one when it began, there is nothing to compare with.
+        ended := _deal_sync.end_reading(
+            result, true, CASE WHEN state.counts #>> '{known, newest}' IS NOT NULL THEN reading.known END
+        );
         -- Nodes that came meanwhile may have been passed: the next run looks for them.
         PERFORM _deal_sync.record_watermark(
             result.tenant_id, result.run_id, result.watermark, state.mapping, true,
-            '{"deals": null, "versions": null}'
-            || CASE WHEN result.watermark = state.watermark THEN jsonb_build_object('ahead', state.counts -> 'ahead', 'unsure', state.counts -> 'unsure') ELSE '{}' END
+            '{"deals": null, "versions": null}' || ended.facts
+            || CASE WHEN result.watermark = state.watermark
+                THEN jsonb_build_object('ahead', state.counts -> 'ahead', 'unsure', state.counts -> 'unsure') ELSE '{}' END
         );
-        result := _deal_sync.conclude_run(result, _deal_sync.cleared_columns(state.cleared), true);
+        result := _deal_sync.conclude_run(
+            result,
+            concat_ws(
+                '; ',
+                nullif(array_to_string(ARRAY(SELECT jsonb_array_elements_text(state.counts -> 'remarks')) || ended.remark, '; '), ''),
+                _deal_sync.cleared_columns(state.cleared)
+            ),
+            (ended.facts ->> 'rows_without_deal')::bigint,
+            true
+        );
         RETURN;
     END IF;
     IF cardinality(keys) = batch_size THEN

@@ -243,6 +243,98 @@ def test_a_change_of_the_mapping_lets_it_start_over(pg: Connection, graph: Graph
     assert last_run(pg)[2] == 2
 
 
+# What it says
+
+
+def test_a_clock_that_was_ahead_and_rows_without_a_deal_are_told(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    for number in (1, 2, 3):
+        add_deal(graph, tenant, opportunity_id=numbered(number))
+    sync(pg, tenant)
+    pg.execute("UPDATE deal_sync.watermarks SET watermark = watermark + interval '1 hour'")
+    graph.run("MATCH (d:Deal {opportunity_id: $id}) DETACH DELETE d", id=numbered(2))
+    backfill(pg, tenant, 1)
+    gone = "rows whose deal is not in the graph: 1"
+    assert last_run(pg)[-1] == f"the graph's clock has gone back; {gone}"
+    assert one(pg, "SELECT facts ->> 'rows_without_deal' FROM deal_sync.watermarks") == "1"
+    backfill(pg, tenant, 1)
+    assert last_run(pg)[-1] == gone
+
+
+def test_a_newest_deal_that_is_older_than_an_earlier_full_runs_is_told(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    for number in (1, 2, 3):
+        add_deal(graph, tenant, opportunity_id=numbered(number))
+    sync(pg, tenant)
+    graph.run("MATCH (d:Deal) SET d.last_updated_at = datetime('2026-03-01T00:00:00Z')")
+    backfill(pg, tenant, 1)
+    message = str(last_run(pg)[-1])
+    assert message.startswith("the newest deal is of 2026-03-01 00:00:00+00, and an earlier full run read one of ")
+
+
+def test_what_a_clock_that_was_ahead_has_stamped_is_not_compared_at_its_end(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    """Though by then the time of the watermark may have come."""
+    for number in (1, 2):
+        add_deal(graph, tenant, opportunity_id=numbered(number), name=f"stop {number}")
+    sync(pg, tenant)
+    pg.execute("DELETE FROM opportunities")
+    pg.execute(
+        "UPDATE deal_sync.watermarks SET watermark = watermark + interval '1 hour',"
+        " facts = facts || jsonb_build_object('newest', now() + interval '1 hour')"
+    )
+    broken_at_second(pg)
+    with pytest.raises(psycopg.Error):
+        backfill(pg, tenant, 1)
+    pg.execute("DROP TRIGGER break ON opportunities")
+    pg.execute("UPDATE deal_sync.watermarks SET watermark = watermark - interval '1 hour'")
+    backfill(pg, tenant, 1)
+    assert last_run(pg)[-1] == "the graph's clock has gone back"
+
+
+def test_a_transaction_that_neo4j_had_open_for_long_when_it_began_is_named(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    for number in (1, 2):
+        add_deal(graph, tenant, opportunity_id=numbered(number), name=f"stop {number}")
+    broken_at_second(pg)
+    pg.execute("SET deal_sync.overlap = '200ms'")
+    with graph.driver.session() as session, session.begin_transaction() as transaction:
+        transaction.run("CREATE (d:Deal {tenant_id: $tenant})", tenant=str(tenant)).consume()
+        time.sleep(1.3)
+        with pytest.raises(psycopg.Error):
+            backfill(pg, tenant, 1)
+        transaction.rollback()
+    pg.execute("DROP TRIGGER break ON opportunities")
+    backfill(pg, tenant, 1)
+    message = str(last_run(pg)[-1])
+    assert message.startswith("transactions that are open in Neo4j for longer than deal_sync.overlap, ")
+    assert message.count("-transaction-") == 1
+
+
+def test_a_deal_that_comes_back_after_it_makes_a_run_full(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    age: LiteralString = "MATCH (d:Deal) SET d.last_updated_at = datetime('2026-03-01T00:00:00Z')"
+    for number in (1, 2):
+        add_deal(graph, tenant, opportunity_id=numbered(number))
+    graph.run(age)
+    sync(pg, tenant)
+    graph.run("MATCH (d:Deal {opportunity_id: $id}) DETACH DELETE d", id=numbered(2))
+    backfill(pg, tenant, 1)
+    add_deal(graph, tenant, opportunity_id=numbered(2), opportunity_summary="as it was")
+    graph.run(age)
+    run = sync(pg, tenant, mode="incremental")
+    assert run.message == "a full run, since deals have come back to the graph: 1"
+    graph.run("MATCH (d:Deal {opportunity_id: $id}) DETACH DELETE d", id=numbered(2))
+    assert sync(pg, tenant).message == "rows whose deal is not in the graph: 1"
+    add_deal(graph, tenant, opportunity_id=numbered(2))
+    backfill(pg, tenant, 1)  # which has read it
+    run = sync(pg, tenant, mode="incremental")
+    assert (run.mode, run.message) == ("incremental", None)
+
+
 # What stops it
 
 
