@@ -222,6 +222,19 @@ def test_a_query_that_a_neo4j_is_too_old_for_names_what_it_lacks(
     assert lacks in (ended.error.diag.message_primary or "")
 
 
+@pytest.mark.multicorn
+def test_a_client_that_takes_its_time_costs_none_of_the_query(scripted: Database, session: Connection) -> None:
+    """More than are read ahead: the reader waits for the client, and Neo4j's answer with it."""
+    many = 10_000
+    row = message(RECORD, [None, "name"])
+    with BoltServer("PULL", send(row * many + success()), version=(5, 4)) as server, session.transaction():
+        set_uri(scripted, server.uri)
+        session.execute("DECLARE c NO SCROLL CURSOR FOR SELECT name FROM scripted")
+        session.execute("FETCH 1 FROM c")
+        time.sleep(2 * TIMEOUT + 0.5)
+        assert len(session.execute("FETCH ALL FROM c").fetchall()) == many - 1
+
+
 def test_a_name_look_up_that_hangs_counts_for_the_time_to_connect(scripted: Database) -> None:
     """Nothing can interrupt it: its thread ends when it can."""
     slow: LiteralString = """DO $$

@@ -665,6 +665,19 @@ def test_connect_timeout_ends_an_attempt_to_connect(world: World, where: str) ->
     assert world.last_run()[1] == "08006"
 
 
+@pytest.mark.parametrize("process", [THREAD, PROCESS])
+def test_what_postgresql_takes_for_the_last_batch_is_no_wait_for_neo4j(world: World, process: bool) -> None:
+    """The reader commits meanwhile, and both wake together."""
+    session = world.session(process=process)
+    session.execute(f"SET deal_sync.batch_rows = {DEALS}".encode())
+    world.set_option("connect_timeout", "0.5")
+    world.pg.execute(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.8); RETURN NULL; END $$"
+    )
+    world.pg.execute("CREATE TRIGGER wait AFTER INSERT ON opportunities EXECUTE FUNCTION wait()")
+    assert [sync(session, world.tenant, dry_run=True).deals_inserted for _ in range(8)] == [DEALS] * 8
+
+
 def test_query_timeout_ends_a_query_in_neo4j(world: World, graph: Graph) -> None:
     session = world.session()
     world.set_option("query_timeout", "0.5")

@@ -19,6 +19,7 @@ from support.sync import add_deal, add_tenant, one, sync
 
 SCAN: LiteralString = "SELECT opportunity_id FROM deal_sync.scan(NULL::neo4j.deals)"
 SELECT: LiteralString = "SELECT opportunity_id FROM neo4j.deals"
+FEW: LiteralString = SELECT + " WHERE opportunity_id IN ('1', '2', '3')"
 READS = [pytest.param(SCAN, id="scan"), pytest.param(SELECT, id="select", marks=pytest.mark.multicorn)]
 multicorn = pytest.mark.multicorn
 DEALS = 1200  # more than a scan hands over at once
@@ -100,6 +101,18 @@ def test_a_connection_that_a_cursor_reads_by_is_in_use_and_another_statement_has
         assert kept(pg) == [("neo4j", "postgres", "idle", True), ("neo4j", "postgres", "in use", True)]
         assert len(pg.execute("FETCH ALL FROM c").fetchall()) == others, "it reads on, undisturbed"
     assert len(pg.execute(SCAN).fetchall()) == DEALS
+
+
+@pytest.mark.parametrize("read", [pytest.param(BATCHES, id="sync"), pytest.param(FEW, id="select", marks=multicorn)])
+def test_a_pause_between_two_fetches_is_no_wait_for_neo4j(pg: Connection, deals: None, read: LiteralString) -> None:
+    """Its reader waits to commit, and wakes together with the one that fetches."""
+    alter(pg, "ADD connect_timeout '0.5'")
+    for _ in range(8):
+        with pg.transaction():
+            pg.execute(sql.SQL("DECLARE c NO SCROLL CURSOR FOR {}").format(sql.SQL(read)))
+            pg.execute("FETCH 1 FROM c")
+            time.sleep(0.8)
+            pg.execute("FETCH ALL FROM c")
 
 
 @multicorn

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import errno
 import logging
+import math
 import os
 import re
 import socket
@@ -56,6 +57,17 @@ class Overdue(Exception):
 
 
 @dataclass(eq=False)
+class _Step:
+    """A part of the read that an option gives so many seconds: those that somebody has waited for it are counted."""
+
+    option: str
+    allowed: float  # what the option says
+    seconds: float
+    waited: float = 0.0
+    began: float = 0.0
+
+
+@dataclass(eq=False)
 class Connection:
     """A driver and duplicates of the descriptors of its sockets. One reading thread at a time."""
 
@@ -65,10 +77,10 @@ class Connection:
     used: float = field(default_factory=time.monotonic)  # when it last was
     driver: neo4j.Driver | None = None
     descriptors: list[tuple[int, int]] = field(default_factory=list)  # the driver's, and ours
-    lock: threading.Lock = field(default_factory=threading.Lock)  # of `descriptors`
+    lock: threading.RLock = field(default_factory=threading.RLock)  # of `descriptors`, `step` and `overdue`
     stopped: threading.Event = field(default_factory=threading.Event)
-    overdue: threading.Event = field(default_factory=threading.Event)  # the time for a step of the read is over
-    allowance: str = ""  # the option that gives the step its time, and how much
+    step: _Step | None = None  # the one that the read is in
+    overdue: str | None = None  # whose time is over: an option that gives a step of the read its time, and how much
 
     def shut(self) -> None:
         """Ends whatever read is under way, at once; the connection is of no use afterwards."""
@@ -119,15 +131,15 @@ class Connection:
 
     def read(self, produce: Callable[[Ask], None], began: Callable[[], bool]) -> None:
         """Runs `produce` with an `Ask` in one read transaction; again where the driver calls the error retryable
-        and `began` says that nothing has been handed on yet.
+        and `began` says that nothing has been handed on yet. Whoever waits for it tells by `waited`.
 
         Raises DealSyncError (class 08 or 28, or HV000) for what Neo4j or the network refused, Stopped after `shut`.
         """
-        until = time.monotonic() + self.options.connect_timeout
+        connecting = self._as_long_as_connecting()
         for attempt in range(1, _TRIES + 1):
             was_kept = self.driver is not None
             try:
-                self._read_once(produce, until)
+                self._read_once(produce, connecting)
                 return
             except (DealSyncError, Stopped):
                 raise
@@ -138,7 +150,7 @@ class Connection:
                 if was_kept and not retryable and isinstance(error, exceptions.DriverError | Overdue):
                     retryable = True  # the test of an idle connection takes as long as connecting may, and all of it
                     self._start_anew()
-                    until = time.monotonic() + self.options.connect_timeout
+                    connecting = self._as_long_as_connecting()
                 if not retryable or attempt == _TRIES or began() or self.stopped.wait(0.2 * attempt):
                     raise _explained(error, self.options) from None
 
@@ -148,19 +160,19 @@ class Connection:
         self.close()
         self.driver = None
 
-    def _read_once(self, produce: Callable[[Ask], None], until: float) -> None:
-        """`until` is when the transaction must have begun. Each other step has a time of its own: the queries that of
+    def _read_once(self, produce: Callable[[Ask], None], connecting: _Step) -> None:
+        """`connecting` ends when the transaction has begun. Each other step has a time of its own: the queries that of
         Neo4j, where they have one, and what an answer takes in addition; the end as long as connecting may take.
         """
         options = self.options
-        self.overdue.clear()
+        self.overdue = None
         if self.driver is None:
             self.driver = _driver(options)
         session = self.driver.session(
             database=options.database, default_access_mode=neo4j.READ_ACCESS, fetch_size=options.fetch_size
         )
         try:
-            with self._within("connect_timeout", until - time.monotonic(), options.connect_timeout):
+            with self._within(connecting):
                 transaction = session.begin_transaction(metadata=cypher.OURS, timeout=options.query_timeout)
             agent = _never_waits_in_vain(session._connection)
 
@@ -177,57 +189,70 @@ class Connection:
                         raise lacking from None
                     raise
 
-            seconds = None if options.query_timeout is None else options.query_timeout + options.connect_timeout
-            with self._within("query_timeout", seconds, options.query_timeout):
+            with self._within(self._querying()):
                 produce(ask)
-            with self._within("connect_timeout", options.connect_timeout, options.connect_timeout):
+            with self._within(self._as_long_as_connecting()):
                 transaction.commit()
                 session.close()
         except BaseException as error:
             if not isinstance(error, exceptions.Neo4jError):  # else Neo4j has said so, and goes on talking
                 self._shut_sockets()  # or the driver would wait for more
-            with (
-                contextlib.suppress(Exception),
-                self._within("connect_timeout", options.connect_timeout, options.connect_timeout),
-            ):
+            with contextlib.suppress(Exception), self._within(self._as_long_as_connecting()):
                 session.close()
             raise
 
+    def _as_long_as_connecting(self) -> _Step:
+        seconds = self.options.connect_timeout
+        return _Step("connect_timeout", seconds, seconds)
+
+    def _querying(self) -> _Step | None:
+        seconds = self.options.query_timeout
+        return None if seconds is None else _Step("query_timeout", seconds, seconds + self.options.connect_timeout)
+
     @contextlib.contextmanager
-    def _within(self, option: str, seconds: float | None, allowed: float | None) -> Iterator[None]:
-        """Raises Overdue when the block takes longer, by shutting the sockets: whatever it is that the driver waits
-        for, and in however many steps it comes. `allowed` is what the option says.
+    def _within(self, step: _Step | None) -> Iterator[None]:
+        """Raises Overdue where `waited` has ended the block, whatever it is that the driver waits for, and in however
+        many steps it comes.
         """
-        if seconds is None:
-            yield
-            return
-        self.allowance = f"{option} ({allowed:g} s)"
-        timer = threading.Timer(max(0.0, seconds), self._expire)
-        timer.daemon = True
-        try:
-            timer.start()
-        except RuntimeError:
-            raise no_thread() from None
+        failure: Exception | None = None
+        with self.lock:
+            self.step = step
+            if step is not None:
+                step.began = time.monotonic()
         try:
             yield
         except Exception as error:
-            if self.overdue.is_set() and not self.stopped.is_set():
-                raise Overdue(self.allowance) from error
-            raise
+            failure = error
         finally:
-            timer.cancel()
-            timer.join()
-        if self.overdue.is_set():
-            raise Overdue(self.allowance)
+            with self.lock:
+                self.step = None  # nothing is too late any more
+        if self.overdue is not None and (failure is None or not self.stopped.is_set()):
+            raise Overdue(self.overdue) from failure
+        if failure is not None:
+            raise failure
 
-    def _expire(self) -> None:
-        self.overdue.set()
-        self._shut_sockets()
+    def waited(self, since: float) -> float:
+        """The read's one clock: somebody has had nothing to do since then but to wait for it.
+
+        Neither what PostgreSQL does with a batch counts, nor what a client takes to fetch on: the reader stands still
+        meanwhile, or has long had its answer and not yet got Python's lock to take note. Where the time for a step of
+        the read is over, it ends, by shutting the sockets. Returns the seconds that are left.
+        """
+        with self.lock:
+            step = self.step
+            if step is None or self.overdue is not None:
+                return math.inf
+            step.waited += max(0.0, time.monotonic() - max(since, step.began))
+            if step.waited < step.seconds:
+                return step.seconds - step.waited
+            self.overdue = f"{step.option} ({step.allowed:g} s)"
+            self._shut_sockets()
+            return math.inf
 
     def too_late(self) -> DealSyncError:
         """What to say of a read that its time-out does not end at once: it hangs in a name look-up, or has much left
         to go through of what has arrived."""
-        return _explained(Overdue(self.allowance), self.options)
+        return _explained(Overdue(self.overdue), self.options)
 
 
 def _never_waits_in_vain(bolt: Any) -> str:
@@ -284,13 +309,14 @@ def _driver(options: ServerOptions) -> neo4j.Driver:
         auth = neo4j.bearer_auth(options.bearer_token)
     elif options.user:
         auth = options.user, options.password() or ""
+    longest = 2 * options.connect_timeout  # by the driver's own clock: it shall not be the first to strike
     return neo4j.GraphDatabase.driver(
         uri,
         auth=auth,
         user_agent="deal_sync",
         keep_alive=options.keep_alive,
-        connection_timeout=options.connect_timeout,
-        connection_acquisition_timeout=options.connect_timeout,  # bounds handshake and login, too
+        connection_timeout=longest,
+        connection_acquisition_timeout=longest,  # bounds handshake and login, too
         liveness_check_timeout=options.idle_timeout,
         max_connection_pool_size=4,
         max_transaction_retry_time=0,
@@ -377,16 +403,11 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     """Sees each socket before it connects, plain or TLS, also one that never will."""
     if event == "socket.connect" and (owner := getattr(_reading, "connection", None)) is not None:
         owner.keep(arguments[0].fileno())
-        if owner.stopped.is_set() or owner.overdue.is_set():
+        if owner.stopped.is_set() or owner.overdue is not None:
             raise ConnectionAbortedError
 
 
 sys.addaudithook(_watch)
-
-
-def no_thread() -> DealSyncError:
-    """What to say where no thread can be started."""
-    return DealSyncError("53000", "the operating system allows no further thread to read the graph")
 
 
 def no_descriptor(error: BaseException) -> DealSyncError | None:

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import queue
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Generator
 from typing import IO, Any, Protocol, TypeVar, cast
 
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.graph.connection import Ask, Connection, Stopped, no_thread, reading
+from neo4j_deals.graph.connection import Ask, Connection, Stopped, reading
 
 AHEAD = 2  # batches that may wait; with the one being loaded and the one being filled they bound disk and memory
 LOOK = 0.2  # seconds between two looks for an interrupt
 PATIENCE = 5  # looks, from the end of a time-out to that of a read which shutting its sockets does not end
+_NOTHING: Any = object()  # in the box
 
 
 def pending(flag: str = "InterruptPending") -> bool:
@@ -123,24 +126,28 @@ class Reader(threading.Thread):
 
         `serve_interrupt` is called when an interrupt is pending: it raises, or there was nothing to do.
         """
-        finished, late = False, 0
+        finished, late, left = False, 0, math.inf
         self._connection.take()
         try:
             self._start_deaf()
             while True:
                 look(serve_interrupt)
-                late = late + 1 if self._connection.overdue.is_set() else 0
+                late = late + 1 if self._connection.overdue is not None else 0
                 if late > PATIENCE:
                     raise self._connection.too_late()
+                began, got = time.monotonic(), _NOTHING
                 with contextlib.suppress(queue.Empty):
-                    got = self._box.get(timeout=LOOK)
-                    if isinstance(got, BaseException):
-                        raise got
-                    if got is None:
-                        finished = True
-                        return
-                    yield got
-                    self._room.release()
+                    got = self._box.get(timeout=min(LOOK, left))
+                left = self._connection.waited(began)
+                if got is _NOTHING:
+                    continue
+                if isinstance(got, BaseException):
+                    raise got
+                if got is None:
+                    finished = True
+                    return
+                yield got
+                self._room.release()
         finally:  # also in an aborted transaction and at exit: nothing here may call PostgreSQL
             if not finished:
                 self._connection.shut()
@@ -161,7 +168,7 @@ class Reader(threading.Thread):
         try:
             self.start()
         except RuntimeError:
-            raise no_thread() from None
+            raise DealSyncError("53000", "the operating system allows no further thread to read the graph") from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
