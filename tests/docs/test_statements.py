@@ -77,7 +77,7 @@ def test_every_sql_block_runs_in_order_as_it_stands(
             [f"a1000000-0000-4000-8000-0000000000{number}"],
         ).fetchone()
 
-    # The tutorial landed the deals; the altered mapping then wrote stage and amount, and the new column, but
+    # The first pages landed the deals; the altered mapping then wrote stage and amount, and the new column, but
     # deal_status on no row that was there.
     assert deal("01") == ("negotiation", 150000.0, None, None)
     assert deal("09") == ("qualification", 134500.0, None, 2)
@@ -92,9 +92,9 @@ def test_every_sql_block_runs_in_order_as_it_stands(
     assert deal("50") == ("prospecting", 1.0, "open", None)
 
 
-def test_the_set_up_has_six_statements_and_the_tutorial_has_the_same() -> None:
+def test_the_set_up_has_six_statements_and_the_page_on_it_has_the_same() -> None:
     assert len([line for line in SETUP.splitlines() if line.endswith(";") or line.startswith("\\i")]) == 6
-    assert SETUP in blocks(PAGES["quickstart.md"])
+    assert SETUP in blocks(PAGES["install.md"])
 
 
 def test_each_page_is_of_the_site() -> None:

@@ -1,0 +1,33 @@
+"""In: docs/quickstart.md, on the playground's graph and tables. Out: proof that each step shows what the page shows."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from environment import database
+from environment.machine import BIN
+from environment.servers import Instance
+from support.documents import PAGES, blocks
+from support.graph import Graph
+
+STEPS = re.findall(r"^```sql\n(.*?)^```\n\n```text\n(.*?)^```$", PAGES["quickstart.md"], re.M | re.S)
+
+
+@pytest.fixture
+def playground(servers: Instance, graph: Graph) -> Iterator[str]:
+    """A database as `make up` makes it."""
+    name = "tutorial"
+    database.run_cypher(servers, database.DEMO / "graph.cypher")
+    database.create(servers, name)
+    servers.psql(name, "-f", database.DEMO / "application.sql")
+    yield name
+    servers.psql("postgres", "-c", f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_each_step_shows_what_the_page_shows(servers: Instance, playground: str) -> None:
+    assert len(STEPS) == len(blocks(PAGES["quickstart.md"])) > 5
+    for statements, shown in STEPS:
+        command = [BIN / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", servers.dsn(playground), "-c", statements]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip("\n")
+        assert [line.rstrip() for line in printed.splitlines()] == shown.splitlines(), statements
