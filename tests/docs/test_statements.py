@@ -97,6 +97,11 @@ def test_the_set_up_has_six_statements_and_the_page_on_it_has_the_same() -> None
     assert SETUP in blocks(PAGES["install.md"])
 
 
+def test_the_readme_is_short_and_names_every_page() -> None:
+    assert len(README.splitlines()) <= 150
+    assert set(PAGES) == set(re.findall(r"\]\(docs/([\w/-]+\.md)\)", README))
+
+
 def test_each_page_is_of_the_site() -> None:
     assert {str(path.relative_to(CHECKOUT / "docs")) for path in (CHECKOUT / "docs").rglob("*.md")} == set(PAGES)
 
