@@ -169,7 +169,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.rows_without_deal(deal_sync.run_result) IS 'how many of a tenant''s rows have a graph id and no deal in the graph';
 
 -- `known`: what the last run has kept, as far as it is to be compared. Versions are read by a connection of their own, and the batches of a
--- backfill, too: the server's address may have been changed meanwhile.
+-- backfill, too: the server's address may have been changed meanwhile. That the newest deal is older is said once: mostly it was deleted.
 CREATE FUNCTION _deal_sync.end_reading(
     result deal_sync.run_result, is_full boolean, known jsonb, OUT facts jsonb, OUT remark text
 )
@@ -186,12 +186,12 @@ BEGIN
     IF is_full THEN
         IF state.newest < last THEN
             remark := format(
-                'the newest deal is of %s, and an earlier full run read one of %s: this may be an older copy of the graph',
+                'the newest deal is of %s, and the full run before read one of %s: that deal has gone, or this is an older copy of the graph',
                 state.newest, last
             );
         END IF;
         facts := jsonb_build_object(
-            'newest', greatest(state.newest, last), 'rows_without_deal', _deal_sync.rows_without_deal(result)
+            'newest', coalesce(state.newest, last), 'rows_without_deal', _deal_sync.rows_without_deal(result)
         );
     END IF;
 END

@@ -271,7 +271,8 @@ def test_a_newest_deal_that_is_older_than_an_earlier_full_runs_is_told(
     graph.run("MATCH (d:Deal) SET d.last_updated_at = datetime('2026-03-01T00:00:00Z')")
     backfill(pg, tenant, 1)
     message = str(last_run(pg)[-1])
-    assert message.startswith("the newest deal is of 2026-03-01 00:00:00+00, and an earlier full run read one of ")
+    assert message.startswith("the newest deal is of 2026-03-01 00:00:00+00, and the full run before read one of ")
+    assert sync(pg, tenant).message is None
 
 
 def test_what_a_clock_that_was_ahead_has_stamped_is_not_compared_at_its_end(

@@ -385,15 +385,41 @@ def test_a_full_run_says_so_where_the_graphs_clock_or_its_newest_deal_is_older_t
         "'2026-03-01T07:59:59+00:00'",
         "localdatetime('2026-03-01T07:59:59')",
     ):
+        graph.run("MATCH (d:Deal) WHERE d.old IS NULL SET d.last_updated_at = datetime('2026-03-01T08:00:00Z')")
+        assert sync(pg, tenant).message is None
         graph.run(f"MATCH (d:Deal) WHERE d.old IS NULL SET d.last_updated_at = {older}")
         assert sync(pg, tenant).message == (
-            "the newest deal is of 2026-03-01 07:59:59+00, and an earlier full run read one of 2026-03-01 08:00:00+00:"
-            " this may be an older copy of the graph"
+            "the newest deal is of 2026-03-01 07:59:59+00, and the full run before read one of 2026-03-01 08:00:00+00:"
+            " that deal has gone, or this is an older copy of the graph"
         )
+        assert sync(pg, tenant).message is None, "it was said"
     graph.run("MATCH (d:Deal) WHERE d.old IS NULL SET d.last_updated_at = '2026-03-01T08:00:01.5Z'")
     assert sync(pg, tenant).message is None
     pg.execute("UPDATE deal_sync.watermarks SET watermark = watermark + interval '1 hour'")
     assert sync(pg, tenant).message == "the graph's clock has gone back"
+
+
+def test_that_the_newest_deal_has_gone_is_said_once(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    kept, gone = add_deal(graph, tenant), add_deal(graph, tenant)
+    graph.run("MATCH (d:Deal) SET d.last_updated_at = datetime('2026-03-01T08:00:00Z')")
+    graph.run("MATCH (d:Deal {opportunity_id: $id}) SET d.last_updated_at = datetime('2026-03-02')", id=str(gone))
+    assert sync(pg, tenant).message is None
+    graph.run("MATCH (d:Deal {opportunity_id: $id}) DETACH DELETE d", id=str(gone))
+    assert (
+        sync(pg, tenant, dry_run=True).message
+        == sync(pg, tenant).message
+        == (
+            "the newest deal is of 2026-03-01 08:00:00+00, and the full run before read one of 2026-03-02 00:00:00+00:"
+            " that deal has gone, or this is an older copy of the graph; rows whose deal is not in the graph: 1"
+        )
+    )
+    for mode in ("full", "incremental", "full"):
+        assert sync(pg, tenant, mode=mode).message == "rows whose deal is not in the graph: 1"
+    graph.run("MATCH (d:Deal {opportunity_id: $id}) DETACH DELETE d", id=str(kept))
+    assert [sync(pg, tenant).message for _ in range(2)] == ["rows whose deal is not in the graph: 2"] * 2
+    assert one(pg, "SELECT (facts ->> 'newest')::timestamptz FROM deal_sync.watermarks") == datetime(
+        2026, 3, 1, 8, tzinfo=UTC
+    )
 
 
 @pytest.mark.parametrize(
