@@ -107,6 +107,11 @@ def test_the_panels_ask_the_data_source_that_is_chosen_and_do_not_overlap() -> N
 # Prometheus
 
 
+def test_the_documentation_has_each_metric_by_its_name_type_and_help(monitor: Connection) -> None:
+    listed = re.findall(r"^\| `(\w+)` \| (gauge|counter) \| (.*) \|$", PAGES["how-to/monitor.md"], re.M)
+    assert set(listed) == in_metrics(monitor, "name, type, help")
+
+
 def test_the_exporter_has_each_metric_by_its_name_type_and_help(monitor: Connection) -> None:
     configured = {(each["metric_name"], each["type"], each["help"]) for each in COLLECTOR["metrics"]}
     assert configured == in_metrics(monitor, "name, type, help")

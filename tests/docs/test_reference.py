@@ -66,6 +66,17 @@ def test_a_view_is_shown_as_its_columns() -> None:
     assert member.text().splitlines()[0::4] == ["One row.", "| `a` | `text` | x \\| y |"]
 
 
+def test_a_foreign_table_is_shown_as_its_mapping() -> None:
+    columns = [
+        column("a", "text", options={"target": "b", "write": "insert", "default": "x"}),
+        column("c", "text", options=None),
+    ]
+    member = Member("neo4j.t", "foreign table", "nodes", None, columns)
+    assert member.text().splitlines()[-2:] == [
+        "| `a` | `text` | `b` | `insert` | `null` | `default x` |", "| `c` | `text` |  |  |  |  |"
+    ]  # fmt: skip
+
+
 def test_what_the_catalog_does_not_know_is_shown_as_missing() -> None:
     place = "<!-- catalog: deal_sync.gone -->\nold\n<!-- end -->"
     assert "It does not exist." in reference.filled(place, [])

@@ -41,7 +41,9 @@ class Member(NamedTuple):
 
     def text(self) -> str:
         """What the page says of it: synopsis and comment, or comment and columns."""
-        return f"{self._synopsis()}\n{_sentence(self.comment)}\n" if self.is_routine else self._table()
+        if self.is_routine:
+            return f"{self._synopsis()}\n{_sentence(self.comment)}\n"
+        return self._mapping() if self.kind == "foreign table" else self._table()
 
     def _synopsis(self) -> str:
         given = [_declared(column) for column in self.columns if not column["out"]]
@@ -58,6 +60,20 @@ class Member(NamedTuple):
         return "\n".join(
             [f"{_sentence(self.comment)}", "", "| column | type | meaning |", "| --- | --- | --- |", *rows, ""]
         )
+
+    def _mapping(self) -> str:
+        rows = [_mapped(column, column["options"] or {}) for column in self.columns]
+        head = ["| column | type | fills | policy | a misfit | besides |", "| --- | --- | --- | --- | --- | --- |"]
+        return "\n".join([_sentence(self.comment), "", *head, *rows, ""])
+
+
+def _mapped(column: Mapping[str, Any], options: Mapping[str, str]) -> str:
+    """A column of the mapping: its target, with the policy and what a misfit does, if it has one; its other options."""
+    target = options.get("target")
+    policy, misfit = (options.get("write", "always"), options.get("on_misfit", "null")) if target else ("", "")
+    besides = [f"{name} {value}" for name, value in options.items() if name not in ("target", "write", "on_misfit")]
+    cells = (column["name"], column["type"], target or "", policy, misfit, ", ".join(besides))
+    return f"| {' | '.join(f'`{cell}`' if cell else '' for cell in cells)} |"
 
 
 def _declared(column: Mapping[str, Any]) -> str:

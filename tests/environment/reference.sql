@@ -1,4 +1,4 @@
--- In: the catalog of a database with the extension. Out: one line of JSON: what people call and read of it.
+-- In: the catalog of a database with the extension, after attach(). Out: one line of JSON: what people call and read.
 
 WITH members AS (
     SELECT d.classid, d.objid
@@ -36,6 +36,16 @@ WITH members AS (
         ON (m.classid = 'pg_class'::regclass AND m.objid = c.oid AND c.relkind IN ('r', 'v'))
         OR (m.classid = 'pg_type'::regclass AND m.objid = c.reltype AND c.relkind = 'c')
     WHERE c.relnamespace = 'deal_sync'::regnamespace
+), mapping AS (
+    SELECT c.relname AS name, 'foreign table' AS kind, 'neo4j.' || c.relname AS called,
+        obj_description(c.oid, 'pg_class') AS comment, NULL AS result, (
+            SELECT jsonb_agg(jsonb_build_object(
+                'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'comment', col_description(c.oid, a.attnum),
+                'options', (SELECT jsonb_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(a.attfdwoptions) AS o)
+            ) ORDER BY a.attnum)
+            FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        ) AS columns
+    FROM pg_class AS c WHERE c.relnamespace = 'neo4j'::regnamespace AND c.relkind = 'f'
 )
 SELECT coalesce(jsonb_agg(to_jsonb(o) ORDER BY o.called, o.columns), '[]')::text
-FROM (SELECT * FROM routines UNION ALL SELECT * FROM relations) AS o;
+FROM (SELECT * FROM routines UNION ALL SELECT * FROM relations UNION ALL SELECT * FROM mapping) AS o;
