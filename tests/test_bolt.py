@@ -139,7 +139,7 @@ PULLED = {
 STEPS = {
     "handshake": HANDSHAKES,
     "HELLO": at("HELLO", LATE) | HELLO,
-    "LOGON": at("LOGON", LATE),
+    "LOGON": at("LOGON", LATE) | {"slow byte by byte": Case("LOGON", slowly(success(x="y" * 100)), "08006", LATE)},
     "BEGIN": at("BEGIN", LATE),
     "RUN": at("RUN", LATE_QUERY) | RUN,
     "PULL": at("PULL", LATE_QUERY) | PULLED,
@@ -202,6 +202,48 @@ def test_it_ends_in_time_with_one_clear_error_and_leaves_nothing(
     assert ended.error.diag.message_primary is not None
     assert 'Neo4j server "neo4j"' in ended.error.diag.message_primary
     assert len(ended.error.diag.message_primary) < 1000
+
+
+#: For the process that reads large loads; its steps are the thread's, only a part of them is told again.
+OF_A_PROCESS = (
+    "handshake: silent",
+    "LOGON: slow byte by byte",
+    "BEGIN: GOODBYE",
+    "RUN: silent",
+    "PULL: garbage in a chunk",
+    "PULL: closed after records",
+    "PULL: a chunk for ever",
+    "PULL: records for ever",
+    "COMMIT: silent",
+    "COMMIT: FAILURE",
+)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, id=name.replace(" ", "-")) for name in OF_A_PROCESS])
+def test_a_process_ends_in_time_with_the_same_error_and_leaves_nothing(
+    scripted: Database, session: Connection, measure: Callable[[str, str, str, Any], None], name: str
+) -> None:
+    """The connection by which the backend has counted the nodes before is kept."""
+    case = CASES[name]
+    with BoltServer(case.step, case.script, spared=1) as server:
+        set_uri(scripted, server.uri)
+        backend = Backend(session.info.backend_pid)
+        session.execute("SET deal_sync.process_from = 1; SET statement_timeout = '20s'")
+        began = time.monotonic()
+        ended = run(session, "SELECT _deal_sync.fill_staging('deal', gen_random_uuid(), 'postgres', NULL)")
+        seconds = ended.at - began
+        session.execute("RESET ALL")
+        assert isinstance(ended.error, psycopg.Error)
+        said = f"{ended.sqlstate} {ended.error.diag.message_detail}"
+        await_true(lambda: (backend.children(), server.open) == ([], 1), seconds=5)
+        left = f"{len(backend.children())} processes, {server.open - 1} transactions"
+        for column, value in (("seconds", seconds), ("left", left), ("message", said[:150])):
+            measure("Bolt script, process", name, column, value)
+    assert left == "0 processes, 0 transactions"
+    assert seconds < 4 * TIMEOUT
+    assert ended.sqlstate == case.error
+    assert case.says in said
+    assert 'Neo4j server "neo4j"' in said
 
 
 @pytest.mark.parametrize(

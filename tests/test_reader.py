@@ -678,6 +678,23 @@ def test_what_postgresql_takes_for_the_last_batch_is_no_wait_for_neo4j(world: Wo
     assert [sync(session, world.tenant, dry_run=True).deals_inserted for _ in range(8)] == [DEALS] * 8
 
 
+@pytest.mark.parametrize("process", [THREAD, PROCESS])
+@pytest.mark.parametrize("after", [0, DEALS * RECORD_BYTES // 2], ids=["before the first record", "mid-stream"])
+def test_query_timeout_ends_a_wait_for_a_network_that_has_fallen_silent(
+    world: World, after: int, process: bool
+) -> None:
+    session = world.session(process=process)
+    world.set_option("connect_timeout", "1")
+    world.set_option("query_timeout", "1")
+    session.execute("SET statement_timeout = '15s'")
+    world.proxy.silent(READING, after)
+    began = time.monotonic()
+    failed = sync(session, world.tenant)
+    assert (failed.status, world.last_run()[1]) == ("failed", "08006")
+    assert "did not answer within query_timeout (1 s)" in str(failed.message)
+    assert time.monotonic() - began < 5
+
+
 def test_query_timeout_ends_a_query_in_neo4j(world: World, graph: Graph) -> None:
     session = world.session()
     world.set_option("query_timeout", "0.5")

@@ -1,9 +1,10 @@
 """Flows in: a script. Flows out: a server that speaks Bolt as Neo4j does, until a step at which the script takes over.
 
-It answers every query with the same few rows of two columns.
+It answers every query with the same few rows, the count of nodes with their number.
 """
 
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 ROWS = 3
-FIELDS = ("c0", "c1")
+COLUMN = re.compile(rb" AS c\d+")
+LEAST = 2  # columns
 REQUESTS = {
     0x01: "HELLO",
     0x02: "GOODBYE",
@@ -65,8 +67,11 @@ def failure(text: str = "it went wrong", code: str = "Neo.ClientError.Statement.
     return message(FAILURE, {"code": code, "message": text})
 
 
-def records() -> bytes:
-    return b"".join(message(RECORD, [None, f"name {number}"]) for number in range(ROWS))
+def records(columns: int = LEAST) -> bytes:
+    """Rows with a name; a node's have an element id, too, and lists of nothing."""
+    lists: list[Any] = [[]] * (columns - LEAST)
+    rows = ([f"4:x:{number}" if lists else None, f"name {number}", *lists] for number in range(ROWS))
+    return b"".join(message(RECORD, row) for row in rows)
 
 
 @dataclass(eq=False)
@@ -76,6 +81,7 @@ class Talk:
     socket: socket.socket
     ended: threading.Event
     failed: bool = False  # then everything is IGNORED until a RESET
+    query: bytes = b""  # the last RUN
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
@@ -100,10 +106,20 @@ Script = Callable[[Talk], None]
 
 
 class BoltServer:
-    """At `step`, the name of a request or HANDSHAKE, `script` answers; `open` says how many connections there are."""
+    """At `step`, the name of a request or HANDSHAKE, `script` answers; `open` says how many connections there are.
 
-    def __init__(self, step: str, script: Script, agent: str = "Neo4j/5.26.0", version: tuple[int, int] = (5, 4)):
-        self._step, self._script, self._agent, self._version = step, script, agent, version
+    On the first connections, `spared` in number, it answers as Neo4j does.
+    """
+
+    def __init__(
+        self,
+        step: str,
+        script: Script,
+        agent: str = "Neo4j/5.26.0",
+        version: tuple[int, int] = (5, 4),
+        spared: int = 0,
+    ):
+        self._step, self._script, self._agent, self._version, self._spared = step, script, agent, version, spared
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.uri = f"bolt://127.0.0.1:{self._listener.getsockname()[1]}"
         self._talks: set[Talk] = set()
@@ -126,45 +142,51 @@ class BoltServer:
         with contextlib.suppress(OSError):
             while True:
                 peer, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
+                step = "" if self._spared > 0 else self._step
+                self._spared -= 1
+                threading.Thread(target=self._serve, args=(peer, step), daemon=True).start()
 
-    def _serve(self, peer: socket.socket) -> None:
+    def _serve(self, peer: socket.socket, step: str) -> None:
         talk = Talk(peer, self._ended)
         self._talks.add(talk)
         try:
             with peer, contextlib.suppress(OSError):
-                self._converse(talk, peer.makefile("rb"))
+                self._converse(talk, peer.makefile("rb"), step)
                 while not self._ended.is_set() and peer.recv(4096):  # until the driver hangs up
                     pass
         finally:
             self._talks.discard(talk)
 
-    def _converse(self, talk: Talk, requests: Any) -> None:
+    def _converse(self, talk: Talk, requests: Any, step: str) -> None:
         requests.read(20)
-        if self._step == "HANDSHAKE":
+        if step == "HANDSHAKE":
             return self._script(talk)
         talk.send(bytes([0, 0, self._version[1], self._version[0]]))
         for request in _messages(requests):
             name = REQUESTS[request[1]]
             if name == "RESET":
                 talk.failed = False
+            if name == "RUN":
+                talk.query = request
             if talk.failed:
                 talk.send(message(IGNORED))
-            elif name == self._step:
+            elif name == step:
                 self._script(talk)
             elif name == "GOODBYE":
                 return None
             else:
-                talk.send(self._answer(name))
+                talk.send(self._answer(name, talk.query))
         return None
 
-    def _answer(self, name: str) -> bytes:
+    def _answer(self, name: str, query: bytes) -> bytes:
+        columns = max(LEAST, len(COLUMN.findall(query)))
+        counts = b"RETURN count(n)" in query
         if name == "HELLO":
             return success(server=self._agent, connection_id="bolt-1", hints={})
         if name == "RUN":
-            return success(fields=list(FIELDS), t_first=0, qid=0)
+            return success(fields=["n"] if counts else [f"c{at}" for at in range(columns)], t_first=0, qid=0)
         if name == "PULL":
-            return records() + success(t_last=0, type="r", db="neo4j")
+            return (message(RECORD, [ROWS]) if counts else records(columns)) + success(t_last=0, type="r", db="neo4j")
         return success()
 
 

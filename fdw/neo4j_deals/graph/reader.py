@@ -82,13 +82,16 @@ Work = Callable[[Ask, Outlet], None]
 
 
 class Reader(threading.Thread):
-    """Runs `produce(ask, reader)` in a read transaction; what it hands over with `put` comes out of `batches`."""
+    """Runs `produce(ask, reader)` in a read transaction; what it hands over with `put` comes out of `batches`.
 
-    def __init__(self, connection: Connection, produce: Work, folder: str | None = None):
+    `ahead` batches may be handed over that nobody has done with.
+    """
+
+    def __init__(self, connection: Connection, produce: Work, folder: str | None = None, ahead: int = AHEAD):
         super().__init__(daemon=True, name="deal_sync reader")
         self._connection, self._produce, self._folder = connection, produce, folder
         self._box: queue.Queue[Any] = queue.Queue()
-        self._room = threading.Semaphore(AHEAD)
+        self._room = threading.Semaphore(ahead)
         self._files: list[IO[bytes]] = []
         self._handed_on = False
 

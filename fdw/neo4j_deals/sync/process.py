@@ -20,7 +20,6 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import IO, Any
@@ -28,7 +27,7 @@ from typing import IO, Any
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.graph.connection import Connection, no_descriptor
 from neo4j_deals.graph.options import ServerOptions
-from neo4j_deals.graph.reader import AHEAD, LOOK, look
+from neo4j_deals.graph.reader import AHEAD, LOOK, Reader, look
 from neo4j_deals.sync.feed import Feed
 
 _LAST = struct.Struct(">q")
@@ -139,30 +138,6 @@ def _end(status: int) -> str:
     return f"signal {-status}" if status < 0 else f"exit status {status}"
 
 
-class _Socket:
-    """The outlet of the process."""
-
-    def __init__(self, peer: socket.socket, folder: str) -> None:
-        self._peer, self._folder, self._ahead = peer, folder, 0
-        self.handed_on = False
-
-    def spool(self) -> IO[bytes]:
-        """A file without a name: gone with the last of its descriptors."""
-        return tempfile.TemporaryFile(buffering=1 << 20, dir=self._folder)
-
-    def put(self, *batch: Any) -> None:
-        """Sends the descriptor of a file and the number of its last row, when the backend has taken enough others."""
-        file, last = batch
-        while self._ahead > AHEAD:
-            if not self._peer.recv(1):
-                raise SystemExit(1)
-            self._ahead -= 1
-        socket.send_fds(self._peer, [_LAST.pack(last)], [file.fileno()])
-        file.close()
-        self._ahead += 1
-        self.handed_on = True
-
-
 def main() -> None:
     """The process: takes its job from the socket whose descriptor is the first argument.
 
@@ -187,11 +162,10 @@ def _work(peer: socket.socket) -> None:
     if os.getppid() != backend:  # it was gone before prctl
         raise SystemExit(1)
     gc.disable()  # it would look through every vector again and again, and nothing here makes cycles worth it
-    outlet = _Socket(peer, folder)
-    feed = Feed(source, tenant, limits, wanted)
+    reader = Reader(Connection(options), Feed(source, tenant, limits, wanted).produce, folder, ahead=1)
     outcome: Exception | None = None
     try:
-        Connection(options).read(lambda ask: feed.produce(ask, outlet), lambda: outlet.handed_on)
+        _pass_on(reader, peer)
     except DealSyncError as error:
         outcome = error
     except Exception as error:
@@ -199,6 +173,21 @@ def _work(peer: socket.socket) -> None:
     _send_object(peer, _OUTCOME, outcome)
     while peer.recv(1):  # leaving with answers unread would reset the connection, and lose the outcome
         pass
+
+
+def _pass_on(reader: Reader, peer: socket.socket) -> None:
+    """Sends each batch, the descriptor of a file and the number of its last row, once the backend has taken enough
+    others: that is no wait for the graph, as it is none in the backend."""
+    ahead = 0
+    with contextlib.closing(reader.batches(lambda: None)) as batches:  # nothing to serve: SIGTERM ends it
+        for file, last in batches:
+            while ahead >= AHEAD:
+                if not peer.recv(1):
+                    raise SystemExit(1)
+                ahead -= 1
+            socket.send_fds(peer, [_LAST.pack(last)], [file.fileno()])
+            reader.done_with(file)
+            ahead += 1
 
 
 if __name__ == "__main__":
