@@ -73,7 +73,7 @@ COMMENT ON COLUMN deal_sync.watermarks.undated IS
 
 -- A key of its own: two first runs at once may remember the same graph, and neither waits for the other.
 COMMENT ON COLUMN deal_sync.watermarks.facts IS
-'what the run found: ahead (seconds of the graph''s clock before PostgreSQL''s), deals and versions (nodes, before it read), counted_at, count_ms, newest (moment of a deal, by a full run), rows_without_deal';
+'what the run found: ahead (seconds of the graph''s clock before PostgreSQL''s), at_boot (what it said when PostgreSQL''s machine was started: boot), deals and versions (nodes, before it read), counted_at, count_ms, newest (moment of a deal, by a full run), rows_without_deal';
 
 CREATE TABLE deal_sync.graph (
     entry_id uuid PRIMARY KEY DEFAULT gen_random_uuid(),

@@ -115,6 +115,7 @@ COMMENT ON FUNCTION _deal_sync.fill_staging(text, uuid, regrole, jsonb) IS
 CREATE FUNCTION _deal_sync.graph_state(
     tenant_id uuid DEFAULT NULL, counts boolean DEFAULT FALSE, with_newest boolean DEFAULT FALSE, late double precision DEFAULT NULL,
     OUT database_id text, OUT clock timestamptz, OUT ahead double precision, OUT unsure double precision,
+    OUT boot text, OUT at_boot double precision,
     OUT deals bigint, OUT versions bigint, OUT count_ms bigint, OUT open text[], OUT newest timestamptz
 )
 LANGUAGE plpython3u SECURITY DEFINER

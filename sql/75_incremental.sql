@@ -98,6 +98,7 @@ DECLARE
     quick CONSTANT integer := 10;  -- milliseconds that counting may take in every run
     barred CONSTANT uuid[] := _deal_sync.barred_of(tenant_id);
     moved double precision;
+    set_by double precision;  -- the graph's clock and PostgreSQL's, on one machine
     elements text[];
     differing text;
     come_back bigint;
@@ -118,7 +119,9 @@ BEGIN
     result.mode := mode;
     result.remarks := '{}';
     result.known := last.facts;
-    result.facts := jsonb_build_object('ahead', state.ahead, 'unsure', state.unsure) || CASE WHEN state.deals IS NULL THEN '{}' ELSE jsonb_build_object(
+    result.facts := jsonb_build_object(
+        'ahead', state.ahead, 'unsure', state.unsure, 'boot', state.boot, 'at_boot', state.at_boot
+    ) || CASE WHEN state.deals IS NULL THEN '{}' ELSE jsonb_build_object(
         'deals', state.deals, 'versions', state.versions, 'count_ms', state.count_ms, 'counted_at', clock_timestamp()
     ) END;
     -- A run that was under way while accept_graph() removed the watermarks leaves one of the graph before.
@@ -126,8 +129,9 @@ BEGIN
     result.watermark := state.clock - overlap;
     result.selection := CASE WHEN barred = '{}' THEN '{}' ELSE jsonb_build_object('barred', barred) END;
     moved := state.ahead - (last.facts ->> 'ahead')::double precision;
+    set_by := CASE WHEN last.facts ->> 'boot' = state.boot THEN state.at_boot - (last.facts ->> 'at_boot')::double precision END;
     exact := exact + state.unsure + coalesce((last.facts ->> 'unsure')::double precision, 0);
-    IF last.watermark > state.clock OR abs(moved) > overlap_seconds + exact THEN
+    IF last.watermark > state.clock OR greatest(abs(moved), abs(set_by)) > overlap_seconds + exact THEN
         result.known := last.facts - 'newest'; -- by another clock
     END IF;
     IF last.watermark > state.clock AND mode <> 'incremental' THEN
@@ -142,6 +146,8 @@ BEGIN
             WHEN last.watermark > state.clock THEN 'a full run, since the graph''s clock has gone back'
             WHEN abs(moved) > overlap_seconds + exact
                 THEN format('a full run, since the graph''s clock has moved by %s s against PostgreSQL''s', round(moved::numeric))
+            WHEN abs(set_by) > overlap_seconds + exact
+                THEN format('a full run, since the graph''s clock has been set by %s s, and PostgreSQL''s with it', round(set_by::numeric))
         END;
         result.remarks := array_remove(result.remarks, NULL);
         IF result.remarks = '{}' THEN

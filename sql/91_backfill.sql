@@ -99,7 +99,9 @@ BEGIN
             result.tenant_id, result.run_id, result.watermark, state.mapping, true,
             '{"deals": null, "versions": null}' || ended.facts
             || CASE WHEN result.watermark = state.watermark
-                THEN jsonb_build_object('ahead', state.counts -> 'ahead', 'unsure', state.counts -> 'unsure') ELSE '{}' END
+                THEN (
+                    SELECT jsonb_object_agg(f.name, state.counts -> f.name) FROM unnest(ARRAY['ahead', 'unsure', 'boot', 'at_boot']) AS f (name)
+                ) ELSE '{}' END
         );
         result := _deal_sync.conclude_run(
             result,

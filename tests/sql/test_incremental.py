@@ -359,6 +359,28 @@ def test_after_the_graphs_clock_has_moved_against_postgresqls_everything_is_read
     assert incremental(pg, tenant).mode == "full"
 
 
+def test_after_the_clock_of_the_one_machine_of_both_has_been_set_everything_is_read(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    """An hour ahead at the first run and right since; the time of its watermark has come."""
+    for _ in range(20):
+        add_deal(graph, tenant)
+    incremental(pg, tenant)
+    hour_ahead: LiteralString = (
+        "UPDATE deal_sync.watermarks SET watermark = now() - interval '5min',"
+        " facts = facts || jsonb_build_object('at_boot', (facts ->> 'at_boot')::float8 + 3600)"
+    )
+    pg.execute(hour_ahead)
+    graph.run("MATCH (d:Deal) SET d.last_updated_at = datetime() - duration('PT20M'), d.opportunity_summary = 'new'")
+    run = incremental(pg, tenant)
+    assert (run.mode, run.deals_updated) == ("full", 20)
+    assert run.message == "a full run, since the graph's clock has been set by -3600 s, and PostgreSQL's with it"
+    assert incremental(pg, tenant).mode == "incremental"
+    pg.execute(hour_ahead)
+    pg.execute('UPDATE deal_sync.watermarks SET facts = facts || \'{"boot": "another"}\'')
+    assert incremental(pg, tenant).mode == "incremental", "there is nothing to compare with"
+
+
 def moved_then(pg: Connection, tenant: uuid.UUID, ahead: timedelta) -> None:
     """The last run was made while the graph's clock was so far ahead: what it would have left."""
     pg.execute(

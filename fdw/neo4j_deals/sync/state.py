@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from neo4j_deals import catalog
@@ -24,9 +25,11 @@ def graph_state(plpy: Plpy, tenant: str | None, counts: bool, newest: bool, late
     """The graph's database id and its clock as a text that PostgreSQL reads; of a tenant what its runs need to know.
 
     `ahead`: seconds that the graph's clock is ahead of PostgreSQL's, give or take `unsure`, what the answer was under
-    way. With `counts`: `deals` and `versions`, the numbers of its nodes, and `count_ms`, what the counting took.
-    `open`: transactions of others that have been open for longer than `late` seconds (None: not asked), each with its
-    seconds; None where Neo4j does not tell. With `newest`: the newest moment of its deals that is past.
+    way. `at_boot`: what it said when PostgreSQL's machine was started (`boot`), by a clock there that nobody sets: the
+    same each time, until one sets the graph's clock, with or without PostgreSQL's. With `counts`: `deals` and
+    `versions`, the numbers of its nodes, and `count_ms`, what the counting took. `open`: transactions of others that
+    have been open for longer than `late` seconds (None: not asked), each with its seconds; None where Neo4j does not
+    tell. With `newest`: the newest moment of its deals that is past.
     """
     relation = catalog.mapped(plpy, "deal")
     counted = [(*catalog.nodes(plpy, kind), tenant) for kind in ("deal", "version")] if tenant and counts else []
@@ -39,11 +42,14 @@ def graph_state(plpy: Plpy, tenant: str | None, counts: bool, newest: bool, late
         before = time.time()
         id_, name, clock, numbers, milliseconds = whole.one(ask, cypher.state(counted))
         after = time.time() - milliseconds / 1000
+        ahead = clock.to_native().timestamp() - (before + after) / 2
         found = {
             "database_id": id_,
             "clock": clock.iso_format(),
-            "ahead": clock.to_native().timestamp() - (before + after) / 2,
+            "ahead": ahead,
             "unsure": (after - before) / 2,
+            "boot": _boot(),
+            "at_boot": ahead + time.time() - time.clock_gettime(time.CLOCK_BOOTTIME),
             "deals": numbers[0] if counted else None,
             "versions": numbers[1] if counted else None,
             "count_ms": milliseconds if counted else None,
@@ -64,6 +70,14 @@ def graph_state(plpy: Plpy, tenant: str | None, counts: bool, newest: bool, late
     if late is None:
         return answered(None)
     return unless_forbidden(lambda: answered(late)) or answered(None)
+
+
+def _boot() -> str | None:
+    """What tells one start of this machine from another, if it may be read."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
 
 
 def graph_keys(plpy: Plpy, kind: str, tenant: str) -> list[tuple[str, str | None]]:
