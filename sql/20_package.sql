@@ -216,6 +216,37 @@ $$;
 COMMENT ON FUNCTION _deal_sync.import_statements(name, name, text[], text[], bigint, text) IS
 'the foreign tables that import_schema() creates, as statements';
 
+CREATE FUNCTION _deal_sync.compiled(
+    kind text, tenant_id uuid, without text[] DEFAULT '{}', completes boolean DEFAULT FALSE,
+    OUT plan text, OUT locks text, OUT cleared text, OUT merge text, OUT completion text, OUT unwritten text, OUT losses text,
+    OUT links text, OUT linked text, OUT unlinked text
+)
+LANGUAGE plpython3u STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import entry
+return entry.statements(plpy, kind, tenant_id, without, completes)
+$$;
+COMMENT ON FUNCTION _deal_sync.compiled(text, uuid, text[], boolean) IS 'the statements that land a batch of a kind, of a tenant';
+
+CREATE FUNCTION _deal_sync.compiled_merge(kind text) RETURNS text
+LANGUAGE plpython3u STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import entry
+return entry.merge_by_hand(plpy, kind)
+$$;
+COMMENT ON FUNCTION _deal_sync.compiled_merge(text) IS 'the MERGE by hand';
+
+CREATE FUNCTION _deal_sync.compiled_count() RETURNS text
+LANGUAGE plpython3u STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import entry
+return entry.count_of_values(plpy)
+$$;
+COMMENT ON FUNCTION _deal_sync.compiled_count() IS 'the statement that counts a tenant''s values';
+
 CREATE FUNCTION _deal_sync.to_type(value text, type_name text) RETURNS text
 LANGUAGE plpython3u IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp

@@ -367,13 +367,13 @@ BEGIN
         $cleared$
         SELECT coalesce(jsonb_object_agg(c.name, c.times) FILTER (WHERE c.times > 0), '{}')
         FROM (SELECT ARRAY[%s] AS counts FROM (%s) AS s INNER JOIN %s AS t ON %s) AS n
-        CROSS JOIN unnest(%L::text[], n.counts) AS c (name, times)$cleared$,
+        CROSS JOIN unnest(ARRAY[%s]::text[], n.counts) AS c (name, times)$cleared$,
         o.counts, parts.source, target, parts.matching, o.names
     ) INTO statements.cleared
     FROM (
         SELECT
             string_agg(format('count(*) FILTER (WHERE t.%I IS NOT NULL AND (%s) IS NULL)', c.target, c.updated), ', ' ORDER BY c.place) AS counts,
-            array_agg(c.target ORDER BY c.place) AS names
+            string_agg(quote_literal(c.target), ', ' ORDER BY c.place) AS names
         FROM unnest(merged) AS c
         WHERE kind = 'deal' AND c.write = 'always' AND c.updated IS NOT NULL
     ) AS o

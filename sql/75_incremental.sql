@@ -194,8 +194,9 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT format(
-        'SELECT jsonb_object(%L, ARRAY[%s]::text[]) FROM %s AS t WHERE t.tenant_id = $1',
-        coalesce(array_agg(m.target), '{}'), string_agg(format('count(t.%I)', m.target), ', '), _deal_sync.application_table('deal', 'target')
+        'SELECT jsonb_object(ARRAY[%s]::text[], ARRAY[%s]::text[]) FROM %s AS t WHERE t.tenant_id = $1',
+        string_agg(quote_literal(m.target), ', ' ORDER BY m.place), string_agg(format('count(t.%I)', m.target), ', ' ORDER BY m.place),
+        _deal_sync.application_table('deal', 'target')
     )
     FROM _deal_sync.mapping_columns(_deal_sync.mapped('deal')) AS m
     WHERE m.target_is_there AND m.staged_as IS NOT NULL AND m.write = 'always'

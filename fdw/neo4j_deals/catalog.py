@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Protocol
 
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.graph.options import ServerOptions
-from neo4j_deals.mapping.model import Column, Source, Table, keys_of
+from neo4j_deals.mapping.model import Application, Column, Source, Table, keys_of
 
 
 class Plpy(Protocol):
@@ -28,6 +28,13 @@ class Plpy(Protocol):
 
     def quote_ident(self, name: str) -> str:
         """An identifier as SQL takes it."""
+
+
+class QuotingPlpy(Plpy, Protocol):
+    """And what statements are made with."""
+
+    def quote_literal(self, value: str) -> str:
+        """A text as SQL takes it."""
 
 
 class TellingPlpy(Plpy, Protocol):
@@ -54,7 +61,7 @@ def table(plpy: Plpy, relation: str) -> Table:
     """A foreign table of the mapping; `relation` is its name as regclass prints it."""
     head = query(
         plpy,
-        "SELECT _deal_sync.options_of(ftoptions) AS options FROM pg_catalog.pg_foreign_table"
+        "SELECT _deal_sync.options_of(ftoptions) AS options, ftrelid::text AS oid FROM pg_catalog.pg_foreign_table"
         " WHERE ftrelid = $1::pg_catalog.regclass",
         ["text"],
         [relation],
@@ -63,13 +70,41 @@ def table(plpy: Plpy, relation: str) -> Table:
     source = Source.read(options, f"foreign table {relation}")
     columns = query(
         plpy,
-        "SELECT * FROM _deal_sync.mapping_columns($1::pg_catalog.regclass) ORDER BY place",
+        "SELECT m.*, pg_catalog.format_type(m.type, NULL) AS type_family,"
+        " pg_catalog.format_type(m.staged_type, NULL) AS staged_family,"
+        " pg_catalog.format_type(m.target_type, NULL) AS target_family,"
+        " pg_catalog.format_type(m.target_type, m.target_modifier) AS target_as"
+        " FROM _deal_sync.mapping_columns($1::pg_catalog.regclass) AS m ORDER BY m.place",
         ["text"],
         [relation],
     )
     return Table(
-        relation, options.get("kind", ""), source, tuple(Column.read(row, keys_of(options)) for row in columns)
+        relation,
+        options.get("kind", ""),
+        source,
+        tuple(Column.read(row, keys_of(options)) for row in columns),
+        head["oid"],
     )
+
+
+def application(plpy: Plpy) -> Application:
+    """The application's tables. Raises PostgreSQL's error if an option of the mapping names none that is there."""
+    [row] = query(
+        plpy,
+        "SELECT deals::text, versions::text, links::text, (SELECT a.attname::text FROM pg_catalog.pg_attribute AS a"
+        "  WHERE a.attrelid = t.deals AND a.attname = _deal_sync.stamp_column() AND NOT a.attisdropped) AS stamp"
+        " FROM (SELECT _deal_sync.application_table('deal', 'target') AS deals,"
+        "  _deal_sync.application_table('version', 'target') AS versions,"
+        "  _deal_sync.application_table('deal', 'links') AS links) AS t",
+    )
+    columns = query(
+        plpy,
+        "SELECT a.attname::text AS name, CASE a.attname WHEN 'id' THEN 'gen_random_uuid()' ELSE 'now()' END AS value"
+        " FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = _deal_sync.application_table('deal', 'links')"
+        " AND a.attnum > 0 AND NOT a.attisdropped AND a.attname IN ('id', 'created_at', 'updated_at')"
+        " AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' ORDER BY a.attnum",
+    )
+    return Application(**row, link_columns=tuple((column["name"], column["value"]) for column in columns))
 
 
 def nodes(plpy: Plpy, kind: str) -> tuple[str, str]:

@@ -13,13 +13,14 @@ from datetime import datetime
 from typing import Any
 
 from neo4j_deals import SERVES, __version__, catalog
-from neo4j_deals.catalog import Plpy, TellingPlpy
+from neo4j_deals.catalog import Plpy, QuotingPlpy, TellingPlpy
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.graph.connection import connection
 from neo4j_deals.mapping.checks import check_types
 from neo4j_deals.mapping.defaults import TABLES
 from neo4j_deals.rows.values import Misfit, landing
 from neo4j_deals.sync import schedule, staging, state
+from neo4j_deals.sync import statements as compiler
 from neo4j_deals.sync.selection import Selection
 from neo4j_deals.tables import imports, scan, sessions
 
@@ -88,6 +89,39 @@ def fill_staging(plpy: TellingPlpy, kind: str, tenant: str, caller: str, selecti
     """See `staging.fill`, for the table of a kind; `selection` is JSON."""
     with _reported(plpy):
         yield from staging.fill(plpy, catalog.mapped(plpy, kind), tenant, caller, Selection.read(selection))
+
+
+def statements(plpy: QuotingPlpy, kind: str, tenant: str, without: list[str], completes: bool) -> dict[str, str | None]:
+    """See `statements.statements`: a row of them."""
+    with _reported(plpy):
+        source, application = catalog.table(plpy, catalog.mapped(plpy, kind)), catalog.application(plpy)
+        made = compiler.statements(source, application, _quoting(plpy), tenant, without, completes)
+    return compiler.columns_of(made)
+
+
+def merge_by_hand(plpy: QuotingPlpy, kind: str) -> str:
+    """See `statements.merge_by_hand`."""
+    with _reported(plpy):
+        source, application = catalog.table(plpy, catalog.mapped(plpy, kind)), catalog.application(plpy)
+        return compiler.merge_by_hand(source, application, _quoting(plpy))
+
+
+def count_of_values(plpy: QuotingPlpy) -> str:
+    """See `statements.count_of_values`."""
+    with _reported(plpy):
+        source, application = catalog.table(plpy, catalog.mapped(plpy, "deal")), catalog.application(plpy)
+        return compiler.count_of_values(source, application, _quoting(plpy))
+
+
+def comparison(plpy: QuotingPlpy, kind: str, tenant: str, without: list[str]) -> tuple[str, str]:
+    """See `statements.comparison`."""
+    with _reported(plpy):
+        source, application = catalog.table(plpy, catalog.mapped(plpy, kind)), catalog.application(plpy)
+        return compiler.comparison(source, application, _quoting(plpy), tenant, without)
+
+
+def _quoting(plpy: QuotingPlpy) -> compiler.Quoting:
+    return compiler.Quoting(plpy.quote_ident, plpy.quote_literal)
 
 
 def graph_state(plpy: Plpy, tenant: str | None, counts: bool, newest: bool, late: float | None) -> dict[str, Any]:

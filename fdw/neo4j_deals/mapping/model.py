@@ -47,6 +47,9 @@ class Column:
 
     `type_name` and `type_modifier` are the foreign column's own; `staged_*` those of the staging table, None where
     the column is not staged; `due_*` those of its target where it is staged as the text that this type's input reads.
+    `*_family` is a type as format_type() spells it without its modifier, `target_as` with it. What stands in for an
+    absent value on insert: `fallback`, a column; `default`, a constant; `target_default`, the expression of a target
+    that is NOT NULL.
     `required`: the target is NOT NULL and an insert has nothing else to put there.
     `strict`: in a SELECT a value that does not fit is an error; the sync refuses the row, as with `reject`.
     `key`: nodes are looked up by it (the mapping's ids, and those in the table's option "key"), so its equality goes by
@@ -74,6 +77,15 @@ class Column:
     due_name: str | None = None
     due_modifier: int = -1
     key: bool = False
+    fallback: str | None = None
+    default: str | None = None
+    type_family: str = ""
+    staged_family: str | None = None
+    target_is_there: bool = False
+    target_family: str | None = None
+    target_as: str | None = None
+    target_modifier: int = -1
+    target_default: str | None = None
 
     @classmethod
     def read(cls, row: Mapping[str, Any], keys: Sequence[str] = ()) -> Column:
@@ -92,6 +104,13 @@ class Column:
             due_as=row["due_as"],
             due_name=due,
             due_modifier=row["due_modifier"] if due else -1,
+            type_family=row["type_family"],
+            staged_family=row["staged_family"],
+            target_is_there=bool(row["target_is_there"]),
+            target_family=row["target_family"],
+            target_as=row["target_as"],
+            target_modifier=row["target_modifier"] if row["target_modifier"] is not None else -1,
+            target_default=row["target_default"],
         )
 
     @classmethod
@@ -113,6 +132,8 @@ class Column:
             strict=strict,
             empty_is_null=options.get("empty") == "null",
             link=options.get("link") == "true",
+            fallback=options.get("fallback"),
+            default=options.get("default"),
             key=options.get("target") in _KEY_TARGETS or name in keys,
         )
 
@@ -134,6 +155,7 @@ class Table:
     kind: str
     source: Source
     columns: tuple[Column, ...]
+    oid: str = ""
 
     @property
     def label(self) -> str:
@@ -177,3 +199,18 @@ class Table:
     def tenant(self) -> Column:
         """The column with the tenant's id."""
         return self.targeting("tenant_id")
+
+
+@dataclass(frozen=True)
+class Application:
+    """The application's tables that the sync writes, as SQL takes their names.
+
+    `stamp` is the column of the deals' table that gets the time of each change, None if there is none. `link_columns`
+    are those of `links` that an insert must fill by itself, each with the expression that does.
+    """
+
+    deals: str
+    versions: str
+    links: str
+    stamp: str | None
+    link_columns: tuple[tuple[str, str], ...] = ()

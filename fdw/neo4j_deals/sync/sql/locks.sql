@@ -1,0 +1,1 @@
+SELECT FROM unnest($1::bigint[], $2::tid[]) AS w (row_number, place) INNER JOIN {{ target | sql }} AS t ON t.ctid = w.place WHERE t.tenant_id = {{ tenant | sql }}::uuid ORDER BY w.row_number FOR NO KEY UPDATE OF t

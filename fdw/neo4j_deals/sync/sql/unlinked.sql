@@ -1,0 +1,2 @@
+SELECT DISTINCT row_number FROM (
+{{ missing_links | sql }}) AS missing
