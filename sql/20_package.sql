@@ -216,36 +216,55 @@ $$;
 COMMENT ON FUNCTION _deal_sync.import_statements(name, name, text[], text[], bigint, text) IS
 'the foreign tables that import_schema() creates, as statements';
 
-CREATE FUNCTION _deal_sync.compiled(
-    kind text, tenant_id uuid, without text[] DEFAULT '{}', completes boolean DEFAULT FALSE,
-    OUT plan text, OUT locks text, OUT cleared text, OUT merge text, OUT completion text, OUT unwritten text, OUT losses text,
-    OUT links text, OUT linked text, OUT unlinked text
-)
+-- What a run executes for each batch of a kind: neo4j_deals.sync.statements says what each is.
+CREATE TYPE _deal_sync.statements AS (
+    plan text, locks text, cleared text, merge text, completion text, unwritten text, losses text,
+    links text, linked text, unlinked text
+);
+COMMENT ON TYPE _deal_sync.statements IS 'what a run executes for each batch of a kind';
+
+CREATE FUNCTION _deal_sync.statements_of(
+    kind text, tenant_id uuid, without text[] DEFAULT '{}', completes boolean DEFAULT FALSE
+) RETURNS _deal_sync.statements
 LANGUAGE plpython3u STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 from neo4j_deals import entry
 return entry.statements(plpy, kind, tenant_id, without, completes)
 $$;
-COMMENT ON FUNCTION _deal_sync.compiled(text, uuid, text[], boolean) IS 'the statements that land a batch of a kind, of a tenant';
+COMMENT ON FUNCTION _deal_sync.statements_of(text, uuid, text[], boolean) IS
+'the statements that land a batch of a kind, of a tenant; without: columns that were not read; completes: versions that are there get what they lack';
 
-CREATE FUNCTION _deal_sync.compiled_merge(kind text) RETURNS text
+CREATE FUNCTION _deal_sync.statements_of_comparison(
+    kind text, tenant_id uuid, without text[], OUT nodes text, OUT differing text
+)
+LANGUAGE plpython3u STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import entry
+return entry.comparison(plpy, kind, tenant_id, without)
+$$;
+COMMENT ON FUNCTION _deal_sync.statements_of_comparison(text, uuid, text[]) IS
+'the statements that compare a batch with its rows: nodes, each with its state, and values that differ';
+
+CREATE FUNCTION _deal_sync.merge_by_hand(kind text) RETURNS text
 LANGUAGE plpython3u STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 from neo4j_deals import entry
 return entry.merge_by_hand(plpy, kind)
 $$;
-COMMENT ON FUNCTION _deal_sync.compiled_merge(text) IS 'the MERGE by hand';
+COMMENT ON FUNCTION _deal_sync.merge_by_hand(text) IS 'the MERGE from the foreign table of a kind, for the tenant in app.tenant_id';
 
-CREATE FUNCTION _deal_sync.compiled_count() RETURNS text
+CREATE FUNCTION _deal_sync.count_of_values() RETURNS text
 LANGUAGE plpython3u STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 from neo4j_deals import entry
 return entry.count_of_values(plpy)
 $$;
-COMMENT ON FUNCTION _deal_sync.compiled_count() IS 'the statement that counts a tenant''s values';
+COMMENT ON FUNCTION _deal_sync.count_of_values() IS
+'the statement that counts a tenant''s ($1) values in each column of the deals'' table that a run overwrites';
 
 CREATE FUNCTION _deal_sync.to_type(value text, type_name text) RETURNS text
 LANGUAGE plpython3u IMMUTABLE STRICT

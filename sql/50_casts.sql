@@ -42,16 +42,6 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.to_text(double precision) IS 'the shortest decimal form; NULL where it is not finite';
 
-CREATE FUNCTION _deal_sync.to_text(value timestamptz) RETURNS text
-LANGUAGE sql IMMUTABLE STRICT
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT to_char(value AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
-        || CASE WHEN extract(MICROSECONDS FROM value)::bigint % 1000000 <> 0 THEN to_char(value AT TIME ZONE 'UTC', '.US') ELSE '' END
-        || '+00:00'
-$$;
-COMMENT ON FUNCTION _deal_sync.to_text(timestamptz) IS 'ISO 8601, in UTC';
-
 -- precision NULL: numeric without limits.
 CREATE FUNCTION _deal_sync.to_numeric(value numeric, "precision" integer, scale integer) RETURNS numeric
 LANGUAGE sql IMMUTABLE
@@ -136,70 +126,3 @@ EXCEPTION
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.cast_error(text, regtype, integer) IS 'why a text does not fit a type, as SQLSTATE and message';
-
--- The expression that takes a value from a source's type to its target's. `source` and `target` are types with modifiers.
-CREATE FUNCTION _deal_sync.cast_expression(
-    value text, source_type oid, source_modifier integer, target_type oid, target_modifier integer
-) RETURNS text
-LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    source CONSTANT text := source_type::regtype;
-    target CONSTANT text := format_type(target_type, target_modifier);
-    family CONSTANT text := target_type::regtype;
-    as_text CONSTANT text := CASE
-        WHEN source IN ('double precision', 'timestamp with time zone') THEN format('_deal_sync.to_text(%s)', value)
-        WHEN source IN ('text', 'character varying') THEN value
-        ELSE value || '::text'
-    END;
-BEGIN
-    IF source_type = target_type AND source_modifier = target_modifier THEN
-        RETURN value;
-    END IF;
-    RETURN CASE
-        WHEN source = 'bigint' AND family = 'smallint' THEN format('_deal_sync.to_smallint(%s)', value)
-        WHEN source = 'bigint' AND family = 'integer' THEN format('_deal_sync.to_integer(%s)', value)
-        WHEN source = 'double precision' AND family IN ('smallint', 'integer', 'bigint') THEN
-            _deal_sync.cast_expression(format('_deal_sync.to_bigint(%s)', value), 'int8'::regtype, -1, target_type, target_modifier)
-        WHEN source IN ('bigint', 'double precision') AND family = 'numeric' THEN
-            format(
-                '_deal_sync.to_numeric(%s, %s, %s)::%s',
-                CASE source WHEN 'bigint' THEN value || '::numeric' ELSE value END,
-                CASE WHEN target_modifier < 0 THEN 'NULL' ELSE ((target_modifier - 4) >> 16 & 65535)::text END,
-                CASE WHEN target_modifier < 0 THEN 'NULL' ELSE (((target_modifier - 4) & 2047 # 1024) - 1024)::text END,
-                target
-            )
-        WHEN family IN ('character varying', 'character') AND target_modifier >= 0 THEN
-            format('_deal_sync.to_varchar(%s, %s)::%s', as_text, target_modifier - 4, target)
-        WHEN family IN ('character varying', 'text') THEN CASE family WHEN 'text' THEN as_text ELSE format('%s::%s', as_text, target) END
-        WHEN source = 'text' AND family = 'numeric' THEN
-            _deal_sync.cast_expression(
-                format('_deal_sync.to_type(%s, ''numeric'')::numeric', value), 'numeric'::regtype, -1, target_type, target_modifier
-            )
-        WHEN source = 'numeric' AND family = 'numeric' THEN
-            format(
-                '_deal_sync.to_numeric(%s, %s, %s)::%s', value, (target_modifier - 4) >> 16 & 65535,
-                ((target_modifier - 4) & 2047 # 1024) - 1024, target
-            )
-        WHEN source = 'text' AND family IN ('smallint', 'integer', 'bigint', 'real', 'double precision', 'boolean') THEN
-            format('_deal_sync.to_type(%s, %L)::%s', value, (SELECT t.typname FROM pg_type AS t WHERE t.oid = target_type), target)
-        WHEN source = 'text' AND family IN ('time without time zone', 'time with time zone') THEN
-            format('_deal_sync.to_type(%s, %L)::%s', value, (SELECT t.typname FROM pg_type AS t WHERE t.oid = target_type), target)
-        WHEN source = 'text' AND family = 'uuid' THEN format('_deal_sync.to_uuid(%s)', value)
-        WHEN source = 'text' AND family = 'date' THEN format('_deal_sync.to_type(%s, ''date'')::date', value)
-        WHEN source = 'text' AND family = 'timestamp without time zone' THEN format('_deal_sync.to_type(%s, ''timestamp'')::%s', value, target)
-        WHEN source = 'text' AND family = 'timestamp with time zone' THEN format('_deal_sync.to_type(%s, ''timestamptz'')::%s', value, target)
-        WHEN source = 'timestamp with time zone' AND family = 'timestamp without time zone' THEN
-            format('(%s AT TIME ZONE ''UTC'')::%s', value, target)
-        WHEN source = 'timestamp with time zone' AND family = 'date' THEN format('(%s AT TIME ZONE ''UTC'')::date', value)
-        WHEN source = 'text[]' AND family = 'jsonb' THEN format('to_jsonb(%s)', value)
-        WHEN source = 'text[]' AND family = 'json' THEN format('to_json(%s)', value)
-        WHEN source = 'jsonb' AND family = 'json' THEN format('%s::json', value)
-        WHEN source_type = target_type THEN format('%s::%s', value, target)
-        ELSE format('_deal_sync.try_cast(%s::text, NULL::%s)', value, target)
-    END;
-END
-$$;
-COMMENT ON FUNCTION _deal_sync.cast_expression(text, oid, integer, oid, integer) IS
-'the SQL that takes a value from a foreign or staged column to its target''s type, NULL where it does not fit';

@@ -189,21 +189,6 @@ COMMENT ON FUNCTION _deal_sync.plan_reading(uuid, text) IS
 'whether a run reads everything or what changed since the tenant''s watermark; raises where the graph is another one';
 
 -- Opened before a run writes, such a cursor counts what was there then, whenever it is fetched: and mostly it is not.
-CREATE FUNCTION _deal_sync.count_of_values() RETURNS text
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT format(
-        'SELECT jsonb_object(ARRAY[%s]::text[], ARRAY[%s]::text[]) FROM %s AS t WHERE t.tenant_id = $1',
-        string_agg(quote_literal(m.target), ', ' ORDER BY m.place), string_agg(format('count(t.%I)', m.target), ', ' ORDER BY m.place),
-        _deal_sync.application_table('deal', 'target')
-    )
-    FROM _deal_sync.mapping_columns(_deal_sync.mapped('deal')) AS m
-    WHERE m.target_is_there AND m.staged_as IS NOT NULL AND m.write = 'always'
-$$;
-COMMENT ON FUNCTION _deal_sync.count_of_values() IS
-'the statement that counts a tenant''s ($1) values in each column of the deals'' table that a run overwrites';
-
 -- A policy may raise here already, while the statement is planned.
 CREATE FUNCTION _deal_sync.open_count(tenant_id uuid) RETURNS refcursor
 LANGUAGE plpgsql
@@ -226,7 +211,7 @@ EXCEPTION
         PERFORM _deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.open_count(uuid) IS 'that cursor, opened';
+COMMENT ON FUNCTION _deal_sync.open_count(uuid) IS 'a cursor over the statement of count_of_values(), opened';
 
 -- The application's policies run there. `before`: that cursor; without it, what is there now.
 CREATE FUNCTION _deal_sync.values_held(tenant_id uuid, before refcursor DEFAULT NULL) RETURNS jsonb

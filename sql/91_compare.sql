@@ -28,71 +28,15 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    parts CONSTANT record := _deal_sync.merge_parts(kind, tenant, without, completes => true);
-    statements CONSTANT _deal_sync.statements := _deal_sync.statements_of(kind, tenant, without, completes => true);
+    made CONSTANT record := _deal_sync.statements_of_comparison(kind, tenant, without);
     staging CONSTANT text := format('pg_temp.%I', 'deal_sync_' || kind || 's');
-    nodes text;
-    differing text;
     batches CURSOR FOR
         SELECT _deal_sync.fill_staging(kind, tenant, quote_ident(current_user)::regrole, jsonb_build_object('without', without)) AS last;
 BEGIN
-    SELECT format(
-        $nodes$
-        SELECT
-            %1$L,
-            CASE
-                WHEN s.%2$I = ANY ($2) THEN 'refused'
-                WHEN p.refusal ->> 'sqlstate' = '23503' THEN 'awaiting its deal'
-                WHEN p.refusal IS NOT NULL OR p.state = 'none' THEN 'refused'
-                WHEN p.state = 'unchanged' THEN 'matching'
-                WHEN r.element_id IS NOT NULL THEN 'refused'
-                WHEN p.state = 'changed' THEN 'differing'
-                ELSE 'missing'
-            END,
-            s.element_id, s.graph_id, s.%3$I, s.%2$I,
-            %4$s,
-            ARRAY[%5$s]::uuid[], NULL, NULL, NULL
-        FROM (%6$s) AS p
-        INNER JOIN %7$s AS s USING (row_number)
-        LEFT JOIN (
-            SELECT DISTINCT j.element_id FROM deal_sync.rejects AS j
-            WHERE j.tenant_id = $3 AND j.kind = %1$L AND j.level = 'row'
-        ) AS r ON r.element_id = s.element_id$nodes$,
-        kind, parts.owner, parts.key,
-        CASE kind WHEN 'deal' THEN 'NULL::uuid' ELSE format(
-            'CASE WHEN p.refusal ->> ''sqlstate'' = ''23505'' THEN (SELECT taken.id FROM %s AS taken INNER JOIN %s AS o'
-            ' ON o.tenant_id = $3 AND o.id = taken.opportunity_id'
-            ' WHERE taken.tenant_id = $3 AND o.graph_opportunity_id = s.%I AND taken.version_number = s.%I LIMIT 1) END',
-            _deal_sync.application_table('version', 'target'), _deal_sync.application_table('deal', 'target'), parts.owner, parts.number
-        ) END,
-        string_agg(format('s.%I', c.name), ', ') FILTER (WHERE c.link),
-        statements.plan, staging
-    ) INTO nodes
-    FROM unnest(parts.merged) AS c;
-    IF lists THEN
-        SELECT format(
-            $differing$
-            SELECT %7$L, 'value', s.element_id, s.graph_id, s.%1$I, s.%8$I, NULL::uuid, '{}'::uuid[], v.name, v.graph_value, v.table_value
-            FROM (%2$s) AS s
-            INNER JOIN (%6$s) AS n (kind, state, element_id, graph_id, key, deal, taken_by, links, name, graph_value, table_value)
-                ON n.element_id = s.element_id AND n.state = 'differing'
-            INNER JOIN %3$s AS t ON %4$s
-            CROSS JOIN LATERAL (VALUES %5$s) AS v (name, differs, graph_value, table_value)
-            WHERE v.differs$differing$,
-            parts.key, parts.source, _deal_sync.application_table(kind, 'target'), parts.matching,
-            string_agg(format(
-                '(%L, ROW(t.%I)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record, (%s)::text, t.%I::text)',
-                c.name, c.target, c.updated, c.updated, c.target
-            ), ', ' ORDER BY c.place),
-            nodes, kind, parts.owner
-        ) INTO differing
-        FROM unnest(parts.merged) AS c
-        WHERE c.updated IS NOT NULL AND c.name <> ALL (without);
-    END IF;
     FOR batch IN batches LOOP
-        RETURN QUERY EXECUTE nodes USING NULL::bigint[], _deal_sync.barred_of(tenant), tenant;
-        IF differing IS NOT NULL THEN
-            RETURN QUERY EXECUTE differing USING NULL::bigint[], _deal_sync.barred_of(tenant), tenant;
+        RETURN QUERY EXECUTE made.nodes USING NULL::bigint[], _deal_sync.barred_of(tenant), tenant;
+        IF lists AND made.differing IS NOT NULL THEN
+            RETURN QUERY EXECUTE made.differing USING NULL::bigint[], _deal_sync.barred_of(tenant), tenant;
         END IF;
         EXECUTE format('TRUNCATE %s', staging);
     END LOOP;

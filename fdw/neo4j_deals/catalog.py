@@ -53,33 +53,36 @@ def query(plpy: Plpy, text: str, types: Sequence[str] = (), values: Sequence[Any
 
 
 def mapped(plpy: Plpy, kind: str) -> str:
-    """The foreign table that maps a kind, as regclass prints it; `_deal_sync.mapped` says which ones count."""
-    return str(query(plpy, "SELECT _deal_sync.mapped($1)::text AS name", ["text"], [kind])[0]["name"])
+    """The foreign table that maps a kind; `_deal_sync.mapped` says which ones count. By its number: who runs a sync
+    need not see its schema.
+    """
+    return str(query(plpy, "SELECT _deal_sync.mapped($1)::oid::text AS oid", ["text"], [kind])[0]["oid"])
 
 
 def table(plpy: Plpy, relation: str) -> Table:
-    """A foreign table of the mapping; `relation` is its name as regclass prints it."""
+    """A foreign table of the mapping; `relation` is a regclass."""
     head = query(
         plpy,
-        "SELECT _deal_sync.options_of(ftoptions) AS options, ftrelid::text AS oid FROM pg_catalog.pg_foreign_table"
-        " WHERE ftrelid = $1::pg_catalog.regclass",
-        ["text"],
+        "SELECT _deal_sync.options_of(ftoptions) AS options, ftrelid::text AS oid,"
+        " ftrelid::pg_catalog.regclass::text AS name FROM pg_catalog.pg_foreign_table"
+        " WHERE ftrelid = $1",
+        ["pg_catalog.regclass"],
         [relation],
     )[0]
     options = json.loads(head["options"])
-    source = Source.read(options, f"foreign table {relation}")
+    source = Source.read(options, f"foreign table {head['name']}")
     columns = query(
         plpy,
         "SELECT m.*, pg_catalog.format_type(m.type, NULL) AS type_family,"
         " pg_catalog.format_type(m.staged_type, NULL) AS staged_family,"
         " pg_catalog.format_type(m.target_type, NULL) AS target_family,"
         " pg_catalog.format_type(m.target_type, m.target_modifier) AS target_as"
-        " FROM _deal_sync.mapping_columns($1::pg_catalog.regclass) AS m ORDER BY m.place",
-        ["text"],
+        " FROM _deal_sync.mapping_columns($1) AS m ORDER BY m.place",
+        ["pg_catalog.regclass"],
         [relation],
     )
     return Table(
-        relation,
+        head["name"],
         options.get("kind", ""),
         source,
         tuple(Column.read(row, keys_of(options)) for row in columns),
@@ -132,8 +135,8 @@ def server_options(plpy: Plpy, relation: str) -> ServerOptions:
     server = query(
         plpy,
         "SELECT s.srvname FROM pg_catalog.pg_foreign_table t JOIN pg_catalog.pg_foreign_server s ON s.oid = t.ftserver"
-        " WHERE t.ftrelid = $1::pg_catalog.regclass",
-        ["text"],
+        " WHERE t.ftrelid = $1",
+        ["pg_catalog.regclass"],
         [relation],
     )[0]["srvname"]
     return options_of_server(plpy, server)
@@ -179,8 +182,8 @@ def check_readable(plpy: Plpy, relation: str, columns: Sequence[str] | None) -> 
     """Raises PostgreSQL's error if the caller may not SELECT the columns of a foreign table; None: all of them."""
     query(
         plpy,
-        "SELECT _deal_sync.check_readable($1::pg_catalog.regclass, $2)",
-        ["text", "text[]"],
+        "SELECT _deal_sync.check_readable($1, $2)",
+        ["pg_catalog.regclass", "text[]"],
         [relation, columns],
     )
 

@@ -113,7 +113,7 @@ def count_of_values(plpy: QuotingPlpy) -> str:
         return compiler.count_of_values(source, application, _quoting(plpy))
 
 
-def comparison(plpy: QuotingPlpy, kind: str, tenant: str, without: list[str]) -> tuple[str, str]:
+def comparison(plpy: QuotingPlpy, kind: str, tenant: str, without: list[str]) -> tuple[str, str | None]:
     """See `statements.comparison`."""
     with _reported(plpy):
         source, application = catalog.table(plpy, catalog.mapped(plpy, kind)), catalog.application(plpy)

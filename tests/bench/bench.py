@@ -139,7 +139,7 @@ class Bench:
             self._as_in_a_run(connection)
             with psycopg.RawCursor(connection) as cursor:
                 for kind in KINDS:
-                    merge = self._one("SELECT (_deal_sync.merge_parts($1, $2)).merge", kind, TENANT)
+                    merge = self._one("SELECT (_deal_sync.statements_of($1, $2)).merge", kind, TENANT)
                     columns = self._one(
                         "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute"
                         " WHERE attrelid = $1::regclass AND attnum > 0 AND attname <> 'batch'",

@@ -9,6 +9,7 @@ from typing import Any, LiteralString
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from neo4j_deals.sync.statements import cast
 from support.copied import staged
 from support.database import Connection
 from support.properties import finite_floats, integers, neo4j_datetimes, on_servers, sendable, texts
@@ -73,10 +74,15 @@ MAPPED: dict[str, tuple[st.SearchStrategy[Any], list[str]]] = {
 PAIRS = [(foreign, target) for foreign, (_, targets) in MAPPED.items() for target in targets]
 
 
+def quoted(text: str) -> str:
+    return f"'{text}'"
+
+
 def by_hand(oracle: Connection, foreign: str, target: str, value: Any) -> str | None:
     """What the MERGE from the foreign table makes of a value of the foreign column, as text."""
     query: Any = (
-        "SELECT _deal_sync.cast_expression('s.c', f.atttypid, f.atttypmod, t.atttypid, t.atttypmod)"
+        "SELECT format_type(f.atttypid, NULL), f.atttypmod, format_type(t.atttypid, NULL), t.atttypmod,"
+        " format_type(t.atttypid, t.atttypmod)"
         " FROM pg_attribute AS f, pg_attribute AS t"
         " WHERE f.attrelid = 'foreign_side'::regclass AND t.attrelid = 'target_side'::regclass"
         " AND f.attnum = 1 AND t.attnum = 1"
@@ -85,8 +91,9 @@ def by_hand(oracle: Connection, foreign: str, target: str, value: Any) -> str | 
         for side, type_ in (("foreign_side", foreign), ("target_side", target)):
             oracle.execute(f"CREATE TEMPORARY TABLE {side} (c {type_})")
         oracle.execute("INSERT INTO foreign_side VALUES (%s)", [json.dumps(value) if foreign == "jsonb" else value])
-        (expression,) = oracle.execute(query).fetchone() or ("",)
-        oracle.execute(f"INSERT INTO target_side SELECT {expression} FROM foreign_side AS s")
+        [types] = oracle.execute(query).fetchall()
+        expression: Any = cast("s.c", types[0], types[1], types[2], types[3], types[4], quoted)
+        oracle.execute(f"INSERT INTO target_side SELECT {expression} FROM foreign_side AS s".encode())
         oracle.execute("SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL timezone = 'UTC'; SET LOCAL extra_float_digits = 1")
         (text,) = oracle.execute("SELECT c::text FROM target_side").fetchone() or (None,)
         return None if text is None else str(text)

@@ -133,13 +133,13 @@ def count_of_values(source: Table, application: Application, quoting: Quoting) -
 
 def comparison(
     source: Table, application: Application, quoting: Quoting, tenant: str, without: Collection[str]
-) -> tuple[str, str]:
+) -> tuple[str, str | None]:
     """The statements that compare a batch with its rows, by the plan of a replay: what is missing or differs is what it
-    would write. The first gives the nodes, each with its state; the second the values that differ.
+    would write. The first gives the nodes, each with its state; the second the values that differ, if any can.
     """
     parts = _Merge(source, application, quoting, tenant, without, completes=True)
     nodes = parts.render("compared_nodes", plan=Sql(parts.render("plan")))
-    return nodes, parts.render("compared_values", nodes=Sql(nodes))
+    return nodes, parts.render("compared_values", nodes=Sql(nodes)) if parts.differing else None
 
 
 class _Merge:
