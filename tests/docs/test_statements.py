@@ -22,7 +22,10 @@ from support.graph import Graph
 _OTHERS = [block for name, page in PAGES.items() if name != "how-to/remove.md" for block in blocks(page)]
 BLOCKS = [SETUP, *(block for block in _OTHERS if block != SETUP), *BEFORE_THE_LAST]
 SOURCE = "\n".join(
-    path.read_text() for folder in ("sql", "fdw") for path in sorted((CHECKOUT / folder).rglob("*.[ps][yq]*"))
+    path.read_text()
+    for folder in ("sql", "fdw")
+    for path in sorted((CHECKOUT / folder).rglob("*"))
+    if path.suffix in (".py", ".sql")
 )
 
 
