@@ -80,6 +80,7 @@ class Talk:
 
     socket: socket.socket
     ended: threading.Event
+    spared: bool = False
     failed: bool = False  # then everything is IGNORED until a RESET
     query: bytes = b""  # the last RUN
 
@@ -108,7 +109,7 @@ Script = Callable[[Talk], None]
 class BoltServer:
     """At `step`, the name of a request or HANDSHAKE, `script` answers; `open` says how many connections there are.
 
-    On the first connections, `spared` in number, it answers as Neo4j does.
+    On the first connections, `spared` in number, it answers as Neo4j does; everywhere while there is no step.
     """
 
     def __init__(
@@ -119,7 +120,8 @@ class BoltServer:
         version: tuple[int, int] = (5, 4),
         spared: int = 0,
     ):
-        self._step, self._script, self._agent, self._version, self._spared = step, script, agent, version, spared
+        self.step = step
+        self._script, self._agent, self._version, self._spared = script, agent, version, spared
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.uri = f"bolt://127.0.0.1:{self._listener.getsockname()[1]}"
         self._talks: set[Talk] = set()
@@ -142,24 +144,23 @@ class BoltServer:
         with contextlib.suppress(OSError):
             while True:
                 peer, _ = self._listener.accept()
-                step = "" if self._spared > 0 else self._step
+                threading.Thread(target=self._serve, args=(peer, self._spared > 0), daemon=True).start()
                 self._spared -= 1
-                threading.Thread(target=self._serve, args=(peer, step), daemon=True).start()
 
-    def _serve(self, peer: socket.socket, step: str) -> None:
-        talk = Talk(peer, self._ended)
+    def _serve(self, peer: socket.socket, spared: bool) -> None:
+        talk = Talk(peer, self._ended, spared)
         self._talks.add(talk)
         try:
             with peer, contextlib.suppress(OSError):
-                self._converse(talk, peer.makefile("rb"), step)
+                self._converse(talk, peer.makefile("rb"))
                 while not self._ended.is_set() and peer.recv(4096):  # until the driver hangs up
                     pass
         finally:
             self._talks.discard(talk)
 
-    def _converse(self, talk: Talk, requests: Any, step: str) -> None:
+    def _converse(self, talk: Talk, requests: Any) -> None:
         requests.read(20)
-        if step == "HANDSHAKE":
+        if self.step == "HANDSHAKE" and not talk.spared:
             return self._script(talk)
         talk.send(bytes([0, 0, self._version[1], self._version[0]]))
         for request in _messages(requests):
@@ -170,7 +171,7 @@ class BoltServer:
                 talk.query = request
             if talk.failed:
                 talk.send(message(IGNORED))
-            elif name == step:
+            elif name == self.step and not talk.spared:
                 self._script(talk)
             elif name == "GOODBYE":
                 return None

@@ -52,10 +52,6 @@ class Stopped(Exception):
     """The read was called off from outside."""
 
 
-class Overdue(Exception):
-    """Neo4j did not answer in the time that the message names."""
-
-
 @dataclass(eq=False)
 class _Step:
     """A part of the read that an option gives so many seconds: those that somebody has waited for it are counted."""
@@ -65,6 +61,14 @@ class _Step:
     seconds: float
     waited: float = 0.0
     began: float = 0.0
+
+
+class Overdue(Exception):
+    """Neo4j did not answer in the time that there is for a step."""
+
+    def __init__(self, step: _Step) -> None:
+        super().__init__(f"{step.option} ({step.allowed:g} s)")
+        self.step = step
 
 
 @dataclass(eq=False)
@@ -80,7 +84,7 @@ class Connection:
     lock: threading.RLock = field(default_factory=threading.RLock)  # of `descriptors`, `step` and `overdue`
     stopped: threading.Event = field(default_factory=threading.Event)
     step: _Step | None = None  # the one that the read is in
-    overdue: str | None = None  # whose time is over: an option that gives a step of the read its time, and how much
+    overdue: _Step | None = None  # the one whose time is over
 
     def shut(self) -> None:
         """Ends whatever read is under way, at once; the connection is of no use afterwards."""
@@ -147,7 +151,7 @@ class Connection:
                 if self.stopped.is_set():
                     raise Stopped from None
                 retryable = getattr(error, "is_retryable", bool)()
-                if was_kept and not retryable and isinstance(error, exceptions.DriverError | Overdue):
+                if was_kept and isinstance(error, Overdue) and error.step is connecting:
                     retryable = True  # the test of an idle connection takes as long as connecting may, and all of it
                     self._start_anew()
                     connecting = self._as_long_as_connecting()
@@ -245,13 +249,14 @@ class Connection:
             step.waited += max(0.0, time.monotonic() - max(since, step.began))
             if step.waited < step.seconds:
                 return step.seconds - step.waited
-            self.overdue = f"{step.option} ({step.allowed:g} s)"
+            self.overdue = step
             self._shut_sockets()
             return math.inf
 
     def too_late(self) -> DealSyncError:
         """What to say of a read that its time-out does not end at once: it hangs in a name look-up, or has much left
         to go through of what has arrived."""
+        assert self.overdue is not None
         return _explained(Overdue(self.overdue), self.options)
 
 
@@ -422,6 +427,15 @@ def no_descriptor(error: BaseException) -> DealSyncError | None:
     return None
 
 
+#: What to do, by the option that gave a step its time.
+_OVERDUE = {
+    "connect_timeout": 'check that Neo4j runs there and speaks Bolt, and the server\'s options "uri" and'
+    ' "connect_timeout"',
+    "query_timeout": "see whether Neo4j still answers there, and what keeps it busy (SHOW TRANSACTIONS), or raise the"
+    ' server\'s option "query_timeout"',
+}
+
+
 def _explained(error: Exception, options: ServerOptions) -> DealSyncError:
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return DealSyncError(
@@ -437,7 +451,7 @@ def _explained(error: Exception, options: ServerOptions) -> DealSyncError:
         return DealSyncError(
             "08006",
             f"{where} at {options.redact(options.uri)} did not answer within {error}",
-            hint='check that Neo4j runs there and speaks Bolt, and the server\'s options "uri" and "connect_timeout"',
+            hint=_OVERDUE[error.step.option],
         )
     if isinstance(error, MemoryError):
         return DealSyncError("53200", "not enough memory to read the graph", hint="lower deal_sync.batch_bytes")
