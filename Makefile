@@ -63,7 +63,7 @@ lint-python: setup
 
 # sqlfluff cannot parse CREATE FOREIGN DATA WRAPPER, so that statement has a file of its own, which squawk reads.
 lint-sqlfluff: setup
-	@$(DEV)/sqlfluff lint -q --disable-progress-bar $(filter-out sql/%_wrapper.sql,$(wildcard sql/*.sql)) sql/migration
+	@$(DEV)/sqlfluff lint -q --disable-progress-bar $(filter-out sql/%_wrapper.sql,$(wildcard sql/*.sql)) sql/migration fdw/neo4j_deals/doctor/sql
 
 # squawk and pgspot read no pyproject.toml, so their exclusions stand here.
 # squawk is a syntax gate: these rules are for migrations of live tables, not for an extension's script, which is one

@@ -1,5 +1,17 @@
 -- In: a role. Out: the rights that it needs to run the sync, to watch it or to read the graph, and no more.
 
+CREATE FUNCTION _deal_sync.entry_point() RETURNS regprocedure
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT p.oid::regprocedure
+    FROM pg_extension AS e
+    INNER JOIN pg_depend AS d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+    INNER JOIN pg_proc AS p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+    WHERE e.extname = 'deal_sync' AND p.proname = 'sync_deals'
+$$;
+COMMENT ON FUNCTION _deal_sync.entry_point() IS 'sync_deals, in whichever schema it stands';
+
 -- What stays with the owner: what changes the set-up, gives rights, or decides about the graph and its deals; and what
 -- grant_scan() gives.
 CREATE FUNCTION _deal_sync.routines_of_sync() RETURNS SETOF regprocedure

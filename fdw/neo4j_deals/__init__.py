@@ -8,7 +8,7 @@ reads, after asking for `sync.state`. `graph.options`, `graph.connection` and `g
 is how it travels. `sync.feed` puts nodes into files of rows, in `sync.process` if they are many, and `sync.staging`
 these into PostgreSQL, where SQL lands them; `sync.schedule` knows when. `tables.scan`, and with Multicorn2
 `tables.pushdown` and `tables.wrapper`, show them to a SELECT, `tables.imports` makes tables of other labels,
-`tables.sessions` lists connections. `doctor.checks` asks whether all that is sound. SQL calls `entry`, which says
+`tables.sessions` lists connections. `doctor.runner` asks whether all that is sound. SQL calls `entry`, which says
 `errors` as PostgreSQL does.
 """
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neo4j_deals import SERVES, __version__, catalog
 from neo4j_deals.catalog import Plpy, QuotingPlpy, TellingPlpy
@@ -23,6 +23,9 @@ from neo4j_deals.sync import schedule, staging, state
 from neo4j_deals.sync import statements as compiler
 from neo4j_deals.sync.selection import Selection
 from neo4j_deals.tables import imports, scan, sessions
+
+if TYPE_CHECKING:
+    from neo4j_deals.doctor.runner import Row
 
 
 @contextmanager
@@ -48,17 +51,26 @@ def check_version(plpy: Plpy, extension_version: str) -> None:
 
 
 def package_versions() -> str:
-    """See `checks.versions`."""
-    from neo4j_deals.doctor import checks  # what it imports takes long, and no sync needs it
+    """See `package.versions`."""
+    from neo4j_deals.doctor import package  # what the doctor imports takes long, and no sync needs it
 
-    return checks.versions()
+    return package.versions()
 
 
-def examine_graph(plpy: Plpy, is_mapped: bool) -> list[tuple[str, bool | None, str, str | None]]:
-    """See `checks.examine`."""
-    from neo4j_deals.doctor import checks
+def examine(plpy: Plpy, role: str) -> list[Row]:
+    """See `runner.examine`."""
+    from neo4j_deals.doctor import runner
 
-    return checks.examine(plpy, is_mapped)
+    with _reported(plpy):
+        return runner.examine(plpy, role)
+
+
+def examine_graph(plpy: Plpy, is_mapped: bool) -> list[Row]:
+    """See `runner.examine_graph`."""
+    from neo4j_deals.doctor import runner
+
+    with _reported(plpy):
+        return runner.examine_graph(plpy, is_mapped)
 
 
 def default_columns() -> Iterator[dict[str, Any]]:

@@ -1,7 +1,9 @@
 """Flows in: neo4j_deals.doctor, what no real server can be made to show here. Flows out: what counts as sound."""
 
 import pytest
-from neo4j_deals.doctor.checks import clock, disk, index, sees_others, tls, transactions, version
+from neo4j_deals.doctor.connection import clock, sees_others, transactions, version
+from neo4j_deals.doctor.indexes import index
+from neo4j_deals.doctor.server import disk, tls
 
 
 @pytest.mark.parametrize(

@@ -356,10 +356,11 @@ def _ident(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """A text as SQL takes it."""
     quoted_text = "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
     return f"E{quoted_text}" if "\\" in text else quoted_text
 
 
 def _options(options: Mapping[str, str]) -> str:
-    return f" OPTIONS ({', '.join(f'{name} {_literal(value)}' for name, value in options.items())})" if options else ""
+    return f" OPTIONS ({', '.join(f'{name} {literal(value)}' for name, value in options.items())})" if options else ""

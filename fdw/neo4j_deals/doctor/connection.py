@@ -1,0 +1,145 @@
+"""In: Neo4j's server, asked with the owner's login. Out: whether it answers, and is one that the sync can work with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from neo4j_deals import catalog
+from neo4j_deals.doctor.case import REACHED, Finding, OwnersCase, failure, owners_check
+from neo4j_deals.errors import DealSyncError
+from neo4j_deals.graph import cypher, whole
+from neo4j_deals.graph.cypher import Query
+from neo4j_deals.graph.reader import unless_forbidden
+
+_CLOCK_SECONDS = 60.0  # a difference of clocks that nobody need fix
+
+
+@owners_check("connection", "server", "user mapping", "password file")
+def connects(case: OwnersCase) -> Finding:
+    """Does Neo4j answer at all? What it refuses then, the next two checks tell."""
+    began = time.monotonic()
+    try:
+        case.rows(Query("RETURN 1"))
+    except DealSyncError as error:
+        if error.sqlstate[:2] in ("08", "57") or error.sqlstate == "HV00D":
+            raise
+        case.first_refusal = error
+    return Finding(True, f"answers in {1000 * (time.monotonic() - began):.0f} ms")
+
+
+@owners_check("login", "connection")
+def logs_in(case: OwnersCase) -> Finding:
+    """Does it accept the login?"""
+    if case.first_refusal is not None and case.first_refusal.sqlstate[:2] == "28":
+        return failure(case.first_refusal)
+    return Finding(True, "accepted")
+
+
+@owners_check("database", "connection", "login")
+def has_database(case: OwnersCase) -> Finding:
+    """Has it the database?"""
+    if case.first_refusal is not None:
+        found = failure(case.first_refusal)
+        return replace(found, hint=found.hint or f'check the option "database" of server "{case.server}"')
+    return Finding(True, f'"{case.database[0]}"')
+
+
+@owners_check("neo4j version", *REACHED)
+def neo4j_version(case: OwnersCase) -> Finding:
+    """Does it understand the sync's Cypher?"""
+    return version(*case.neo4j)
+
+
+def version(number: str, edition: str) -> Finding:
+    """Neo4j 5, or the calendar line that follows it (2025.01 and later)."""
+    major = number.partition(".")[0]
+    if major.isdigit() and (int(major) == 5 or int(major) >= 2025):
+        return Finding(True, f"{number}, {edition}")
+    return Finding(False, f"{number}, {edition}", "use Neo4j 5 or a later one: the sync's Cypher needs it")
+
+
+@owners_check("clock", *REACHED)
+def clocks(case: OwnersCase) -> Finding:
+    """Do its clock and this server's agree?"""
+    before = time.time()
+    theirs = case.row(Query("RETURN datetime.realtime().epochMillis"))[0] / 1000
+    return clock(theirs - (before + time.time()) / 2)
+
+
+def clock(ahead: float) -> Finding:
+    """`ahead`: seconds that the graph's clock is ahead of this server's."""
+    if abs(ahead) < 1:
+        return Finding(True, "the two clocks agree within a second")
+    said = f"Neo4j's is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} PostgreSQL's"
+    if abs(ahead) <= _CLOCK_SECONDS:
+        return Finding(True, said)
+    return Finding(False, said, "let both machines follow a time server (NTP)")
+
+
+@owners_check("graph id", *REACHED)
+def graph_id(case: OwnersCase) -> Finding:
+    """Is it the graph that this database was loaded from?"""
+    found = case.database[1]
+    known = catalog.query(case.plpy, "SELECT g.database_id FROM deal_sync.graph AS g")
+    if not known:
+        return Finding(True, f"{found}; the first run will remember it")
+    if known[0]["database_id"] == found:
+        return Finding(True, found)
+    return Finding(
+        False,
+        f"is it the one that is meant? it is {found}, and the runs so far read {known[0]['database_id']}",
+        "SELECT deal_sync.accept_graph();",
+    )
+
+
+@owners_check("open transactions", *REACHED)
+def open_transactions(case: OwnersCase) -> Finding:
+    """Is no transaction of others open for longer than a run looks back?"""
+    [row] = case.query("overlap")
+    query = cypher.open_transactions(case.database[0], int(row["seconds"] * 1000))
+    found = unless_forbidden(lambda: case.ask(lambda ask: whole.one(ask, query)[0]))
+    return transactions(found, row["overlap"], found is not None and _sees_others(case))
+
+
+def transactions(found: Sequence[tuple[str, int]] | None, overlap: str, all_are_seen: bool | None) -> Finding:
+    """`found`: id and seconds of each, None if the login may not ask; `overlap` as the setting has it."""
+    if found:
+        return Finding(
+            False,
+            f"open for longer than deal_sync.overlap ({overlap}): "
+            + ", ".join(f"{id_} ({seconds} s)" for id_, seconds in found[:5])
+            + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+            + "; runs may not see what they commit",
+            "when they have ended, SELECT * FROM sync_deals('...', 'full'); where they are usual, SET deal_sync.overlap"
+            " to more than they last",
+        )
+    said = f"none of others is open for longer than deal_sync.overlap ({overlap})"
+    if all_are_seen:
+        return Finding(True, said)
+    if found is None or all_are_seen is False:
+        return Finding(
+            None,
+            "the login may not see the transactions of other logins",
+            "GRANT SHOW TRANSACTION (*) ON DATABASE * TO … (in Neo4j)",
+        )
+    return Finding(True, f"{said}, as far as the login may see them")
+
+
+def _sees_others(case: OwnersCase) -> bool | None:
+    """Whether the login is shown the transactions of other logins; None if Neo4j does not tell."""
+    if case.neo4j[1] == "community":  # without rights of its own
+        return True
+    try:
+        return sees_others(case.rows(Query("SHOW USER PRIVILEGES YIELD access, action RETURN access, action")))
+    except DealSyncError as error:
+        if error.sqlstate != "HV000":
+            raise
+        return None
+
+
+def sees_others(privileges: Sequence[tuple[str, str]]) -> bool:
+    """By the login's privileges: access and action of each."""
+    actions = ("show_transaction", "transaction_management", "database_actions")
+    return any(access == "GRANTED" and action in actions for access, action in privileges)

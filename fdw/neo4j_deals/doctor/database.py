@@ -1,0 +1,99 @@
+"""In: the database and the extension in it. Out: whether they will do, whatever the graph and the mapping are."""
+
+from __future__ import annotations
+
+from neo4j_deals import catalog
+from neo4j_deals.doctor.case import Case, Finding, check
+from neo4j_deals.errors import DealSyncError
+from neo4j_deals.tables.imports import literal
+
+
+@check("encoding")
+def encoding(case: Case) -> Finding:
+    """Can the database hold any text of the graph?"""
+    [row] = catalog.query(case.plpy, "SELECT getdatabaseencoding() AS name")
+    if row["name"] == "UTF8":
+        return Finding(True, "UTF8")
+    return Finding(False, row["name"], "use a database made with ENCODING 'UTF8'")
+
+
+@check("writable")
+def writable(case: Case) -> Finding:
+    """May a transaction write here?"""
+    catalog.query(case.plpy, "SELECT _deal_sync.check_writable()")
+    return Finding(True, "no standby server, and transactions may write")
+
+
+@check("settings")
+def settings(case: Case) -> Finding:
+    """Is each setting valid in this session, and each that is kept a setting?"""
+    known = [row["name"] for row in catalog.query(case.plpy, "SELECT s.name FROM deal_sync.settings() AS s")]
+    wrong: list[str] = []
+    remedies: list[str] = []
+    for name in known:
+        try:
+            catalog.query(case.plpy, "SELECT _deal_sync.setting($1)", ["text"], [name])
+        except DealSyncError as error:
+            if error.sqlstate != "22023":
+                raise
+            wrong.append(error.message)
+            remedies.append(f"RESET deal_sync.{case.ident(name)};")
+    # What ALTER DATABASE and ALTER ROLE keep: names that nobody reads, and where an invalid value comes from.
+    for row in case.query("kept_settings"):
+        if f"RESET {row['name']};" in remedies:
+            remedies.append(f"{row['place']} RESET {row['name']};")
+        elif row["name"].removeprefix("deal_sync.") not in known:
+            wrong.append(f'unknown setting "{row["name"]}"')
+            remedies.append(f"{row['place']} RESET {row['name']};")
+    if wrong:
+        return Finding(False, "; ".join(wrong), " ".join(remedies))
+    return Finding(True, f"{len(known)} settings are as they may be")
+
+
+@check("multicorn")
+def multicorn(case: Case) -> Finding:
+    """Is Multicorn2 used if that is safe, and only then?"""
+    [row] = case.query("multicorn")
+    crashes = row["python"] >= 312
+    if not row["has_own_validator"]:
+        return Finding(
+            False,
+            f"the wrapper neo4j has the validator {row['validator']}, which may let a user mapping load any code",
+            "ALTER FOREIGN DATA WRAPPER neo4j VALIDATOR _deal_sync.validator;",
+        )
+    if row["is_set"] and crashes:
+        major, minor = divmod(row["python"], 100)
+        detail = f"with Python {major}.{minor} its handler crashes the server"
+        return Finding(False, detail, "SELECT deal_sync.detach();")
+    if row["is_set"] and row["available"] is None:
+        detail = "the handler is set, and Multicorn2 is not installed any more"
+        return Finding(False, detail, "SELECT deal_sync.detach();")
+    if row["is_set"]:
+        return Finding(True, f"{row['available']} answers a SELECT on the foreign tables")
+    if row["available"] is None or crashes:
+        return Finding(True, "not used: deal_sync.scan() reads the foreign tables")
+    names = "" if row["server"] is None else f"{literal(row['server'])}, {literal(row['schema'])}"
+    return Finding(
+        False,
+        f"{row['available']} is installed and not used, as after a restore or detach()",
+        f"SELECT deal_sync.attach({names});",
+    )
+
+
+@check("foreign tables")
+def foreign_tables(case: Case) -> Finding:
+    """Is there one foreign table for the deals and one for the versions, of owners who are trusted?"""
+    try:
+        return Finding(True, ", ".join(row["name"] for row in case.query("foreign_tables")))
+    except DealSyncError as error:
+        if error.sqlstate != "42704":
+            raise
+        found, hint = f"{error.message}: {error.detail}", error.hint
+    untrusted = case.query("untrusted_owners")
+    if untrusted:
+        changes = sorted({f"ALTER {row['object']} OWNER TO {row['trusted']};" for row in untrusted})
+        return Finding(False, found, " ".join(changes))
+    [first] = case.query("first_server")
+    if first["name"] is not None:
+        return Finding(False, found, f"SELECT deal_sync.attach({literal(first['name'])});")
+    return Finding(False, found, hint)

@@ -1,0 +1,243 @@
+"""In: the nodes of the mapping's labels. Out: whether runs can read them, and whether the mapping has all of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+from neo4j_deals import catalog
+from neo4j_deals.doctor.case import Finding, OwnersCase, check_of_nodes
+from neo4j_deals.graph import cypher
+from neo4j_deals.graph.cypher import Query, is_a_tenant, quoted
+from neo4j_deals.mapping.defaults import DIMENSION_PREFIX, TABLES
+from neo4j_deals.mapping.model import Table
+from neo4j_deals.tables import imports
+
+_FUTURE = "PT10M"  # writers' clocks may be ahead
+_WITHOUT_MOMENT = 0.1  # share of nodes; skeletons have none, and a real graph holds about one in twenty
+_SAYS_A_DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}.*"  # what a text begins with that is a time
+_SAYS_NO_ZONE = ".{10}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.][0-9]+)?)?"
+
+
+@check_of_nodes("duplicates")
+def duplicates(case: OwnersCase, table: Table) -> Finding:
+    """Has each node a key of its own, over all tenants? The application's tables hold an id once."""
+    key = f"n.{quoted(table.key.property)}"
+    group = f"MATCH (n:{quoted(table.label)})\nWITH {cypher.normalised(key)} AS key, "
+    some = "WHERE key IS NOT NULL AND "
+    keys, nodes = case.row(
+        Query(f"{group}count(*) AS nodes\n{some}nodes > 1\nRETURN count(*), coalesce(sum(nodes), 0)")
+    )
+    if not keys:
+        return Finding(True, f"each {table.key.property} is on one node")
+    shown = f"{group}collect(n) AS nodes {some}size(nodes) > 1 UNWIND nodes AS n RETURN elementId(n), {key}"
+    return Finding(
+        False,
+        f"values of {table.key.property} that several nodes share: {keys}; these nodes: {nodes}; one of each lands",
+        "delete the superfluous ones, which are among: " + shown.replace("\n", " "),
+    )
+
+
+@check_of_nodes("tenants")
+def tenants(case: OwnersCase, table: Table) -> Finding:
+    """Does each node belong to a tenant?"""
+    property_ = table.tenant.property
+    counts = case.rows(cypher.tenant_counts(table.label, property_))
+    absent = sum(nodes for value, nodes in counts if value is None)
+    odd = sum(nodes for value, nodes in counts if value is not None and not is_a_tenant(value))
+    if not absent and not odd:
+        return Finding(True, f"nodes: {sum(nodes for _, nodes in counts)}, tenants: {len(counts)}")
+    name = f"n.{quoted(property_)}"
+    return Finding(
+        False,
+        f"nodes of no tenant: {absent + odd}; {property_} is absent on {absent}, no UUID as usual on {odd}",
+        "set it to the tenant's id, a UUID in lower case; they are among:"
+        f" MATCH (n:{quoted(table.label)}) WITH {name} AS tenant, collect(elementId(n)) AS nodes"
+        " RETURN tenant, size(nodes), nodes[..5]",
+    )
+
+
+@check_of_nodes("timestamps")
+def timestamps(case: OwnersCase, table: Table) -> Finding:
+    """Do nodes tell when they have changed?"""
+    moments = table.moments
+    first = f"coalesce({', '.join(f'n.{quoted(name)}' for name in moments)})"
+    is_a_time = " OR ".join(f"{first} IS :: {type_} NOT NULL" for type_ in ("ZONED DATETIME", "LOCAL DATETIME", "DATE"))
+    unreadable = f"NOT ({is_a_time} OR {first} IS :: STRING NOT NULL AND {first} =~ '{_SAYS_A_DAY}')"
+    match = f"MATCH (n:{quoted(table.label)})"
+    epochs = _epochs(table)
+    no_zone = f"{first} IS :: LOCAL DATETIME NOT NULL OR {first} IS :: STRING NOT NULL AND {first} =~ '{_SAYS_NO_ZONE}'"
+    nodes, absent, wrong, local, *of_epochs = case.row(
+        Query(
+            f"{match}\nRETURN count(n), count(CASE WHEN {first} IS NULL THEN 1 END),"
+            f" count(CASE WHEN {first} IS NOT NULL AND {unreadable} THEN 1 END), count(CASE WHEN {no_zone} THEN 1 END)"
+            + "".join(f", count(CASE WHEN {condition} THEN 1 END)" for condition, _ in epochs)
+        )
+    )
+    said = f"nodes without {' and '.join(moments)}: {absent} of {nodes}"
+    if local:
+        said += f", with one that says no zone: {local}; it counts as UTC, and runs look for it 14 hours further back"
+    if not wrong and absent <= nodes * _WITHOUT_MOMENT:
+        return Finding(True, said)
+    remedies = [
+        f"{match} WHERE {condition} SET {change}"
+        for (condition, change), found in zip(epochs, of_epochs, strict=True)
+        if found
+    ]
+    if wrong > sum(of_epochs):
+        remedies.append(_set_moment(case, table, f"{first} IS NOT NULL AND {unreadable}"))
+    if absent > nodes * _WITHOUT_MOMENT:
+        remedies.append(_set_moment(case, table, f"{first} IS NULL", keeping=False))
+    return Finding(False, f"{said}, with an unreadable one: {wrong}; every run reads them", "; ".join(remedies))
+
+
+def _epochs(table: Table) -> list[tuple[str, str]]:
+    """Integers that count from 1970: which they are, and what makes the same moment of them.
+
+    Seconds and milliseconds are told apart by the years that they would mean: from 2000 until now.
+    """
+    return [
+        (
+            f"n.{quoted(name)} IS :: INTEGER NOT NULL AND {since_2000} <= n.{quoted(name)} <= datetime().{unit}",
+            f"n.{quoted(name)} = datetime({{{unit}: n.{quoted(name)}}})",
+        )
+        for name in table.moments
+        for unit, since_2000 in (("epochSeconds", 946_684_800), ("epochMillis", 946_684_800_000))
+    ]
+
+
+@check_of_nodes("future")
+def future(case: OwnersCase, table: Table) -> Finding:
+    """Is no timestamp ahead of the clock?
+
+    Times by the graph's clock; texts by their day, since they may be in any offset.
+    """
+    name = f"n.{quoted(table.moments[0])}"
+    day = (datetime.now(UTC) + timedelta(days=2)).date().isoformat()
+    condition = " OR ".join(
+        [
+            *(f"{name} > {clock}() + duration('{_FUTURE}')" for clock in ("datetime", "localdatetime")),
+            f"{name} >= '{day}' AND {name} =~ '{_SAYS_A_DAY}'",
+        ]
+    )
+    (nodes,) = case.row(Query(f"MATCH (n:{quoted(table.label)}) WHERE {condition} RETURN count(n)"))
+    if not nodes:
+        return Finding(True, "no timestamp is ahead of the clock")
+    return Finding(
+        False,
+        f"nodes with a {table.moments[0]} in the future: {nodes}; every run reads them",
+        _set_moment(case, table, f"({condition})"),
+    )
+
+
+def _set_moment(case: OwnersCase, table: Table, condition: str, *, keeping: bool = True) -> str:
+    """What to do with the nodes that meet it: a deal may count as changed now, a version's times are its own.
+
+    What stands there is kept beside it, by a name that no node has: it may be all that is known. The statement leaves
+    out nodes that have got the name meanwhile, so that it destroys nothing when it is run again.
+    """
+    match, moment = f"MATCH (n:{quoted(table.label)}) WHERE {condition}", f"n.{quoted(table.moments[0])}"
+    if table.kind != "deal":
+        return f"set it to the moment of the change, a ZONED DATETIME; they are: {match} RETURN elementId(n), {moment}"
+    if not keeping:
+        return f"{match} SET {moment} = datetime()"
+    kept = f"n.{quoted(_free_name(case, table, f'{table.moments[0]}_before'))}"
+    return f"{match} AND {kept} IS NULL SET {kept} = {moment}, {moment} = datetime()"
+
+
+def _free_name(case: OwnersCase, table: Table, name: str) -> str:
+    """A name that no property of the label's nodes has: this one, or with a number behind it."""
+    match = f"MATCH (n:{quoted(table.label)}) UNWIND keys(n) AS name"
+    query = Query(f"{match} WITH name WHERE name STARTS WITH $name RETURN collect(DISTINCT name)", {"name": name})
+    (taken,) = case.row(query)
+    return next(free for number in count(1) if (free := name if number == 1 else f"{name}_{number}") not in taken)
+
+
+@check_of_nodes("unmapped")
+def unmapped(case: OwnersCase, table: Table) -> Finding:
+    """Has each property of a sample a column?
+
+    A version is a copy of its deal: what only the deals' table maps is left out there on purpose. A dimension
+    without a column is shown in the document of all of them.
+    """
+    columns = [column for one in (table, case.table("deal")) for column in one.columns]
+    in_documents = any(column.derive == "ontology_scores" for column in columns)
+    match = f"MATCH (n:{quoted(table.label)})\nWITH n LIMIT $sample\n"
+    names = Query(
+        f"{match}UNWIND keys(n) AS name\nWITH DISTINCT name\n"
+        "WHERE NOT name IN $known AND NOT ($in_documents AND name STARTS WITH $prefix)\nRETURN name ORDER BY name",
+        {
+            "sample": imports.SAMPLE,
+            "known": sorted({column.property for column in columns}),
+            "in_documents": in_documents,
+            "prefix": DIMENSION_PREFIX,
+        },
+    )
+    found = [name for (name,) in case.rows(names)]
+    if not found:
+        return Finding(True, f"each property of the first {imports.SAMPLE} nodes has a column")
+    vector = catalog.vector_type(case.plpy)
+    wish = imports.Wish(only=[table.label], sample=1000)
+    _, named, labels = case.ask(lambda ask: imports.found(ask, wish, {}))
+    types = {
+        options.get("property", name): type_
+        for made in imports.tables(wish, named, labels, vector).tables
+        for name, type_, options in made.columns
+    }
+    used = {column.name for column in table.columns} | imports.SYSTEM_COLUMNS
+    added: list[imports.Column] = []
+    for name in found:
+        free = imports.free_name(name, used)
+        added.append((free, types.get(name, "text"), {} if free == name else {"property": name}))
+    return Finding(
+        False,
+        f"no column shows {', '.join(found[:5])}" + (f" and {len(found) - 5} more" if len(found) > 5 else ""),
+        f"ALTER FOREIGN TABLE {table.name} "
+        + ", ".join(f"ADD COLUMN {imports.as_definition(column)}" for column in added)
+        + ";",
+    )
+
+
+@check_of_nodes("absent")
+def absent(case: OwnersCase, table: Table) -> Finding:
+    """Has some node the property of each column? A graph need not have all that attach() maps."""
+    shown = {column.property: column for column in table.columns if column.derive is None}
+    match = f"MATCH (n:{quoted(table.label)})"
+    keys = f"{match} WITH n LIMIT $sample UNWIND keys(n) AS name RETURN DISTINCT name ORDER BY name"
+    found = [name for (name,) in case.rows(Query(keys, {"sample": imports.SAMPLE}))]
+    rest = sorted(set(shown) - set(found))
+    if not found or not rest:
+        return Finding(True, "each property that a column shows is on some node" if found else "there are no nodes yet")
+    counts = case.row(Query(f"{match} RETURN {', '.join(f'count(n.{quoted(name)})' for name in rest)}"))
+    absent = [name for name, nodes in zip(rest, counts, strict=True) if not nodes]
+    unshown = {_folded(name): name for name in found if name not in shown}
+    alike = {name: unshown[_folded(name)] for name in absent if _folded(name) in unshown}
+    by_default = {column.name for one in TABLES if one.kind == table.kind for column in one.columns}
+    wrong = [name for name in absent if name in alike or shown[name].name not in by_default]
+    if not wrong:
+        return Finding(True, f"no node has these of the default mapping: {', '.join(absent) or 'none'}")
+    has_option = catalog.query(
+        case.plpy,
+        "SELECT m.name FROM _deal_sync.mapping_columns(_deal_sync.mapped($1)) AS m"
+        " WHERE pg_catalog.jsonb_exists(m.options, 'property')",
+        ["text"],
+        [table.kind],
+    )
+    set_before = {row["name"] for row in has_option}
+    return Finding(
+        False,
+        "no node has "
+        + ", ".join(f"{name} (but {alike[name]} is there)" if name in alike else name for name in wrong[:5])
+        + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""),
+        "let the column show the property that the nodes have: "
+        + " ".join(
+            f"ALTER FOREIGN TABLE {table.name} ALTER COLUMN {case.ident(shown[name].name)} OPTIONS"
+            f" ({'SET' if shown[name].name in set_before else 'ADD'} property {imports.literal(alike.get(name, '…'))});"
+            for name in wrong
+        ),
+    )
+
+
+def _folded(name: str) -> str:
+    """What two spellings of one name have in common: nextStep, nextstep, next_step."""
+    return name.replace("_", "").casefold()

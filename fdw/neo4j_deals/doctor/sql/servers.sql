@@ -1,0 +1,23 @@
+-- In: whether foreign tables map the graph. Out: their server, or all that there are; whether the owner is trusted, and
+-- who would be.
+SELECT
+    s.srvname AS name,
+    _deal_sync.options_of(s.srvoptions) AS options,
+    r.rolsuper OR r.oid = e.extowner AS is_trusted,
+    o.rolname AS trusted
+FROM pg_foreign_server AS s
+INNER JOIN pg_foreign_data_wrapper AS w ON s.srvfdw = w.oid
+INNER JOIN pg_roles AS r ON s.srvowner = r.oid
+INNER JOIN pg_extension AS e ON e.extname = 'deal_sync'
+INNER JOIN pg_roles AS o ON e.extowner = o.oid
+WHERE
+    w.fdwname = 'neo4j'
+    AND (
+        NOT $1
+        OR s.oid = (
+            SELECT t.ftserver
+            FROM pg_foreign_table AS t
+            WHERE t.ftrelid = CASE WHEN $1 THEN _deal_sync.mapped('deal') END
+        )
+    )
+ORDER BY s.srvname

@@ -1,0 +1,128 @@
+"""In: the application's tables, and the role that is to run the sync. Out: whether the one may write the other."""
+
+from __future__ import annotations
+
+import re
+
+from neo4j_deals import catalog
+from neo4j_deals.doctor.case import Case, Finding, check
+from neo4j_deals.tables.imports import literal
+
+
+@check("target tables", "foreign tables")
+def target_tables(case: Case) -> Finding:
+    """Are the application's tables there, by the names that the mapping has for them?"""
+    return Finding(True, ", ".join(row["relation"] for row in case.query("application_tables")))
+
+
+@check("target columns", "target tables")
+def target_columns(case: Case) -> Finding:
+    """Can the sync write each target, and is nothing else left to be filled?"""
+    catalog.query(case.plpy, "SELECT _deal_sync.check_targets()")
+    return Finding(True, "each target is there, once, and nothing is left unfilled")
+
+
+@check("target types", "target columns", "user mapping")
+def target_types(case: Case) -> Finding:
+    """Can each target take what its column of the mapping shows?"""
+    for kind in ("deal", "version"):
+        catalog.query(case.plpy, "SELECT _deal_sync.check_source($1)", ["text"], [kind])
+    return Finding(True, "each target can take what the mapping sends there")
+
+
+@check("row security", "target tables")
+def row_security(case: Case) -> Finding:
+    """Is row-level security on for what the sync writes, with policies by which the role can?
+
+    A table that has policies gets one for the role alone: a further one for everybody would show others what theirs
+    hide from them.
+    """
+    found = []
+    changes = []
+    for row in case.query("lacking_policies", ["text"], [case.role]):
+        table, commands = row["relation"], row["commands"]
+        if row["is_on"]:
+            found.append(f'{table} has no policy for {commands} by role "{case.role}"')
+        else:
+            found.append(f"{table} has none")
+            changes.append(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;")
+            changes.append(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY;")
+        if commands:
+            name = case.ident(f"deal_sync_{row['role']}") if row["has_policies"] else "deal_sync_tenant"
+            to = f" TO {case.role}" if row["has_policies"] else ""
+            tenant = "nullif(current_setting('app.tenant_id', true), '')::uuid"
+            changes.append(f"CREATE POLICY {name} ON {table}{to} USING (tenant_id = {tenant});")
+    if found:
+        return Finding(False, "; ".join(found), " ".join(changes))
+    return Finding(True, "on, with a policy, on all that the sync writes")
+
+
+# As pg_get_expr() prints a setting that is cast, and one that is not. After a transaction that set app.tenant_id
+# locally it is '', and no longer unset. A cast of '' raises; asking does if it is unset.
+_CAST = r"\(current_setting\(('[^']+')::text(?:, (?:true|false))?\)\)::(uuid|integer|bigint)"
+_BARE = r"current_setting\(('[^']+'::text)(?:, false)?\)"
+
+
+@check("policies", "target tables")
+def policies(case: Case) -> Finding:
+    """Does no policy raise an error in a session without a tenant?"""
+    found = []
+    changes = []
+    for row in case.query("policies"):
+        if not re.search(f"{_CAST}|{_BARE}", f"{row['visible'] or ''} {row['writable'] or ''}"):
+            continue
+        found.append(f'"{row["name"]}" of {row["relation"]}')
+        clauses = [
+            f" {clause} ({_tolerant(row[column])})"
+            for clause, column in (("USING", "visible"), ("WITH CHECK", "writable"))
+            if row[column] is not None
+        ]
+        changes.append(f"ALTER POLICY {case.ident(row['name'])} ON {row['relation']}{''.join(clauses)};")
+    if found:
+        return Finding(False, f"raises where the setting is '' or unset: {', '.join(found)}", " ".join(changes))
+    return Finding(True, "none raises where app.tenant_id is '' or unset")
+
+
+def _tolerant(expression: str) -> str:
+    return re.sub(
+        _BARE, r"current_setting(\1, true)", re.sub(_CAST, r"(nullif(current_setting(\1, true), ''))::\2", expression)
+    )
+
+
+@check("role")
+def role(case: Case) -> Finding:
+    """Does row-level security apply to the role?"""
+    [row] = case.query("role", ["text"], [case.role])
+    name = row["name"]
+    if row["is_superuser"]:
+        return Finding(
+            None,
+            f'"{name}" is a superuser, whom no policy and no right binds',
+            f"look with the scheduler's role: SELECT * FROM deal_sync.doctor({literal(row['scheduler'] or '...')});",
+        )
+    if row["bypasses"]:
+        detail = f'"{name}" bypasses row-level security: it could write into another tenant\'s rows'
+        return Finding(False, detail, f"ALTER ROLE {case.role} NOBYPASSRLS;")
+    return Finding(True, f'"{name}" is bound by row-level security')
+
+
+@check("rights on tables", "target tables")
+def rights_on_tables(case: Case) -> Finding:
+    """Has the role the rights on the application's tables that the sync needs?"""
+    lacking = case.query("missing_rights", ["text"], [case.role])
+    if lacking:
+        return Finding(
+            False,
+            f'"{case.role}" lacks ' + ", ".join(f"{row['privileges']} on {row['relation']}" for row in lacking),
+            " ".join(f"GRANT {row['privileges']} ON {row['relation']} TO {case.role};" for row in lacking),
+        )
+    return Finding(True, f'"{case.role}" may read and write what the sync does')
+
+
+@check("rights on sync")
+def rights_on_sync(case: Case) -> Finding:
+    """May the role call sync_deals(), and all that it calls?"""
+    if case.query("routines_out_of_reach", ["text"], [case.role]):
+        detail = f'"{case.role}" may not run sync_deals, or not all that it calls'
+        return Finding(False, detail, f"SELECT deal_sync.grant_sync({literal(case.role)});")
+    return Finding(True, f'"{case.role}" may run sync_deals')
