@@ -109,7 +109,12 @@ PLACES: dict[str, LiteralString] = {
 }
 
 
-@pytest.mark.parametrize("code", ["DS005", "HV000"])
+@pytest.mark.parametrize(
+    ("code", "language"),
+    [("DS005", "C"), ("HV000", "C"), ("DS005", "de_DE.UTF-8")],
+    ids=["DS005", "HV000", "DS005 in German"],
+    indirect=["language"],
+)
 @pytest.mark.parametrize("place", PLACES)
 def test_whatever_code_and_mark_the_application_raises_its_words_stay_with_the_server(
     place: str, code: str, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
@@ -137,6 +142,7 @@ def test_whatever_code_and_mark_the_application_raises_its_words_stay_with_the_s
     assert not [message for message, _ in told if "Acme" in str(message)]
 
 
+@pytest.mark.german
 @pytest.mark.parametrize("code", ["DS005", "HV000"])
 def test_a_policy_that_raises_while_nodes_are_looked_for_by_key_is_the_applications(
     code: str, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID

@@ -242,6 +242,7 @@ def test_a_value_that_a_domain_refuses_is_lost_alone(
     assert sync(writer, tenant).deals_unchanged == 2
 
 
+@pytest.mark.german
 def test_a_domain_that_raises_harms_its_value_alone(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
@@ -258,6 +259,7 @@ def test_a_domain_that_raises_harms_its_value_alone(
     assert [(r.level, r.column_name, r.sqlstate) for r in rejects(pg, tenant)] == [("value", "deal_ref", "CRM02")]
 
 
+@pytest.mark.german
 def test_a_version_that_the_table_refuses_is_alone_in_it(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
@@ -283,6 +285,7 @@ def test_a_version_that_a_trigger_suppresses_is_a_refusal(
     assert [(r.kind, r.level, r.sqlstate) for r in rejects(pg, tenant)] == [("version", "row", "09000")]
 
 
+@pytest.mark.german
 def test_a_link_that_the_table_refuses_harms_neither_its_deal_nor_other_links(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
@@ -406,6 +409,7 @@ def only_the_failed_run(pg: Connection, run: Run, sqlstate: str) -> None:
     assert one(pg, "SELECT count(*) FROM deal_sync.rejects WHERE run_id = %s", run.run_id) == 0
 
 
+@pytest.mark.german
 def test_a_row_that_another_session_holds_fails_the_run_after_the_lock_timeout(
     database: Database, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
@@ -470,6 +474,7 @@ def test_neo4j_out_of_reach_fails_the_run(pg: Connection, writer: Connection, te
     only_the_failed_run(pg, run, "08006")
 
 
+@pytest.mark.german
 def test_a_trigger_that_misses_a_table_raises_and_nothing_is_recorded(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
@@ -481,6 +486,7 @@ def test_a_trigger_that_misses_a_table_raises_and_nothing_is_recorded(
     assert names(pg, tenant) == []
 
 
+@pytest.mark.german
 def test_statement_timeout_during_a_write_is_raised(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
@@ -495,6 +501,7 @@ def test_statement_timeout_during_a_write_is_raised(
     assert sync(writer, tenant).deals_inserted == 1
 
 
+@pytest.mark.german
 def test_too_many_refusals_fail_the_run_and_the_commonest_is_named(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:

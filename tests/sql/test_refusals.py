@@ -845,6 +845,7 @@ def test_a_version_lands_without_the_value_that_does_not_fit(
     assert row(pg, "deal_versions", id=node.id)[column] == lands
 
 
+@pytest.mark.german
 def test_what_the_application_refuses_is_one_rows_matter(
     pg: Connection, writer: Connection, deal: AddNode, version: AddNode, tenant: uuid.UUID
 ) -> None:
@@ -943,6 +944,7 @@ def test_a_refusal_hides_behind_no_note(pg: Connection, writer: Connection, deal
     assert [(reject.level, reject.sqlstate) for reject in rejects(pg, tenant)] == [("row", "23514")]
 
 
+@pytest.mark.german
 def test_a_link_that_the_application_refuses_is_the_links_matter(
     pg: Connection, writer: Connection, deal: AddNode, version: AddNode, tenant: uuid.UUID
 ) -> None:
@@ -1168,6 +1170,7 @@ def test_a_dry_run_gives_the_same_counts_and_writes_nothing(
     assert contents(pg) != before
 
 
+@pytest.mark.german
 @pytest.mark.usefixtures("mixed")
 def test_strict_raises_on_any_refusal_and_writes_nothing(pg: Connection, writer: Connection, tenant: uuid.UUID) -> None:
     before = contents(pg)

@@ -247,6 +247,7 @@ def test_a_mistake_of_set_up_raises_before_anything_is_read(
     assert one(pg, "SELECT count(*) FROM deal_sync.runs") == 0
 
 
+@pytest.mark.german
 @pytest.mark.usefixtures("out_of_reach")
 def test_an_argument_that_makes_no_sense_raises(pg: Connection, writer: Connection, tenant: uuid.UUID) -> None:
     said = refused(writer, uuid.uuid4())
@@ -458,6 +459,7 @@ ENTRIES: tuple[LiteralString, ...] = (
 )
 
 
+@pytest.mark.german
 @pytest.mark.usefixtures("out_of_reach")
 def test_a_package_of_another_version_is_named_with_the_remedy(pg: Connection) -> None:
     pg.execute("UPDATE pg_extension SET extversion = '99.1' WHERE extname = 'deal_sync'")
@@ -471,6 +473,7 @@ def test_a_package_of_another_version_is_named_with_the_remedy(pg: Connection) -
         assert "reconnect" in str(raised.value.diag.message_hint)
 
 
+@pytest.mark.german
 @pytest.mark.usefixtures("out_of_reach")
 def test_a_missing_package_is_named_with_the_remedy(database: Database) -> None:
     for entry in ENTRIES:

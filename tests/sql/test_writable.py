@@ -74,6 +74,7 @@ def test_a_sync_on_a_standby_says_where_to_run_it(standby: Connection) -> None:
     assert finding(standby, "writable") == (False, "cannot sync on a standby server", "Connect to the primary server.")
 
 
+@pytest.mark.german
 def test_a_sync_in_a_read_only_transaction_says_what_to_set(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
     add_deal(graph, tenant)
     pg.execute("SET default_transaction_read_only = on")
