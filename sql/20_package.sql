@@ -218,8 +218,8 @@ COMMENT ON FUNCTION _deal_sync.import_statements(name, name, text[], text[], big
 
 -- What a run executes for each batch of a kind: neo4j_deals.sync.statements says what each is.
 CREATE TYPE _deal_sync.statements AS (
-    plan text, locks text, cleared text, merge text, completion text, unwritten text, losses text,
-    links text, linked text, unlinked text
+    planned text, to_write text, locks text, cleared text, merge text, completion text, failed text, unwritten text, counted text,
+    rejects text, links text, linked text, unlinked text, suppressed text
 );
 COMMENT ON TYPE _deal_sync.statements IS 'what a run executes for each batch of a kind';
 

@@ -241,8 +241,9 @@ $$;
 COMMENT ON FUNCTION _deal_sync.land(text, bigint[], uuid[]) IS
 'runs a statement over rows of the staging table in subtransactions, isolating those that the table refuses';
 
--- One batch, planned, written, checked, explained, linked. `result` is carried on from batch to batch, and so is `cleared`, the values that
--- the run replaces by NULL; `reasons` counts failures; `completed` counts versions of this batch.
+-- One batch, planned, written, checked, explained, linked: neo4j_deals.sync.statements says what each statement does. `result` is
+-- carried on from batch to batch, and so is `cleared`, the values that the run replaces by NULL; `reasons` counts failures; `completed`
+-- counts versions of this batch.
 CREATE FUNCTION _deal_sync.land_batch(
     kind text, statements _deal_sync.statements, INOUT result deal_sync.run_result, INOUT reasons jsonb, INOUT cleared jsonb,
     OUT completed bigint
@@ -251,196 +252,74 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    merge text := statements.merge;
-    planned record;
-    lost record;
-    written bigint[] := '{}';
-    places tid[] := '{}';
-    parts oid[] := '{}';
-    new_rows bigint[] := '{}';
-    there bigint[] := '{}';
-    adopted_rows bigint[] := '{}';
-    failures _deal_sync.failure[];
-    link_failures _deal_sync.failure[];
-    failed bigint[];
-    others bigint[];
-    ids uuid[];
-    unlinked bigint[];
-    inserted bigint;
-    adopted bigint;
-    landed bigint;
+    max_rejects CONSTANT bigint := _deal_sync.setting('max_rejects')::bigint;
+    due record;
+    merged record;
+    counted record;
     clears jsonb := '{}';
-    found jsonb;
-    losses jsonb[] := '{}';
-    refused jsonb[] := '{}';
+    unlinked bigint[];
+    interactions uuid[];
+    linked record;
+    suppressed _deal_sync.failure[] := '{}';
+    rejects jsonb;
 BEGIN
-    completed := 0;
-    FOR planned IN EXECUTE statements.plan USING NULL::bigint[] LOOP
-        IF planned.refusal IS NOT NULL THEN
-            refused := refused || (planned.refusal || jsonb_build_object('row_number', planned.row_number, 'level', 'row'));
-        ELSIF planned.state IN ('new', 'changed', 'adopted') THEN
-            written := written || planned.row_number;
-            places := places || planned.place;
-            parts := parts || planned.part;
-            IF planned.state = 'new' THEN
-                new_rows := new_rows || planned.row_number;
-            ELSIF planned.state = 'adopted' THEN
-                adopted_rows := adopted_rows || planned.row_number;
-            END IF;
-        ELSIF planned.state = 'unchanged' THEN
-            there := there || planned.row_number;
-        END IF;
-        IF planned.note IS NOT NULL AND planned.refusal IS NULL THEN
-            refused := refused || jsonb_build_object(
-                'row_number', planned.row_number, 'level', 'note', 'sqlstate', '00000', 'message', planned.note
-            );
-        END IF;
-    END LOOP;
-
-    IF cardinality(written) > cardinality(new_rows) THEN
-        EXECUTE statements.locks USING written, places;
-        merge := statements.completion;
+    EXECUTE statements.planned USING NULL::bigint[];
+    EXECUTE statements.to_write INTO due;
+    IF due.changes > 0 THEN
+        EXECUTE statements.locks;
         IF statements.cleared IS NOT NULL THEN
-            EXECUTE statements.cleared INTO clears USING written;
+            EXECUTE statements.cleared INTO clears USING due.rows;
         END IF;
     END IF;
-    SELECT l.landed, l.failures, l.met INTO landed, failures, others
-    FROM _deal_sync.land(merge, written, '{}') AS l;
-    -- When land() gave up, rows that it never tried are not there either: the run fails with what was found.
-    IF landed + cardinality(failures) < cardinality(written)
-        AND cardinality(failures) <= _deal_sync.setting('max_rejects')::bigint THEN
-        FOR lost IN EXECUTE statements.unwritten USING written, places, parts LOOP
-            IF NOT EXISTS (SELECT FROM unnest(failures) AS f WHERE f.row_number = lost.row_number) THEN
-                failures := failures || ROW(
-                    lost.row_number,
-                    CASE WHEN lost.row_number = ANY (others) THEN '23505' ELSE '09000' END,
-                    CASE WHEN lost.row_number = ANY (others) THEN _deal_sync.explain_error('23505', NULL, NULL, NULL)
-                        ELSE 'a trigger of the table suppressed the row' END,
-                    NULL, NULL, NULL
-                )::_deal_sync.failure;
-            END IF;
-        END LOOP;
+
+    merged := _deal_sync.land(CASE WHEN due.changes > 0 THEN statements.completion ELSE statements.merge END, due.rows, '{}');
+    IF merged.failures <> '{}' THEN
+        EXECUTE statements.failed USING merged.failures;
     END IF;
-    failed := ARRAY(SELECT f.row_number FROM unnest(failures) AS f);
+    -- When land() gave up, rows that it never tried are not there either: the run fails with what was found.
+    IF merged.landed + cardinality(merged.failures) < cardinality(due.rows) AND cardinality(merged.failures) <= max_rejects THEN
+        EXECUTE statements.unwritten USING merged.met, _deal_sync.explain_error('23505', NULL, NULL, NULL);
+    END IF;
+
+    EXECUTE statements.counted INTO counted USING merged.met;
+    IF kind = 'deal' THEN
+        result.deals_inserted := result.deals_inserted + counted.inserted;
+        result.deals_adopted := result.deals_adopted + counted.adopted;
+        result.deals_updated := result.deals_updated + counted.updated;
+        result.deals_unchanged := result.deals_unchanged + counted.unchanged;
+    ELSE
+        result.versions_inserted := result.versions_inserted + counted.inserted;
+    END IF;
+    completed := counted.completed;
+    reasons := _deal_sync.add_counts(reasons, counted.reasons);
     IF clears <> '{}' THEN
         cleared := _deal_sync.add_counts(cleared, clears);
-        IF failed <> '{}' THEN -- their rows have kept what they had
-            EXECUTE statements.cleared INTO clears USING failed;
+        IF counted.failed <> '{}' THEN -- their rows have kept what they had
+            EXECUTE statements.cleared INTO clears USING counted.failed;
             cleared := _deal_sync.add_counts(cleared, clears, -1);
         END IF;
     END IF;
 
-    -- What somebody inserted beside us was not inserted here.
-    inserted := (
-        SELECT count(*) FROM unnest(new_rows) AS n (row_number) WHERE n.row_number <> ALL (failed) AND n.row_number <> ALL (others)
-    );
-    adopted := cardinality(adopted_rows) - (SELECT count(*) FROM unnest(failed) AS f (row_number) WHERE f.row_number = ANY (adopted_rows));
-    IF kind = 'deal' THEN
-        result.deals_inserted := result.deals_inserted + inserted;
-        result.deals_adopted := result.deals_adopted + adopted;
-        result.deals_updated := result.deals_updated + cardinality(written) - cardinality(failed) - inserted - adopted;
-        result.deals_unchanged := result.deals_unchanged + cardinality(there);
-    ELSE
-        result.versions_inserted := result.versions_inserted + inserted;
-        completed := cardinality(written) - cardinality(new_rows)
-            - (SELECT count(*) FROM unnest(failed) AS f (row_number) WHERE f.row_number <> ALL (new_rows));
-    END IF;
-    there := there || CASE WHEN failed = '{}' THEN written ELSE ARRAY(
-        SELECT w.row_number FROM unnest(written) AS w (row_number) WHERE w.row_number <> ALL (failed)
-    ) END;
-
     IF statements.links IS NOT NULL THEN
-        EXECUTE statements.linked INTO ids USING there;
-        EXECUTE format('SELECT coalesce(array_agg(u.row_number ORDER BY u.row_number), ''{}'') FROM (%s) AS u', statements.unlinked)
-        INTO unlinked USING there, ids;
-        SELECT l.landed, l.failures INTO landed, link_failures
-        FROM _deal_sync.land(statements.links, unlinked, ids) AS l;
-        result.links_inserted := result.links_inserted + landed;
+        EXECUTE statements.linked INTO interactions USING counted.there;
+        EXECUTE statements.unlinked INTO unlinked USING counted.there, interactions;
+        linked := _deal_sync.land(statements.links, unlinked, interactions);
+        result.links_inserted := result.links_inserted + linked.landed;
         -- What neither landed nor failed: a trigger returned NULL, or a unique key of the table's own has the pair's place; or so many
         -- failed (a table that is not filled yet, perhaps) that the rest was not tried. The deals land all the same.
         IF unlinked <> '{}' THEN
-            FOR lost IN EXECUTE statements.unlinked USING unlinked, ids LOOP
-                IF NOT EXISTS (SELECT FROM unnest(link_failures) AS f WHERE f.row_number = lost.row_number) THEN
-                    link_failures := link_failures || ROW(
-                        lost.row_number, '09000',
-                        CASE WHEN cardinality(link_failures) > _deal_sync.setting('max_rejects')::bigint
-                            THEN 'not tried: more links than deal_sync.max_rejects were refused before it'
-                            ELSE 'a trigger or a unique key of the table suppressed the link' END,
-                        NULL, NULL, NULL
-                    )::_deal_sync.failure;
-                END IF;
-            END LOOP;
+            EXECUTE statements.suppressed INTO suppressed USING
+                unlinked, interactions, ARRAY(SELECT f.row_number FROM unnest(linked.failures) AS f),
+                CASE WHEN cardinality(linked.failures) > max_rejects
+                    THEN 'not tried: more links than deal_sync.max_rejects were refused before it'
+                    ELSE 'a trigger or a unique key of the table suppressed the link' END;
         END IF;
+        suppressed := linked.failures || suppressed;
     END IF;
 
-    -- What did not land, by node. A NULL that the table did not take stands for a value that did not fit, where the node has one.
-    EXECUTE format(
-        $found$
-        SELECT coalesce(jsonb_agg(jsonb_build_object(
-            'kind', f.kind, 'level', f.level, 'graph_id', s.graph_id, 'element_id', s.element_id, 'column_name', f."column",
-            'sqlstate', f.sqlstate, 'message', f.message, 'value', f.value, 'server_text', f.server_text
-        )), '[]')
-        FROM (
-            SELECT $1 AS kind, r.level, r.row_number, r."column", r.sqlstate, r.message, r.value, NULL AS server_text
-            FROM jsonb_to_recordset(to_jsonb($2)) AS r (
-                row_number bigint, level text, "column" text, sqlstate text, message text, value text
-            )
-            UNION ALL
-            SELECT
-                $1, 'row', l.row_number, m.name, coalesce(e.error ->> 'sqlstate', l.sqlstate),
-                coalesce(e.error ->> 'message', l.message), e.error ->> 'value', l.server_text
-            FROM unnest($3) AS l
-            LEFT JOIN _deal_sync.mapping_columns(%s::oid) AS m
-                ON l.sqlstate = '23502' AND l.relation = %L AND m.target = l.column_name AND m.write <> 'never'
-            LEFT JOIN pg_temp.%I AS raw ON raw.row_number = l.row_number
-            CROSS JOIN LATERAL (SELECT raw.conversion_errors -> m.name::text) AS e (error)
-            UNION ALL
-            SELECT 'link', 'row', l.row_number, NULL, l.sqlstate, l.message, NULL, l.server_text FROM unnest($4) AS l
-        ) AS f
-        INNER JOIN pg_temp.%I AS s USING (row_number)$found$,
-        _deal_sync.mapped(kind)::oid,
-        (
-            SELECT format('%I.%I', n.nspname, c.relname)
-            FROM pg_class AS c
-            INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
-            WHERE c.oid = _deal_sync.application_table(kind, 'target')
-        ),
-        'deal_sync_' || kind || 's', 'deal_sync_' || kind || 's'
-    ) INTO found USING kind, refused, failures, coalesce(link_failures, '{}');
-
-    FOR lost IN EXECUTE statements.losses USING there, new_rows, kind = 'version' LOOP
-        losses := losses || jsonb_build_object(
-            'kind', kind, 'level', 'value', 'graph_id', lost.graph_id, 'element_id', lost.element_id, 'column_name', lost.field,
-            'sqlstate', lost.error ->> 'sqlstate', 'value', lost.error ->> 'value',
-            'message', concat(
-                lost.error ->> 'message',
-                CASE
-                    WHEN NOT lost.stays OR (lost.error -> 'landed')::boolean THEN NULL
-                    WHEN kind = 'version' THEN
-                        ' (of a version that is there only a replay fills what is NULL: mend the node and replay it, or set it by hand)'
-                    ELSE
-                        ' (a row that is there is not written here, so this does not heal by itself: set it by hand'
-                        || CASE WHEN lost.may_fill THEN ', or ALTER the column''s option write to ''fill''' ELSE '' END || ')'
-                END
-            )
-        );
-    END LOOP;
-    found := found || to_jsonb(losses);
-    IF found <> '[]' THEN
-        PERFORM _deal_sync.record_rejects(result.run_id, result.tenant_id, found);
-    END IF;
-
-    IF cardinality(failures) > 0 THEN
-        SELECT coalesce(jsonb_object_agg(r.reason, r.times), '{}') INTO reasons
-        FROM (
-            SELECT x.reason, sum(x.times) AS times
-            FROM (
-                SELECT o.key AS reason, o.value::bigint AS times FROM jsonb_each_text(reasons) AS o
-                UNION ALL
-                SELECT format('%s %s', f.sqlstate, f.message), 1 FROM unnest(failures) AS f
-            ) AS x
-            GROUP BY x.reason
-        ) AS r;
+    EXECUTE statements.rejects INTO rejects USING counted.there, suppressed;
+    IF rejects <> '[]' THEN
+        PERFORM _deal_sync.record_rejects(result.run_id, result.tenant_id, rejects);
     END IF;
 END
 $$;

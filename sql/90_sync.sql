@@ -63,7 +63,7 @@ BEGIN
         cleared := landed.cleared;
         completed := completed + landed.completed;
         done := batch.last;
-        EXECUTE format('TRUNCATE %s', staging);
+        EXECUTE format('TRUNCATE %s, pg_temp.%I', staging, 'deal_sync_' || kind || '_plan');
 
         IF (SELECT sum(r.value::bigint) FROM jsonb_each_text(reasons) AS r) > limit_of_failures THEN
             SELECT r.key AS reason, r.value AS times INTO most

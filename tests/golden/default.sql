@@ -490,6 +490,39 @@ WHEN NOT MATCHED THEN INSERT (
 -- deal: count of values
 SELECT jsonb_object(ARRAY['graph_opportunity_id', 'deal_ref', 'qualification_status', 'latest_ai_summary', 'ai_evolution_summary', 'meddic_metrics', 'meddic_metrics_confidence', 'meddic_economic_buyer', 'meddic_economic_buyer_confidence', 'meddic_decision_criteria', 'meddic_decision_criteria_confidence', 'meddic_decision_process', 'meddic_decision_process_confidence', 'meddic_identified_pain', 'meddic_identified_pain_confidence', 'meddic_champion', 'meddic_champion_confidence', 'meddic_completeness', 'meddic_paper_process', 'meddic_competition', 'dim_champion_strength', 'dim_champion_strength_confidence', 'dim_economic_buyer_access', 'dim_economic_buyer_access_confidence', 'dim_identified_pain', 'dim_identified_pain_confidence', 'dim_metrics_business_case', 'dim_metrics_business_case_confidence', 'dim_decision_criteria_alignment', 'dim_decision_criteria_alignment_confidence', 'dim_decision_process_clarity', 'dim_decision_process_clarity_confidence', 'dim_competitive_position', 'dim_competitive_position_confidence', 'dim_incumbent_displacement_risk', 'dim_incumbent_displacement_risk_confidence', 'dim_pricing_alignment', 'dim_pricing_alignment_confidence', 'dim_procurement_legal_progress', 'dim_procurement_legal_progress_confidence', 'dim_responsiveness', 'dim_responsiveness_confidence', 'dim_close_date_credibility', 'dim_close_date_credibility_confidence', 'dim_technical_fit', 'dim_technical_fit_confidence', 'dim_integration_security_risk', 'dim_integration_security_risk_confidence', 'dim_change_readiness', 'dim_change_readiness_confidence', 'ontology_scores_json', 'ontology_completeness', 'ontology_version', 'extraction_embedding', 'extraction_embedding_current', 'extraction_confidence', 'extraction_version', 'source_interaction_id', 'ai_workflow_metadata']::text[], ARRAY[count(t.graph_opportunity_id), count(t.deal_ref), count(t.qualification_status), count(t.latest_ai_summary), count(t.ai_evolution_summary), count(t.meddic_metrics), count(t.meddic_metrics_confidence), count(t.meddic_economic_buyer), count(t.meddic_economic_buyer_confidence), count(t.meddic_decision_criteria), count(t.meddic_decision_criteria_confidence), count(t.meddic_decision_process), count(t.meddic_decision_process_confidence), count(t.meddic_identified_pain), count(t.meddic_identified_pain_confidence), count(t.meddic_champion), count(t.meddic_champion_confidence), count(t.meddic_completeness), count(t.meddic_paper_process), count(t.meddic_competition), count(t.dim_champion_strength), count(t.dim_champion_strength_confidence), count(t.dim_economic_buyer_access), count(t.dim_economic_buyer_access_confidence), count(t.dim_identified_pain), count(t.dim_identified_pain_confidence), count(t.dim_metrics_business_case), count(t.dim_metrics_business_case_confidence), count(t.dim_decision_criteria_alignment), count(t.dim_decision_criteria_alignment_confidence), count(t.dim_decision_process_clarity), count(t.dim_decision_process_clarity_confidence), count(t.dim_competitive_position), count(t.dim_competitive_position_confidence), count(t.dim_incumbent_displacement_risk), count(t.dim_incumbent_displacement_risk_confidence), count(t.dim_pricing_alignment), count(t.dim_pricing_alignment_confidence), count(t.dim_procurement_legal_progress), count(t.dim_procurement_legal_progress_confidence), count(t.dim_responsiveness), count(t.dim_responsiveness_confidence), count(t.dim_close_date_credibility), count(t.dim_close_date_credibility_confidence), count(t.dim_technical_fit), count(t.dim_technical_fit_confidence), count(t.dim_integration_security_risk), count(t.dim_integration_security_risk_confidence), count(t.dim_change_readiness), count(t.dim_change_readiness_confidence), count(t.ontology_scores_json), count(t.ontology_completeness), count(t.ontology_version), count(t.extraction_embedding), count(t.extraction_embedding_current), count(t.extraction_confidence), count(t.extraction_version), count(t.source_interaction_id), count(t.ai_workflow_metadata)]::text[]) FROM public.opportunities AS t WHERE t.tenant_id = $1
 
+-- deal: counted
+SELECT
+    count(*) FILTER (WHERE p.landed AND p.state = 'new' AND NOT p.met) AS inserted,
+    count(*) FILTER (WHERE p.landed AND p.state = 'adopted') AS adopted,
+    count(*) FILTER (WHERE p.landed AND (p.state = 'changed' OR p.state = 'new' AND p.met)) AS updated,
+    count(*) FILTER (WHERE p.state = 'unchanged') AS unchanged,
+    count(*) FILTER (WHERE p.landed AND p.state = 'changed') AS completed,
+    coalesce(array_agg(p.row_number) FILTER (WHERE p.landed OR p.state = 'unchanged'), '{}') AS there,
+    coalesce(array_agg(p.row_number) FILTER (WHERE p.sqlstate IS NOT NULL), '{}') AS failed,
+    (
+        SELECT coalesce(jsonb_object_agg(r.reason, r.times), '{}')
+        FROM (
+            SELECT format('%s %s', f.sqlstate, f.message) AS reason, count(*) AS times
+            FROM pg_temp.deal_sync_deal_plan AS f
+            WHERE f.sqlstate IS NOT NULL
+            GROUP BY 1
+        ) AS r
+    ) AS reasons
+FROM (
+    SELECT
+        w.*, w.row_number = ANY ($1) AS met,
+        w.sqlstate IS NULL AND w.state IN ('new', 'changed', 'adopted') AS landed
+    FROM pg_temp.deal_sync_deal_plan AS w
+) AS p
+
+-- deal: failed
+UPDATE pg_temp.deal_sync_deal_plan AS p
+SET
+    sqlstate = f.sqlstate, message = f.message, server_text = f.server_text,
+    null_in = CASE WHEN f.sqlstate = '23502' AND f.relation = 'public.opportunities' THEN f.column_name END
+FROM unnest($1::_deal_sync.failure[]) AS f
+WHERE f.row_number = p.row_number
+
 -- deal: linked
 SELECT coalesce(array_agg(DISTINCT link.interaction_id), '{}') FROM pg_temp.deal_sync_deals AS s CROSS JOIN LATERAL (VALUES (s.source_interaction_id)) AS link (interaction_id) WHERE s.row_number = ANY ($1) AND link.interaction_id IS NOT NULL
 
@@ -508,22 +541,12 @@ INSERT INTO public.interaction_links (id,  tenant_id, interaction_id, entity_typ
         )) AS missing) AS pair ON CONFLICT DO NOTHING
 
 -- deal: locks
-SELECT FROM unnest($1::bigint[], $2::tid[]) AS w (row_number, place) INNER JOIN public.opportunities AS t ON t.ctid = w.place WHERE t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid ORDER BY w.row_number FOR NO KEY UPDATE OF t
-
--- deal: losses
-        WITH s AS (SELECT * FROM pg_temp.deal_sync_deals AS f WHERE f.row_number = ANY ($1) AND f.conversion_errors IS NOT NULL),
-        lost (row_number, field, error) AS (
-            SELECT s.row_number, e.key, e.value
-            FROM s CROSS JOIN LATERAL jsonb_each(s.conversion_errors) AS e 
-        )
-        SELECT
-            s.row_number, s.graph_id, s.element_id, lost.field, lost.error,
-            m.write = 'insert' OR $3 AS stays, m.write = 'insert' AND NOT $3 AS may_fill
-        FROM lost
-        INNER JOIN pg_temp.deal_sync_deals AS s USING (row_number)
-        INNER JOIN _deal_sync.mapping_columns(<oid of the deals' foreign table>::regclass) AS m ON m.name = lost.field
-        LEFT JOIN public.opportunities AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.graph_opportunity_id = s.opportunity_id
-        WHERE CASE WHEN s.row_number = ANY ($2) THEN true ELSE CASE lost.field WHEN 'name' THEN t.opportunity_name IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.opportunity_name)::record OPERATOR(pg_catalog.*=) ROW(s.name)::record WHEN 'currency' THEN t.currency IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.currency)::record OPERATOR(pg_catalog.*=) ROW(s.currency)::record WHEN 'account_id' THEN t.account_id IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.account_id)::record OPERATOR(pg_catalog.*=) ROW(s.account_id)::record WHEN 'closed_at' THEN t.actual_close_date IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.actual_close_date)::record OPERATOR(pg_catalog.*=) ROW(s.closed_at)::record ELSE true END END
+SELECT
+FROM pg_temp.deal_sync_deal_plan AS p
+INNER JOIN public.opportunities AS t ON t.ctid = p.place
+WHERE t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND p.state IN ('changed', 'adopted')
+ORDER BY p.row_number
+FOR NO KEY UPDATE OF t
 
 -- deal: merge
 MERGE INTO public.opportunities AS t
@@ -1334,7 +1357,10 @@ WHEN NOT MATCHED THEN INSERT (
     now()
 )
 
--- deal: plan
+-- deal: planned
+INSERT INTO pg_temp.deal_sync_deal_plan (row_number, place, part, refusal, note, state)
+SELECT p.row_number, p.place, p.part, p.refusal, p.note, CASE WHEN p.refusal IS NULL THEN p.state ELSE 'rejected' END
+FROM (
             SELECT
                 s.row_number, t.ctid AS place, t.tableoid AS part,
                 CASE WHEN s.refusal IS NOT NULL THEN s.refusal  END AS refusal,
@@ -1549,9 +1575,93 @@ WHEN NOT MATCHED THEN INSERT (
             INNER JOIN pg_temp.deal_sync_deals AS raw USING (row_number)
             LEFT JOIN public.opportunities AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.id = s.landed_id
             ORDER BY s.row_number
+) AS p
 
--- deal: unlinked
-SELECT DISTINCT row_number FROM (
+-- deal: rejects
+SELECT coalesce(jsonb_agg(jsonb_build_object(
+    'kind', f.kind, 'level', f.level, 'graph_id', s.graph_id, 'element_id', s.element_id, 'column_name', f."column",
+    'sqlstate', f.sqlstate, 'message', f.message, 'value', f.value, 'server_text', f.server_text
+)), '[]')
+FROM (
+    SELECT
+        'deal' AS kind, 'row' AS level, p.row_number, p.refusal ->> 'column' AS "column",
+        p.refusal ->> 'sqlstate' AS sqlstate, p.refusal ->> 'message' AS message, p.refusal ->> 'value' AS value,
+        NULL AS server_text
+    FROM pg_temp.deal_sync_deal_plan AS p
+    WHERE p.refusal IS NOT NULL
+    UNION ALL
+    SELECT 'deal', 'note', p.row_number, NULL, '00000', p.note, NULL, NULL
+    FROM pg_temp.deal_sync_deal_plan AS p
+    WHERE p.refusal IS NULL AND p.note IS NOT NULL
+    UNION ALL
+    SELECT
+        'deal', 'row', p.row_number, m.name, coalesce(e.error ->> 'sqlstate', p.sqlstate),
+        coalesce(e.error ->> 'message', p.message), e.error ->> 'value', p.server_text
+    FROM pg_temp.deal_sync_deal_plan AS p
+    INNER JOIN pg_temp.deal_sync_deals AS raw USING (row_number)
+    LEFT JOIN (VALUES ('opportunity_id', 'graph_opportunity_id'), ('name', 'opportunity_name'), ('currency', 'currency'), ('account_id', 'account_id'), ('deal_ref', 'deal_ref'), ('qualification_status', 'qualification_status'), ('opportunity_summary', 'latest_ai_summary'), ('evolution_summary', 'ai_evolution_summary'), ('meddic_metrics', 'meddic_metrics'), ('meddic_metrics_confidence', 'meddic_metrics_confidence'), ('meddic_economic_buyer', 'meddic_economic_buyer'), ('meddic_economic_buyer_confidence', 'meddic_economic_buyer_confidence'), ('meddic_decision_criteria', 'meddic_decision_criteria'), ('meddic_decision_criteria_confidence', 'meddic_decision_criteria_confidence'), ('meddic_decision_process', 'meddic_decision_process'), ('meddic_decision_process_confidence', 'meddic_decision_process_confidence'), ('meddic_identified_pain', 'meddic_identified_pain'), ('meddic_identified_pain_confidence', 'meddic_identified_pain_confidence'), ('meddic_champion', 'meddic_champion'), ('meddic_champion_confidence', 'meddic_champion_confidence'), ('meddic_completeness', 'meddic_completeness'), ('meddic_paper_process', 'meddic_paper_process'), ('meddic_competition', 'meddic_competition'), ('dim_champion_strength', 'dim_champion_strength'), ('dim_champion_strength_confidence', 'dim_champion_strength_confidence'), ('dim_economic_buyer_access', 'dim_economic_buyer_access'), ('dim_economic_buyer_access_confidence', 'dim_economic_buyer_access_confidence'), ('dim_identified_pain', 'dim_identified_pain'), ('dim_identified_pain_confidence', 'dim_identified_pain_confidence'), ('dim_metrics_business_case', 'dim_metrics_business_case'), ('dim_metrics_business_case_confidence', 'dim_metrics_business_case_confidence'), ('dim_decision_criteria_alignment', 'dim_decision_criteria_alignment'), ('dim_decision_criteria_alignment_confidence', 'dim_decision_criteria_alignment_confidence'), ('dim_decision_process_clarity', 'dim_decision_process_clarity'), ('dim_decision_process_clarity_confidence', 'dim_decision_process_clarity_confidence'), ('dim_competitive_position', 'dim_competitive_position'), ('dim_competitive_position_confidence', 'dim_competitive_position_confidence'), ('dim_incumbent_displacement_risk', 'dim_incumbent_displacement_risk'), ('dim_incumbent_displacement_risk_confidence', 'dim_incumbent_displacement_risk_confidence'), ('dim_pricing_alignment', 'dim_pricing_alignment'), ('dim_pricing_alignment_confidence', 'dim_pricing_alignment_confidence'), ('dim_procurement_legal_progress', 'dim_procurement_legal_progress'), ('dim_procurement_legal_progress_confidence', 'dim_procurement_legal_progress_confidence'), ('dim_responsiveness', 'dim_responsiveness'), ('dim_responsiveness_confidence', 'dim_responsiveness_confidence'), ('dim_close_date_credibility', 'dim_close_date_credibility'), ('dim_close_date_credibility_confidence', 'dim_close_date_credibility_confidence'), ('dim_technical_fit', 'dim_technical_fit'), ('dim_technical_fit_confidence', 'dim_technical_fit_confidence'), ('dim_integration_security_risk', 'dim_integration_security_risk'), ('dim_integration_security_risk_confidence', 'dim_integration_security_risk_confidence'), ('dim_change_readiness', 'dim_change_readiness'), ('dim_change_readiness_confidence', 'dim_change_readiness_confidence'), ('ontology_scores_json', 'ontology_scores_json'), ('ontology_completeness', 'ontology_completeness'), ('ontology_version', 'ontology_version'), ('embedding', 'extraction_embedding'), ('embedding_current', 'extraction_embedding_current'), ('confidence', 'extraction_confidence'), ('version', 'extraction_version'), ('source_interaction_id', 'source_interaction_id'), ('closed_at', 'actual_close_date'), ('ai_workflow_metadata', 'ai_workflow_metadata')) AS m (name, target)
+        ON m.target = p.null_in
+    CROSS JOIN LATERAL (SELECT raw.conversion_errors -> m.name) AS e (error)
+    WHERE p.sqlstate IS NOT NULL
+    UNION ALL
+    SELECT 'link', 'row', l.row_number, NULL, l.sqlstate, l.message, NULL, l.server_text
+    FROM unnest($2::_deal_sync.failure[]) AS l
+    UNION ALL
+    SELECT 'deal', 'value', v.row_number, v.field, v.error ->> 'sqlstate', concat(v.error ->> 'message', v.remark), v.error ->> 'value', NULL
+    FROM (
+WITH s AS (
+    SELECT * FROM pg_temp.deal_sync_deals AS f WHERE f.row_number = ANY ($1) AND f.conversion_errors IS NOT NULL
+),
+
+lost (row_number, field, error) AS (
+    SELECT s.row_number, e.key, e.value
+    FROM s
+    CROSS JOIN LATERAL jsonb_each(s.conversion_errors) AS e
+)
+
+SELECT
+    s.row_number, lost.field, lost.error,
+    CASE
+        WHEN m.write = 'insert' AND NOT coalesce((lost.error -> 'landed')::boolean, false)
+            THEN ' (a row that is there is not written here, so this does not heal by itself: set it by hand,'
+                ' or ALTER the column''s option write to ''fill'')'
+    END AS remark
+FROM lost
+INNER JOIN pg_temp.deal_sync_deals AS s USING (row_number)
+INNER JOIN pg_temp.deal_sync_deal_plan AS p USING (row_number)
+INNER JOIN (VALUES ('tenant_id', 'always'), ('opportunity_id', 'always'), ('name', 'insert'), ('stage', 'never'), ('amount', 'never'), ('currency', 'insert'), ('account_id', 'insert'), ('deal_ref', 'always'), ('qualification_status', 'always'), ('opportunity_summary', 'always'), ('evolution_summary', 'always'), ('meddic_metrics', 'always'), ('meddic_metrics_confidence', 'always'), ('meddic_economic_buyer', 'always'), ('meddic_economic_buyer_confidence', 'always'), ('meddic_decision_criteria', 'always'), ('meddic_decision_criteria_confidence', 'always'), ('meddic_decision_process', 'always'), ('meddic_decision_process_confidence', 'always'), ('meddic_identified_pain', 'always'), ('meddic_identified_pain_confidence', 'always'), ('meddic_champion', 'always'), ('meddic_champion_confidence', 'always'), ('meddic_completeness', 'always'), ('meddic_paper_process', 'always'), ('meddic_competition', 'always'), ('dim_champion_strength', 'always'), ('dim_champion_strength_confidence', 'always'), ('dim_economic_buyer_access', 'always'), ('dim_economic_buyer_access_confidence', 'always'), ('dim_identified_pain', 'always'), ('dim_identified_pain_confidence', 'always'), ('dim_metrics_business_case', 'always'), ('dim_metrics_business_case_confidence', 'always'), ('dim_decision_criteria_alignment', 'always'), ('dim_decision_criteria_alignment_confidence', 'always'), ('dim_decision_process_clarity', 'always'), ('dim_decision_process_clarity_confidence', 'always'), ('dim_competitive_position', 'always'), ('dim_competitive_position_confidence', 'always'), ('dim_incumbent_displacement_risk', 'always'), ('dim_incumbent_displacement_risk_confidence', 'always'), ('dim_pricing_alignment', 'always'), ('dim_pricing_alignment_confidence', 'always'), ('dim_procurement_legal_progress', 'always'), ('dim_procurement_legal_progress_confidence', 'always'), ('dim_responsiveness', 'always'), ('dim_responsiveness_confidence', 'always'), ('dim_close_date_credibility', 'always'), ('dim_close_date_credibility_confidence', 'always'), ('dim_technical_fit', 'always'), ('dim_technical_fit_confidence', 'always'), ('dim_integration_security_risk', 'always'), ('dim_integration_security_risk_confidence', 'always'), ('dim_change_readiness', 'always'), ('dim_change_readiness_confidence', 'always'), ('ontology_scores_json', 'always'), ('ontology_completeness', 'always'), ('ontology_version', 'always'), ('embedding', 'always'), ('embedding_current', 'always'), ('confidence', 'always'), ('version', 'always'), ('source_interaction_id', 'always'), ('expected_close_date', 'always'), ('closed_at', 'insert'), ('ai_workflow_metadata', 'always'), ('created_at', 'always'), ('last_updated_at', 'always'), ('element_id', 'always'), ('conversion_errors', 'always')) AS m (name, write)
+    ON m.name = lost.field
+LEFT JOIN public.opportunities AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.graph_opportunity_id = s.opportunity_id
+WHERE
+    p.state = 'new'
+    OR CASE lost.field
+        WHEN 'name' THEN
+            t.opportunity_name IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.opportunity_name)::record OPERATOR(pg_catalog.*=) ROW(s.name)::record
+        WHEN 'currency' THEN
+            t.currency IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.currency)::record OPERATOR(pg_catalog.*=) ROW(s.currency)::record
+        WHEN 'account_id' THEN
+            t.account_id IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.account_id)::record OPERATOR(pg_catalog.*=) ROW(s.account_id)::record
+        WHEN 'closed_at' THEN
+            t.actual_close_date IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.actual_close_date)::record OPERATOR(pg_catalog.*=) ROW(s.closed_at)::record
+        ELSE true
+    END
+    ) AS v
+) AS f
+INNER JOIN pg_temp.deal_sync_deals AS s USING (row_number)
+
+-- deal: suppressed
+SELECT coalesce(array_agg(ROW(u.row_number, '09000', $4, NULL, NULL, NULL)::_deal_sync.failure), '{}')
+FROM (
+    SELECT DISTINCT m.row_number
+    FROM (
         SELECT s.row_number, link.interaction_id, o.id AS entity_id
         FROM pg_temp.deal_sync_deals AS s
         INNER JOIN public.opportunities AS o ON o.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND o.graph_opportunity_id = s.opportunity_id
@@ -1562,14 +1672,44 @@ SELECT DISTINCT row_number FROM (
             FROM public.interaction_links AS l
             WHERE l.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND l.interaction_id = ANY ($2)
             AND l.entity_type::text = 'opportunity' AND l.entity_id IS NOT NULL
-        )) AS missing
+        )
+    ) AS m
+    WHERE m.row_number <> ALL ($3)
+) AS u
+
+-- deal: to_write
+SELECT
+    coalesce(array_agg(p.row_number ORDER BY p.row_number), '{}') AS rows,
+    count(*) FILTER (WHERE p.state <> 'new') AS changes
+FROM pg_temp.deal_sync_deal_plan AS p
+WHERE p.state IN ('new', 'changed', 'adopted')
+
+-- deal: unlinked
+SELECT coalesce(array_agg(DISTINCT u.row_number ORDER BY u.row_number), '{}')
+FROM (
+        SELECT s.row_number, link.interaction_id, o.id AS entity_id
+        FROM pg_temp.deal_sync_deals AS s
+        INNER JOIN public.opportunities AS o ON o.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND o.graph_opportunity_id = s.opportunity_id
+        CROSS JOIN LATERAL (VALUES (s.source_interaction_id)) AS link (interaction_id)
+        WHERE s.row_number = ANY ($1) AND link.interaction_id IS NOT NULL
+        AND (link.interaction_id, o.id) NOT IN (
+            SELECT l.interaction_id, l.entity_id
+            FROM public.interaction_links AS l
+            WHERE l.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND l.interaction_id = ANY ($2)
+            AND l.entity_type::text = 'opportunity' AND l.entity_id IS NOT NULL
+        )
+) AS u
 
 -- deal: unwritten
-        SELECT w.row_number
-        FROM unnest($1::bigint[], $2::tid[], $3::oid[]) AS w (row_number, place, part)
-        INNER JOIN pg_temp.deal_sync_deals AS s USING (row_number)
-        LEFT JOIN public.opportunities AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.graph_opportunity_id = s.opportunity_id
-        WHERE t.id IS NULL OR (t.ctid = w.place AND t.tableoid = w.part)
+UPDATE pg_temp.deal_sync_deal_plan AS p
+SET
+    sqlstate = CASE WHEN p.row_number = ANY ($1) THEN '23505' ELSE '09000' END,
+    message = CASE WHEN p.row_number = ANY ($1) THEN $2 ELSE 'a trigger of the table suppressed the row' END
+FROM pg_temp.deal_sync_deals AS s
+LEFT JOIN public.opportunities AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.graph_opportunity_id = s.opportunity_id
+WHERE
+    s.row_number = p.row_number AND p.sqlstate IS NULL AND p.state IN ('new', 'changed', 'adopted')
+    AND (t.id IS NULL OR (t.ctid = p.place AND t.tableoid = p.part))
 
 -- version: completion
 MERGE INTO public.deal_versions AS t
@@ -1685,6 +1825,39 @@ WHEN NOT MATCHED THEN INSERT (
     s.valid_until
 )
 
+-- version: counted
+SELECT
+    count(*) FILTER (WHERE p.landed AND p.state = 'new' AND NOT p.met) AS inserted,
+    count(*) FILTER (WHERE p.landed AND p.state = 'adopted') AS adopted,
+    count(*) FILTER (WHERE p.landed AND (p.state = 'changed' OR p.state = 'new' AND p.met)) AS updated,
+    count(*) FILTER (WHERE p.state = 'unchanged') AS unchanged,
+    count(*) FILTER (WHERE p.landed AND p.state = 'changed') AS completed,
+    coalesce(array_agg(p.row_number) FILTER (WHERE p.landed OR p.state = 'unchanged'), '{}') AS there,
+    coalesce(array_agg(p.row_number) FILTER (WHERE p.sqlstate IS NOT NULL), '{}') AS failed,
+    (
+        SELECT coalesce(jsonb_object_agg(r.reason, r.times), '{}')
+        FROM (
+            SELECT format('%s %s', f.sqlstate, f.message) AS reason, count(*) AS times
+            FROM pg_temp.deal_sync_version_plan AS f
+            WHERE f.sqlstate IS NOT NULL
+            GROUP BY 1
+        ) AS r
+    ) AS reasons
+FROM (
+    SELECT
+        w.*, w.row_number = ANY ($1) AS met,
+        w.sqlstate IS NULL AND w.state IN ('new', 'changed', 'adopted') AS landed
+    FROM pg_temp.deal_sync_version_plan AS w
+) AS p
+
+-- version: failed
+UPDATE pg_temp.deal_sync_version_plan AS p
+SET
+    sqlstate = f.sqlstate, message = f.message, server_text = f.server_text,
+    null_in = CASE WHEN f.sqlstate = '23502' AND f.relation = 'public.deal_versions' THEN f.column_name END
+FROM unnest($1::_deal_sync.failure[]) AS f
+WHERE f.row_number = p.row_number
+
 -- version: linked
 SELECT coalesce(array_agg(DISTINCT link.interaction_id), '{}') FROM pg_temp.deal_sync_versions AS s CROSS JOIN LATERAL (VALUES (s.change_source_interaction_id)) AS link (interaction_id) WHERE s.row_number = ANY ($1) AND link.interaction_id IS NOT NULL
 
@@ -1703,22 +1876,12 @@ INSERT INTO public.interaction_links (id,  tenant_id, interaction_id, entity_typ
         )) AS missing) AS pair ON CONFLICT DO NOTHING
 
 -- version: locks
-SELECT FROM unnest($1::bigint[], $2::tid[]) AS w (row_number, place) INNER JOIN public.deal_versions AS t ON t.ctid = w.place WHERE t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid ORDER BY w.row_number FOR NO KEY UPDATE OF t
-
--- version: losses
-        WITH s AS (SELECT * FROM pg_temp.deal_sync_versions AS f WHERE f.row_number = ANY ($1) AND f.conversion_errors IS NOT NULL),
-        lost (row_number, field, error) AS (
-            SELECT s.row_number, e.key, e.value
-            FROM s CROSS JOIN LATERAL jsonb_each(s.conversion_errors) AS e 
-        )
-        SELECT
-            s.row_number, s.graph_id, s.element_id, lost.field, lost.error,
-            m.write = 'insert' OR $3 AS stays, m.write = 'insert' AND NOT $3 AS may_fill
-        FROM lost
-        INNER JOIN pg_temp.deal_sync_versions AS s USING (row_number)
-        INNER JOIN _deal_sync.mapping_columns(<oid of the versions' foreign table>::regclass) AS m ON m.name = lost.field
-        LEFT JOIN public.deal_versions AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.id = s.version_id
-        WHERE CASE WHEN s.row_number = ANY ($2) THEN true ELSE CASE lost.field WHEN 'version_id' THEN t.id IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.id)::record OPERATOR(pg_catalog.*=) ROW(s.version_id)::record WHEN 'deal_opportunity_id' THEN t.opportunity_id IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.opportunity_id)::record OPERATOR(pg_catalog.*=) ROW(s.deal_opportunity_id)::record WHEN 'version' THEN t.version_number IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.version_number)::record OPERATOR(pg_catalog.*=) ROW(s.version)::record WHEN 'name' THEN t.name IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.name)::record OPERATOR(pg_catalog.*=) ROW(s.name)::record WHEN 'stage' THEN t.stage IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.stage)::record OPERATOR(pg_catalog.*=) ROW(s.stage)::record WHEN 'amount' THEN t.amount IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.amount)::record OPERATOR(pg_catalog.*=) ROW(s.amount)::record WHEN 'opportunity_summary' THEN t.opportunity_summary IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.opportunity_summary)::record OPERATOR(pg_catalog.*=) ROW(s.opportunity_summary)::record WHEN 'evolution_summary' THEN t.evolution_summary IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.evolution_summary)::record OPERATOR(pg_catalog.*=) ROW(s.evolution_summary)::record WHEN 'meddic_metrics' THEN t.meddic_metrics IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.meddic_metrics)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_metrics)::record WHEN 'meddic_economic_buyer' THEN t.meddic_economic_buyer IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.meddic_economic_buyer)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_economic_buyer)::record WHEN 'meddic_decision_criteria' THEN t.meddic_decision_criteria IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.meddic_decision_criteria)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_decision_criteria)::record WHEN 'meddic_decision_process' THEN t.meddic_decision_process IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.meddic_decision_process)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_decision_process)::record WHEN 'meddic_identified_pain' THEN t.meddic_identified_pain IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.meddic_identified_pain)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_identified_pain)::record WHEN 'meddic_champion' THEN t.meddic_champion IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.meddic_champion)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_champion)::record WHEN 'meddic_completeness' THEN t.meddic_completeness IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.meddic_completeness)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_completeness)::record WHEN 'ontology_scores_json' THEN t.ontology_scores_json IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.ontology_scores_json)::record OPERATOR(pg_catalog.*=) ROW(s.ontology_scores_json)::record WHEN 'ontology_completeness' THEN t.ontology_completeness IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.ontology_completeness)::record OPERATOR(pg_catalog.*=) ROW(s.ontology_completeness)::record WHEN 'ontology_version' THEN t.ontology_version IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.ontology_version)::record OPERATOR(pg_catalog.*=) ROW(s.ontology_version)::record WHEN 'change_summary' THEN t.change_summary IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.change_summary)::record OPERATOR(pg_catalog.*=) ROW(s.change_summary)::record WHEN 'changed_fields' THEN t.changed_fields IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.changed_fields)::record OPERATOR(pg_catalog.*=) ROW(s.changed_fields)::record WHEN 'change_source_interaction_id' THEN t.change_source_interaction_id IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.change_source_interaction_id)::record OPERATOR(pg_catalog.*=) ROW(s.change_source_interaction_id)::record WHEN 'created_at' THEN t.created_at IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.created_at)::record OPERATOR(pg_catalog.*=) ROW(s.created_at)::record WHEN 'valid_from' THEN t.valid_from IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.valid_from)::record OPERATOR(pg_catalog.*=) ROW(s.valid_from)::record WHEN 'valid_until' THEN t.valid_until IS NULL OR coalesce((lost.error -> 'landed')::boolean, false) AND ROW(t.valid_until)::record OPERATOR(pg_catalog.*=) ROW(s.valid_until)::record ELSE true END END
+SELECT
+FROM pg_temp.deal_sync_version_plan AS p
+INNER JOIN public.deal_versions AS t ON t.ctid = p.place
+WHERE t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND p.state IN ('changed', 'adopted')
+ORDER BY p.row_number
+FOR NO KEY UPDATE OF t
 
 -- version: merge
 MERGE INTO public.deal_versions AS t
@@ -1950,7 +2113,10 @@ WHEN NOT MATCHED THEN INSERT (
     s.valid_until
 )
 
--- version: plan
+-- version: planned
+INSERT INTO pg_temp.deal_sync_version_plan (row_number, place, part, refusal, note, state)
+SELECT p.row_number, p.place, p.part, p.refusal, p.note, CASE WHEN p.refusal IS NULL THEN p.state ELSE 'rejected' END
+FROM (
             SELECT
                 s.row_number, NULL::tid AS place, NULL::oid AS part,
                 CASE
@@ -2025,9 +2191,172 @@ WHEN NOT MATCHED THEN INSERT (
             INNER JOIN pg_temp.deal_sync_versions AS raw USING (row_number)
             
             ORDER BY s.row_number
+) AS p
 
--- version: unlinked
-SELECT DISTINCT row_number FROM (
+-- version: rejects
+SELECT coalesce(jsonb_agg(jsonb_build_object(
+    'kind', f.kind, 'level', f.level, 'graph_id', s.graph_id, 'element_id', s.element_id, 'column_name', f."column",
+    'sqlstate', f.sqlstate, 'message', f.message, 'value', f.value, 'server_text', f.server_text
+)), '[]')
+FROM (
+    SELECT
+        'version' AS kind, 'row' AS level, p.row_number, p.refusal ->> 'column' AS "column",
+        p.refusal ->> 'sqlstate' AS sqlstate, p.refusal ->> 'message' AS message, p.refusal ->> 'value' AS value,
+        NULL AS server_text
+    FROM pg_temp.deal_sync_version_plan AS p
+    WHERE p.refusal IS NOT NULL
+    UNION ALL
+    SELECT 'version', 'note', p.row_number, NULL, '00000', p.note, NULL, NULL
+    FROM pg_temp.deal_sync_version_plan AS p
+    WHERE p.refusal IS NULL AND p.note IS NOT NULL
+    UNION ALL
+    SELECT
+        'version', 'row', p.row_number, m.name, coalesce(e.error ->> 'sqlstate', p.sqlstate),
+        coalesce(e.error ->> 'message', p.message), e.error ->> 'value', p.server_text
+    FROM pg_temp.deal_sync_version_plan AS p
+    INNER JOIN pg_temp.deal_sync_versions AS raw USING (row_number)
+    LEFT JOIN (VALUES ('version_id', 'id'), ('deal_opportunity_id', 'opportunity_id'), ('version', 'version_number'), ('name', 'name'), ('stage', 'stage'), ('amount', 'amount'), ('opportunity_summary', 'opportunity_summary'), ('evolution_summary', 'evolution_summary'), ('meddic_metrics', 'meddic_metrics'), ('meddic_economic_buyer', 'meddic_economic_buyer'), ('meddic_decision_criteria', 'meddic_decision_criteria'), ('meddic_decision_process', 'meddic_decision_process'), ('meddic_identified_pain', 'meddic_identified_pain'), ('meddic_champion', 'meddic_champion'), ('meddic_completeness', 'meddic_completeness'), ('ontology_scores_json', 'ontology_scores_json'), ('ontology_completeness', 'ontology_completeness'), ('ontology_version', 'ontology_version'), ('change_summary', 'change_summary'), ('changed_fields', 'changed_fields'), ('change_source_interaction_id', 'change_source_interaction_id'), ('created_at', 'created_at'), ('valid_from', 'valid_from'), ('valid_until', 'valid_until')) AS m (name, target)
+        ON m.target = p.null_in
+    CROSS JOIN LATERAL (SELECT raw.conversion_errors -> m.name) AS e (error)
+    WHERE p.sqlstate IS NOT NULL
+    UNION ALL
+    SELECT 'link', 'row', l.row_number, NULL, l.sqlstate, l.message, NULL, l.server_text
+    FROM unnest($2::_deal_sync.failure[]) AS l
+    UNION ALL
+    SELECT 'version', 'value', v.row_number, v.field, v.error ->> 'sqlstate', concat(v.error ->> 'message', v.remark), v.error ->> 'value', NULL
+    FROM (
+WITH s AS (
+    SELECT * FROM pg_temp.deal_sync_versions AS f WHERE f.row_number = ANY ($1) AND f.conversion_errors IS NOT NULL
+),
+
+lost (row_number, field, error) AS (
+    SELECT s.row_number, e.key, e.value
+    FROM s
+    CROSS JOIN LATERAL jsonb_each(s.conversion_errors) AS e
+)
+
+SELECT
+    s.row_number, lost.field, lost.error,
+    CASE
+        WHEN NOT coalesce((lost.error -> 'landed')::boolean, false)
+            THEN ' (of a version that is there only a replay fills what is NULL: mend the node and replay it, or set it by hand)'
+    END AS remark
+FROM lost
+INNER JOIN pg_temp.deal_sync_versions AS s USING (row_number)
+INNER JOIN pg_temp.deal_sync_version_plan AS p USING (row_number)
+INNER JOIN (VALUES ('tenant_id', 'always'), ('version_id', 'always'), ('deal_opportunity_id', 'always'), ('version', 'always'), ('name', 'always'), ('stage', 'always'), ('amount', 'always'), ('opportunity_summary', 'always'), ('evolution_summary', 'always'), ('meddic_metrics', 'always'), ('meddic_economic_buyer', 'always'), ('meddic_decision_criteria', 'always'), ('meddic_decision_process', 'always'), ('meddic_identified_pain', 'always'), ('meddic_champion', 'always'), ('meddic_completeness', 'always'), ('dim_champion_strength', 'always'), ('dim_economic_buyer_access', 'always'), ('dim_identified_pain', 'always'), ('dim_metrics_business_case', 'always'), ('dim_decision_criteria_alignment', 'always'), ('dim_decision_process_clarity', 'always'), ('dim_competitive_position', 'always'), ('dim_incumbent_displacement_risk', 'always'), ('dim_pricing_alignment', 'always'), ('dim_procurement_legal_progress', 'always'), ('dim_responsiveness', 'always'), ('dim_close_date_credibility', 'always'), ('dim_technical_fit', 'always'), ('dim_integration_security_risk', 'always'), ('dim_change_readiness', 'always'), ('dim_champion_strength_confidence', 'always'), ('dim_economic_buyer_access_confidence', 'always'), ('dim_identified_pain_confidence', 'always'), ('dim_metrics_business_case_confidence', 'always'), ('dim_decision_criteria_alignment_confidence', 'always'), ('dim_decision_process_clarity_confidence', 'always'), ('dim_competitive_position_confidence', 'always'), ('dim_incumbent_displacement_risk_confidence', 'always'), ('dim_pricing_alignment_confidence', 'always'), ('dim_procurement_legal_progress_confidence', 'always'), ('dim_responsiveness_confidence', 'always'), ('dim_close_date_credibility_confidence', 'always'), ('dim_technical_fit_confidence', 'always'), ('dim_integration_security_risk_confidence', 'always'), ('dim_change_readiness_confidence', 'always'), ('ontology_scores_json', 'always'), ('ontology_completeness', 'always'), ('ontology_version', 'always'), ('change_summary', 'always'), ('changed_fields', 'always'), ('change_source_interaction_id', 'always'), ('created_at', 'always'), ('valid_from', 'always'), ('valid_until', 'always'), ('element_id', 'always'), ('conversion_errors', 'always')) AS m (name, write)
+    ON m.name = lost.field
+LEFT JOIN public.deal_versions AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.id = s.version_id
+WHERE
+    p.state = 'new'
+    OR CASE lost.field
+        WHEN 'version_id' THEN
+            t.id IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.id)::record OPERATOR(pg_catalog.*=) ROW(s.version_id)::record
+        WHEN 'deal_opportunity_id' THEN
+            t.opportunity_id IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.opportunity_id)::record OPERATOR(pg_catalog.*=) ROW(s.deal_opportunity_id)::record
+        WHEN 'version' THEN
+            t.version_number IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.version_number)::record OPERATOR(pg_catalog.*=) ROW(s.version)::record
+        WHEN 'name' THEN
+            t.name IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.name)::record OPERATOR(pg_catalog.*=) ROW(s.name)::record
+        WHEN 'stage' THEN
+            t.stage IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.stage)::record OPERATOR(pg_catalog.*=) ROW(s.stage)::record
+        WHEN 'amount' THEN
+            t.amount IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.amount)::record OPERATOR(pg_catalog.*=) ROW(s.amount)::record
+        WHEN 'opportunity_summary' THEN
+            t.opportunity_summary IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.opportunity_summary)::record OPERATOR(pg_catalog.*=) ROW(s.opportunity_summary)::record
+        WHEN 'evolution_summary' THEN
+            t.evolution_summary IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.evolution_summary)::record OPERATOR(pg_catalog.*=) ROW(s.evolution_summary)::record
+        WHEN 'meddic_metrics' THEN
+            t.meddic_metrics IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.meddic_metrics)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_metrics)::record
+        WHEN 'meddic_economic_buyer' THEN
+            t.meddic_economic_buyer IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.meddic_economic_buyer)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_economic_buyer)::record
+        WHEN 'meddic_decision_criteria' THEN
+            t.meddic_decision_criteria IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.meddic_decision_criteria)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_decision_criteria)::record
+        WHEN 'meddic_decision_process' THEN
+            t.meddic_decision_process IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.meddic_decision_process)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_decision_process)::record
+        WHEN 'meddic_identified_pain' THEN
+            t.meddic_identified_pain IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.meddic_identified_pain)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_identified_pain)::record
+        WHEN 'meddic_champion' THEN
+            t.meddic_champion IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.meddic_champion)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_champion)::record
+        WHEN 'meddic_completeness' THEN
+            t.meddic_completeness IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.meddic_completeness)::record OPERATOR(pg_catalog.*=) ROW(s.meddic_completeness)::record
+        WHEN 'ontology_scores_json' THEN
+            t.ontology_scores_json IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.ontology_scores_json)::record OPERATOR(pg_catalog.*=) ROW(s.ontology_scores_json)::record
+        WHEN 'ontology_completeness' THEN
+            t.ontology_completeness IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.ontology_completeness)::record OPERATOR(pg_catalog.*=) ROW(s.ontology_completeness)::record
+        WHEN 'ontology_version' THEN
+            t.ontology_version IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.ontology_version)::record OPERATOR(pg_catalog.*=) ROW(s.ontology_version)::record
+        WHEN 'change_summary' THEN
+            t.change_summary IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.change_summary)::record OPERATOR(pg_catalog.*=) ROW(s.change_summary)::record
+        WHEN 'changed_fields' THEN
+            t.changed_fields IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.changed_fields)::record OPERATOR(pg_catalog.*=) ROW(s.changed_fields)::record
+        WHEN 'change_source_interaction_id' THEN
+            t.change_source_interaction_id IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.change_source_interaction_id)::record OPERATOR(pg_catalog.*=) ROW(s.change_source_interaction_id)::record
+        WHEN 'created_at' THEN
+            t.created_at IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.created_at)::record OPERATOR(pg_catalog.*=) ROW(s.created_at)::record
+        WHEN 'valid_from' THEN
+            t.valid_from IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.valid_from)::record OPERATOR(pg_catalog.*=) ROW(s.valid_from)::record
+        WHEN 'valid_until' THEN
+            t.valid_until IS NULL
+            OR coalesce((lost.error -> 'landed')::boolean, false)
+            AND ROW(t.valid_until)::record OPERATOR(pg_catalog.*=) ROW(s.valid_until)::record
+        ELSE true
+    END
+    ) AS v
+) AS f
+INNER JOIN pg_temp.deal_sync_versions AS s USING (row_number)
+
+-- version: suppressed
+SELECT coalesce(array_agg(ROW(u.row_number, '09000', $4, NULL, NULL, NULL)::_deal_sync.failure), '{}')
+FROM (
+    SELECT DISTINCT m.row_number
+    FROM (
         SELECT s.row_number, link.interaction_id, o.id AS entity_id
         FROM pg_temp.deal_sync_versions AS s
         INNER JOIN public.opportunities AS o ON o.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND o.graph_opportunity_id = s.deal_opportunity_id
@@ -2038,11 +2367,41 @@ SELECT DISTINCT row_number FROM (
             FROM public.interaction_links AS l
             WHERE l.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND l.interaction_id = ANY ($2)
             AND l.entity_type::text = 'opportunity' AND l.entity_id IS NOT NULL
-        )) AS missing
+        )
+    ) AS m
+    WHERE m.row_number <> ALL ($3)
+) AS u
+
+-- version: to_write
+SELECT
+    coalesce(array_agg(p.row_number ORDER BY p.row_number), '{}') AS rows,
+    count(*) FILTER (WHERE p.state <> 'new') AS changes
+FROM pg_temp.deal_sync_version_plan AS p
+WHERE p.state IN ('new', 'changed', 'adopted')
+
+-- version: unlinked
+SELECT coalesce(array_agg(DISTINCT u.row_number ORDER BY u.row_number), '{}')
+FROM (
+        SELECT s.row_number, link.interaction_id, o.id AS entity_id
+        FROM pg_temp.deal_sync_versions AS s
+        INNER JOIN public.opportunities AS o ON o.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND o.graph_opportunity_id = s.deal_opportunity_id
+        CROSS JOIN LATERAL (VALUES (s.change_source_interaction_id)) AS link (interaction_id)
+        WHERE s.row_number = ANY ($1) AND link.interaction_id IS NOT NULL
+        AND (link.interaction_id, o.id) NOT IN (
+            SELECT l.interaction_id, l.entity_id
+            FROM public.interaction_links AS l
+            WHERE l.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND l.interaction_id = ANY ($2)
+            AND l.entity_type::text = 'opportunity' AND l.entity_id IS NOT NULL
+        )
+) AS u
 
 -- version: unwritten
-        SELECT w.row_number
-        FROM unnest($1::bigint[], $2::tid[], $3::oid[]) AS w (row_number, place, part)
-        INNER JOIN pg_temp.deal_sync_versions AS s USING (row_number)
-        LEFT JOIN public.deal_versions AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.id = s.version_id
-        WHERE t.id IS NULL OR (t.ctid = w.place AND t.tableoid = w.part)
+UPDATE pg_temp.deal_sync_version_plan AS p
+SET
+    sqlstate = CASE WHEN p.row_number = ANY ($1) THEN '23505' ELSE '09000' END,
+    message = CASE WHEN p.row_number = ANY ($1) THEN $2 ELSE 'a trigger of the table suppressed the row' END
+FROM pg_temp.deal_sync_versions AS s
+LEFT JOIN public.deal_versions AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.id = s.version_id
+WHERE
+    s.row_number = p.row_number AND p.sqlstate IS NULL AND p.state IN ('new', 'changed', 'adopted')
+    AND (t.id IS NULL OR (t.ctid = p.place AND t.tableoid = p.part))

@@ -28,11 +28,17 @@ def staging_name(kind: str) -> str:
     return f"pg_temp.deal_sync_{kind}s"
 
 
+def plan_name(kind: str) -> str:
+    """The table in which the plan of a batch stands (`statements`), qualified."""
+    return f"pg_temp.deal_sync_{kind}_plan"
+
+
 def fill(plpy: TellingPlpy, relation: str, tenant: str, caller: str, wanted: Selection) -> Iterator[int]:
     """Stages the tenant's nodes that are wanted, and yields the number of the last row after each batch; the caller
     empties the table then. Where there are none, no table is made.
 
-    `caller` is a role's name as SQL takes it: it may read and truncate the table, nothing else. Raises
+    `caller` is a role's name as SQL takes it: it may read and truncate the table, nothing else, and write the plan of
+    the batch, a table beside it. Raises
     DealSyncError for what the graph or the network refused, and whatever PostgreSQL raises, a cancel too.
     """
     source, limits = table(plpy, relation), _limits(plpy)
@@ -65,7 +71,7 @@ def fill(plpy: TellingPlpy, relation: str, tenant: str, caller: str, wanted: Sel
             progress.show(last)
     if made is not None:
         _check_ours(plpy, name, made)
-        plpy.execute(f"DROP TABLE {name}")
+        plpy.execute(f"DROP TABLE {name}, {plan_name(source.kind)}")
 
 
 def _make(plpy: Plpy, name: str, source: Table, caller: str) -> int:
@@ -76,6 +82,12 @@ def _make(plpy: Plpy, name: str, source: Table, caller: str) -> int:
     # that they are few, of a tenant that it has no statistics of, or after an ANALYZE while they are loaded.
     plpy.execute(f"CREATE INDEX ON {name} ({plpy.quote_ident(source.deal.name)})")
     plpy.execute(f"GRANT SELECT, TRUNCATE ON {name} TO {caller}")
+    plan = plan_name(source.kind)
+    plpy.execute(
+        f"CREATE TEMPORARY TABLE {plan} (row_number bigint PRIMARY KEY, state text, place tid, part oid, refusal jsonb,"
+        " note text, sqlstate text, message text, server_text text, null_in text) ON COMMIT DROP"
+    )
+    plpy.execute(f"GRANT SELECT, INSERT, UPDATE, TRUNCATE ON {plan} TO {caller}")
     made = query(plpy, "SELECT $1::pg_catalog.regclass::pg_catalog.oid AS oid", ["text"], [name])
     return int(made[0]["oid"])
 

@@ -67,24 +67,30 @@ class MergeColumn:
 class Statements:
     """What a run executes for each batch of a kind; None: nothing of this sort is to be done.
 
-    `plan` tells of each staged row what is to become of it, `locks` takes the rows to be changed in key order (a MERGE
-    goes through them in whatever order its join has), `cleared` counts, by column, the values that a MERGE of these
-    rows would replace by NULL, `merge` writes, `completion` writes a batch that has versions to complete (its UPDATE
-    needs a right that one which only inserts does not), `unwritten` finds rows that a trigger kept from being written,
-    `losses` the values that did not land, `links` connects interactions (`linked`: those of the batch; `unlinked`: rows
-    whose link is missing).
+    A batch's plan is a temporary table with a row for each that is staged: its state (new, changed, adopted, unchanged,
+    rejected, none), where the row is that it changes, and what became of it. `planned` fills it, `to_write` gives the
+    rows to be written and the number of those that are there, `locks` takes these in the order of their keys. `cleared`
+    counts, by column, the values that a MERGE of the rows $1 would replace by NULL. `merge` writes, `completion` a
+    batch that changes rows (its UPDATE needs a right that an INSERT does not). `failed` puts the rows that the table
+    refused into the plan, `unwritten` those that a trigger kept from being written. `counted` counts what has become of
+    all, `rejects` gives what is to be recorded. `links` connects interactions (`linked`: those of the batch;
+    `unlinked`: rows whose link is missing; `suppressed`: those whose link is missing still).
     """
 
-    plan: str
+    planned: str
+    to_write: str
     locks: str
     cleared: str | None
     merge: str
     completion: str
+    failed: str
     unwritten: str
-    losses: str
+    counted: str
+    rejects: str
     links: str | None
     linked: str | None
     unlinked: str | None
+    suppressed: str | None
 
 
 def merge_by_hand(source: Table, application: Application, quoting: Quoting) -> str:
@@ -107,17 +113,25 @@ def statements(
     merge = parts.merge()
     links = any(column.link for column in parts.columns)
     missing = Sql(parts.render("missing_links"))
+
+    def linking(statement: str) -> str | None:
+        return parts.render(statement, missing_links=missing) if links else None
+
     return Statements(
-        plan=parts.render("plan"),
+        planned=parts.render("planned", plan=Sql(parts.render("plan"))),
+        to_write=parts.render("to_write"),
         locks=parts.render("locks"),
         cleared=parts.render("cleared") if source.kind == "deal" and parts.overwritten else None,
         merge=_Merge(source, application, quoting, tenant, without).merge() if completes else merge,
         completion=merge,
+        failed=parts.render("failed"),
         unwritten=parts.render("unwritten"),
-        losses=parts.render("losses"),
-        links=parts.render("links", missing_links=missing) if links else None,
-        linked=parts.render("linked") if links else None,
-        unlinked=parts.render("unlinked", missing_links=missing) if links else None,
+        counted=parts.render("counted"),
+        rejects=parts.render("rejects", losses=Sql(parts.render("losses"))),
+        links=linking("links"),
+        linked=linking("linked"),
+        unlinked=linking("unlinked"),
+        suppressed=linking("suppressed"),
     )
 
 
@@ -190,13 +204,15 @@ class _Merge:
             # Of a run, a constant: a trigger of the application may change the setting.
             "tenant": Sql(quoting.literal(tenant) if tenant is not None else "current_setting('app.tenant_id')"),
             "relation": Sql(source.name),
-            "oid": Sql(source.oid),
             "target": Sql(application.deals if self.kind == "deal" else application.versions),
             "deals": Sql(application.deals),
             "versions": Sql(application.versions),
             "links": Sql(application.links),
             "link_columns": [(name, Sql(value)) for name, value in application.link_columns],
+            "written": self.written,
+            "mapped": source.columns,
             "staging": Sql(f"pg_temp.deal_sync_{self.kind}s"),
+            "plan_table": Sql(f"pg_temp.deal_sync_{self.kind}_plan"),
         }
         for part in ("matching", "differs", "rows", "source"):
             self.names[part] = Sql(self.render(part))

@@ -1,2 +1,4 @@
-SELECT DISTINCT row_number FROM (
-{{ missing_links | sql }}) AS missing
+SELECT coalesce(array_agg(DISTINCT u.row_number ORDER BY u.row_number), '{}')
+FROM (
+{{ missing_links | sql }}
+) AS u

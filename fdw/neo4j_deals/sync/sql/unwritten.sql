@@ -1,6 +1,10 @@
-        {# A new row must be there afterwards; a changed one must have a new place. #}
-        SELECT w.row_number
-        FROM unnest($1::bigint[], $2::tid[], $3::oid[]) AS w (row_number, place, part)
-        INNER JOIN {{ staging | sql }} AS s USING (row_number)
-        LEFT JOIN {{ target | sql }} AS t ON t.tenant_id = {{ tenant | sql }}::uuid AND t.{{ key_target | ident }} = s.{{ key | ident }}
-        WHERE t.id IS NULL OR (t.ctid = w.place AND t.tableoid = w.part)
+{# A new row must be there afterwards; a changed one must have a new place. $1: rows that somebody inserted beside us. #}
+UPDATE {{ plan_table | sql }} AS p
+SET
+    sqlstate = CASE WHEN p.row_number = ANY ($1) THEN '23505' ELSE '09000' END,
+    message = CASE WHEN p.row_number = ANY ($1) THEN $2 ELSE 'a trigger of the table suppressed the row' END
+FROM {{ staging | sql }} AS s
+LEFT JOIN {{ target | sql }} AS t ON t.tenant_id = {{ tenant | sql }}::uuid AND t.{{ key_target | ident }} = s.{{ key | ident }}
+WHERE
+    s.row_number = p.row_number AND p.sqlstate IS NULL AND p.state IN ('new', 'changed', 'adopted')
+    AND (t.id IS NULL OR (t.ctid = p.place AND t.tableoid = p.part))
