@@ -44,6 +44,13 @@ def column(definition: Definition) -> Column:
         "due_as": None,
         "due_name": None,
         "due_modifier": None,
+        "type_family": "text",
+        "staged_family": "text",
+        "target_is_there": True,
+        "target_family": "text",
+        "target_as": "text",
+        "target_modifier": -1,
+        "target_default": None,
     }
     return Column.read(row)
 
