@@ -318,6 +318,15 @@ $$;
 COMMENT ON FUNCTION deal_sync.attach(name, name, name) IS
 'creates the foreign tables of the mapping, or adds what they lack, and gives the wrapper Multicorn''s handler where that is safe; application: the schema of opportunities';
 
+CREATE FUNCTION _deal_sync.crashes_with_multicorn(python integer) RETURNS boolean
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT python >= 312
+$$;
+COMMENT ON FUNCTION _deal_sync.crashes_with_multicorn(integer) IS
+'whether the server would crash with Multicorn2 and PL/Python in one backend; python: 311 for 3.11';
+
 -- Multicorn's handler only, never its validator: with that one a user mapping could name any Python class to load.
 CREATE FUNCTION _deal_sync.set_handler(server name, python integer) RETURNS text
 LANGUAGE plpgsql
@@ -327,7 +336,7 @@ AS $$
 DECLARE
     handler regproc;
 BEGIN
-    IF python >= 312 THEN
+    IF _deal_sync.crashes_with_multicorn(python) THEN
         RETURN format(
             'Multicorn2 is not used: with Python %s.%s it crashes the server beside PL/Python (it is safe before 3.12); read the tables with deal_sync.scan()',
             python / 100, python % 100

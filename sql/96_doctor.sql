@@ -29,10 +29,11 @@ AS $$
 from neo4j_deals import entry
 return entry.examine(plpy, role)
 $$;
-COMMENT ON FUNCTION _deal_sync.examine(regrole) IS 'the checks of doctor() that the package makes: all but the first three';
+COMMENT ON FUNCTION _deal_sync.examine(regrole) IS
+'the checks of doctor() that the package makes: all but the first three';
 
--- With the owner's rights: the owner's user mapping is the one that the sync uses, and only a superuser may ask where the
--- data lies. No text comes in.
+-- With the owner's rights: the owner's user mapping is the one that the sync uses, and only a superuser may ask where
+-- the data lies. No text comes in.
 CREATE FUNCTION _deal_sync.examine_graph(
     is_mapped boolean, OUT name text, OUT ok boolean, OUT detail text, OUT hint text
 ) RETURNS SETOF record
@@ -45,8 +46,8 @@ $$;
 COMMENT ON FUNCTION _deal_sync.examine_graph(boolean) IS
 'the checks of doctor() that need the owner''s user mapping, or the server''s files';
 
--- The first three checks are those by which it is known whether Python can make the others. If it cannot, one row "graph" stands for
--- those of the graph, and of the setup checks those that a run makes in SQL are made all the same.
+-- By the first three checks it is known whether Python can make the others. If it cannot, one row "graph" stands for
+-- those of the graph, and of the mapping is checked what a run checks in SQL.
 CREATE FUNCTION deal_sync.doctor(role regrole DEFAULT NULL)
 RETURNS TABLE (name text, ok boolean, detail text, hint text)
 LANGUAGE plpgsql
@@ -93,7 +94,8 @@ BEGIN
         EXCEPTION
             WHEN OTHERS OR query_canceled THEN
                 GET STACKED DIAGNOSTICS
-                    code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, more := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
+                    code := RETURNED_SQLSTATE, said := MESSAGE_TEXT,
+                    more := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
                 IF code LIKE '57%' THEN
                     PERFORM _deal_sync.raise_again(code, said, more, hint);
                 END IF;
@@ -109,4 +111,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION deal_sync.doctor(regrole) IS
-'looks at everything that the sync stands on: one row a check, with what to do; role: whose rights are looked at, yours by default';
+'looks at everything that the sync stands on: one row per check, with what to do; role: whose rights are looked at, yours by default';

@@ -1,9 +1,25 @@
 """Flows in: neo4j_deals.doctor, what no real server can be made to show here. Flows out: what counts as sound."""
 
+from itertools import groupby
+
 import pytest
 from neo4j_deals.doctor.connection import clock, sees_others, transactions, version
 from neo4j_deals.doctor.indexes import index
+from neo4j_deals.doctor.runner import CHECKS
 from neo4j_deals.doctor.server import disk, tls
+
+
+def test_a_check_has_a_name_of_its_own_asks_a_question_and_needs_only_checks_before_it() -> None:
+    names = ["python", "package", "extension"]  # those that SQL makes
+    for check in CHECKS:
+        assert check.name not in names
+        assert set(check.needs) <= set(names), check.name
+        assert "?" in str(check.find.__doc__), check.name
+        names.append(check.name)
+
+
+def test_the_checks_with_the_owners_rights_are_made_in_one_go() -> None:
+    assert [whose for whose, _ in groupby(check.with_owners_rights for check in CHECKS)] == [False, True, False]
 
 
 @pytest.mark.parametrize(

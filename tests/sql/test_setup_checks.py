@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from environment.machine import BIN
 from environment.servers import Instance
+from neo4j_deals.sync.feed import OWN_COLUMNS
 from psycopg import sql
 from support.database import Connection, Database
 from support.graph import Graph
@@ -161,7 +162,7 @@ MISTAKES: dict[str, tuple[LiteralString, str, str, str]] = {
         "ALTER FOREIGN TABLE neo4j.deals ADD COLUMN ref text OPTIONS (target 'deal_ref')",
         "42701",
         'the target "deal_ref"',
-        "written never",
+        "set its write policy to 'never'",
     ),
     "an integer for a UUID": (
         "ALTER TABLE opportunities DROP COLUMN dim_responsiveness, ADD COLUMN dim_responsiveness uuid",
@@ -324,7 +325,7 @@ def test_the_hint_for_a_column_that_nothing_fills_works_when_it_is_executed(
     add_deal(graph, tenant, **properties)
     said = refused(writer, tenant)
     assert said.sqlstate == "23502"
-    assert str(said.message_primary).endswith("takes no NULL and has no default, and the sync does not write it")
+    assert str(said.message_primary).endswith("is NOT NULL and has no default, and the sync does not write it")
     advice = re.match(r"ALTER FOREIGN TABLE neo4j\.deals .*?;", str(said.message_hint))
     assert advice, said.message_hint
     execute(pg, advice[0])
@@ -483,6 +484,18 @@ def test_a_missing_package_is_named_with_the_remedy(database: Database) -> None:
                 session.execute(entry)
         assert "Python is 3." in str(raised.value.diag.message_detail)
         assert "install the package" in str(raised.value.diag.message_hint)
+
+
+@pytest.mark.usefixtures("out_of_reach")
+@pytest.mark.parametrize("name", [*(name for name, _ in OWN_COLUMNS), "landed_id", "shadows", "n" * 59])
+def test_a_column_whose_name_the_staging_table_or_its_reading_uses_can_have_no_target(
+    name: str, pg: Connection, writer: Connection, tenant: uuid.UUID
+) -> None:
+    added = f"ADD COLUMN {name} text OPTIONS (target 'deal_ref')"
+    execute(pg, f"ALTER FOREIGN TABLE neo4j.deals DROP COLUMN IF EXISTS {name}, {added}")
+    said = refused(writer, tenant)
+    assert said.sqlstate == "42701"
+    assert said.message_primary == f'column "{name}" of foreign table neo4j.deals cannot have a target under this name'
 
 
 @pytest.mark.usefixtures("out_of_reach")

@@ -73,7 +73,11 @@ def check_of_nodes(
 
     def for_each_kind(find: Callable[[OwnersCase, Table], Finding]) -> list[Check[OwnersCase]]:
         def find_in(kind: str) -> Callable[[OwnersCase], Finding]:
-            return lambda case: find(case, case.table(kind))
+            def find_in_table(case: OwnersCase) -> Finding:
+                return find(case, case.table(kind))
+
+            find_in_table.__doc__ = find.__doc__
+            return find_in_table
 
         needs = (*REACHED, "foreign tables")
         return [Check(f"{kind}s: {name}", needs, find_in(kind), True, kind) for kind in kinds or ("deal", "version")]

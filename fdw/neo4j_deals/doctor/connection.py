@@ -89,7 +89,7 @@ def graph_id(case: OwnersCase) -> Finding:
         return Finding(True, found)
     return Finding(
         False,
-        f"is it the one that is meant? it is {found}, and the runs so far read {known[0]['database_id']}",
+        f"is it the right one? It is {found}, and the runs so far read {known[0]['database_id']}",
         "SELECT deal_sync.accept_graph();",
     )
 
@@ -112,7 +112,7 @@ def transactions(found: Sequence[tuple[str, int]] | None, overlap: str, all_are_
             + ", ".join(f"{id_} ({seconds} s)" for id_, seconds in found[:5])
             + (f" and {len(found) - 5} more" if len(found) > 5 else "")
             + "; runs may not see what they commit",
-            "when they have ended, SELECT * FROM sync_deals('...', 'full'); where they are usual, SET deal_sync.overlap"
+            "when they have ended, SELECT * FROM sync_deals('...', 'full'); if they are usual, SET deal_sync.overlap"
             " to more than they last",
         )
     said = f"none of others is open for longer than deal_sync.overlap ({overlap})"

@@ -12,9 +12,11 @@ from neo4j_deals.tables.imports import literal
 def encoding(case: Case) -> Finding:
     """Can the database hold any text of the graph?"""
     [row] = catalog.query(case.plpy, "SELECT getdatabaseencoding() AS name")
-    if row["name"] == "UTF8":
-        return Finding(True, "UTF8")
-    return Finding(False, row["name"], "use a database made with ENCODING 'UTF8'")
+    try:
+        catalog.query(case.plpy, "SELECT _deal_sync.check_encoding()")
+    except DealSyncError as error:
+        return Finding(False, row["name"], error.hint)
+    return Finding(True, row["name"])
 
 
 @check("writable")
@@ -47,30 +49,26 @@ def settings(case: Case) -> Finding:
             remedies.append(f"{row['place']} RESET {row['name']};")
     if wrong:
         return Finding(False, "; ".join(wrong), " ".join(remedies))
-    return Finding(True, f"{len(known)} settings are as they may be")
+    return Finding(True, f"all {len(known)} settings are valid")
 
 
 @check("multicorn")
 def multicorn(case: Case) -> Finding:
     """Is Multicorn2 used if that is safe, and only then?"""
     [row] = case.query("multicorn")
-    crashes = row["python"] >= 312
     if not row["has_own_validator"]:
         return Finding(
             False,
             f"the wrapper neo4j has the validator {row['validator']}, which may let a user mapping load any code",
             "ALTER FOREIGN DATA WRAPPER neo4j VALIDATOR _deal_sync.validator;",
         )
-    if row["is_set"] and crashes:
-        major, minor = divmod(row["python"], 100)
-        detail = f"with Python {major}.{minor} its handler crashes the server"
-        return Finding(False, detail, "SELECT deal_sync.detach();")
+    catalog.query(case.plpy, "SELECT _deal_sync.check_handler($1)", ["integer"], [row["python"]])
     if row["is_set"] and row["available"] is None:
         detail = "the handler is set, and Multicorn2 is not installed any more"
         return Finding(False, detail, "SELECT deal_sync.detach();")
     if row["is_set"]:
         return Finding(True, f"{row['available']} answers a SELECT on the foreign tables")
-    if row["available"] is None or crashes:
+    if row["available"] is None or row["crashes"]:
         return Finding(True, "not used: deal_sync.scan() reads the foreign tables")
     names = "" if row["server"] is None else f"{literal(row['server'])}, {literal(row['schema'])}"
     return Finding(

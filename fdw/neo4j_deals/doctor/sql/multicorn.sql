@@ -2,6 +2,7 @@
 -- server and schema of the deals' foreign table.
 SELECT
     p.number AS python,
+    _deal_sync.crashes_with_multicorn(p.number) AS crashes,
     e.default_version AS available,
     w.fdwhandler <> 0 AS is_set,
     w.fdwvalidator = '_deal_sync.validator'::regproc AS has_own_validator,
