@@ -30,8 +30,25 @@ class Sql(str):
 class Quoting:
     """How names and values become SQL: PostgreSQL's own, in the server."""
 
-    ident: Callable[[str], str]
-    literal: Callable[[str], str]
+    name: Callable[[str], str]
+    value: Callable[[str], str]
+
+    def ident(self, name: str) -> str:
+        """A name as SQL takes it."""
+        return _kept(self.name(name))
+
+    def literal(self, value: str | int) -> str:
+        """A text or a number as SQL takes it."""
+        return str(value) if isinstance(value, int) else _kept(self.value(value))
+
+
+def _kept(text: str) -> str:
+    """A line break in a name or a value is not to be indented. PostgreSQL has no text with a NUL character."""
+    return text.replace("\n", "\0")
+
+
+def _whole(text: str) -> str:
+    return text.replace("\0", "\n")
 
 
 @dataclass(frozen=True)
@@ -95,7 +112,7 @@ class Statements:
 
 def merge_by_hand(source: Table, application: Application, quoting: Quoting) -> str:
     """The MERGE from a foreign table into the application's table, for the tenant in app.tenant_id."""
-    return _Merge(source, application, quoting, tenant=None).merge()
+    return _Merge(source, application, quoting, tenant=None).statement("merge")
 
 
 def statements(
@@ -110,24 +127,24 @@ def statements(
     `completes`: versions that are there get what they lack.
     """
     parts = _Merge(source, application, quoting, tenant, without, completes)
-    merge = parts.merge()
+    merge = parts.statement("merge")
     links = any(column.link for column in parts.columns)
     missing = Sql(parts.render("missing_links"))
 
     def linking(statement: str) -> str | None:
-        return parts.render(statement, missing_links=missing) if links else None
+        return parts.statement(statement, missing_links=missing) if links else None
 
     return Statements(
-        planned=parts.render("planned", plan=Sql(parts.render("plan"))),
-        to_write=parts.render("to_write"),
-        locks=parts.render("locks"),
-        cleared=parts.render("cleared") if source.kind == "deal" and parts.overwritten else None,
-        merge=_Merge(source, application, quoting, tenant, without).merge() if completes else merge,
+        planned=parts.statement("planned", plan=Sql(parts.render("plan"))),
+        to_write=parts.statement("to_write"),
+        locks=parts.statement("locks"),
+        cleared=parts.statement("cleared") if source.kind == "deal" and parts.overwritten else None,
+        merge=_Merge(source, application, quoting, tenant, without).statement("merge") if completes else merge,
         completion=merge,
-        failed=parts.render("failed"),
-        unwritten=parts.render("unwritten"),
-        counted=parts.render("counted"),
-        rejects=parts.render("rejects", losses=Sql(parts.render("losses"))),
+        failed=parts.statement("failed"),
+        unwritten=parts.statement("unwritten"),
+        counted=parts.statement("counted"),
+        rejects=parts.statement("rejects", losses=Sql(parts.render("losses"))),
         links=linking("links"),
         linked=linking("linked"),
         unlinked=linking("unlinked"),
@@ -142,7 +159,7 @@ def count_of_values(source: Table, application: Application, quoting: Quoting) -
         for column in source.columns
         if column.target_is_there and column.staged_as is not None and column.write == "always"
     ]
-    return _render("count_of_values", quoting, columns=columns, target=Sql(application.deals))
+    return _whole(_render("count_of_values", quoting, columns=columns, target=Sql(application.deals)))
 
 
 def comparison(
@@ -152,8 +169,8 @@ def comparison(
     would write. The first gives the nodes, each with its state; the second the values that differ, if any can.
     """
     parts = _Merge(source, application, quoting, tenant, without, completes=True)
-    nodes = parts.render("compared_nodes", plan=Sql(parts.render("plan")))
-    return nodes, parts.render("compared_values", nodes=Sql(nodes)) if parts.differing else None
+    nodes = Sql(parts.render("compared_nodes", plan=Sql(parts.render("plan"))))
+    return _whole(nodes), parts.statement("compared_values", nodes=nodes) if parts.differing else None
 
 
 class _Merge:
@@ -214,8 +231,20 @@ class _Merge:
             "staging": Sql(f"pg_temp.deal_sync_{self.kind}s"),
             "plan_table": Sql(f"pg_temp.deal_sync_{self.kind}_plan"),
         }
-        for part in ("matching", "differs", "rows", "source"):
-            self.names[part] = Sql(self.render(part))
+        self.names["matching"] = Sql(f"t.tenant_id = {self.names['tenant']}::uuid AND t.id = s.landed_id")
+        self.names["differs"] = self._differs()
+        self.names["rows"] = Sql(self.render("rows"))
+        self.names["source"] = Sql(self.render("source"))
+
+    def _differs(self) -> Sql:
+        """True if an update by the source `s` would change the row `t`. No value is compared by an operator of its
+        type, which may find equal what is not the same.
+        """
+        if not self.differing:
+            return Sql("false")
+        old = ",\n    ".join(f"t.{self.quoting.ident(column.target or '')}" for column in self.differing)
+        new = ",\n    ".join(column.updated or "" for column in self.differing)
+        return Sql(f"ROW(\n    {old}\n)::record OPERATOR(pg_catalog.*<>) ROW(\n    {new}\n)::record")
 
     def _holds_back(self, column: MergeColumn) -> bool:
         """Whether its misfit is found by the plan and not by the reader, and holds the row back."""
@@ -224,13 +253,13 @@ class _Merge:
         fills = self.kind == "deal" and column.write != "always"
         return column.exotic or (fills and column.target is not None and column.lost is not None)
 
-    def merge(self) -> str:
-        """The whole."""
-        return self.render("merge")
+    def statement(self, name: str, **more: Any) -> str:
+        """A template as a statement, with what templates know and `more`."""
+        return _whole(self.render(name, **more))
 
-    def render(self, statement: str, **more: Any) -> str:
-        """One of the templates, with what they know."""
-        return _render(statement, self.quoting, **self.names, **more)
+    def render(self, name: str, **more: Any) -> str:
+        """The same as a part of others."""
+        return _render(name, self.quoting, **self.names, **more)
 
 
 def _merge_columns(source: Table, staged: bool, completes: bool, quoting: Quoting) -> list[MergeColumn]:
@@ -280,7 +309,7 @@ def _merge_columns(source: Table, staged: bool, completes: bool, quoting: Quotin
         if column.default is not None:
             after.append(literal(column.default))
         elif column.not_null and column.target_default is not None:
-            after.append(column.target_default)
+            after.append(_kept(column.target_default))
         inserted = name
         if after:
             flag = ident(f"{column.name} lost")
@@ -437,18 +466,15 @@ def _environment(quoting: Quoting) -> Environment:
         lstrip_blocks=True,
         autoescape=False,  # SQL, not HTML: the filters quote
     )
-    environment.filters |= {"ident": quoting.ident, "literal": _literal(quoting), "sql": _sql}
+    environment.filters |= {"ident": quoting.ident, "literal": quoting.literal, "sql": _sql}
     return environment
 
 
-def _literal(quoting: Quoting) -> Callable[[str | int], str]:
-    return lambda value: str(value) if isinstance(value, int) else quoting.literal(value)
-
-
-def _sql(text: Any) -> Sql:
+def _sql(text: Any, indent: int = 0) -> str:
+    """SQL that was made here; its lines but for the first are indented by so many blanks."""
     if not isinstance(text, Sql):
         raise TypeError(f"{text!r} is no SQL that was made here")
-    return text
+    return text.replace("\n", "\n" + " " * indent)
 
 
 def columns_of(statements: Statements) -> dict[str, str | None]:

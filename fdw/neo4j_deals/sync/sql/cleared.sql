@@ -1,7 +1,22 @@
-        SELECT coalesce(jsonb_object_agg(c.name, c.times) FILTER (WHERE c.times > 0), '{}')
-        FROM (SELECT ARRAY[
-{%- for c in overwritten -%}
-count(*) FILTER (WHERE t.{{ c.target | ident }} IS NOT NULL AND ({{ c.updated | sql }}) IS NULL){{ ", " if not loop.last }}
-{%- endfor -%}
-] AS counts FROM ({{ source | sql }}) AS s INNER JOIN {{ target | sql }} AS t ON {{ matching | sql }}) AS n
-        CROSS JOIN unnest(ARRAY[{% for c in overwritten %}{{ c.target | literal }}{{ ", " if not loop.last }}{% endfor %}]::text[], n.counts) AS c (name, times)
+{# Of the rows $1: by column, the values that a MERGE would replace by NULL. #}
+SELECT coalesce(jsonb_object_agg(c.name, c.times) FILTER (WHERE c.times > 0), '{}')
+FROM (
+    SELECT
+        ARRAY[
+            {% for c in overwritten %}
+            count(*) FILTER (WHERE t.{{ c.target | ident }} IS NOT NULL AND ({{ c.updated | sql }}) IS NULL){{ "," if not loop.last }}
+            {% endfor %}
+        ] AS counts
+    FROM (
+        {{ source | sql(8) }}
+    ) AS s
+    INNER JOIN {{ target | sql }} AS t ON {{ matching | sql }}
+) AS n
+CROSS JOIN unnest(
+    ARRAY[
+        {% for c in overwritten %}
+        {{ c.target | literal }}{{ "," if not loop.last }}
+        {% endfor %}
+    ]::text[],
+    n.counts
+) AS c (name, times)

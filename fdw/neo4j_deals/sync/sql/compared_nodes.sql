@@ -1,21 +1,42 @@
-
-        SELECT
-            {{ kind | literal }},
-            CASE
-                WHEN s.{{ owner | ident }} = ANY ($2) THEN 'refused'
-                WHEN p.refusal ->> 'sqlstate' = '23503' THEN 'awaiting its deal'
-                WHEN p.refusal IS NOT NULL OR p.state = 'none' THEN 'refused'
-                WHEN p.state = 'unchanged' THEN 'matching'
-                WHEN r.element_id IS NOT NULL THEN 'refused'
-                WHEN p.state = 'changed' THEN 'differing'
-                ELSE 'missing'
-            END,
-            s.element_id, s.graph_id, s.{{ key | ident }}, s.{{ owner | ident }},
-            {% if kind == "deal" %}NULL::uuid{% else %}CASE WHEN p.refusal ->> 'sqlstate' = '23505' THEN (SELECT taken.id FROM {{ versions | sql }} AS taken INNER JOIN {{ deals | sql }} AS o ON o.tenant_id = $3 AND o.id = taken.opportunity_id WHERE taken.tenant_id = $3 AND o.graph_opportunity_id = s.{{ owner | ident }} AND taken.version_number = s.{{ number | ident }} LIMIT 1) END{% endif %},
-            ARRAY[{% for c in columns if c.link %}{{ c.source | sql }}{{ ", " if not loop.last }}{% endfor %}]::uuid[], NULL, NULL, NULL
-        FROM ({{ plan | sql }}) AS p
-        INNER JOIN {{ staging | sql }} AS s USING (row_number)
-        LEFT JOIN (
-            SELECT DISTINCT j.element_id FROM deal_sync.rejects AS j
-            WHERE j.tenant_id = $3 AND j.kind = {{ kind | literal }} AND j.level = 'row'
-        ) AS r ON r.element_id = s.element_id
+{# $2: the deals that are barred, $3: the tenant. #}
+SELECT
+    {{ kind | literal }},
+    CASE
+        WHEN s.{{ owner | ident }} = ANY ($2) THEN 'refused'
+        WHEN p.refusal ->> 'sqlstate' = '23503' THEN 'awaiting its deal'
+        WHEN p.refusal IS NOT NULL OR p.state = 'none' THEN 'refused'
+        WHEN p.state = 'unchanged' THEN 'matching'
+        WHEN r.element_id IS NOT NULL THEN 'refused'
+        WHEN p.state = 'changed' THEN 'differing'
+        ELSE 'missing'
+    END,
+    s.element_id,
+    s.graph_id,
+    s.{{ key | ident }},
+    s.{{ owner | ident }},
+    {% if kind == "deal" %}
+    NULL::uuid,
+    {% else %}
+    CASE WHEN p.refusal ->> 'sqlstate' = '23505' THEN (
+        SELECT taken.id
+        FROM {{ versions | sql }} AS taken
+        INNER JOIN {{ deals | sql }} AS o ON o.tenant_id = $3 AND o.id = taken.opportunity_id
+        WHERE
+            taken.tenant_id = $3 AND o.graph_opportunity_id = s.{{ owner | ident }}
+            AND taken.version_number = s.{{ number | ident }}
+        LIMIT 1
+    ) END,
+    {% endif %}
+    ARRAY[{% for c in columns if c.link %}{{ c.source | sql }}{{ ", " if not loop.last }}{% endfor %}]::uuid[],
+    NULL,
+    NULL,
+    NULL
+FROM (
+    {{ plan | sql(4) }}
+) AS p
+INNER JOIN {{ staging | sql }} AS s USING (row_number)
+LEFT JOIN (
+    SELECT DISTINCT j.element_id
+    FROM deal_sync.rejects AS j
+    WHERE j.tenant_id = $3 AND j.kind = {{ kind | literal }} AND j.level = 'row'
+) AS r ON r.element_id = s.element_id

@@ -1,11 +1,11 @@
 {# Of the rows that are there ($1). A bad value of a column that an existing row keeps counts when the row is new, and as long as the
    row has NULL there, or the text that landed without some characters. #}
 WITH s AS (
-{% if exotic %}
-{{ source | sql }}
-{% else %}
+    {% if exotic %}
+    {{ source | sql(4) }}
+    {% else %}
     SELECT * FROM {{ staging | sql }} AS f WHERE f.row_number = ANY ($1) AND f.conversion_errors IS NOT NULL
-{% endif %}
+    {% endif %}
 ),
 
 lost (row_number, field, error) AS (

@@ -1,12 +1,23 @@
 MERGE INTO {{ target | sql }} AS t
-{% if kind == "deal" %}
 USING (
-    {{ source | sql }}
+    {% if kind == "deal" %}
+    {{ source | sql(4) }}
     {% if staged %}
     ORDER BY s.row_number
     {% endif %}
+    {% else %}
+    SELECT *
+    FROM (
+        {{ source | sql(8) }}
+    ) AS s
+    WHERE
+        {{ "s.landed_id IS NOT NULL OR " if updated }}s."landed deal" IS NOT NULL
+        AND s.{{ number | ident }} IS NOT NULL
+        AND s."number taken by" IS NULL
+    {% endif %}
 ) AS s
 ON {{ matching | sql }}
+{% if updated %}
 WHEN MATCHED AND {{ differs | sql }} THEN UPDATE SET
     {% for c in updated %}
     {{ c.target | ident }} = {{ c.updated | sql }}{{ "," if stamp or not loop.last }}
@@ -14,10 +25,11 @@ WHEN MATCHED AND {{ differs | sql }} THEN UPDATE SET
     {% if stamp %}
     {{ stamp | ident }} = now()
     {% endif %}
+{% endif %}
 WHEN NOT MATCHED THEN INSERT (
     id,
     tenant_id,
-    graph_opportunity_id,
+    {{ "graph_opportunity_id" if kind == "deal" else "opportunity_id" }}{{ "," if inserted or stamp }}
     {% for c in inserted %}
     {{ c.target | ident }}{{ "," if stamp or not loop.last }}
     {% endfor %}
@@ -27,7 +39,11 @@ WHEN NOT MATCHED THEN INSERT (
 ) VALUES (
     s.{{ key | ident }},
     {{ tenant | sql }}::uuid,
-    s.{{ key | ident }},
+    {% if kind == "deal" %}
+    s.{{ key | ident }}{{ "," if inserted or stamp }}
+    {% else %}
+    s."landed deal"{{ "," if inserted }}
+    {% endif %}
     {% for c in inserted %}
     {{ c.inserted | sql }}{{ "," if stamp or not loop.last }}
     {% endfor %}
@@ -35,34 +51,3 @@ WHEN NOT MATCHED THEN INSERT (
     now()
     {% endif %}
 )
-{% else %}
-USING (
-    SELECT *
-    FROM (
-    {{ source | sql }}
-    ) AS s
-    WHERE {% if updated %}s.landed_id IS NOT NULL OR {% endif %}s."landed deal" IS NOT NULL AND s.{{ number | ident }} IS NOT NULL AND s."number taken by" IS NULL
-) AS s
-ON {{ matching | sql }}
-{% if updated %}
-WHEN MATCHED AND {{ differs | sql }} THEN UPDATE SET
-    {% for c in updated %}
-    {{ c.target | ident }} = {{ c.updated | sql }}{{ "," if not loop.last }}
-    {% endfor %}
-{% endif %}
-WHEN NOT MATCHED THEN INSERT (
-    id,
-    tenant_id,
-    opportunity_id,
-    {% for c in inserted %}
-    {{ c.target | ident }}{{ "," if not loop.last }}
-    {% endfor %}
-) VALUES (
-    s.{{ key | ident }},
-    {{ tenant | sql }}::uuid,
-    s."landed deal",
-    {% for c in inserted %}
-    {{ c.inserted | sql }}{{ "," if not loop.last }}
-    {% endfor %}
-)
-{% endif %}

@@ -1,12 +1,19 @@
-
-        SELECT s.row_number, link.interaction_id, o.id AS entity_id
-        FROM {{ staging | sql }} AS s
-        INNER JOIN {{ deals | sql }} AS o ON o.tenant_id = {{ tenant | sql }}::uuid AND o.graph_opportunity_id = s.{{ owner | ident }}
-        CROSS JOIN LATERAL (VALUES {% for c in columns if c.link %}({{ c.source | sql }}){{ ", " if not loop.last }}{% endfor %}) AS link (interaction_id)
-        WHERE s.row_number = ANY ($1) AND link.interaction_id IS NOT NULL
-        AND (link.interaction_id, o.id) NOT IN (
-            SELECT l.interaction_id, l.entity_id
-            FROM {{ links | sql }} AS l
-            WHERE l.tenant_id = {{ tenant | sql }}::uuid AND l.interaction_id = ANY ($2)
-            AND l.entity_type::text = 'opportunity' AND l.entity_id IS NOT NULL
-        )
+{# By the interactions of the batch ($2), hashed: the planner may believe that the table is empty (an ANALYZE while it is filled), and
+   a nested loop over a table without an index on the pair takes minutes then. #}
+SELECT s.row_number, link.interaction_id, o.id AS entity_id
+FROM {{ staging | sql }} AS s
+INNER JOIN {{ deals | sql }} AS o
+    ON o.tenant_id = {{ tenant | sql }}::uuid AND o.graph_opportunity_id = s.{{ owner | ident }}
+CROSS JOIN LATERAL (VALUES {% for c in columns if c.link %}({{ c.source | sql }}){{ ", " if not loop.last }}{% endfor %}) AS link (interaction_id)
+WHERE
+    s.row_number = ANY ($1)
+    AND link.interaction_id IS NOT NULL
+    AND (link.interaction_id, o.id) NOT IN (
+        SELECT l.interaction_id, l.entity_id
+        FROM {{ links | sql }} AS l
+        WHERE
+            l.tenant_id = {{ tenant | sql }}::uuid
+            AND l.interaction_id = ANY ($2)
+            AND l.entity_type::text = 'opportunity'
+            AND l.entity_id IS NOT NULL
+    )

@@ -1,50 +1,73 @@
 {% macro held_back() %}
 {% for c in held_back_columns %}
-WHEN s.{{ c.lost_name | ident }} AND {% if kind == "deal" and c.write != "always" %}t.{{ c.target | ident }} IS NULL{% else %}true{% endif %} THEN jsonb_build_object(
-                    'column', {{ c.name | literal }}, 'message', 'held back: its value does not fit', 'sqlstate', '22000', 'value', left(raw.{{ c.name | ident }}::text, 200)
-                ) || coalesce(s.conversion_errors -> {{ c.name | literal }}, '{}')
-{%- if not loop.last %}
-
-{% endif %}
+        WHEN s.{{ c.lost_name | ident }}{% if kind == "deal" and c.write != "always" %} AND t.{{ c.target | ident }} IS NULL{% endif %} THEN
+            jsonb_build_object(
+                'column', {{ c.name | literal }}, 'message', 'held back: its value does not fit', 'sqlstate', '22000',
+                'value', left(raw.{{ c.name | ident }}::text, 200)
+            ) || coalesce(s.conversion_errors -> {{ c.name | literal }}, '{}')
 {% endfor %}
 {% endmacro %}
-            SELECT
+{# Of each staged row: what is to become of it. #}
 {% if kind == "deal" %}
-                s.row_number, t.ctid AS place, t.tableoid AS part,
-                CASE WHEN s.refusal IS NOT NULL THEN s.refusal {{ held_back() }} END AS refusal,
-                CASE WHEN s.shadows THEN 'duplicate opportunity: a CRM row has the deal''s id, another row is the deal' END AS note,
-                CASE
-                    WHEN t.id IS NULL THEN 'new'
-                    WHEN t.graph_opportunity_id IS NULL THEN 'adopted'
-                    WHEN {{ differs | sql }} THEN 'changed'
-                    ELSE 'unchanged'
-                END AS state
-            FROM ({{ source | sql }}) AS s
-            INNER JOIN {{ staging | sql }} AS raw USING (row_number)
-            LEFT JOIN {{ target | sql }} AS t ON {{ matching | sql }}
+SELECT
+    s.row_number,
+    t.ctid AS place,
+    t.tableoid AS part,
+    CASE
+        WHEN s.refusal IS NOT NULL THEN s.refusal
+{{ held_back() -}}
+    {{ "    " }}END AS refusal,
+    CASE WHEN s.shadows THEN 'duplicate opportunity: a CRM row has the deal''s id, another row is the deal' END AS note,
+    CASE
+        WHEN t.id IS NULL THEN 'new'
+        WHEN t.graph_opportunity_id IS NULL THEN 'adopted'
+        WHEN {{ differs | sql(8) }} THEN 'changed'
+        ELSE 'unchanged'
+    END AS state
+FROM (
+    {{ source | sql(4) }}
+) AS s
+INNER JOIN {{ staging | sql }} AS raw USING (row_number)
+LEFT JOIN {{ target | sql }} AS t ON {{ matching | sql }}
 {% else %}
-                s.row_number, {% if completes %}t.ctid AS place, t.tableoid AS part{% else %}NULL::tid AS place, NULL::oid AS part{% endif %},
-                CASE
-                    WHEN s.landed_id IS NOT NULL AND NOT coalesce(s.refusal ? 'even_if_there', false) THEN NULL
-                    WHEN s.refusal IS NOT NULL AND NOT (s.refusal ? 'ahead' AND NOT EXISTS (
-                        SELECT FROM jsonb_array_elements_text(s.refusal -> 'ahead') AS a (id)
-                        WHERE NOT EXISTS (SELECT FROM {{ target | sql }} AS l WHERE l.tenant_id = {{ tenant | sql }}::uuid AND l.id = a.id::uuid)
-                    )) THEN s.refusal
-                    WHEN s.{{ number | ident }} IS NULL THEN NULL
-                    WHEN s."landed deal" IS NULL THEN jsonb_build_object(
-                        'column', {{ owner | literal }}, 'sqlstate', '23503', 'value', s.{{ owner | ident }}::text,
-                        'message', 'its deal has not landed; it follows by itself'
-                    )
-                    WHEN s."number taken by" IS NOT NULL THEN jsonb_build_object(
-                        'column', {{ number | literal }}, 'sqlstate', '23505', 'value', s.{{ number | ident }}::text,
-                        'message', format('duplicate version number: version %s has it', s."number taken by")
-                    ) {{ held_back() }}
-                END AS refusal,
-                CASE WHEN s.landed_id IS NULL AND s.{{ number | ident }} IS NULL THEN 'a version without a number' END AS note,
-                CASE {% if completes %}WHEN t.id IS NOT NULL AND {{ differs | sql }} THEN 'changed'{% endif %} WHEN s.landed_id IS NOT NULL THEN 'unchanged' WHEN s.{{ number | ident }} IS NULL THEN 'none' ELSE 'new' END AS state
-            FROM ({{ source | sql }}) AS s
-            INNER JOIN {{ staging | sql }} AS raw USING (row_number)
-            {%+ if completes %}LEFT JOIN {{ target | sql }} AS t ON {{ matching | sql }}{% endif %}
-
+SELECT
+    s.row_number,
+    {{ "t.ctid" if completes else "NULL::tid" }} AS place,
+    {{ "t.tableoid" if completes else "NULL::oid" }} AS part,
+    CASE
+        WHEN s.landed_id IS NOT NULL AND NOT coalesce(s.refusal ? 'even_if_there', false) THEN NULL
+        WHEN s.refusal IS NOT NULL AND NOT (s.refusal ? 'ahead' AND NOT EXISTS (
+            SELECT FROM jsonb_array_elements_text(s.refusal -> 'ahead') AS a (id)
+            WHERE NOT EXISTS (
+                SELECT FROM {{ target | sql }} AS l WHERE l.tenant_id = {{ tenant | sql }}::uuid AND l.id = a.id::uuid
+            )
+        )) THEN s.refusal
+        WHEN s.{{ number | ident }} IS NULL THEN NULL
+        WHEN s."landed deal" IS NULL THEN jsonb_build_object(
+            'column', {{ owner | literal }}, 'sqlstate', '23503', 'value', s.{{ owner | ident }}::text,
+            'message', 'its deal has not landed; it follows by itself'
+        )
+        WHEN s."number taken by" IS NOT NULL THEN jsonb_build_object(
+            'column', {{ number | literal }}, 'sqlstate', '23505', 'value', s.{{ number | ident }}::text,
+            'message', format('duplicate version number: version %s has it', s."number taken by")
+        )
+{{ held_back() -}}
+    {{ "    " }}END AS refusal,
+    CASE WHEN s.landed_id IS NULL AND s.{{ number | ident }} IS NULL THEN 'a version without a number' END AS note,
+    CASE
+        {% if completes %}
+        WHEN t.id IS NOT NULL AND {{ differs | sql(8) }} THEN 'changed'
+        {% endif %}
+        WHEN s.landed_id IS NOT NULL THEN 'unchanged'
+        WHEN s.{{ number | ident }} IS NULL THEN 'none'
+        ELSE 'new'
+    END AS state
+FROM (
+    {{ source | sql(4) }}
+) AS s
+INNER JOIN {{ staging | sql }} AS raw USING (row_number)
+{% if completes %}
+LEFT JOIN {{ target | sql }} AS t ON {{ matching | sql }}
 {% endif %}
-            ORDER BY s.row_number
+{% endif %}
+ORDER BY s.row_number

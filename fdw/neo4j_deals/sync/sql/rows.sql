@@ -1,21 +1,23 @@
-{% macro to_uuid(name) %}_deal_sync.to_uuid(f.{{ name | ident }}){% endmacro %}
+{% macro uuid(name) %}_deal_sync.to_uuid(f.{{ name | ident }}){% endmacro %}
 {% if staged %}
-SELECT * FROM {{ staging | sql }} AS f WHERE ($1::bigint[] IS NULL OR f.row_number = ANY ($1))
+SELECT *
+FROM {{ staging | sql }} AS f
+WHERE ($1::bigint[] IS NULL OR f.row_number = ANY ($1))
 {% else %}
-{# Of nodes with one key, one; of the spellings of the tenant, both (a join, since Multicorn cannot push a computed list). #}
-SELECT DISTINCT ON ({% if kind == "deal" %}{{ to_uuid(key) }}{% else %}{{ to_uuid(owner) }}, f.{{ number | ident }}{% endif %}) f.*
-        FROM (
-            SELECT lower(current_setting('app.tenant_id')) UNION SELECT upper(current_setting('app.tenant_id'))
-        ) AS spelling (id)
-        INNER JOIN {{ relation | sql }} AS f ON f.{{ tenant_column | ident }} = spelling.id
-        WHERE
-            {{ to_uuid(key) }} IS NOT NULL
-            {% for c in columns if c.on_misfit == "reject" %}
-            AND NOT coalesce(jsonb_exists(f.conversion_errors, {{ c.name | literal }}::text), false)
-            {% endfor %}
-        {% if kind == "deal" %}
-        ORDER BY {{ to_uuid(key) }}, f.last_updated_at DESC NULLS LAST, f.element_id
-        {% else %}
-        ORDER BY {{ to_uuid(owner) }}, f.{{ number | ident }}, f.created_at, f.{{ key | ident }}
-        {% endif %}
+{# Of nodes with one key, one; of the spellings of the tenant, both: a join, since Multicorn cannot push a computed list. #}
+SELECT DISTINCT ON ({% if kind == "deal" %}{{ uuid(key) }}{% else %}{{ uuid(owner) }}, f.{{ number | ident }}{% endif %}) f.*
+FROM (
+    SELECT lower(current_setting('app.tenant_id')) UNION SELECT upper(current_setting('app.tenant_id'))
+) AS spelling (id)
+INNER JOIN {{ relation | sql }} AS f ON f.{{ tenant_column | ident }} = spelling.id
+WHERE
+    {{ uuid(key) }} IS NOT NULL
+    {% for c in columns if c.on_misfit == "reject" %}
+    AND NOT coalesce(jsonb_exists(f.conversion_errors, {{ c.name | literal }}::text), false)
+    {% endfor %}
+{% if kind == "deal" %}
+ORDER BY {{ uuid(key) }}, f.last_updated_at DESC NULLS LAST, f.element_id
+{% else %}
+ORDER BY {{ uuid(owner) }}, f.{{ number | ident }}, f.created_at, f.{{ key | ident }}
+{% endif %}
 {% endif %}

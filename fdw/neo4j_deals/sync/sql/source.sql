@@ -1,45 +1,45 @@
 {% macro uuid(name) %}{% if staged %}s.{{ name | ident }}{% else %}_deal_sync.to_uuid(s.{{ name | ident }}){% endif %}{% endmacro %}
 SELECT
-        {% if kind == "deal" %}
-        coalesce(by_key.id, adopted.id) AS landed_id,
-        by_key.id IS NOT NULL AND adopted.id IS NOT NULL AS shadows,
-        {% else %}
-        there.id AS landed_id,
-        o.id AS "landed deal",
-        taken.id AS "number taken by",
-        {% endif %}
-        {% if staged %}
-        s.row_number,
-        s.element_id,
-        s.graph_id,
-        s.refusal,
-        s.conversion_errors,
-        {% endif %}
-        {% for c in columns %}
-        {{ c.selected | sql }} AS {{ c.name | ident }}{{ "," if c.lost or not loop.last }}
-        {% if c.lost %}
-        {{ c.lost | sql }} AS {{ c.lost_name | ident }}{{ "," if not loop.last }}
-        {% endif %}
-        {% endfor %}
-    FROM (
-        {{ rows | sql }}
-    ) AS s
     {% if kind == "deal" %}
-    {# The deal's row: the one that holds its graph id, else the CRM row of the same id that has none yet (adoption). #}
-    LEFT JOIN {{ target | sql }} AS by_key
-        ON by_key.tenant_id = {{ tenant | sql }}::uuid AND by_key.graph_opportunity_id = {{ uuid(key) }}
-    LEFT JOIN {{ target | sql }} AS adopted
-        ON adopted.tenant_id = {{ tenant | sql }}::uuid AND adopted.id = {{ uuid(key) }} AND adopted.graph_opportunity_id IS NULL
+    coalesce(by_key.id, adopted.id) AS landed_id,
+    by_key.id IS NOT NULL AND adopted.id IS NOT NULL AS shadows,
     {% else %}
-    LEFT JOIN {{ target | sql }} AS there
-        ON there.tenant_id = {{ tenant | sql }}::uuid AND there.id = {{ uuid(key) }}
-    LEFT JOIN {{ deals | sql }} AS o
-        ON o.tenant_id = {{ tenant | sql }}::uuid AND o.graph_opportunity_id = {{ uuid(owner) }}
-    {# LATERAL with a LIMIT: else the planner, as long as the table has no statistics, looks through all versions of the tenant. #}
-    LEFT JOIN LATERAL (
-        SELECT v.id
-        FROM {{ target | sql }} AS v
-        WHERE v.tenant_id = {{ tenant | sql }}::uuid AND v.opportunity_id = o.id AND v.version_number = s.{{ number | ident }}
-        LIMIT 1
-    ) AS taken ON TRUE
+    there.id AS landed_id,
+    o.id AS "landed deal",
+    taken.id AS "number taken by",
     {% endif %}
+    {% if staged %}
+    s.row_number,
+    s.element_id,
+    s.graph_id,
+    s.refusal,
+    s.conversion_errors,
+    {% endif %}
+    {% for c in columns %}
+    {{ c.selected | sql }} AS {{ c.name | ident }}{{ "," if c.lost or not loop.last }}
+    {% if c.lost %}
+    {{ c.lost | sql }} AS {{ c.lost_name | ident }}{{ "," if not loop.last }}
+    {% endif %}
+    {% endfor %}
+FROM (
+    {{ rows | sql(4) }}
+) AS s
+{% if kind == "deal" %}
+{# The deal's row: the one that holds its graph id, else the CRM row of the same id that has none yet (adoption). #}
+LEFT JOIN {{ target | sql }} AS by_key
+    ON by_key.tenant_id = {{ tenant | sql }}::uuid AND by_key.graph_opportunity_id = {{ uuid(key) }}
+LEFT JOIN {{ target | sql }} AS adopted
+    ON adopted.tenant_id = {{ tenant | sql }}::uuid AND adopted.id = {{ uuid(key) }} AND adopted.graph_opportunity_id IS NULL
+{% else %}
+LEFT JOIN {{ target | sql }} AS there
+    ON there.tenant_id = {{ tenant | sql }}::uuid AND there.id = {{ uuid(key) }}
+LEFT JOIN {{ deals | sql }} AS o
+    ON o.tenant_id = {{ tenant | sql }}::uuid AND o.graph_opportunity_id = {{ uuid(owner) }}
+{# LATERAL with a LIMIT: else the planner, as long as the table has no statistics, looks through all versions of the tenant. #}
+LEFT JOIN LATERAL (
+    SELECT v.id
+    FROM {{ target | sql }} AS v
+    WHERE v.tenant_id = {{ tenant | sql }}::uuid AND v.opportunity_id = o.id AND v.version_number = s.{{ number | ident }}
+    LIMIT 1
+) AS taken ON true
+{% endif %}

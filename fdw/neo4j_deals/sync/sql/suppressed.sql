@@ -3,7 +3,7 @@ SELECT coalesce(array_agg(ROW(u.row_number, '09000', $4, NULL, NULL, NULL)::_dea
 FROM (
     SELECT DISTINCT m.row_number
     FROM (
-{{ missing_links | sql }}
+        {{ missing_links | sql(8) }}
     ) AS m
     WHERE m.row_number <> ALL ($3)
 ) AS u
