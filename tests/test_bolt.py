@@ -28,7 +28,6 @@ from support.bolt import (
     chunked,
     failure,
     message,
-    records,
     success,
 )
 from support.database import Connection, Database
@@ -70,6 +69,19 @@ def for_ever(data: bytes) -> Script:
             talk.send(data)
 
     return script
+
+
+def rows_then(data: bytes = b"", close: bool = False) -> Script:
+    def script(talk: Talk) -> None:
+        talk.send(talk.rows + data)
+        if close:
+            talk.close()
+
+    return script
+
+
+def rows_for_ever(talk: Talk) -> None:
+    for_ever(talk.rows)(talk)
 
 
 def fail(data: bytes) -> Script:
@@ -123,18 +135,18 @@ RUN = {
 }
 PULLED = {
     "IGNORED": Case("PULL", send(message(IGNORED)), "08P01", GARBLED),
-    "IGNORED after records": Case("PULL", send(records(), message(IGNORED)), "08P01", GARBLED),
-    "GOODBYE after records": Case("PULL", send(records(), message(GOODBYE)), "08P01", GARBLED),
-    "closed after records": Case("PULL", then_close(records()), "08006", BROKEN),
+    "IGNORED after records": Case("PULL", rows_then(message(IGNORED)), "08P01", GARBLED),
+    "GOODBYE after records": Case("PULL", rows_then(message(GOODBYE)), "08P01", GARBLED),
+    "closed after records": Case("PULL", rows_then(close=True), "08006", BROKEN),
     "text for a map": Case("PULL", send(message(SUCCESS, "well")), "08P01", GARBLED),
     "a chunk without its end": Case("PULL", send(success(x="y" * 100)[:50]), "08006", LATE_QUERY),
     "record too short": Case("PULL", send(message(RECORD, [1]), success()), "08P01", GARBLED),
     "record is no list": Case("PULL", send(message(RECORD, 7), success()), "08P01", GARBLED),
     "FAILURE of a megabyte": Case("PULL", fail(failure("x" * MEGABYTE)), "HV000", "refused the query"),
     "has_more for ever": Case("PULL", send(success(has_more=True)), "08006", LATE_QUERY),
-    "records for ever": Case("PULL", for_ever(records()), "08006", LATE_QUERY),
+    "records for ever": Case("PULL", rows_for_ever, "08006", LATE_QUERY),
     "a chunk for ever": Case("PULL", for_ever(b"\xff\xff" + b"\xd2" * 0xFFFF), "08006", LATE_QUERY),
-    "SUCCESS twice": Case("PULL", send(records(), success(), success()), None),
+    "SUCCESS twice": Case("PULL", rows_then(success() + success()), None),
 }
 STEPS = {
     "handshake": HANDSHAKES,
@@ -333,6 +345,72 @@ def test_a_client_that_takes_its_time_costs_none_of_the_query(scripted: Database
         session.execute("FETCH 1 FROM c")
         time.sleep(2 * TIMEOUT + 0.5)
         assert len(session.execute("FETCH ALL FROM c").fetchall()) == many - 1
+
+
+NOBODY = "00000000-0000-0000-0000-000000000000"
+QUESTIONS = [
+    f"SELECT _deal_sync.graph_state('{NOBODY}', true, true, 1)",
+    "SELECT _deal_sync.tenants_of_graph()",
+    f"SELECT _deal_sync.graph_keys('deal', '{NOBODY}')",
+    f"SELECT _deal_sync.deal_keys('deal', '{NOBODY}', NULL, 10)",
+    "SELECT _deal_sync.nobodys_nodes('deal')",
+    "SELECT deal_sync.import_schema('neo4j', 'public')",
+    f"SELECT _deal_sync.fill_staging('deal', '{NOBODY}', 'postgres', NULL)",
+    f"SELECT _deal_sync.fill_staging('version', '{NOBODY}', 'postgres', NULL)",
+    f"SELECT _deal_sync.fill_staging('deal', '{NOBODY}', 'postgres', '{{\"since\": \"2026-01-01T00:00:00Z\"}}')",
+    "SELECT opportunity_id FROM deal_sync.scan(NULL::neo4j.deals)",
+]
+
+
+def nested(value: Any) -> list[Any]:
+    return [[value], [[value]], [[[value]]], [[[value, value]]], [value, value], [value] * 5]
+
+
+@pytest.mark.parametrize("statement", QUESTIONS)
+def test_a_record_of_another_form_is_told_as_an_answer_that_cannot_be_read(
+    scripted: Database, session: Connection, statement: str
+) -> None:
+    """Never as an error of Python's, nor with what the record holds."""
+    read = []
+    for record in [[[7], None], *(record for value in (None, 7, "secret", {"a": 1}) for record in nested(value))]:
+        with BoltServer("", SILENT, record=record) as server:
+            set_uri(scripted, server.uri)
+            ended = run(session, statement)
+        assert isinstance(ended.error, psycopg.Error | None)
+        assert ended.sqlstate in (None, "08P01", "HV000"), (record, ended.error)
+        assert "secret" not in str(ended.error), record
+        read.append(ended.sqlstate)
+    assert "08P01" in read
+
+
+def test_the_doctor_says_of_each_question_that_its_answer_cannot_be_read(
+    scripted: Database, session: Connection
+) -> None:
+    for record in [[[7], None], *nested(None), *nested("secret")]:
+        with BoltServer("", SILENT, record=record) as server:
+            set_uri(scripted, server.uri)
+            ended = run(session, "SELECT d::text FROM deal_sync.doctor() AS d")
+        assert ended.error is None, record
+        assert "internal error" not in str(ended.rows), record
+
+
+def test_a_fault_of_ours_is_told_as_ours_without_what_was_read(scripted: Database, session: Connection) -> None:
+    broken: LiteralString = """DO $$
+    from neo4j_deals.rows.projection import Projection
+    def row(self, record):
+        raise KeyError('secret')
+    Projection.row = row
+    $$ LANGUAGE plpython3u"""
+    with BoltServer("", SILENT) as server:
+        set_uri(scripted, server.uri)
+        broken_session = scripted.connect()
+        assert run(broken_session, SCAN).error is None
+        broken_session.execute(broken)
+        ended = run(broken_session, SCAN)
+        broken_session.close()
+    assert ended.sqlstate == "XX000"
+    assert "internal error of deal_sync: KeyError: in neo4j_deals.tables.scan, line " in str(ended.error)
+    assert "secret" not in str(ended.error)
 
 
 def test_a_name_look_up_that_hangs_counts_for_the_time_to_connect(scripted: Database) -> None:

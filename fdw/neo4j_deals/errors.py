@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 
+class Garbled(Exception):
+    """An answer of another form than was asked for. Its text holds nothing of the answer."""
+
+
 class DealSyncError(Exception):
     """An error with SQLSTATE, message, DETAIL and HINT, as `plpy.error` takes them."""
 

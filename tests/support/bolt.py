@@ -67,11 +67,10 @@ def failure(text: str = "it went wrong", code: str = "Neo.ClientError.Statement.
     return message(FAILURE, {"code": code, "message": text})
 
 
-def records(columns: int = LEAST) -> bytes:
+def nodes(columns: int) -> list[list[Any]]:
     """Rows with a name; a node's have an element id, too, and lists of nothing."""
     lists: list[Any] = [[]] * (columns - LEAST)
-    rows = ([f"4:x:{number}" if lists else None, f"name {number}", *lists] for number in range(ROWS))
-    return b"".join(message(RECORD, row) for row in rows)
+    return [[f"4:x:{number}" if lists else None, f"name {number}", *lists] for number in range(ROWS)]
 
 
 @dataclass(eq=False)
@@ -82,7 +81,8 @@ class Talk:
     ended: threading.Event
     spared: bool = False
     failed: bool = False  # then everything is IGNORED until a RESET
-    query: bytes = b""  # the last RUN
+    columns: int = 0
+    rows: bytes = b""  # those that answer the last RUN
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
@@ -109,7 +109,8 @@ Script = Callable[[Talk], None]
 class BoltServer:
     """At `step`, the name of a request or HANDSHAKE, `script` answers; `open` says how many connections there are.
 
-    On the first connections, `spared` in number, it answers as Neo4j does; everywhere while there is no step.
+    On the first connections, `spared` in number, it answers as Neo4j does; everywhere while there is no step. With a
+    `record` that is its answer to every query.
     """
 
     def __init__(
@@ -119,9 +120,11 @@ class BoltServer:
         agent: str = "Neo4j/5.26.0",
         version: tuple[int, int] = (5, 4),
         spared: int = 0,
+        record: list[Any] | None = None,
     ):
         self.step = step
         self._script, self._agent, self._version, self._spared = script, agent, version, spared
+        self._record = record
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.uri = f"bolt://127.0.0.1:{self._listener.getsockname()[1]}"
         self._talks: set[Talk] = set()
@@ -168,7 +171,7 @@ class BoltServer:
             if name == "RESET":
                 talk.failed = False
             if name == "RUN":
-                talk.query = request
+                self._asked(talk, request)
             if talk.failed:
                 talk.send(message(IGNORED))
             elif name == self.step and not talk.spared:
@@ -176,19 +179,28 @@ class BoltServer:
             elif name == "GOODBYE":
                 return None
             else:
-                talk.send(self._answer(name, talk.query))
+                talk.send(self._answer(name, talk))
         return None
 
-    def _answer(self, name: str, query: bytes) -> bytes:
-        columns = max(LEAST, len(COLUMN.findall(query)))
-        counts = b"RETURN count(n)" in query
+    def _answer(self, name: str, talk: Talk) -> bytes:
         if name == "HELLO":
             return success(server=self._agent, connection_id="bolt-1", hints={})
         if name == "RUN":
-            return success(fields=["n"] if counts else [f"c{at}" for at in range(columns)], t_first=0, qid=0)
+            return success(fields=[f"c{at}" for at in range(talk.columns)], t_first=0, qid=0)
         if name == "PULL":
-            return (message(RECORD, [ROWS]) if counts else records(columns)) + success(t_last=0, type="r", db="neo4j")
+            return talk.rows + success(t_last=0, type="r", db="neo4j")
         return success()
+
+    def _asked(self, talk: Talk, query: bytes) -> None:
+        """Finds the rows that answer a query."""
+        rows = nodes(max(LEAST, len(COLUMN.findall(query))))
+        if self._record is not None:
+            rows = [self._record]
+        elif b"RETURN count(n)" in query:
+            rows = [[ROWS]]
+        elif b"RETURN count(n." in query:  # whether nodes may share a key
+            rows = [[False]]
+        talk.columns, talk.rows = len(rows[0]), b"".join(message(RECORD, row) for row in rows)
 
 
 def _messages(requests: Any) -> Iterator[bytes]:

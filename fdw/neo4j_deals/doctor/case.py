@@ -15,6 +15,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from neo4j_deals import catalog
 from neo4j_deals.catalog import Plpy
 from neo4j_deals.errors import DealSyncError
+from neo4j_deals.graph import whole
 from neo4j_deals.graph.connection import Ask, connection
 from neo4j_deals.graph.cypher import Query
 from neo4j_deals.graph.options import ServerOptions
@@ -131,14 +132,13 @@ class OwnersCase(Case):
         to = connection(replace(self.login, query_timeout=seconds))
         return answer(to, work, lambda: self.plpy.execute("SELECT 1"))
 
-    def rows(self, query: Query) -> list[tuple[Any, ...]]:
-        """All rows of an answer."""
-        return self.ask(lambda ask: list(ask(query)))
+    def rows(self, query: Query, *types: Any) -> list[tuple[Any, ...]]:
+        """All rows of an answer, whose values are of these types."""
+        return self.ask(lambda ask: list(whole.many(ask, query, *types)))
 
-    def row(self, query: Query) -> tuple[Any, ...]:
-        """The first row of an answer."""
-        found: tuple[Any, ...] = self.ask(lambda ask: next(ask(query)))
-        return found
+    def row(self, query: Query, *types: Any) -> tuple[Any, ...]:
+        """The one row of an answer, whose values are of these types."""
+        return self.ask(lambda ask: whole.one(ask, query, *types))
 
     def table(self, kind: str) -> Table:
         """The foreign table of a kind."""
@@ -149,14 +149,14 @@ class OwnersCase(Case):
     @cached_property
     def database(self) -> tuple[str, str]:
         """Name and id of the database in Neo4j."""
-        name, id_ = self.row(Query("CALL db.info() YIELD name, id RETURN name, id"))
+        name, id_ = self.row(Query("CALL db.info() YIELD name, id RETURN name, id"), str, str)
         return name, id_
 
     @cached_property
     def neo4j(self) -> tuple[str, str]:
         """Version and edition of Neo4j."""
         components = "CALL dbms.components() YIELD name, versions, edition WHERE name = 'Neo4j Kernel'"
-        number, edition = self.row(Query(f"{components} RETURN versions[0], edition"))
+        number, edition = self.row(Query(f"{components} RETURN versions[0], edition"), str, str)
         return number, edition
 
     @cached_property
@@ -167,7 +167,7 @@ class OwnersCase(Case):
             f"{shown} WHERE entityType = 'NODE' AND type = 'RANGE'"
             " RETURN name, labelsOrTypes, properties, state, owningConstraint"
         )
-        return unless_forbidden(lambda: self.rows(query))
+        return unless_forbidden(lambda: self.rows(query, str, list, list, str, str | None))
 
 
 class _Told:

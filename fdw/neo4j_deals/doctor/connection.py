@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from neo4j_deals import catalog
 from neo4j_deals.doctor.case import REACHED, Finding, OwnersCase, failure, owners_check
@@ -21,7 +22,7 @@ def connects(case: OwnersCase) -> Finding:
     """Does Neo4j answer at all? What it refuses then, the next two checks tell."""
     began = time.monotonic()
     try:
-        case.rows(Query("RETURN 1"))
+        case.rows(Query("RETURN 1"), int)
     except DealSyncError as error:
         if error.sqlstate[:2] in ("08", "57") or error.sqlstate == "HV00D":
             raise
@@ -64,7 +65,7 @@ def version(number: str, edition: str) -> Finding:
 def clocks(case: OwnersCase) -> Finding:
     """Do its clock and this server's agree?"""
     before = time.time()
-    theirs = case.row(Query("RETURN datetime.realtime().epochMillis"))[0] / 1000
+    theirs = case.row(Query("RETURN datetime.realtime().epochMillis"), int)[0] / 1000
     return clock(theirs - (before + time.time()) / 2)
 
 
@@ -99,7 +100,9 @@ def open_transactions(case: OwnersCase) -> Finding:
     """Is no transaction of others open for longer than a run looks back?"""
     [row] = case.query("overlap")
     query = cypher.open_transactions(case.database[0], int(row["seconds"] * 1000))
-    found = unless_forbidden(lambda: case.ask(lambda ask: whole.one(ask, query)[0]))
+    found: list[Any] | None = unless_forbidden(
+        lambda: case.ask(lambda ask: whole.rows_of(whole.one(ask, query, list)[0], str, int))
+    )
     return transactions(found, row["overlap"], found is not None and _sees_others(case))
 
 
@@ -132,7 +135,8 @@ def _sees_others(case: OwnersCase) -> bool | None:
     if case.neo4j[1] == "community":  # without rights of its own
         return True
     try:
-        return sees_others(case.rows(Query("SHOW USER PRIVILEGES YIELD access, action RETURN access, action")))
+        privileges = Query("SHOW USER PRIVILEGES YIELD access, action RETURN access, action")
+        return sees_others(case.rows(privileges, str, str))
     except DealSyncError as error:
         if error.sqlstate != "HV000":
             raise

@@ -26,7 +26,7 @@ def duplicates(case: OwnersCase, table: Table) -> Finding:
     group = f"MATCH (n:{quoted(table.label)})\nWITH {cypher.normalised(key)} AS key, "
     some = "WHERE key IS NOT NULL AND "
     keys, nodes = case.row(
-        Query(f"{group}count(*) AS nodes\n{some}nodes > 1\nRETURN count(*), coalesce(sum(nodes), 0)")
+        Query(f"{group}count(*) AS nodes\n{some}nodes > 1\nRETURN count(*), coalesce(sum(nodes), 0)"), int, int
     )
     if not keys:
         return Finding(True, f"each {table.key.property} is on one node")
@@ -42,7 +42,7 @@ def duplicates(case: OwnersCase, table: Table) -> Finding:
 def tenants(case: OwnersCase, table: Table) -> Finding:
     """Does each node belong to a tenant?"""
     property_ = table.tenant.property
-    counts = case.rows(cypher.tenant_counts(table.label, property_))
+    counts = case.rows(cypher.tenant_counts(table.label, property_), object, int)
     absent = sum(nodes for value, nodes in counts if value is None)
     odd = sum(nodes for value, nodes in counts if value is not None and not is_a_tenant(value))
     if not absent and not odd:
@@ -72,7 +72,8 @@ def timestamps(case: OwnersCase, table: Table) -> Finding:
             f"{match}\nRETURN count(n), count(CASE WHEN {first} IS NULL THEN 1 END),"
             f" count(CASE WHEN {first} IS NOT NULL AND {unreadable} THEN 1 END), count(CASE WHEN {no_zone} THEN 1 END)"
             + "".join(f", count(CASE WHEN {condition} THEN 1 END)" for condition, _ in epochs)
-        )
+        ),
+        *[int] * (4 + len(epochs)),
     )
     said = f"nodes without {' and '.join(moments)}: {absent} of {nodes}"
     if local:
@@ -120,7 +121,7 @@ def future(case: OwnersCase, table: Table) -> Finding:
             f"{name} >= '{day}' AND {name} =~ '{_SAYS_A_DAY}'",
         ]
     )
-    (nodes,) = case.row(Query(f"MATCH (n:{quoted(table.label)}) WHERE {condition} RETURN count(n)"))
+    (nodes,) = case.row(Query(f"MATCH (n:{quoted(table.label)}) WHERE {condition} RETURN count(n)"), int)
     if not nodes:
         return Finding(True, "no timestamp is ahead of the clock")
     return Finding(
@@ -149,7 +150,7 @@ def _free_name(case: OwnersCase, table: Table, name: str) -> str:
     """A name that no property of the label's nodes has: this one, or with a number behind it."""
     match = f"MATCH (n:{quoted(table.label)}) UNWIND keys(n) AS name"
     query = Query(f"{match} WITH name WHERE name STARTS WITH $name RETURN collect(DISTINCT name)", {"name": name})
-    (taken,) = case.row(query)
+    (taken,) = case.row(query, list)
     return next(free for number in count(1) if (free := name if number == 1 else f"{name}_{number}") not in taken)
 
 
@@ -173,7 +174,7 @@ def unmapped(case: OwnersCase, table: Table) -> Finding:
             "prefix": DIMENSION_PREFIX,
         },
     )
-    found = [name for (name,) in case.rows(names)]
+    found = [name for (name,) in case.rows(names, str)]
     if not found:
         return Finding(True, f"each property of the first {imports.SAMPLE} nodes has a column")
     vector = catalog.vector_type(case.plpy)
@@ -204,11 +205,13 @@ def absent(case: OwnersCase, table: Table) -> Finding:
     shown = {column.property: column for column in table.columns if column.derive is None}
     match = f"MATCH (n:{quoted(table.label)})"
     keys = f"{match} WITH n LIMIT $sample UNWIND keys(n) AS name RETURN DISTINCT name ORDER BY name"
-    found = [name for (name,) in case.rows(Query(keys, {"sample": imports.SAMPLE}))]
+    found = [name for (name,) in case.rows(Query(keys, {"sample": imports.SAMPLE}), str)]
     rest = sorted(set(shown) - set(found))
     if not found or not rest:
         return Finding(True, "each property that a column shows is on some node" if found else "there are no nodes yet")
-    counts = case.row(Query(f"{match} RETURN {', '.join(f'count(n.{quoted(name)})' for name in rest)}"))
+    counts = case.row(
+        Query(f"{match} RETURN {', '.join(f'count(n.{quoted(name)})' for name in rest)}"), *[int] * len(rest)
+    )
     absent = [name for name, nodes in zip(rest, counts, strict=True) if not nodes]
     unshown = {_folded(name): name for name in found if name not in shown}
     alike = {name: unshown[_folded(name)] for name in absent if _folded(name) in unshown}

@@ -20,8 +20,10 @@ import struct
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, TypeVar, cast
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the driver imports numpy where it is: its threads take signals
@@ -30,7 +32,7 @@ import neo4j
 from neo4j import exceptions
 from neo4j._exceptions import BoltSecurityError
 
-from neo4j_deals.errors import DealSyncError
+from neo4j_deals.errors import DealSyncError, Garbled
 from neo4j_deals.graph import cypher
 from neo4j_deals.graph.cypher import Query
 from neo4j_deals.graph.hydration import MOMENTS
@@ -272,7 +274,7 @@ def _never_waits_in_vain(bolt: Any) -> str:
 
     def fetch_message() -> None:
         if not bolt.responses:
-            raise ValueError("a request was not answered, or by a message out of turn")
+            raise Garbled("a request was not answered, or by a message out of turn")
         fetch()
 
     bolt.fetch_message = fetch_message
@@ -455,13 +457,15 @@ def _explained(error: Exception, options: ServerOptions) -> DealSyncError:
         )
     if isinstance(error, MemoryError):
         return DealSyncError("53200", "not enough memory to read the graph", hint="lower deal_sync.batch_bytes")
-    if not isinstance(error, exceptions.Neo4jError | exceptions.DriverError | OSError):
+    if isinstance(error, Garbled) or _came_up_in_reading(error):
         return DealSyncError(
             "08P01",
             f"{where} sent an answer that cannot be read",
-            f"{type(error).__name__}: {' '.join(options.redact(str(error)).split())[:200]}",
+            str(error) if isinstance(error, Garbled) else type(error).__name__,  # a text may hold somebody's data
             'check that Neo4j itself, and no other program, answers at the server\'s option "uri"',
         )
+    if not isinstance(error, exceptions.Neo4jError | exceptions.DriverError | OSError):
+        return internal_error(error)
     said = error.message if isinstance(error, exceptions.Neo4jError) else str(error)
     reason = " ".join(options.redact(said or type(error).__name__).split())[:_LONGEST]
     if isinstance(error, exceptions.AuthError):
@@ -499,6 +503,38 @@ def _explained(error: Exception, options: ServerOptions) -> DealSyncError:
         )
     code = getattr(error, "code", None)
     return DealSyncError("HV000", f"{where} refused the query ({code})", reason)
+
+
+def _came_up_in_reading(error: Exception) -> bool:
+    """Whether the driver, or what it calls of ours to read a value, tripped over what the server sent.
+
+    Not what it says on purpose, nor what it trips over in writing: that came from us.
+    """
+    if isinstance(error, exceptions.Neo4jError | exceptions.DriverError | OSError):
+        return False
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(_module(frame).startswith("neo4j._") for frame in frames) and not any(
+        frame.f_code.co_name == "append_message" for frame in frames
+    )
+
+
+def internal_error(error: Exception) -> DealSyncError:
+    """What to say of a fault of ours: where it is, and nothing of what was read."""
+    places = [
+        f"{_module(frame)}, line {line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if _module(frame).startswith("neo4j_deals.")
+    ]
+    return DealSyncError(
+        "XX000",
+        f"internal error of deal_sync: {type(error).__name__}",
+        f"in {places[-1]}" if places else None,
+        "report it, with this line",
+    )
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

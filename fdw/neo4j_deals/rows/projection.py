@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from neo4j_deals.errors import DealSyncError
+from neo4j_deals.errors import DealSyncError, Garbled
 from neo4j_deals.mapping.defaults import DIMENSION_PREFIX
 from neo4j_deals.mapping.model import READY_MADE, Column
 from neo4j_deals.mapping.types import convertible
@@ -293,6 +293,8 @@ class Projection:
     def _named(self, record: tuple[Any, ...]) -> dict[str, Any]:
         properties = dict(zip(self.properties, record[1:], strict=False))
         if self.wants_scores:
+            if not _are_pairs(record[-1]):
+                raise Garbled("a node came with something else than a list of names and values")
             properties |= record[-1]
         return properties
 
@@ -319,7 +321,10 @@ class Projection:
             case "element_id":
                 return record[0]
             case "labels":
-                return sorted(record[1 + len(self.properties)])
+                labels = record[1 + len(self.properties)]
+                if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+                    raise Garbled("a node came with something else than a list of labels")
+                return sorted(labels)
             case "conversion_errors":
                 return errors_json(lost)
         raise AssertionError(column.derive)  # the validator knows no other
@@ -328,6 +333,12 @@ class Projection:
     def _unmapped(key: str) -> str | None:
         """The dimension that a property belongs to, score or confidence."""
         return dimension_of(key.removesuffix("_confidence"))
+
+
+def _are_pairs(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in values
+    )
 
 
 def _both(convert: Converter, finish: Converter) -> Converter:

@@ -173,7 +173,7 @@ class Feed:
             return found
         compared, key = dict(found), self.source.key.property
         rivalry = [self.source.deal.property, key]
-        values = whole.one(ask, selection.ids(self._nodes, list(found), rivalry))
+        values = whole.one(ask, selection.ids(self._nodes, list(found), rivalry), list, list)
         for name, ids in zip(rivalry, values, strict=True):
             texts = [id for id in ids if isinstance(id, str)]
             compared |= dict(whole.everything(ask, selection.having(self._nodes, name, texts, key)))
@@ -252,7 +252,7 @@ class Feed:
             return {}, set()
         if source.kind == "deal":
             check = cypher.may_share(source.label, self.tenant, source.tenant.property, source.key.property)
-            if not whole.one(ask, check)[0]:
+            if not whole.one(ask, check, bool)[0]:
                 return {}, set()
             return self._yielding(ask, [source.key], self.source.moments, "duplicate deal", newest=True)
         number, deal = source.targeting("version_number"), source.targeting("opportunity_id")

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.graph.connection import Connection, no_descriptor
+from neo4j_deals.graph.connection import Connection, internal_error, no_descriptor
 from neo4j_deals.graph.options import ServerOptions
 from neo4j_deals.graph.reader import AHEAD, LOOK, Reader, look
 from neo4j_deals.sync.feed import Feed
@@ -169,7 +169,7 @@ def _work(peer: socket.socket) -> None:
     except DealSyncError as error:
         outcome = error
     except Exception as error:
-        outcome = DealSyncError("XX000", f"the process that reads the graph met an error: {type(error).__name__}")
+        outcome = internal_error(error)
     _send_object(peer, _OUTCOME, outcome)
     while peer.recv(1):  # leaving with answers unread would reset the connection, and lose the outcome
         pass

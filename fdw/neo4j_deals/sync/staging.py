@@ -106,7 +106,7 @@ def _limits(plpy: Plpy) -> Limits:
 
 def _amount(options: ServerOptions, feed: Feed, serve_interrupt: Callable[[], object]) -> int:
     """How many nodes there are to read: from Neo4j's index, in a few milliseconds."""
-    return int(answer(connection(options), lambda ask: whole.one(ask, feed.count)[0], serve_interrupt))
+    return int(answer(connection(options), lambda ask: whole.one(ask, feed.count, int)[0], serve_interrupt))
 
 
 class Progress:

@@ -10,12 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from neo4j.time import DateTime
+
 from neo4j_deals import catalog
 from neo4j_deals.catalog import Plpy
+from neo4j_deals.errors import Garbled
 from neo4j_deals.graph import cypher, whole
 from neo4j_deals.graph.connection import Ask, connection
 from neo4j_deals.graph.reader import answer, unless_forbidden
-from neo4j_deals.rows.values import maybe_uuid, to_timestamptz
+from neo4j_deals.rows.values import Misfit, maybe_uuid, to_timestamptz
 from neo4j_deals.sync.selection import Nodes, everyone, keys
 
 T = TypeVar("T")
@@ -40,7 +43,8 @@ def graph_state(plpy: Plpy, tenant: str | None, counts: bool, newest: bool, late
 
     def work(ask: Ask, late: float | None) -> dict[str, Any]:
         before = time.time()
-        id_, name, clock, numbers, milliseconds = whole.one(ask, cypher.state(counted))
+        id_, name, clock, numbers, milliseconds = whole.one(ask, cypher.state(counted), str, str, DateTime, list, int)
+        [numbers] = whole.rows_of([numbers], *[int] * len(counted))
         after = time.time() - milliseconds / 1000
         ahead = clock.to_native().timestamp() - (before + after) / 2
         found = {
@@ -57,10 +61,16 @@ def graph_state(plpy: Plpy, tenant: str | None, counts: bool, newest: bool, late
             "newest": None,
         }
         if late is not None:
-            rows = whole.one(ask, cypher.open_transactions(name, int(late * 1000)))[0]
-            found["open"] = [f"{transaction} ({seconds} s)" for transaction, seconds in rows]
+            (rows,) = whole.one(ask, cypher.open_transactions(name, int(late * 1000)), list)
+            open_ = whole.rows_of(rows, str, int)
+            found["open"] = [f"{transaction} ({seconds} s)" for transaction, seconds in open_]
         if latest is not None:
-            moments = [to_timestamptz(value) for value in whole.one(ask, latest) if value is not None]
+            moments = []
+            for value in whole.one(ask, latest, *[object] * 3):
+                try:
+                    moments += [] if value is None else [to_timestamptz(value)]
+                except Misfit:
+                    raise Garbled("it is no moment that was asked for") from None
             found["newest"] = max(moments).isoformat() if moments else None
         return found
 
@@ -85,7 +95,7 @@ def graph_keys(plpy: Plpy, kind: str, tenant: str) -> list[tuple[str, str | None
     relation = catalog.mapped(plpy, kind)
     table = catalog.table(plpy, relation)
     wanted = everyone(Nodes(table.label, table.tenant.property, tenant), table.key.property)
-    nodes = _asked(plpy, relation, lambda ask: whole.everything(ask, wanted))
+    nodes = _asked(plpy, relation, lambda ask: whole.everything(ask, wanted, str, object))
     return [(element, None if (key := maybe_uuid(value)) is None else str(key)) for element, value in nodes]
 
 
@@ -94,7 +104,7 @@ def deal_keys(plpy: Plpy, kind: str, tenant: str, after: str | None, size: int) 
     relation = catalog.mapped(plpy, kind)
     source = catalog.table(plpy, relation)
     wanted = keys(Nodes(source.label, source.tenant.property, tenant), source.deal.property, after, size)
-    return _asked(plpy, relation, lambda ask: [str(key) for (key,) in whole.everything(ask, wanted)])
+    return _asked(plpy, relation, lambda ask: [key for (key,) in whole.everything(ask, wanted, str)])
 
 
 def graph_tenants(plpy: Plpy) -> list[tuple[str, int]]:
@@ -118,7 +128,7 @@ def _tenant_counts(plpy: Plpy, kind: str) -> list[tuple[Any, int]]:
     relation = catalog.mapped(plpy, kind)
     source = catalog.table(plpy, relation)
     query = cypher.tenant_counts(source.label, source.tenant.property)
-    counts = _asked(plpy, relation, lambda ask: whole.everything(ask, query))
+    counts = _asked(plpy, relation, lambda ask: whole.everything(ask, query, object, int))
     return [(value, nodes) for value, nodes in counts]
 
 

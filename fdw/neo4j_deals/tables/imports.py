@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.graph import cypher
+from neo4j_deals.graph import cypher, whole
 from neo4j_deals.graph.connection import Ask, Connection
 from neo4j_deals.graph.cypher import Query, quoted
 from neo4j_deals.graph.reader import answer, unless_forbidden
@@ -160,17 +160,18 @@ def found(
 
     `widths` are those of vector indexes, by label and property.
     """
-    database = next(ask(Query("CALL db.info() YIELD name RETURN name")))[0]
-    names = [name for (name,) in ask(Query("CALL db.labels() YIELD label RETURN label ORDER BY label"))]
+    (database,) = whole.one(ask, Query("CALL db.info() YIELD name RETURN name"), str)
+    labels = Query("CALL db.labels() YIELD label RETURN label ORDER BY label")
+    names = [name for (name,) in whole.many(ask, labels, str)]
     tables = table_names(names, wish.prefix)
     wanted = [label for label, table in tables if wish.includes(table)]
     return database, tables, [_label(ask, name, wish.sample, widths.get(name, {})) for name in wanted]
 
 
 def _label(ask: Ask, name: str, sample: int, dimensions: Mapping[str, int]) -> Label:
-    nodes = next(ask(cypher.count(name, {})))[0]
+    (nodes,) = whole.one(ask, cypher.count(name, {}), int)
     properties: dict[str, dict[str, int]] = {}
-    for key, type_, spatial, amount in ask(_types(name, sample)):
+    for key, type_, spatial, amount in whole.many(ask, _types(name, sample), str, str, bool, int):
         kinds = properties.setdefault(key, {})
         kind = _kind(type_, spatial)
         kinds[kind] = kinds.get(kind, 0) + amount
@@ -178,7 +179,10 @@ def _label(ask: Ask, name: str, sample: int, dimensions: Mapping[str, int]) -> L
         key
         for key, kinds in properties.items()
         if kinds.keys() == {"LIST<INTEGER>"}
-        and all(isinstance(value, bytes | bytearray) for (value,) in ask(_some_values(name, key, sample)))
+        and all(
+            isinstance(value, bytes | bytearray)
+            for (value,) in whole.many(ask, _some_values(name, key, sample), object)
+        )
     ]
     return Label(name, nodes, properties, dimensions, byte_arrays)
 
@@ -226,8 +230,9 @@ def _vector_widths(ask: Ask) -> dict[str, dict[str, int]]:
         "SHOW VECTOR INDEXES YIELD entityType, labelsOrTypes, properties, options WHERE entityType = 'NODE'"
         " RETURN labelsOrTypes, properties, options"
     )
-    for labels, properties, options in ask(indexes):
-        width = options.get("indexConfig", {}).get("vector.dimensions")
+    for labels, properties, options in whole.many(ask, indexes, list, list, dict):
+        configured = options.get("indexConfig")
+        width = configured.get("vector.dimensions") if isinstance(configured, dict) else None
         if isinstance(width, int) and width <= MOST_DIMENSIONS:
             for label in labels:
                 widths.setdefault(label, {}).update(dict.fromkeys(properties[:1], width))

@@ -24,7 +24,7 @@ from multicorn import ForeignDataWrapper  # type: ignore[import-untyped, import-
 from multicorn.utils import log_to_postgres  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.graph import cypher
+from neo4j_deals.graph import cypher, whole
 from neo4j_deals.graph.connection import bounded, connection
 from neo4j_deals.graph.options import ServerOptions
 from neo4j_deals.graph.reader import Reader, answer, client_is_gone, pending, setting
@@ -217,7 +217,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         seconds = _COUNT_SECONDS
         try:
             query = cypher.count(label, {})
-            nodes = answer(connection(options), lambda ask: int(next(ask(query))[0]), _interrupted)
+            nodes = answer(connection(options), lambda ask: int(whole.one(ask, query, int)[0]), _interrupted)
         except DealSyncError as error:
             if error.sqlstate == "57014":
                 raise
