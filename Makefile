@@ -13,7 +13,7 @@ IN_DEV = PYTHONPATH=tests PATH=$(DEV):$$PATH $(DEV)/python -m environment
 LINTERS = lint-python lint-sqlfluff lint-squawk lint-pgspot lint-shell lint-plpgsql lint-docs
 
 .DEFAULT_GOAL = help
-.PHONY: help setup up psql down demo test bench soak docs lint $(LINTERS) clean distclean install-python
+.PHONY: help setup up psql down demo test bench soak docs messages lint $(LINTERS) clean distclean install-python
 
 help: ## this list
 	@sed -n 's/^#* *\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -52,6 +52,9 @@ docs: setup ## build the documentation as a site, its reference anew from the ca
 	@echo $(STATE)/site/index.html
 
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(DEV)/mkdocs build --strict --site-dir $(STATE)/site
+
+messages: ## list every message, hint and comment, to be read apart from the code
+	@$(PYTHON3) tests/lint/messages.py
 
 lint: $(LINTERS) ## all linters; exclusions and their reasons are in pyproject.toml and here
 

@@ -230,7 +230,7 @@ BEGIN
     IF known IS NULL THEN
         INSERT INTO deal_sync.graph (database_id) VALUES (check_graph.database_id);
     ELSIF known <> check_graph.database_id THEN
-        RAISE EXCEPTION 'this is another graph than the one that the tables were filled from' USING
+        RAISE EXCEPTION 'this is not the graph this database was loaded from' USING
             ERRCODE = 'DS004',
             DETAIL = format('The database id was %s, and now is %s.', left(known, 12), left(check_graph.database_id, 12)),
             HINT = 'If it is meant, SELECT deal_sync.accept_graph(); else set the server''s address right.';

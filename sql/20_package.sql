@@ -154,7 +154,7 @@ from neo4j_deals import entry
 entry.check_source(plpy, kind)
 $$;
 COMMENT ON FUNCTION _deal_sync.check_source(text) IS
-'raises where the server, the user mapping or the type of a column is a mistake of set-up';
+'raises where the server, the user mapping or the type of a column is a setup error';
 
 CREATE FUNCTION _deal_sync.nobodys_nodes(kind text) RETURNS bigint
 LANGUAGE plpython3u SECURITY DEFINER

@@ -13,7 +13,7 @@ BEGIN
     FOR option IN
         WITH known (place, name, pattern, superuser_only, meaning) AS (VALUES
             ('pg_foreign_server', 'uri', '(bolt|neo4j)(\+s|\+ssc)?://([^/@\s:\[\]]+|\[[0-9a-fA-F:.%]+\])(:[0-9]{1,5})?/?(\?\S*)?', false,
-                'bolt://host:7687 or neo4j://host:7687, with +s or +ssc for TLS; a login belongs into the user mapping'),
+                'bolt://host:7687 or neo4j://host:7687, with +s or +ssc for TLS; a login belongs in the user mapping'),
             ('pg_foreign_server', 'database', '\S+', false, 'the name of a database'),
             ('pg_foreign_server', 'connect_timeout', '(?!0+(\.0+)?$)[0-9]{1,6}(\.[0-9]+)?', false, 'seconds, more than 0'),
             ('pg_foreign_server', 'query_timeout', '(?!0+(\.0+)?$)[0-9]{1,6}(\.[0-9]+)?', false, 'seconds, more than 0'),
@@ -59,7 +59,7 @@ BEGIN
                 ERRCODE = 'fdw_invalid_option_name',
                 HINT = CASE
                     WHEN option.name IN ('user', 'password', 'password_file', 'bearer_token') AND context <> 'pg_user_mapping'
-                        THEN 'A login belongs into the user mapping: other roles can read the options of a server or table.'
+                        THEN 'A login belongs in the user mapping: other roles can read the options of a server or table.'
                     ELSE 'Valid options in this context are: ' || coalesce(option.valid, '<none>')
                 END;
         END IF;
@@ -84,12 +84,12 @@ BEGIN
             HINT = 'A user mapping holds either user and password, or a token.';
     END IF;
     IF given ?| ARRAY['password', 'password_file'] AND NOT given ? 'user' THEN
-        RAISE EXCEPTION 'option "%" needs option "user"', partner USING
+        RAISE EXCEPTION 'option "%" requires option "user"', partner USING
             ERRCODE = 'fdw_invalid_attribute_value',
             HINT = 'Give the user of Neo4j in the same statement.';
     END IF;
     IF given ? 'sslrootcert' AND given ->> 'uri' !~ '^\w+\+s://' THEN
-        RAISE EXCEPTION 'option "sslrootcert" needs an uri that begins with bolt+s:// or neo4j+s://' USING
+        RAISE EXCEPTION 'option "sslrootcert" requires the option "uri" to begin with bolt+s:// or neo4j+s://' USING
             ERRCODE = 'fdw_invalid_attribute_value',
             HINT = 'With other schemes no certificate is checked.';
     END IF;

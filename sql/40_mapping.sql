@@ -67,7 +67,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.stamp_column() IS
 'the column of opportunities that gets the time of each change, if it is there';
 
--- The application's table behind an option (target, links, tenants); a mistake of set-up where it does not exist.
+-- The application's table behind an option (target, links, tenants); a setup error where it does not exist.
 CREATE FUNCTION _deal_sync.application_table(kind text, option text) RETURNS regclass
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp

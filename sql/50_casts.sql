@@ -121,7 +121,7 @@ EXCEPTION
         END IF;
         RETURN jsonb_build_object(
             'sqlstate', code,
-            'message', format('type %s refuses it', format_type(type, NULL)) || CASE WHEN name <> '' THEN format(', constraint "%s"', name) ELSE '' END
+            'message', format('not valid for type %s', format_type(type, NULL)) || CASE WHEN name <> '' THEN format(', constraint "%s"', name) ELSE '' END
         );
 END
 $$;

@@ -125,16 +125,16 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce('in ' || place || ': ', '') || CASE
         WHEN place IS NOT NULL AND sqlstate LIKE '22%' THEN 'data exception'
-        WHEN place IS NOT NULL AND (sqlstate LIKE 'P0%' OR left(sqlstate, 2) NOT IN ('23', '44', '54')) THEN 'it refuses the row'
-        WHEN sqlstate = '23502' THEN 'a column that takes no NULL has no value'
-        WHEN sqlstate = '23505' THEN 'another row holds this key already'
-        WHEN sqlstate = '23503' THEN 'a row that it refers to is not there'
-        WHEN sqlstate = '23514' THEN 'a check constraint refuses it'
+        WHEN place IS NOT NULL AND (sqlstate LIKE 'P0%' OR left(sqlstate, 2) NOT IN ('23', '44', '54')) THEN 'it rejected the row'
+        WHEN sqlstate = '23502' THEN 'a NOT NULL column has no value'
+        WHEN sqlstate = '23505' THEN 'another row has this key'
+        WHEN sqlstate = '23503' THEN 'a row that it references does not exist'
+        WHEN sqlstate = '23514' THEN 'it violates a check constraint'
         WHEN sqlstate LIKE '22%' THEN 'a value does not fit'
-        WHEN sqlstate LIKE '23%' THEN 'a constraint refuses it'
-        WHEN sqlstate = '44000' THEN 'a view''s check refuses it'
+        WHEN sqlstate LIKE '23%' THEN 'it violates a constraint'
+        WHEN sqlstate = '44000' THEN 'it violates a view''s check option'
         WHEN sqlstate = '54000' THEN 'too large, for an index perhaps'
-        ELSE 'a trigger refuses it'
+        ELSE 'a trigger rejected it'
     END || coalesce(': ' || nullif(concat_ws(
         ', ',
         -- Names of something: the application may raise any text as a name.
@@ -311,8 +311,8 @@ BEGIN
             EXECUTE statements.suppressed INTO suppressed USING
                 unlinked, interactions, ARRAY(SELECT f.row_number FROM unnest(linked.failures) AS f),
                 CASE WHEN cardinality(linked.failures) > max_rejects
-                    THEN 'not tried: more links than deal_sync.max_rejects were refused before it'
-                    ELSE 'a trigger or a unique key of the table suppressed the link' END;
+                    THEN 'not tried: more links than deal_sync.max_rejects were rejected before it'
+                    ELSE 'a trigger or a unique key of the table prevented the link' END;
         END IF;
         suppressed := linked.failures || suppressed;
     END IF;

@@ -70,10 +70,10 @@ BEGIN
             FROM jsonb_each_text(reasons) AS r
             ORDER BY r.value::bigint DESC
             LIMIT 1;
-            RAISE EXCEPTION 'more than % rows were refused when they were written', limit_of_failures USING
+            RAISE EXCEPTION 'more than % rows were rejected', limit_of_failures USING
                 ERRCODE = 'DS001',
                 DETAIL = format('Most often (%s times): %s.', most.times, most.reason),
-                HINT = 'Mend the cause, or raise deal_sync.max_rejects.';
+                HINT = 'Fix the cause, or raise deal_sync.max_rejects.';
         END IF;
     END LOOP;
     IF kind = 'deal' THEN
@@ -104,7 +104,7 @@ BEGIN
         nullif(remark, ''),
         'rows whose deal is not in the graph: ' || nullif(rows_without_deal, 0),
         CASE WHEN result.status = 'partial' THEN format(
-            'refused: %s rows, %s values (see deal_sync.rejects)', result.rows_rejected, result.values_rejected
+            'rejected: %s rows, %s values (see deal_sync.rejects)', result.rows_rejected, result.values_rejected
         ) END,
         CASE WHEN nobodys > 0 THEN format(
             'nodes of the graph that belong to no tenant: %s (their tenant_id is absent, no text or spelled in another way)', nobodys
@@ -312,9 +312,9 @@ BEGIN
     PERFORM pg_advisory_xact_lock(_deal_sync.lock_key(tenant));
 EXCEPTION
     WHEN lock_not_available THEN
-        RAISE EXCEPTION 'a run of tenant % is under way', tenant USING
+        RAISE EXCEPTION 'tenant % is being synced by another session', tenant USING
             ERRCODE = 'lock_not_available',
-            DETAIL = format('It was waited for as long as deal_sync.lock_timeout says: %s.', _deal_sync.setting('lock_timeout')),
+            DETAIL = format('Gave up after deal_sync.lock_timeout (%s).', _deal_sync.setting('lock_timeout')),
             HINT = 'Try again when it has ended: deal_sync.progress shows how far it is.';
 END
 $$;
@@ -329,13 +329,13 @@ DECLARE
     setting CONSTANT text := nullif(current_setting('app.tenant_id', true), '');
 BEGIN
     IF tenant IS NULL THEN
-        RAISE EXCEPTION '% needs a tenant', what USING
+        RAISE EXCEPTION '% requires a tenant', what USING
             ERRCODE = 'null_value_not_allowed',
             HINT = format('SELECT * FROM %s(''00000000-0000-0000-0000-000000000000'');', what);
     ELSIF setting IS NOT NULL AND _deal_sync.to_uuid(setting) IS DISTINCT FROM tenant THEN
         RAISE EXCEPTION 'app.tenant_id is set to another tenant than %', tenant USING
             ERRCODE = 'insufficient_privilege',
-            HINT = 'RESET app.tenant_id, or name the tenant that it names.';
+            HINT = 'RESET app.tenant_id, or pass that tenant.';
     END IF;
 END
 $$;
@@ -438,9 +438,9 @@ BEGIN
                 WHEN batch_size IS NULL THEN _deal_sync.run_tenant(result, only_deals) ELSE _deal_sync.run_backfill_batch(result, batch_size)
             END;
             IF strict AND result.status = 'partial' THEN
-                RAISE EXCEPTION 'the sync of tenant % met refusals, and strict allows none', tenant USING
+                RAISE EXCEPTION 'the sync of tenant % has rejects, and strict is set', tenant USING
                     ERRCODE = 'DS002',
-                    DETAIL = format('Refused: %s rows, %s values.', result.rows_rejected, result.values_rejected),
+                    DETAIL = format('Rejected: %s rows, %s values.', result.rows_rejected, result.values_rejected),
                     HINT = 'Run it without strict, and see deal_sync.rejects.';
             ELSIF dry_run THEN
                 is_undone := true; -- a variable outlives what is undone
@@ -488,7 +488,7 @@ BEGIN
             AND (l.classid::bigint << 32 | l.objid::bigint) = lock_key
             AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database());
         result.status := 'skipped';
-        result.message := format('another run of this tenant is under way: %s', coalesce(holder, 'it has just ended'));
+        result.message := format('tenant %s is being synced by another session%s', tenant, ': ' || holder);
         RAISE NOTICE '%', concat_ws(', ', result.message, application); -- a client's own text: not for the log
     END IF;
 

@@ -146,13 +146,13 @@ BEGIN
     COMMIT; -- in a transaction block this raises at once, and not after the first batch
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     IF tenant IS NULL THEN
-        RAISE EXCEPTION 'deal_sync.backfill needs a tenant' USING
+        RAISE EXCEPTION 'deal_sync.backfill requires a tenant' USING
             ERRCODE = 'null_value_not_allowed',
             HINT = 'CALL deal_sync.backfill(''00000000-0000-0000-0000-000000000000'');';
     END IF;
     PERFORM _deal_sync.check_tenant('deal_sync.backfill', tenant);
     IF batch_size IS NULL OR batch_size < 1 THEN
-        RAISE EXCEPTION 'a batch of "%" deals is none', batch_size USING
+        RAISE EXCEPTION 'batch_size must be at least 1' USING
             ERRCODE = 'invalid_parameter_value',
             HINT = 'batch_size is the number of deals that are committed together, 1 or more.';
     END IF;
@@ -181,7 +181,7 @@ BEGIN
         RAISE EXCEPTION 'a batch of the backfill of tenant % failed', tenant USING
             ERRCODE = 'DS006',
             DETAIL = result.message,
-            HINT = 'Mend the cause and CALL it again: it goes on after the last batch that was committed.';
+            HINT = 'Fix the cause and CALL it again: it continues after the last batch that was committed.';
     END IF;
 END
 $$;

@@ -173,7 +173,7 @@ BEGIN
             WHEN OTHERS THEN
                 IF SQLSTATE LIKE '57%' THEN
                     RAISE;
-                END IF; -- a mistake of set-up: the run meets it, too, and it is recorded there
+                END IF; -- a setup error: the run meets it, too, and it is recorded there
         END;
         IF NOT is_known THEN
             unknown := ARRAY[tenant];
@@ -286,7 +286,7 @@ EXCEPTION
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.attempt(uuid, text, text) IS
-'a run that records a mistake of set-up, too, and raises a cancel or termination only';
+'a run that records a setup error, too, and raises a cancel or termination only';
 
 CREATE FUNCTION _deal_sync.attempt_reconcile(tenant uuid) RETURNS text
 LANGUAGE plpgsql
@@ -433,7 +433,7 @@ BEGIN
         RAISE NOTICE 'tenants that wait after failures in a row: %; the next is tried at %', waiting.tenants, waiting.first_try USING
             HINT = 'sync_deals(tenant) tries at once; deal_sync.tenant_status says what failed.';
     ELSIF queue.todo IS NULL THEN
-        RAISE NOTICE 'no tenant of the graph is one that the application knows';
+        RAISE NOTICE 'the application knows no tenant of the graph';
     END IF;
     COMMIT;
 

@@ -139,11 +139,11 @@ BEGIN
     ELSIF schedule ~* 'seconds?' AND facts.version < 1.5 THEN
         RAISE EXCEPTION 'pg_cron % has no schedules in seconds', facts.version USING
             ERRCODE = 'feature_not_supported',
-            HINT = 'Take ''* * * * *'', or pg_cron 1.5 or newer.';
+            HINT = 'Use ''* * * * *'', or pg_cron 1.5 or newer.';
     ELSIF schedule ~ '\$' AND facts.version < 1.5 THEN
-        RAISE EXCEPTION 'pg_cron % has no sign for the last day of a month', facts.version USING
+        RAISE EXCEPTION 'pg_cron % does not support $ (last day of the month)', facts.version USING
             ERRCODE = 'feature_not_supported',
-            HINT = 'Take pg_cron 1.5 or newer.';
+            HINT = 'Use pg_cron 1.5 or newer.';
     END IF;
 END
 $$;
@@ -178,7 +178,7 @@ DECLARE
     others text;
 BEGIN
     IF cron IS NULL THEN
-        RAISE EXCEPTION 'schedule needs a schedule' USING
+        RAISE EXCEPTION 'deal_sync.schedule requires a schedule' USING
             ERRCODE = 'null_value_not_allowed',
             HINT = 'SELECT * FROM deal_sync.schedule(''*/5 * * * *''); deal_sync.unschedule() takes it away.';
     ELSIF tenant IS NOT NULL AND NOT _deal_sync.tenant_exists(tenant) THEN
@@ -199,7 +199,7 @@ BEGIN
         END IF;
     END LOOP;
     IF (SELECT r.rolsuper OR r.rolbypassrls FROM pg_roles AS r WHERE r.rolname = current_user) THEN
-        RAISE WARNING 'the jobs run as role "%", past row-level security', current_user USING
+        RAISE WARNING 'the jobs run as role "%", which bypasses row-level security', current_user USING
             HINT = 'deal_sync.unschedule(), SET ROLE to the role that is to sync, and schedule again.';
     END IF;
     SELECT string_agg(DISTINCT quote_ident(s.owner), ', ') INTO others

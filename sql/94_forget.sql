@@ -105,7 +105,7 @@ DECLARE
 BEGIN
     PERFORM _deal_sync.check_tenant('deal_sync.forget', tenant);
     IF graph_id IS NULL THEN
-        RAISE EXCEPTION 'deal_sync.forget needs the graph id of a deal' USING
+        RAISE EXCEPTION 'deal_sync.forget requires the graph id of a deal' USING
             ERRCODE = 'null_value_not_allowed',
             HINT = format('For the records of the whole tenant: SELECT deal_sync.forget(%L);', tenant);
     END IF;
@@ -120,7 +120,7 @@ BEGIN
             END IF;
             RAISE WARNING 'the graph could not be asked for the versions of deal %', graph_id USING
                 DETAIL = format('SQLSTATE %s. The deal is barred all the same.', code),
-                HINT = 'Refusals of its versions that are recorded leave with the next full run.';
+                HINT = 'Recorded rejects of its versions leave with the next full run.';
     END;
     PERFORM _deal_sync.bar(tenant, graph_id, elements);
 END

@@ -233,7 +233,7 @@ def test_the_reason_of_a_misfit_names_type_and_constraint_and_never_the_value(pg
     assert reason("0.5", "share") is None
     assert reason("-1.23", "share") == {
         "sqlstate": "23514",
-        "message": 'type public.share refuses it, constraint "share_is_positive"',
+        "message": 'not valid for type public.share, constraint "share_is_positive"',
     }
-    assert reason("secret", "integer") == {"sqlstate": "22P02", "message": "type integer refuses it"}
+    assert reason("secret", "integer") == {"sqlstate": "22P02", "message": "not valid for type integer"}
     assert reason("99", "share")["sqlstate"] == "22003"

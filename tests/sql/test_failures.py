@@ -61,7 +61,7 @@ def test_a_run_that_gives_up_says_why(pg: Connection, writer: Connection, graph:
     run = sync(writer, tenant)
     assert run.message == (
         "more than 0 rows were refused when they were written; Most often (1 times): P0001 in trigger"
-        ' "application" of table public.opportunities: it refuses the row.; Mend the cause, or raise'
+        ' "application" of table public.opportunities: it rejected the row.; Fix the cause, or raise'
         " deal_sync.max_rejects.; nothing was written"
     )
 
@@ -211,7 +211,7 @@ def test_what_a_table_that_the_trigger_writes_refuses_is_told_with_both_names(
     sync(writer, tenant)
     [reject] = rejects(pg, tenant)
     assert reject.message == (
-        'in trigger "application" of table public.opportunities: another row holds this key already:'
+        'in trigger "application" of table public.opportunities: another row has this key:'
         ' table "audit", constraint "audit_pkey"'
     )
 

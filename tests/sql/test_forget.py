@@ -137,7 +137,9 @@ def test_forget_waits_for_a_run_no_longer_than_the_lock_timeout(
     with writer.transaction():
         sync(writer, tenant)
         pg.execute("SET deal_sync.lock_timeout = '50ms'")
-        with pytest.raises(psycopg.errors.LockNotAvailable, match=f"a run of tenant {tenant} is under way") as raised:
+        with pytest.raises(
+            psycopg.errors.LockNotAvailable, match=f"tenant {tenant} is being synced by another session"
+        ) as raised:
             pg.execute(FORGET, [tenant, deal])
         assert "Try again when it has ended" in str(raised.value.diag.message_hint)
     pg.execute(FORGET, [tenant, deal])

@@ -604,7 +604,7 @@ def test_another_graph_stops_every_run_until_it_is_accepted(pg: Connection, grap
         run = sync(pg, tenant, mode=mode)
         assert run.status == "failed"
         assert run.message is not None
-        assert run.message.startswith("this is another graph than the one that the tables were filled from")
+        assert run.message.startswith("this is not the graph this database was loaded from")
         assert "SELECT deal_sync.accept_graph()" in run.message
     with pytest.raises(psycopg.Error) as raised:
         sync(pg, tenant, strict=True)
@@ -674,7 +674,7 @@ def test_a_run_whose_graph_becomes_another_one_meanwhile_writes_nothing(
     )
     run = incremental(pg, tenant)
     assert run.status == "failed"
-    assert "another graph than the one" in str(run.message)
+    assert "not the graph this database was loaded from" in str(run.message)
     assert one(pg, "SELECT count(*) FROM opportunities") == 0
     assert one(pg, "SELECT count(*) FROM deal_sync.watermarks") == 0
 

@@ -91,7 +91,7 @@ REFUSALS: dict[str, tuple[Any, dict[str, Any], str, str]] = {
         "trigger",
     ),
     "a trigger that divides by zero": (trigger(IF_BAD.format("PERFORM 1 / 0;")), {}, "22012", "data exception"),
-    "a trigger that suppresses the row": (trigger(IF_BAD.format("RETURN NULL;")), {}, "09000", "suppressed"),
+    "a trigger that suppresses the row": (trigger(IF_BAD.format("RETURN NULL;")), {}, "09000", "returned NULL"),
     "a trigger that empties a column": (trigger(IF_BAD.format("new.updated_at := NULL;")), {}, "23502", "updated_at"),
     "a trigger that meets a view's check": (
         "CREATE TABLE jobs (name text); GRANT INSERT, SELECT ON jobs TO PUBLIC;"

@@ -206,7 +206,7 @@ def test_another_tenants_version_is_out_of_reach(
     version(graph, other, deal_node(graph, other), version_id=node.key, version=2)
     before = xmins(pg)
 
-    assert replay(pg, other)[3] == "refused: 1 rows, 0 values (see deal_sync.rejects)"  # the superuser sees the row
+    assert replay(pg, other)[3] == "rejected: 1 rows, 0 values (see deal_sync.rejects)"  # the superuser sees the row
 
     assert xmins(pg) == before
     assert replay(pg, tenant)[3] == "completed: 1 versions"
@@ -222,7 +222,7 @@ def test_a_value_that_does_not_fit_stays_null_and_refused_until_a_replay_of_the_
 
     assert (status, message) == (
         "partial",
-        "completed: 1 versions; refused: 0 rows, 1 values (see deal_sync.rejects)",
+        "completed: 1 versions; rejected: 0 rows, 1 values (see deal_sync.rejects)",
     )
     after = row(pg, "deal_versions", id=node.id)
     assert (after["valid_until"], after["ontology_version"]) == (None, "2")
@@ -230,7 +230,7 @@ def test_a_value_that_does_not_fit_stays_null_and_refused_until_a_replay_of_the_
     assert (refused.kind, refused.level, refused.column_name, refused.value) == (
         "version", "value", "valid_until", "soon"
     )  # fmt: skip
-    assert "mend the node and replay it" in refused.message
+    assert "fix the node and replay it" in refused.message
     assert differing(writer, tenant) == 0
 
     node.set(valid_until=UNTIL)
@@ -267,7 +267,7 @@ def test_of_two_nodes_with_one_id_the_one_that_counts_completes_the_row(
 
     assert (status, message) == (
         "partial",
-        "completed: 1 versions; refused: 1 rows, 0 values (see deal_sync.rejects)",
+        "completed: 1 versions; rejected: 1 rows, 0 values (see deal_sync.rejects)",
     )
     assert row(pg, "deal_versions", id=first.id)["ontology_version"] == "2"
 
@@ -294,7 +294,7 @@ def test_an_update_that_a_trigger_refuses_is_a_reject_and_the_others_are_complet
 
     assert (status, message) == (
         "partial",
-        "completed: 2 versions; refused: 1 rows, 0 values (see deal_sync.rejects)",
+        "completed: 2 versions; rejected: 1 rows, 0 values (see deal_sync.rejects)",
     )
     (refused,) = rejects(pg, tenant)
     assert (refused.kind, refused.level, refused.graph_id, refused.sqlstate) == (

@@ -285,7 +285,7 @@ def test_a_deal_never_touches_a_row_of_another_tenant(
     assert [found["id"] for found in rows(pg, "opportunities", tenant_id=tenant)] == [good.id]
     refused, version_refused = rejects(pg, tenant)
     assert (refused.kind, refused.level, refused.sqlstate, refused.graph_id) == ("deal", "row", "23505", node.key)
-    assert "another row holds this key already" in refused.message
+    assert "another row has this key" in refused.message
     assert (version_refused.kind, version_refused.level, version_refused.sqlstate) == ("version", "row", "23503")
 
 
@@ -1259,7 +1259,7 @@ def test_a_version_whose_deal_did_not_land_follows_by_itself(
     assert (by_key[of_absent.key].level, by_key[of_absent.key].sqlstate) == ("row", "23503")
     assert by_key[of_absent.key].column_name == "deal_opportunity_id"
     assert by_key[of_absent.key].value == absent
-    assert "its deal has not landed" in by_key[of_absent.key].message
+    assert "its deal is not synced yet" in by_key[of_absent.key].message
 
     mended = str(uuid.uuid4())
     refused.set(opportunity_id=mended)

@@ -213,7 +213,7 @@ def test_whose_rights_the_jobs_have_and_who_else_has_them_is_said(
         assert said == []
         cron.execute("SELECT deal_sync.schedule('0 0 1 1 *')")
         assert said == [
-            'the jobs run as role "postgres", past row-level security',
+            'the jobs run as role "postgres", which bypasses row-level security',
             "the same is scheduled by another role, too: app_writer",
         ]
         assert one(writer, "SELECT deal_sync.unschedule()") == 2

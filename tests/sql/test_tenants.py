@@ -50,7 +50,7 @@ def tenants(pg: Connection, graph: Graph) -> list[uuid.UUID]:
 
 
 def break_tenant(pg: Connection, tenant: uuid.UUID) -> None:
-    """A trigger of the application that names what is not there: a mistake of set-up, of one tenant's rows only."""
+    """A trigger of the application that names what is not there: a setup error, of one tenant's rows only."""
     pg.execute(
         "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS"
         f" $$ BEGIN IF NEW.tenant_id = '{tenant}' THEN PERFORM 'secret of Acme' FROM not_there; END IF;"
@@ -180,7 +180,7 @@ def test_one_tenant_that_the_application_does_not_know_is_refused_and_leaves_no_
 def test_a_graph_without_a_tenant_of_ours_is_said(pg: Connection, graph: Graph) -> None:
     said = notices(pg)
     pg.execute("CALL deal_sync.sync_all()")
-    assert said == ["no tenant of the graph is one that the application knows"]
+    assert said == ["the application knows no tenant of the graph"]
     pg.execute("CALL deal_sync.sync_all(quiet => true)")
     assert len(said) == 1
 

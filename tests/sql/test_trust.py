@@ -607,7 +607,7 @@ BAD_OPTIONS = [
     (SERVER, "SET uri 'bolt://a b'", MALFORMED, "uri", "bolt://host:7687"),
     (SERVER, "SET uri E'bolt://a\\nb'", MALFORMED, "uri", "bolt://host:7687"),
     (SERVER, "SET uri 'bolt+tls://x'", MALFORMED, "uri", "bolt://host:7687"),
-    (SERVER, "SET uri 'bolt://neo4j:hunter2@x'", MALFORMED, "uri", "a login belongs into the user mapping"),
+    (SERVER, "SET uri 'bolt://neo4j:hunter2@x'", MALFORMED, "uri", "a login belongs in the user mapping"),
     (SERVER, "ADD database ''", MALFORMED, "database", "name of a database"),
     (SERVER, "ADD connect_timeout 'soon'", MALFORMED, "connect_timeout", "seconds"),
     (SERVER, "ADD connect_timeout '-1'", MALFORMED, "connect_timeout", "seconds"),
@@ -676,11 +676,11 @@ def test_a_bad_option_is_refused_where_it_is_set(
     [
         (MAPPING, "ADD bearer_token 'hunter2'", '"bearer_token" does not go with option "password"', "either"),
         (MAPPING, "DROP password, ADD bearer_token 'hunter2'", 'does not go with option "user"', "either"),
-        (MAPPING, 'DROP "user"', 'option "password" needs option "user"', "user of Neo4j"),
+        (MAPPING, 'DROP "user"', 'option "password" requires option "user"', "user of Neo4j"),
         (
             SERVER,
             "ADD sslrootcert '/root.crt'",
-            '"sslrootcert" needs an uri that begins with',
+            '"sslrootcert" requires the option "uri" to begin with',
             "no certificate",
         ),
         (OTHER, "uri 'bolt+ssc://x', sslrootcert '/root.crt'", '"sslrootcert" needs an uri', "no certificate"),

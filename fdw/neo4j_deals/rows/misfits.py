@@ -41,7 +41,7 @@ class Losses:
                     misfit.sqlstate,
                     f'the value of column "{name}" of node "{element_id}" does not fit',
                     misfit.reason,
-                    "mend the node, give the column a type that takes the value, or "
+                    "fix the node, give the column a type that takes the value, or "
                     f"ALTER FOREIGN TABLE ... ALTER COLUMN \"{name}\" OPTIONS (SET on_misfit 'null')",
                 )
             self._counts[name] += 1

@@ -486,7 +486,7 @@ def _timetz(value: Any) -> time:
     clock, offset = _clock(value)
     shift = timedelta(seconds=int(offset.total_seconds())) if offset else timedelta()
     if abs(shift) >= timedelta(hours=16):
-        raise Misfit("22009", "an offset from UTC of 16 hours or more, which PostgreSQL has not")
+        raise Misfit("22009", "an offset from UTC of 16 hours or more, not supported by PostgreSQL")
     return clock.replace(tzinfo=timezone(shift))
 
 

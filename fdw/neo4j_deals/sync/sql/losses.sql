@@ -29,12 +29,12 @@ SELECT
     {% if kind == "version" %}
     CASE
         WHEN NOT coalesce((lost.error -> 'landed')::boolean, false)
-            THEN ' (of a version that is there only a replay fills what is NULL: mend the node and replay it, or set it by hand)'
+            THEN ' (of a version that is there only a replay fills what is NULL: fix the node and replay it, or set it by hand)'
     END AS remark
     {% else %}
     CASE
         WHEN m.write = 'insert' AND NOT coalesce((lost.error -> 'landed')::boolean, false)
-            THEN ' (a row that is there is not written here, so this does not heal by itself: set it by hand,'
+            THEN ' (a row that is there is not written here, so this is not retried: set it by hand,'
                 ' or ALTER the column''s option write to ''fill'')'
     END AS remark
     {% endif %}

@@ -2,7 +2,7 @@
 {% for c in held_back_columns %}
         WHEN s.{{ c.lost_name | ident }}{% if kind == "deal" and c.write != "always" %} AND t.{{ c.target | ident }} IS NULL{% endif %} THEN
             jsonb_build_object(
-                'column', {{ c.name | literal }}, 'message', 'held back: its value does not fit', 'sqlstate', '22000',
+                'column', {{ c.name | literal }}, 'message', 'rejected, since a value does not fit', 'sqlstate', '22000',
                 'value', left(raw.{{ c.name | ident }}::text, 200)
             ) || coalesce(s.conversion_errors -> {{ c.name | literal }}, '{}')
 {% endfor %}
@@ -45,7 +45,7 @@ SELECT
         WHEN s.{{ number | ident }} IS NULL THEN NULL
         WHEN s."landed deal" IS NULL THEN jsonb_build_object(
             'column', {{ owner | literal }}, 'sqlstate', '23503', 'value', s.{{ owner | ident }}::text,
-            'message', 'its deal has not landed; it follows by itself'
+            'message', 'its deal is not synced yet; it is retried automatically'
         )
         WHEN s."number taken by" IS NOT NULL THEN jsonb_build_object(
             'column', {{ number | literal }}, 'sqlstate', '23505', 'value', s.{{ number | ident }}::text,

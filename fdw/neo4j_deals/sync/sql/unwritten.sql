@@ -2,7 +2,7 @@
 UPDATE {{ plan_table | sql }} AS p
 SET
     sqlstate = CASE WHEN p.row_number = ANY ($1) THEN '23505' ELSE '09000' END,
-    message = CASE WHEN p.row_number = ANY ($1) THEN $2 ELSE 'a trigger of the table suppressed the row' END
+    message = CASE WHEN p.row_number = ANY ($1) THEN $2 ELSE 'a trigger of the table returned NULL' END
 FROM {{ staging | sql }} AS s
 LEFT JOIN {{ target | sql }} AS t ON t.tenant_id = {{ tenant | sql }}::uuid AND t.{{ key_target | ident }} = s.{{ key | ident }}
 WHERE
