@@ -1920,7 +1920,7 @@ FROM (
             s.row_number, lost.field, lost.error,
             CASE
                 WHEN m.write = 'insert' AND NOT coalesce((lost.error -> 'landed')::boolean, false)
-                    THEN ' (a row that is there is not written here, so this does not heal by itself: set it by hand,'
+                    THEN ' (a row that is there is not written here, so this is not retried: set it by hand,'
                         ' or ALTER the column''s option write to ''fill'')'
             END AS remark
         FROM lost
@@ -2013,7 +2013,7 @@ FROM (
 UPDATE pg_temp.deal_sync_deal_plan AS p
 SET
     sqlstate = CASE WHEN p.row_number = ANY ($1) THEN '23505' ELSE '09000' END,
-    message = CASE WHEN p.row_number = ANY ($1) THEN $2 ELSE 'a trigger of the table suppressed the row' END
+    message = CASE WHEN p.row_number = ANY ($1) THEN $2 ELSE 'a trigger of the table returned NULL' END
 FROM pg_temp.deal_sync_deals AS s
 LEFT JOIN public.opportunities AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.graph_opportunity_id = s.opportunity_id
 WHERE
@@ -2481,7 +2481,7 @@ FROM (
             WHEN s.version IS NULL THEN NULL
             WHEN s."landed deal" IS NULL THEN jsonb_build_object(
                 'column', 'deal_opportunity_id', 'sqlstate', '23503', 'value', s.deal_opportunity_id::text,
-                'message', 'its deal has not landed; it follows by itself'
+                'message', 'its deal is not synced yet; it is retried automatically'
             )
             WHEN s."number taken by" IS NOT NULL THEN jsonb_build_object(
                 'column', 'version', 'sqlstate', '23505', 'value', s.version::text,
@@ -2599,7 +2599,7 @@ FROM (
             s.row_number, lost.field, lost.error,
             CASE
                 WHEN NOT coalesce((lost.error -> 'landed')::boolean, false)
-                    THEN ' (of a version that is there only a replay fills what is NULL: mend the node and replay it, or set it by hand)'
+                    THEN ' (of a version that is there only a replay fills what is NULL: fix the node and replay it, or set it by hand)'
             END AS remark
         FROM lost
         INNER JOIN pg_temp.deal_sync_versions AS s USING (row_number)
@@ -2771,7 +2771,7 @@ FROM (
 UPDATE pg_temp.deal_sync_version_plan AS p
 SET
     sqlstate = CASE WHEN p.row_number = ANY ($1) THEN '23505' ELSE '09000' END,
-    message = CASE WHEN p.row_number = ANY ($1) THEN $2 ELSE 'a trigger of the table suppressed the row' END
+    message = CASE WHEN p.row_number = ANY ($1) THEN $2 ELSE 'a trigger of the table returned NULL' END
 FROM pg_temp.deal_sync_versions AS s
 LEFT JOIN public.deal_versions AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.id = s.version_id
 WHERE
