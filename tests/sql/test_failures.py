@@ -60,7 +60,7 @@ def test_a_run_that_gives_up_says_why(pg: Connection, writer: Connection, graph:
     add_deal(graph, tenant)
     run = sync(writer, tenant)
     assert run.message == (
-        "more than 0 rows were refused when they were written; Most often (1 times): P0001 in trigger"
+        "more than 0 rows were rejected; Most often (1 times): P0001 in trigger"
         ' "application" of table public.opportunities: it rejected the row.; Fix the cause, or raise'
         " deal_sync.max_rejects.; nothing was written"
     )

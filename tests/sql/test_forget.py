@@ -149,16 +149,16 @@ def test_forget_waits_for_a_run_no_longer_than_the_lock_timeout(
 @pytest.mark.parametrize(
     "call",
     [
-        "forget(gen_random_uuid())",
-        "unbar(gen_random_uuid(), gen_random_uuid())",
-        "remove_tenant(gen_random_uuid())",
-        "bar(gen_random_uuid(), gen_random_uuid(), '{}')",
-        "remove_bar(gen_random_uuid(), gen_random_uuid())",
+        "deal_sync.forget(gen_random_uuid())",
+        "deal_sync.unbar(gen_random_uuid(), gen_random_uuid())",
+        "_deal_sync.remove_tenant(gen_random_uuid())",
+        "_deal_sync.bar(gen_random_uuid(), gen_random_uuid(), '{}')",
+        "_deal_sync.remove_bar(gen_random_uuid(), gen_random_uuid())",
     ],
 )
 def test_the_sync_s_role_may_not(writer: Connection, call: str) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        writer.execute(f"SELECT deal_sync.{call}".encode())
+        writer.execute(f"SELECT {call}".encode())
     assert one(writer, "SELECT count(*) FROM deal_sync.barred") == 0
 
 
