@@ -1,6 +1,6 @@
 # Flows in: this checkout, on a bare Debian. Flows out: servers to play with, test results, an installed extension.
 
-EXTVERSION = 0.1.0
+EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'$$/\1/p" extension/deal_sync.control)
 SCRIPT = extension/deal_sync--$(EXTVERSION).sql
 
 # Only the system's Python will do: it is the one that PL/Python embeds.
@@ -110,7 +110,7 @@ install-python: ## install the Python package for the server: PYTHON=/path/to/ve
 # PGXS has a `clean` of its own, so it is read for these goals only.
 ifneq ($(filter install uninstall,$(MAKECMDGOALS)),)
 EXTENSION = extension/deal_sync
-DATA = $(wildcard extension/deal_sync--*--*.sql)
+DATA = $(filter-out $(SCRIPT),$(wildcard extension/deal_sync--*.sql))
 DATA_built = $(SCRIPT)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)

@@ -13,9 +13,11 @@ import pytest
 from environment.machine import EXTENSIONS, PG_CONFIG, outer_environment
 from environment.servers import Instance
 from environment.state import CHECKOUT
+from neo4j_deals import __version__
 from support.database import Database
 
 DOCKERFILE = (CHECKOUT / "Dockerfile.postgres").read_text()
+BUILT = f"deal_sync--{__version__}.sql"
 COPIES = re.findall(r"^COPY (.+) (\S+)$", DOCKERFILE, re.M)
 
 
@@ -26,7 +28,7 @@ def context(tmp_path: Path) -> Path:
         for source in map(CHECKOUT.joinpath, sources.split()):
             destination = tmp_path / Path(target).name if target.startswith("/") else tmp_path / source.name
             if source.is_dir():
-                shutil.copytree(source, destination, ignore=shutil.ignore_patterns("__pycache__", "*--*.sql"))
+                shutil.copytree(source, destination, ignore=shutil.ignore_patterns("__pycache__", BUILT))
             else:
                 shutil.copy(source, destination)
     return tmp_path
@@ -51,7 +53,7 @@ def test_the_extension_is_installed_from_the_files_that_are_copied(context: Path
     command = step("make install PG_CONFIG=", **{"/usr/lib/postgresql/$PG_MAJOR/bin/pg_config": str(PG_CONFIG)})
     run([*command, f"DESTDIR={context}/image"], context)
     installed = {path.name for path in (context / "image" / EXTENSIONS.relative_to("/")).iterdir()}
-    assert {"deal_sync.control", "deal_sync--0.1.0.sql"} <= installed
+    assert {"deal_sync.control", BUILT, "deal_sync--0.1.0.sql"} <= installed
 
 
 def test_the_package_is_installed_from_the_files_that_are_copied(context: Path) -> None:

@@ -12,8 +12,8 @@ these into PostgreSQL, where SQL lands them; `sync.schedule` knows when. `tables
 `errors` as PostgreSQL does.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0dev"
 
-#: The versions of the extension deal_sync whose SQL this package serves: its own and the one before it,
-#: so that an upgrade has an order (first the package, then ALTER EXTENSION deal_sync UPDATE).
-SERVES = frozenset({"0.1.0"})
+#: The versions of the extension deal_sync whose SQL this package serves. 0.1.0 is none of them: its SQL names modules
+#: that are gone.
+SERVES = frozenset({__version__})

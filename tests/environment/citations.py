@@ -7,6 +7,7 @@ names in backticks; a link of a page that the site does not hold; and notes that
 import re
 import subprocess
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 from .state import CHECKOUT
@@ -24,7 +25,8 @@ def files(checkout: Path) -> list[Path]:
         ["git", "-C", checkout, "ls-files", "--cached", "--others", "--exclude-standard"],
         capture_output=True, text=True, check=True,
     ).stdout.splitlines()  # fmt: skip
-    found = (checkout / name for name in listed)
+    released = "extension/deal_sync--*.sql"  # what a version was, it stays
+    found = (checkout / name for name in listed if not fnmatch(name, released))
     return [path for path in found if path.suffix in TEXTS and path.is_file()]
 
 
