@@ -77,7 +77,7 @@ BEGIN
                 END IF;
             ELSIF name = 'target columns' THEN
                 PERFORM _deal_sync.check_targets();
-                detail := 'each target is there, once, and nothing is left unfilled';
+                detail := 'each target exists and is written once, and no column that requires a value lacks one';
             ELSIF lost IS NOT NULL THEN
                 ok := NULL;
                 detail := format('not checked: %s', lost);

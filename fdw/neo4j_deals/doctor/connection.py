@@ -58,7 +58,7 @@ def version(number: str, edition: str) -> Finding:
     major = number.partition(".")[0]
     if major.isdigit() and (int(major) == 5 or int(major) >= 2025):
         return Finding(True, f"{number}, {edition}")
-    return Finding(False, f"{number}, {edition}", "use Neo4j 5 or a later one: the sync's Cypher needs it")
+    return Finding(False, f"{number}, {edition}", "use Neo4j 5 or later: the sync's Cypher requires it")
 
 
 @owners_check("clock", *REACHED)
@@ -76,7 +76,7 @@ def clock(ahead: float) -> Finding:
     said = f"Neo4j's is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} PostgreSQL's"
     if abs(ahead) <= _CLOCK_SECONDS:
         return Finding(True, said)
-    return Finding(False, said, "let both machines follow a time server (NTP)")
+    return Finding(False, said, "synchronize the clocks of both machines (NTP)")
 
 
 @owners_check("graph id", *REACHED)
@@ -90,7 +90,7 @@ def graph_id(case: OwnersCase) -> Finding:
         return Finding(True, found)
     return Finding(
         False,
-        f"is it the right one? It is {found}, and the runs so far read {known[0]['database_id']}",
+        f"not the graph this database was loaded from: it is {found}, runs so far read {known[0]['database_id']}",
         "SELECT deal_sync.accept_graph();",
     )
 
@@ -115,10 +115,10 @@ def transactions(found: Sequence[tuple[str, int]] | None, overlap: str, all_are_
             + ", ".join(f"{id_} ({seconds} s)" for id_, seconds in found[:5])
             + (f" and {len(found) - 5} more" if len(found) > 5 else "")
             + "; runs may not see what they commit",
-            "when they have ended, SELECT * FROM sync_deals('...', 'full'); if they are usual, SET deal_sync.overlap"
-            " to more than they last",
+            "when they have ended, SELECT * FROM sync_deals('...', 'full'); if such transactions are usual,"
+            " SET deal_sync.overlap to more than they last",
         )
-    said = f"none of others is open for longer than deal_sync.overlap ({overlap})"
+    said = f"no other transaction is open for longer than deal_sync.overlap ({overlap})"
     if all_are_seen:
         return Finding(True, said)
     if found is None or all_are_seen is False:

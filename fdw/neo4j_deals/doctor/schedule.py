@@ -23,7 +23,7 @@ def pg_cron(case: Case) -> Finding:
     if row["home"] != row["database"]:
         return Finding(
             False,
-            f'it works in database "{row["home"]}", and this one is "{row["database"]}"',
+            f'works in database "{row["home"]}", not in "{row["database"]}"',
             f"ALTER SYSTEM SET cron.database_name = {literal(row['database'])}; then restart the server",
         )
     if row["version"] is None:

@@ -50,7 +50,7 @@ def disk(free: int) -> Finding:
     """`free`: bytes."""
     said = f"{free / (1 << 30):.1f} GB free for temporary files"
     if free < _FREE_BYTES:
-        return Finding(False, said, "make room where the server's data lies")
+        return Finding(False, said, "free space on the disk of the data directory")
     return Finding(True, said)
 
 
@@ -95,9 +95,9 @@ def tls(server: str, address: str) -> Finding:
     verified = literal(f"{uri.scheme.partition('+')[0]}+s://{host}")
     change = f"ALTER SERVER {server} OPTIONS (SET uri {verified});"
     if uri.scheme.endswith("+s"):
-        return Finding(True, "on; the certificate must be one that this server trusts")
+        return Finding(True, "on; this server must trust the certificate")
     if uri.scheme.endswith("+ssc"):
-        return Finding(False, "on, but any certificate will do: an impostor's, too", change)
+        return Finding(False, "on, but any certificate is accepted, even an impostor's", change)
     if _is_here(uri.hostname or ""):
         return Finding(True, "off; nothing leaves this machine")
     return Finding(False, "off: login and deals can be read on the way", change)

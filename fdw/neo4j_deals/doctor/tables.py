@@ -19,7 +19,7 @@ def target_tables(case: Case) -> Finding:
 def target_columns(case: Case) -> Finding:
     """Can the sync write each target, and is nothing else left to be filled?"""
     catalog.query(case.plpy, "SELECT _deal_sync.check_targets()")
-    return Finding(True, "each target is there, once, and nothing is left unfilled")
+    return Finding(True, "each target exists and is written once, and no column that requires a value lacks one")
 
 
 @check("target types", "target columns", "user mapping")
@@ -27,7 +27,7 @@ def target_types(case: Case) -> Finding:
     """Can each target take what its column of the mapping shows?"""
     for kind in ("deal", "version"):
         catalog.query(case.plpy, "SELECT _deal_sync.check_source($1)", ["text"], [kind])
-    return Finding(True, "each target can take what the mapping sends there")
+    return Finding(True, "each target can take what the mapping writes to it")
 
 
 @check("row security", "target tables")
@@ -54,7 +54,7 @@ def row_security(case: Case) -> Finding:
             changes.append(f"CREATE POLICY {name} ON {table}{to} USING (tenant_id = {tenant});")
     if found:
         return Finding(False, "; ".join(found), " ".join(changes))
-    return Finding(True, "on, with a policy, on all that the sync writes")
+    return Finding(True, "on, with a policy, for all tables that the sync writes")
 
 
 # As pg_get_expr() prints a setting that is cast, and one that is not. After a transaction that set app.tenant_id
@@ -79,8 +79,8 @@ def policies(case: Case) -> Finding:
         ]
         changes.append(f"ALTER POLICY {case.ident(row['name'])} ON {row['relation']}{''.join(clauses)};")
     if found:
-        return Finding(False, f"raises where the setting is '' or unset: {', '.join(found)}", " ".join(changes))
-    return Finding(True, "none raises where app.tenant_id is '' or unset")
+        return Finding(False, f"raises an error if the setting is '' or unset: {', '.join(found)}", " ".join(changes))
+    return Finding(True, "none raises an error if app.tenant_id is '' or unset")
 
 
 def _tolerant(expression: str) -> str:
@@ -97,13 +97,13 @@ def role(case: Case) -> Finding:
     if row["is_superuser"]:
         return Finding(
             None,
-            f'"{name}" is a superuser, whom no policy and no right binds',
-            f"look with the scheduler's role: SELECT * FROM deal_sync.doctor({literal(row['scheduler'] or '...')});",
+            f'"{name}" is a superuser: policies and missing privileges do not apply to it',
+            f"check the scheduler's role: SELECT * FROM deal_sync.doctor({literal(row['scheduler'] or '...')});",
         )
     if row["bypasses"]:
         detail = f'"{name}" bypasses row-level security: it could write into another tenant\'s rows'
         return Finding(False, detail, f"ALTER ROLE {case.role} NOBYPASSRLS;")
-    return Finding(True, f'"{name}" is bound by row-level security')
+    return Finding(True, f'row-level security applies to "{name}"')
 
 
 @check("rights on tables", "target tables")
@@ -116,7 +116,7 @@ def rights_on_tables(case: Case) -> Finding:
             f'"{case.role}" lacks ' + ", ".join(f"{row['privileges']} on {row['relation']}" for row in lacking),
             " ".join(f"GRANT {row['privileges']} ON {row['relation']} TO {case.role};" for row in lacking),
         )
-    return Finding(True, f'"{case.role}" may read and write what the sync does')
+    return Finding(True, f'"{case.role}" may read and write all that the sync does')
 
 
 @check("rights on sync")
