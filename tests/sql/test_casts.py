@@ -1,4 +1,4 @@
-"""Flows in: values of every foreign column's type, and sql/50_casts.sql.
+"""Flows in: values of every foreign column's type, and sql/functions/07_casts.sql.
 Flows out: that the casts of the MERGE by hand give what the reader stages, and NULL where a value does not fit.
 """
 

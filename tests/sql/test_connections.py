@@ -1,4 +1,4 @@
-"""Flows in: sql/35_connections.sql and fdw/neo4j_deals/graph/connection.py, a session that reads in both ways.
+"""Flows in: sql/functions/05_connections.sql and fdw/neo4j_deals/graph/connection.py, a session that reads both ways.
 Flows out: how many connections it keeps, that changed options hold at once, what the guard stops, and whose login goes.
 """
 

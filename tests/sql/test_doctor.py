@@ -1,5 +1,5 @@
-"""Flows in: sql/96_doctor.sql, on set-ups with one thing broken, or several. Flows out: what doctor() names, and that
-its hint, when it is followed, makes the check pass.
+"""Flows in: sql/functions/21_doctor.sql, on set-ups with one thing broken, or several. Flows out: what doctor()
+names, and that its hint, when it is followed, makes the check pass.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Flows in: sql/70_land.sql and sql/90_sync.sql, on tables that refuse rows, beside other sessions.
+"""Flows in: sql/functions/09_land.sql and sql/functions/12_sync.sql, on tables that refuse rows, beside other sessions.
 Flows out: a row's error harms that row alone, everything else ends the run, and the session is afterwards as it was.
 """
 

@@ -1,4 +1,4 @@
-"""Flows in: sql/40_mapping.sql, sql/60_merge.sql and sql/80_setup_checks.sql, on databases set up wrongly or oddly.
+"""Flows in: sql/functions/06_mapping.sql, 08_merge.sql and 11_setup_checks.sql, on databases set up wrongly or oddly.
 Flows out: every mistake of set-up raises before anything is read, with its remedy; what people made their own stays.
 """
 

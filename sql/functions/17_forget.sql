@@ -1,6 +1,6 @@
 -- In: a tenant who left, or a deal that must not come back. Out: no record of it here. Application rows are never touched.
 
-CREATE FUNCTION _deal_sync.remove_tenant(tenant uuid) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.remove_tenant(tenant uuid) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -14,7 +14,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.remove_tenant(uuid) IS 'the body of forget() for a tenant';
 
-CREATE FUNCTION _deal_sync.bar(tenant uuid, graph_id uuid, elements text[]) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.bar(tenant uuid, graph_id uuid, elements text[]) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -31,7 +31,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.bar(uuid, uuid, text[]) IS
 'the body of forget() for a deal; elements: its node and those of its versions, as far as they are known';
 
-CREATE FUNCTION _deal_sync.remove_bar(tenant uuid, graph_id uuid) RETURNS boolean
+CREATE OR REPLACE FUNCTION _deal_sync.remove_bar(tenant uuid, graph_id uuid) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -48,7 +48,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.remove_bar(uuid, uuid) IS 'the body of unbar()';
 
 -- Of the deal's node and those of its versions, the element ids: a refusal does not name the deal of its version.
-CREATE FUNCTION _deal_sync.elements_of(tenant uuid, graph_id uuid) RETURNS text[]
+CREATE OR REPLACE FUNCTION _deal_sync.elements_of(tenant uuid, graph_id uuid) RETURNS text[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET application_name = 'deal_sync'
@@ -81,7 +81,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.elements_of(uuid, uuid) IS 'the nodes of a deal and of its versions';
 
 -- A function of its own: a graph id that a query does not find is NULL, and must not cost the whole tenant's records.
-CREATE FUNCTION deal_sync.forget(tenant uuid) RETURNS void
+CREATE OR REPLACE FUNCTION deal_sync.forget(tenant uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -95,7 +95,7 @@ COMMENT ON FUNCTION deal_sync.forget(uuid) IS
 'removes the records of a tenant: its runs, refusals, watermark and reconciliations. Rows of the application stay';
 
 -- It waits for a run that is under way: what that lands has landed before the bar.
-CREATE FUNCTION deal_sync.forget(tenant uuid, graph_id uuid) RETURNS void
+CREATE OR REPLACE FUNCTION deal_sync.forget(tenant uuid, graph_id uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -128,7 +128,7 @@ $$;
 COMMENT ON FUNCTION deal_sync.forget(uuid, uuid) IS
 'removes the refusals of a deal and of its versions, and bars it from then on. Rows of the application stay: delete them there';
 
-CREATE FUNCTION deal_sync.unbar(tenant uuid, graph_id uuid) RETURNS boolean
+CREATE OR REPLACE FUNCTION deal_sync.unbar(tenant uuid, graph_id uuid) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$

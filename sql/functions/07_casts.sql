@@ -1,7 +1,7 @@
 -- In: a value of a foreign column. Out: the value in the type of its target, or NULL where it does not fit.
 -- For the MERGE by hand; what the sync stages has been converted by the reader, by the same rules.
 
-CREATE FUNCTION _deal_sync.to_smallint(value bigint) RETURNS smallint
+CREATE OR REPLACE FUNCTION _deal_sync.to_smallint(value bigint) RETURNS smallint
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -9,7 +9,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.to_smallint(bigint) IS 'NULL where it does not fit';
 
-CREATE FUNCTION _deal_sync.to_integer(value bigint) RETURNS integer
+CREATE OR REPLACE FUNCTION _deal_sync.to_integer(value bigint) RETURNS integer
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -17,7 +17,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.to_integer(bigint) IS 'NULL where it does not fit';
 
-CREATE FUNCTION _deal_sync.to_double(value double precision) RETURNS double precision
+CREATE OR REPLACE FUNCTION _deal_sync.to_double(value double precision) RETURNS double precision
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -25,7 +25,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.to_double(double precision) IS 'NULL where it is not finite';
 
-CREATE FUNCTION _deal_sync.to_bigint(value double precision) RETURNS bigint
+CREATE OR REPLACE FUNCTION _deal_sync.to_bigint(value double precision) RETURNS bigint
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -33,7 +33,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.to_bigint(double precision) IS 'NULL where it has a fraction or does not fit';
 
-CREATE FUNCTION _deal_sync.to_text(value double precision) RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.to_text(value double precision) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 SET extra_float_digits = 1
@@ -43,7 +43,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.to_text(double precision) IS 'the shortest decimal form; NULL where it is not finite';
 
 -- precision NULL: numeric without limits.
-CREATE FUNCTION _deal_sync.to_numeric(value numeric, "precision" integer, scale integer) RETURNS numeric
+CREATE OR REPLACE FUNCTION _deal_sync.to_numeric(value numeric, "precision" integer, scale integer) RETURNS numeric
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -55,7 +55,9 @@ $$;
 COMMENT ON FUNCTION _deal_sync.to_numeric(numeric, integer, integer) IS 'rounded to the scale; NULL where it is out of range';
 
 -- By the shortest decimal form: 0.145 becomes 0.15.
-CREATE FUNCTION _deal_sync.to_numeric(value double precision, "precision" integer, scale integer) RETURNS numeric
+CREATE OR REPLACE FUNCTION _deal_sync.to_numeric(
+    value double precision, "precision" integer, scale integer
+) RETURNS numeric
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -64,7 +66,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.to_numeric(double precision, integer, integer) IS
 'by the shortest decimal form, rounded to the scale; NULL where it is not finite or out of range';
 
-CREATE FUNCTION _deal_sync.to_varchar(value text, length integer) RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.to_varchar(value text, length integer) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -72,7 +74,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.to_varchar(text, integer) IS 'NULL where it is longer';
 
-CREATE FUNCTION _deal_sync.to_uuid(value text) RETURNS uuid
+CREATE OR REPLACE FUNCTION _deal_sync.to_uuid(value text) RETURNS uuid
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -83,7 +85,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.to_uuid(text) IS 'NULL where it is no UUID';
 
 -- For a domain, an enum or any other type: the type's own input, with the caller's rights.
-CREATE FUNCTION _deal_sync.try_cast(value text, target anyelement) RETURNS anyelement
+CREATE OR REPLACE FUNCTION _deal_sync.try_cast(value text, target anyelement) RETURNS anyelement
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -103,7 +105,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.try_cast(text, anyelement) IS
 'the text as a value of the second argument''s type; NULL where it does not fit';
 
-CREATE FUNCTION _deal_sync.cast_error(value text, type regtype, modifier integer) RETURNS jsonb
+CREATE OR REPLACE FUNCTION _deal_sync.cast_error(value text, type regtype, modifier integer) RETURNS jsonb
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$

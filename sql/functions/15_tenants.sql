@@ -1,41 +1,6 @@
 -- In: the tenants of the graph. Out: a run of each, with a commit after it; and the records that have grown old go.
 
-CREATE TABLE _deal_sync.graph_tenants (
-    tenant_id uuid PRIMARY KEY,
-    deals bigint NOT NULL,
-    is_known boolean NOT NULL
-);
-COMMENT ON TABLE _deal_sync.graph_tenants IS
-'the tenants that the graph had when sync_all last looked, and those that were synced before';
-COMMENT ON COLUMN _deal_sync.graph_tenants.deals IS 'nodes in the graph';
-COMMENT ON COLUMN _deal_sync.graph_tenants.is_known IS 'whether the application''s table has the tenant; one that it has not is not synced';
-
-CREATE TABLE deal_sync.reconciliations (
-    tenant_id uuid NOT NULL,
-    reconciled_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    missing bigint NOT NULL,
-    differing bigint NOT NULL,
-    extra bigint NOT NULL,
-    refused bigint NOT NULL,
-    report jsonb NOT NULL,
-    PRIMARY KEY (tenant_id, reconciled_at)
-);
-COMMENT ON TABLE deal_sync.reconciliations IS 'what the nightly reconcile of a tenant found; report: its rows, one a kind';
-
-CREATE TABLE _deal_sync.removed_runs (
-    tenant_id uuid NOT NULL,
-    status text NOT NULL,
-    runs bigint NOT NULL,
-    rows_written bigint NOT NULL,
-    PRIMARY KEY (tenant_id, status)
-);
-COMMENT ON TABLE _deal_sync.removed_runs IS 'what runs that retention has removed add to the counters of deal_sync.metrics';
-
-SELECT pg_catalog.pg_extension_config_dump('_deal_sync.graph_tenants', '');
-SELECT pg_catalog.pg_extension_config_dump('deal_sync.reconciliations', '');
-SELECT pg_catalog.pg_extension_config_dump('_deal_sync.removed_runs', '');
-
-CREATE FUNCTION _deal_sync.tenants_of_graph(OUT tenant_id uuid, OUT deals bigint) RETURNS SETOF record
+CREATE OR REPLACE FUNCTION _deal_sync.tenants_of_graph(OUT tenant_id uuid, OUT deals bigint) RETURNS SETOF record
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -44,7 +9,7 @@ return entry.graph_tenants(plpy)
 $$;
 COMMENT ON FUNCTION _deal_sync.tenants_of_graph() IS 'the tenants that have nodes in the graph, with their number of deals';
 
-CREATE FUNCTION _deal_sync.record_tenants(found jsonb) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.record_tenants(found jsonb) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -60,7 +25,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.record_tenants(jsonb) IS 'keeps the tenants of the graph in _deal_sync.graph_tenants';
 
-CREATE FUNCTION _deal_sync.record_reconciliation(tenant uuid, report jsonb) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.record_reconciliation(tenant uuid, report jsonb) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -73,7 +38,7 @@ COMMENT ON FUNCTION _deal_sync.record_reconciliation(uuid, jsonb) IS 'adds an ou
 
 -- One row a tenant, each found by the index on runs. After five failures in a row the next try waits for twice the usual time, then
 -- four times, up to an hour; the usual time is what lay between the first five. What people call by hand does not wait.
-CREATE VIEW _deal_sync.tenant_runs AS
+CREATE OR REPLACE VIEW _deal_sync.tenant_runs AS
 WITH RECURSIVE seen (id) AS (
     (
         SELECT r.tenant_id FROM deal_sync.runs AS r
@@ -142,7 +107,7 @@ LEFT JOIN LATERAL (
 COMMENT ON VIEW _deal_sync.tenant_runs IS 'the last run and the last good run of each tenant, its failures since, and when it is tried again';
 
 -- A full run between two batches would do at once what the backfill is to do in pieces.
-CREATE FUNCTION _deal_sync.is_backfilled(tenant uuid) RETURNS boolean
+CREATE OR REPLACE FUNCTION _deal_sync.is_backfilled(tenant uuid) RETURNS boolean
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -156,7 +121,7 @@ COMMENT ON FUNCTION _deal_sync.is_backfilled(uuid) IS 'whether a backfill of the
 -- Those to sync, longest-waiting first, and those that the application does not know. A tenant that has left the graph is still
 -- synced, as one without deals: else it would be late for ever, and no reconcile would tell. Asking the graph may fail as a run may: then
 -- those that were synced before are what there is, and what went wrong is said in `code` and the next ones.
-CREATE FUNCTION _deal_sync.line_up(
+CREATE OR REPLACE FUNCTION _deal_sync.line_up(
     tenant uuid, OUT todo uuid[], OUT unknown uuid[], OUT code text, OUT said text, OUT detail text, OUT hint text, OUT origin text
 )
 LANGUAGE plpgsql
@@ -226,7 +191,7 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.line_up(uuid) IS 'the tenants that sync_all goes through, in their order';
 
-CREATE FUNCTION _deal_sync.record_failure(
+CREATE OR REPLACE FUNCTION _deal_sync.record_failure(
     tenant uuid, mode text, began timestamptz, code text, said text, detail text, hint text, origin text
 ) RETURNS deal_sync.run_result
 LANGUAGE plpgsql
@@ -252,7 +217,9 @@ $$;
 COMMENT ON FUNCTION _deal_sync.record_failure(uuid, text, timestamptz, text, text, text, text, text) IS
 'a run that ended with an error, as a row of deal_sync.runs; origin: as raise_again() has it';
 
-CREATE FUNCTION _deal_sync.attempt(tenant uuid, mode text, application_path text) RETURNS deal_sync.run_result
+CREATE OR REPLACE FUNCTION _deal_sync.attempt(
+    tenant uuid, mode text, application_path text
+) RETURNS deal_sync.run_result
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET "app.tenant_id" = ''
@@ -288,7 +255,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.attempt(uuid, text, text) IS
 'a run that records a setup error, too, and raises a cancel or termination only';
 
-CREATE FUNCTION _deal_sync.attempt_reconcile(tenant uuid) RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.attempt_reconcile(tenant uuid) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -310,7 +277,7 @@ COMMENT ON FUNCTION _deal_sync.attempt_reconcile(uuid) IS
 'reconciles a tenant and keeps the outcome; returns what went wrong, or NULL';
 
 -- The last good run of a tenant stays, unless the tenant itself is gone.
-CREATE FUNCTION _deal_sync.remove_records(runs_kept interval, values_kept interval, gone uuid[]) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.remove_records(runs_kept interval, values_kept interval, gone uuid[]) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -359,7 +326,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.remove_records(interval, interval, uuid[]) IS
 'removes runs and reconciliations that are older, and the offending values of refusals; of tenants that are gone everything';
 
-CREATE FUNCTION deal_sync.retain() RETURNS void
+CREATE OR REPLACE FUNCTION deal_sync.retain() RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -383,7 +350,7 @@ COMMENT ON FUNCTION deal_sync.retain() IS
 'removes runs older than deal_sync.runs_kept and offending values older than deal_sync.values_kept; sync_all calls it at its end';
 
 -- It commits, so it has no SET clause: search_path is set anew in each transaction.
-CREATE PROCEDURE deal_sync.sync_all(
+CREATE OR REPLACE PROCEDURE deal_sync.sync_all(
     mode text DEFAULT 'incremental', time_limit interval DEFAULT NULL, quiet boolean DEFAULT FALSE,
     tenant uuid DEFAULT NULL, reconcile boolean DEFAULT FALSE
 )
@@ -483,7 +450,7 @@ $$;
 COMMENT ON PROCEDURE deal_sync.sync_all (text, interval, boolean, uuid, boolean) IS
 'syncs the tenants of the graph, longest-waiting first, and commits after each; raises at its end where one failed. tenant: this one only; reconcile: afterwards each';
 
-CREATE PROCEDURE deal_sync.nightly(tenant uuid DEFAULT NULL)
+CREATE OR REPLACE PROCEDURE deal_sync.nightly(tenant uuid DEFAULT NULL)
 LANGUAGE plpgsql
 AS $$
 BEGIN

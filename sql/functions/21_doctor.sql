@@ -1,7 +1,7 @@
 -- In: the server's Python, and a role. Out: what neo4j_deals.doctor finds, or why it finds nothing.
 
 -- Without the package: it may be what is missing.
-CREATE FUNCTION _deal_sync.python_version(OUT number integer, OUT said text)
+CREATE OR REPLACE FUNCTION _deal_sync.python_version(OUT number integer, OUT said text)
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -10,7 +10,7 @@ return sys.version_info.major * 100 + sys.version_info.minor, f"{sys.version.spl
 $$;
 COMMENT ON FUNCTION _deal_sync.python_version() IS 'the Python that this server runs, 311 for 3.11, and where it lies';
 
-CREATE FUNCTION _deal_sync.package_versions() RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.package_versions() RETURNS text
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -20,7 +20,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.package_versions() IS 'the Python package, what it needs, and where it lies';
 
 -- With the caller's rights.
-CREATE FUNCTION _deal_sync.examine(
+CREATE OR REPLACE FUNCTION _deal_sync.examine(
     role regrole, OUT name text, OUT ok boolean, OUT detail text, OUT hint text
 ) RETURNS SETOF record
 LANGUAGE plpython3u
@@ -34,7 +34,7 @@ COMMENT ON FUNCTION _deal_sync.examine(regrole) IS
 
 -- With the owner's rights: the owner's user mapping is the one that the sync uses, and only a superuser may ask where
 -- the data lies. No text comes in.
-CREATE FUNCTION _deal_sync.examine_graph(
+CREATE OR REPLACE FUNCTION _deal_sync.examine_graph(
     is_mapped boolean, OUT name text, OUT ok boolean, OUT detail text, OUT hint text
 ) RETURNS SETOF record
 LANGUAGE plpython3u SECURITY DEFINER
@@ -48,7 +48,7 @@ COMMENT ON FUNCTION _deal_sync.examine_graph(boolean) IS
 
 -- By the first three checks it is known whether Python can make the others. If it cannot, one row "graph" stands for
 -- those of the graph, and of the mapping is checked what a run checks in SQL.
-CREATE FUNCTION deal_sync.doctor(role regrole DEFAULT NULL)
+CREATE OR REPLACE FUNCTION deal_sync.doctor(role regrole DEFAULT NULL)
 RETURNS TABLE (name text, ok boolean, detail text, hint text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

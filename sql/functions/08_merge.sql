@@ -1,6 +1,6 @@
 -- In: the mapping. Out: the MERGE from the foreign table into the application's table, as text.
 
-CREATE FUNCTION deal_sync.merge_statement(relation regclass) RETURNS text
+CREATE OR REPLACE FUNCTION deal_sync.merge_statement(relation regclass) RETURNS text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$

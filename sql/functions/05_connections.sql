@@ -1,6 +1,6 @@
 -- In: the connections to Neo4j that this session keeps. Out: a view of them, and their end.
 
-CREATE FUNCTION _deal_sync.kept_connections(
+CREATE OR REPLACE FUNCTION _deal_sync.kept_connections(
     OUT server name, OUT login name, OUT uri text, OUT state text, OUT idle_seconds double precision, OUT valid boolean
 ) RETURNS SETOF record
 LANGUAGE plpython3u
@@ -11,7 +11,7 @@ return entry.kept_connections(plpy)
 $$;
 COMMENT ON FUNCTION _deal_sync.kept_connections() IS 'the rows of deal_sync.connections';
 
-CREATE VIEW deal_sync.connections AS
+CREATE OR REPLACE VIEW deal_sync.connections AS
 SELECT
     c.server,
     c.login,
@@ -27,7 +27,7 @@ COMMENT ON COLUMN deal_sync.connections.state IS 'in use: a scan or a cursor rea
 COMMENT ON COLUMN deal_sync.connections.valid IS
 'false: options have changed, and the next statement makes a new one; NULL: the user mapping is not yours to read';
 
-CREATE FUNCTION _deal_sync.close_connections(server name, OUT closed bigint, OUT busy bigint)
+CREATE OR REPLACE FUNCTION _deal_sync.close_connections(server name, OUT closed bigint, OUT busy bigint)
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -36,7 +36,7 @@ return entry.close_connections(plpy, server)
 $$;
 COMMENT ON FUNCTION _deal_sync.close_connections(name) IS 'the body of disconnect()';
 
-CREATE FUNCTION deal_sync.disconnect(server name) RETURNS boolean
+CREATE OR REPLACE FUNCTION deal_sync.disconnect(server name) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,15 +1,7 @@
 -- In: a tenant's graph and tables. Out: what of the one is in the other, counted or listed. Nothing is written.
 
--- A node of the graph (`state`: matching, differing, missing, refused), or a value in which it and its row differ (`state`: value).
--- deal: the deal's graph id; taken_by: the version that has this one's number; links: interactions.
-CREATE TYPE _deal_sync.comparison AS (
-    kind text, state text, element_id text, graph_id text, key uuid, deal uuid, taken_by uuid, links uuid [],
-    column_name text, graph_value text, table_value text
-);
-COMMENT ON TYPE _deal_sync.comparison IS 'a node of the graph beside its row';
-
 -- Columns that a comparison need not read: vectors that refuse no row. They are most of the bytes.
-CREATE FUNCTION _deal_sync.embedding_columns(kind text) RETURNS text[]
+CREATE OR REPLACE FUNCTION _deal_sync.embedding_columns(kind text) RETURNS text[]
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -23,7 +15,9 @@ COMMENT ON FUNCTION _deal_sync.embedding_columns(text) IS 'the vector columns of
 
 -- By the plan of a replay (statements_of), so that what is missing or differs is what it would write. A row that a run has tried and the
 -- table did not take is refused.
-CREATE FUNCTION _deal_sync.compare_nodes(kind text, tenant uuid, without text[], lists boolean) RETURNS SETOF _deal_sync.comparison
+CREATE OR REPLACE FUNCTION _deal_sync.compare_nodes(
+    kind text, tenant uuid, without text[], lists boolean
+) RETURNS SETOF _deal_sync.comparison
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -47,7 +41,7 @@ COMMENT ON FUNCTION _deal_sync.compare_nodes(text, uuid, text[], boolean) IS
 
 -- `findings`: (kind, in_graph, in_table, graph_id, row_id, column_name, graph_value, table_value); in_graph and in_table say what a node or
 -- a row is, and are NULL where there is none.
-CREATE FUNCTION _deal_sync.compare(tenant uuid, embeddings boolean, lists boolean)
+CREATE OR REPLACE FUNCTION _deal_sync.compare(tenant uuid, embeddings boolean, lists boolean)
 RETURNS TABLE (
     kind text, in_graph text, in_table text, graph_id text, row_id text, column_name text, graph_value text, table_value text
 )
@@ -179,7 +173,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.compare(uuid, boolean, boolean) IS
 'each node and each row of a tenant, what it is to the other side; lists: also the values that differ';
 
-CREATE FUNCTION deal_sync.reconcile(
+CREATE OR REPLACE FUNCTION deal_sync.reconcile(
     tenant uuid,
     OUT kind text, OUT in_graph bigint, OUT in_postgres bigint, OUT matching bigint, OUT differing bigint, OUT missing bigint,
     OUT extra bigint, OUT refused bigint, OUT legacy bigint, OUT kept bigint
@@ -205,7 +199,7 @@ $$;
 COMMENT ON FUNCTION deal_sync.reconcile(uuid) IS
 'one row a kind: in_graph = matching + differing + missing + refused, in_postgres = matching + differing + extra + legacy + kept; writes nothing, reads no embeddings';
 
-CREATE FUNCTION deal_sync.differences(
+CREATE OR REPLACE FUNCTION deal_sync.differences(
     tenant uuid, embeddings boolean DEFAULT FALSE,
     OUT kind text, OUT graph_id text, OUT column_name text, OUT graph_value text, OUT table_value text
 ) RETURNS SETOF record
@@ -228,7 +222,7 @@ COMMENT ON FUNCTION deal_sync.differences(uuid, boolean) IS
 'one row a value that a replay would write; of a row that is missing, or is in the table only, one with column_name '''' and its id on the side that has it';
 
 -- application_path: as in sync_deals().
-CREATE FUNCTION deal_sync.replay(
+CREATE OR REPLACE FUNCTION deal_sync.replay(
     tenant uuid, graph_ids text[] DEFAULT NULL, application_path text DEFAULT pg_catalog.current_setting('search_path')
 ) RETURNS deal_sync.run_result
 LANGUAGE plpgsql

@@ -1,6 +1,6 @@
 -- In: a tenant. Out: what a full run would leave, in transactions of so many deals each; one that was killed goes on where it was.
 
-CREATE FUNCTION _deal_sync.keep_backfill(state deal_sync.backfills) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.keep_backfill(state deal_sync.backfills) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -11,7 +11,9 @@ $$;
 COMMENT ON FUNCTION _deal_sync.keep_backfill(deal_sync.backfills) IS 'remembers up to where a backfill has come';
 
 -- What its batches met stays. What others met before it began was met by none of its nodes: each batch has settled its own.
-CREATE FUNCTION _deal_sync.end_backfill(state deal_sync.backfills, OUT rows_rejected bigint, OUT values_rejected bigint)
+CREATE OR REPLACE FUNCTION _deal_sync.end_backfill(
+    state deal_sync.backfills, OUT rows_rejected bigint, OUT values_rejected bigint
+)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -34,7 +36,7 @@ COMMENT ON FUNCTION _deal_sync.end_backfill(deal_sync.backfills) IS
 -- Pages are of ids, not of nodes: nodes that share an id are never apart. First all deals, then the versions by the id of their deal,
 -- so that those whose deal is not in the graph come, too; after each those that have no such id. The guard against losses adds up
 -- what all batches clear, and knows what was there when the first began.
-CREATE FUNCTION _deal_sync.run_backfill_batch(INOUT result deal_sync.run_result, batch_size integer)
+CREATE OR REPLACE FUNCTION _deal_sync.run_backfill_batch(INOUT result deal_sync.run_result, batch_size integer)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -133,7 +135,7 @@ COMMENT ON FUNCTION _deal_sync.run_backfill_batch(deal_sync.run_result, integer)
 'the next batch of a tenant''s backfill, or its first; its status is running until the last one has landed';
 
 -- It commits, so it has no SET clause: search_path is set anew in each transaction.
-CREATE PROCEDURE deal_sync.backfill(tenant uuid, batch_size integer DEFAULT 1000)
+CREATE OR REPLACE PROCEDURE deal_sync.backfill(tenant uuid, batch_size integer DEFAULT 1000)
 LANGUAGE plpgsql
 AS $$
 DECLARE

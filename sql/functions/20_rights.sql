@@ -1,6 +1,6 @@
 -- In: a role. Out: the rights that it needs to run the sync, to watch it or to read the graph, and no more.
 
-CREATE FUNCTION _deal_sync.entry_point() RETURNS regprocedure
+CREATE OR REPLACE FUNCTION _deal_sync.entry_point() RETURNS regprocedure
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -14,7 +14,7 @@ COMMENT ON FUNCTION _deal_sync.entry_point() IS 'sync_deals, in whichever schema
 
 -- What stays with the owner: what changes the set-up, gives rights, or decides about the graph and its deals; and what
 -- grant_scan() gives.
-CREATE FUNCTION _deal_sync.routines_of_sync() RETURNS SETOF regprocedure
+CREATE OR REPLACE FUNCTION _deal_sync.routines_of_sync() RETURNS SETOF regprocedure
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -31,7 +31,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.routines_of_sync() IS 'what grant_sync() lets a role call';
 
-CREATE FUNCTION deal_sync.grant_sync(role regrole) RETURNS void
+CREATE OR REPLACE FUNCTION deal_sync.grant_sync(role regrole) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -56,7 +56,7 @@ COMMENT ON FUNCTION deal_sync.grant_sync(regrole) IS
 
 -- The functions are those that the views call, which PostgreSQL checks for whoever reads. Of runs and rejects all columns but those
 -- that can hold people's data: a graph_id is what the graph has in that place, which need not be an id.
-CREATE FUNCTION deal_sync.grant_monitor(role regrole) RETURNS void
+CREATE OR REPLACE FUNCTION deal_sync.grant_monitor(role regrole) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -84,7 +84,7 @@ $$;
 COMMENT ON FUNCTION deal_sync.grant_monitor(regrole) IS
 'lets a role watch the sync, of all tenants: the status views, and runs and rejects without offending values and the server''s words';
 
-CREATE FUNCTION deal_sync.grant_scan(role regrole) RETURNS void
+CREATE OR REPLACE FUNCTION deal_sync.grant_scan(role regrole) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,9 +1,6 @@
 -- In: runs, refusals, reconciliations, jobs. Out: what a person or a monitor wants to know. No offending value, no server's text.
 
-CREATE TYPE _deal_sync.tenant_state AS ENUM ('up to date', 'late', 'failing', 'backing off', 'never synced', 'unknown');
-COMMENT ON TYPE _deal_sync.tenant_state IS 'what tenant_status says of a tenant';
-
-CREATE VIEW deal_sync.tenant_status AS
+CREATE OR REPLACE VIEW deal_sync.tenant_status AS
 WITH planned AS (
     SELECT
         s.tenant_id,
@@ -58,7 +55,7 @@ COMMENT ON COLUMN deal_sync.tenant_status.refusals_new IS 'first met in the last
 COMMENT ON COLUMN deal_sync.tenant_status.next_run IS 'NULL where nothing is scheduled; of a tenant that is backing off: not before this time';
 
 -- With the owner's rights: when a session's transaction began is shown to its own role only. It shows nothing else of it.
-CREATE FUNCTION _deal_sync.running(
+CREATE OR REPLACE FUNCTION _deal_sync.running(
     OUT pid integer, OUT tenant_id uuid, OUT phase text, OUT done bigint, OUT total bigint, OUT started_at timestamptz
 ) RETURNS SETOF record
 LANGUAGE sql STABLE SECURITY DEFINER
@@ -75,7 +72,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.running() IS 'the runs under way in other sessions, by their application_name';
 
-CREATE VIEW deal_sync.progress AS
+CREATE OR REPLACE VIEW deal_sync.progress AS
 SELECT
     r.pid,
     r.tenant_id,
@@ -88,7 +85,7 @@ FROM _deal_sync.running() AS r;
 COMMENT ON VIEW deal_sync.progress IS 'the runs under way: the phase, how many of its nodes have landed, of how many the graph had at its start (NULL: an incremental run)';
 
 -- One row a metric, tenant and other label, as postgres_exporter and sql_exporter take them.
-CREATE VIEW deal_sync.metrics AS
+CREATE OR REPLACE VIEW deal_sync.metrics AS
 WITH counted AS (
     SELECT
         c.tenant_id,

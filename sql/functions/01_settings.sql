@@ -1,33 +1,7 @@
--- In: CREATE EXTENSION. Out: the schema of the extension's objects and the result of a run.
-
-CREATE SCHEMA deal_sync;
-CREATE SCHEMA _deal_sync;
-COMMENT ON SCHEMA deal_sync IS 'deal_sync: copies the Deals of a Neo4j graph into opportunities and deal_versions';
-COMMENT ON SCHEMA _deal_sync IS 'what the functions and views of the schema deal_sync are made of: not to be called by anything else';
-
-CREATE TYPE deal_sync.run_result AS (
-    run_id uuid,
-    tenant_id uuid,
-    mode text,
-    status text,
-    deals_read bigint,
-    deals_inserted bigint,
-    deals_updated bigint,
-    deals_unchanged bigint,
-    deals_adopted bigint,
-    versions_inserted bigint,
-    links_inserted bigint,
-    rows_rejected bigint,
-    values_rejected bigint,
-    watermark timestamptz,
-    seconds double precision,
-    message text
-);
-COMMENT ON TYPE deal_sync.run_result IS
-'what a run did; status: ok, partial (something was refused: see deal_sync.rejects), failed (nothing was written) or skipped (another run has the tenant)';
+-- In: a session's parameters deal_sync.<name>, and options. Out: the settings and the options, checked, as values.
 
 -- One source for the settings, their defaults and what they may be. They are read with the caller's value: none of them widens a right.
-CREATE FUNCTION deal_sync.settings(OUT name text, OUT fallback text, OUT pattern text) RETURNS SETOF record
+CREATE OR REPLACE FUNCTION deal_sync.settings(OUT name text, OUT fallback text, OUT pattern text) RETURNS SETOF record
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -48,7 +22,7 @@ $$;
 COMMENT ON FUNCTION deal_sync.settings() IS
 'the settings deal_sync.<name>, their defaults, and the pattern of what they may be';
 
-CREATE FUNCTION _deal_sync.setting(name text) RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.setting(name text) RETURNS text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -69,7 +43,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.setting(text) IS
 'the value of deal_sync.<name> in this session, or its default';
 
-CREATE FUNCTION _deal_sync.size_setting(name text) RETURNS bigint
+CREATE OR REPLACE FUNCTION _deal_sync.size_setting(name text) RETURNS bigint
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -77,7 +51,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.size_setting(text) IS 'the value of a setting that is a size, in bytes';
 
-CREATE FUNCTION _deal_sync.options_of(options text[]) RETURNS jsonb
+CREATE OR REPLACE FUNCTION _deal_sync.options_of(options text[]) RETURNS jsonb
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,6 +1,6 @@
 -- In: the mapping and the application's tables. Out: the first setup error, before anything is read.
 
-CREATE FUNCTION _deal_sync.check_target_table(relation regclass, target regclass) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.check_target_table(relation regclass, target regclass) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -37,7 +37,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.check_target_table(regclass, regclass) IS
 'raises if the sync cannot write a target because of what it is: no table, or one with rules';
 
-CREATE FUNCTION _deal_sync.check_target_columns(
+CREATE OR REPLACE FUNCTION _deal_sync.check_target_columns(
     kind text, relation regclass, target regclass, mapping _deal_sync.mapping_column[]
 ) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -173,7 +173,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.check_target_columns(text, regclass, regclass, _deal_sync.mapping_column[]) IS
 'raises if a column of the mapping has a target that it cannot have, or an option that does not go with it';
 
-CREATE FUNCTION _deal_sync.check_stamps(relation regclass, target regclass) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.check_stamps(relation regclass, target regclass) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -203,7 +203,7 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.check_stamps(regclass, regclass) IS 'raises if the option stamps names no timestamp';
 
-CREATE FUNCTION _deal_sync.check_unfilled(
+CREATE OR REPLACE FUNCTION _deal_sync.check_unfilled(
     kind text, relation regclass, target regclass, mapping _deal_sync.mapping_column[]
 ) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -302,7 +302,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.check_unfilled(text, regclass, regclass, _deal_sync.mapping_column[]) IS
 'raises if a column of a target requires a value that nothing gives it';
 
-CREATE FUNCTION _deal_sync.check_links() RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.check_links() RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -368,7 +368,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.check_links() IS
 'raises if the sync cannot write the table of links';
 
-CREATE FUNCTION _deal_sync.check_targets() RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.check_targets() RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -395,7 +395,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.check_targets() IS
 'raises if a target of the mapping is missing, given twice, or not filled by anything';
 
-CREATE FUNCTION _deal_sync.check_writable() RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.check_writable() RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -416,7 +416,9 @@ COMMENT ON FUNCTION _deal_sync.check_writable() IS 'raises on a standby server a
 
 -- Column by column, since a right may be granted so; SELECT on whole tables, for the place of a row. Replays alone
 -- update versions.
-CREATE FUNCTION _deal_sync.missing_rights(role regrole, OUT relation text, OUT privileges text) RETURNS SETOF record
+CREATE OR REPLACE FUNCTION _deal_sync.missing_rights(
+    role regrole, OUT relation text, OUT privileges text
+) RETURNS SETOF record
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -473,7 +475,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.missing_rights(regrole) IS
 'what a role lacks on the application''s tables to run the sync, as GRANT has it';
 
-CREATE FUNCTION _deal_sync.check_rights_of_caller() RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.check_rights_of_caller() RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -498,7 +500,7 @@ COMMENT ON FUNCTION _deal_sync.check_rights_of_caller() IS
 'raises if the caller lacks a right on the application''s tables';
 
 -- Under the caller's rights and policies: row-level security may hide the list of tenants, and show each one by its id.
-CREATE FUNCTION _deal_sync.tenant_exists(tenant uuid) RETURNS boolean
+CREATE OR REPLACE FUNCTION _deal_sync.tenant_exists(tenant uuid) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET "app.tenant_id" = ''
@@ -527,7 +529,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.tenant_exists(uuid) IS
 'whether the caller finds the tenant in the application''s table, with app.tenant_id set to it';
 
-CREATE FUNCTION _deal_sync.raise_unknown(tenant uuid) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.raise_unknown(tenant uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -539,7 +541,7 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.raise_unknown(uuid) IS 'raises that the application does not know the tenant';
 
-CREATE FUNCTION _deal_sync.check_handler(python integer) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.check_handler(python integer) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -560,7 +562,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.check_handler(integer) IS
 'raises if the wrapper has Multicorn''s handler, and this Python would crash the server with it';
 
-CREATE FUNCTION _deal_sync.check_encoding() RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.check_encoding() RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -576,7 +578,7 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.check_encoding() IS 'raises if the database cannot hold any text of the graph';
 
-CREATE FUNCTION _deal_sync.check_server() RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.check_server() RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -588,7 +590,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.check_server() IS
 'raises if the server''s Python or the database''s encoding will not do, whatever the mapping is';
 
-CREATE FUNCTION _deal_sync.check_setup(tenant uuid) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.check_setup(tenant uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$

@@ -2,7 +2,7 @@
 
 -- PL/Python puts the name of its exception before an error's text, and the text of an error in a set-returning function into the DETAIL:
 -- its own words there are in the server's language.
-CREATE FUNCTION _deal_sync.python_error(INOUT message text, INOUT detail text)
+CREATE OR REPLACE FUNCTION _deal_sync.python_error(INOUT message text, INOUT detail text)
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -21,7 +21,9 @@ COMMENT ON FUNCTION _deal_sync.python_error(text, text) IS 'message and DETAIL a
 -- 'application' may hold people's data. Neither a code nor CONTEXT proves it: the application may raise the same code, and CONTEXT is in
 -- the server's language.
 -- Who calls it at the end of a wait for Neo4j catches query_canceled, too: a cancel is told in PostgreSQL's own words.
-CREATE FUNCTION _deal_sync.raise_again(sqlstate text, message text, detail text, hint text, origin text DEFAULT 'own') RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.raise_again(
+    sqlstate text, message text, detail text, hint text, origin text DEFAULT 'own'
+) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -45,7 +47,7 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.raise_again(text, text, text, text, text) IS 'raises an error as it was meant, and says whose words it holds';
 
-CREATE FUNCTION _deal_sync.load_package() RETURNS integer
+CREATE OR REPLACE FUNCTION _deal_sync.load_package() RETURNS integer
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -66,7 +68,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.load_package() IS
 'the body of check_package()';
 
-CREATE FUNCTION _deal_sync.check_package() RETURNS integer
+CREATE OR REPLACE FUNCTION _deal_sync.check_package() RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -86,7 +88,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.check_package() IS
 'raises where the Python package is missing or does not fit the extension; else the Python version, 311 for 3.11';
 
-CREATE FUNCTION _deal_sync.default_columns(
+CREATE OR REPLACE FUNCTION _deal_sync.default_columns(
     OUT table_name text, OUT label text, OUT kind text, OUT target text,
     OUT place integer, OUT name text, OUT type text, OUT options jsonb
 ) RETURNS SETOF record
@@ -101,7 +103,9 @@ COMMENT ON FUNCTION _deal_sync.default_columns() IS
 
 -- With the owner's rights: it uses the owner's user mapping and loads nameless spool files. The caller gets to read and to empty the
 -- staging table, no more. `caller` is a role, `relation` a table that _deal_sync.mapped() vouches for: no text becomes SQL or a path.
-CREATE FUNCTION _deal_sync.fill_staging(kind text, tenant_id uuid, caller regrole, selection jsonb) RETURNS SETOF bigint
+CREATE OR REPLACE FUNCTION _deal_sync.fill_staging(
+    kind text, tenant_id uuid, caller regrole, selection jsonb
+) RETURNS SETOF bigint
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET client_encoding = 'UTF8' -- COPY takes the spool's texts to be in it
@@ -112,7 +116,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.fill_staging(text, uuid, regrole, jsonb) IS
 'reads a tenant''s nodes, those of a selection (neo4j_deals.sync.selection) or all, into pg_temp.deal_sync_<kind>s, one batch a row fetched; the caller empties it between two';
 
-CREATE FUNCTION _deal_sync.graph_state(
+CREATE OR REPLACE FUNCTION _deal_sync.graph_state(
     tenant_id uuid DEFAULT NULL, counts boolean DEFAULT FALSE, with_newest boolean DEFAULT FALSE, late double precision DEFAULT NULL,
     OUT database_id text, OUT clock timestamptz, OUT ahead double precision, OUT unsure double precision,
     OUT boot text, OUT at_boot double precision,
@@ -127,7 +131,9 @@ $$;
 COMMENT ON FUNCTION _deal_sync.graph_state(uuid, boolean, boolean, double precision) IS
 'the id of the graph''s database, its clock, and what there is to know of a tenant''s nodes and of transactions that are open (neo4j_deals.entry)';
 
-CREATE FUNCTION _deal_sync.graph_keys(kind text, tenant_id uuid, OUT element_id text, OUT key uuid) RETURNS SETOF record
+CREATE OR REPLACE FUNCTION _deal_sync.graph_keys(
+    kind text, tenant_id uuid, OUT element_id text, OUT key uuid
+) RETURNS SETOF record
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -136,7 +142,7 @@ return entry.graph_keys(plpy, kind, tenant_id)
 $$;
 COMMENT ON FUNCTION _deal_sync.graph_keys(text, uuid) IS 'the nodes of a kind that a tenant has, each with its key, NULL where that is no UUID';
 
-CREATE FUNCTION _deal_sync.deal_keys(kind text, tenant_id uuid, after text, amount integer) RETURNS text[]
+CREATE OR REPLACE FUNCTION _deal_sync.deal_keys(kind text, tenant_id uuid, after text, amount integer) RETURNS text[]
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -146,7 +152,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.deal_keys(text, uuid, text, integer) IS
 'the ids of deals that a tenant''s nodes of a kind name, in their order: so many after one';
 
-CREATE FUNCTION _deal_sync.check_source(kind text) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.check_source(kind text) RETURNS void
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -156,7 +162,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.check_source(text) IS
 'raises where the server, the user mapping or the type of a column is a setup error';
 
-CREATE FUNCTION _deal_sync.nobodys_nodes(kind text) RETURNS bigint
+CREATE OR REPLACE FUNCTION _deal_sync.nobodys_nodes(kind text) RETURNS bigint
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -166,7 +172,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.nobodys_nodes(text) IS
 'how many nodes belong to no tenant, because tenant_id is absent, no text or spelled in another way';
 
-CREATE FUNCTION _deal_sync.check_readable(relation regclass, columns text[]) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.check_readable(relation regclass, columns text[]) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -188,7 +194,7 @@ COMMENT ON FUNCTION _deal_sync.check_readable(regclass, text[]) IS
 'raises where the caller may not SELECT the columns of a foreign table; columns NULL: all of them';
 
 -- It checks the rights itself: whoever may call scan() may call it, too.
-CREATE FUNCTION _deal_sync.scan_rows(
+CREATE OR REPLACE FUNCTION _deal_sync.scan_rows(
     relation regclass, tenant uuid, columns text[], row_limit bigint
 ) RETURNS SETOF record
 LANGUAGE plpython3u
@@ -201,7 +207,7 @@ COMMENT ON FUNCTION _deal_sync.scan_rows(regclass, uuid, text[], bigint) IS
 'the rows of a foreign table; call deal_sync.scan()';
 
 -- With the caller's rights and the caller's own user mapping.
-CREATE FUNCTION _deal_sync.import_statements(
+CREATE OR REPLACE FUNCTION _deal_sync.import_statements(
     server name, schema name, limit_to text[], "except" text[], sample bigint, prefix text,
     OUT table_name text, OUT label text, OUT statement text, OUT columns integer
 ) RETURNS SETOF record
@@ -216,14 +222,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.import_statements(name, name, text[], text[], bigint, text) IS
 'the foreign tables that import_schema() creates, as statements';
 
--- What a run executes for each batch of a kind: neo4j_deals.sync.statements says what each is.
-CREATE TYPE _deal_sync.statements AS (
-    planned text, to_write text, locks text, cleared text, merge text, completion text, failed text, unwritten text, counted text,
-    rejects text, links text, linked text, unlinked text, suppressed text
-);
-COMMENT ON TYPE _deal_sync.statements IS 'what a run executes for each batch of a kind';
-
-CREATE FUNCTION _deal_sync.statements_of(
+CREATE OR REPLACE FUNCTION _deal_sync.statements_of(
     kind text, tenant_id uuid, without text[] DEFAULT '{}', completes boolean DEFAULT FALSE
 ) RETURNS _deal_sync.statements
 LANGUAGE plpython3u STABLE
@@ -235,7 +234,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.statements_of(text, uuid, text[], boolean) IS
 'the statements that land a batch of a kind, of a tenant; without: columns that were not read; completes: versions that are there get what they lack';
 
-CREATE FUNCTION _deal_sync.statements_of_comparison(
+CREATE OR REPLACE FUNCTION _deal_sync.statements_of_comparison(
     kind text, tenant_id uuid, without text[], OUT nodes text, OUT differing text
 )
 LANGUAGE plpython3u STABLE
@@ -247,7 +246,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.statements_of_comparison(text, uuid, text[]) IS
 'the statements that compare a batch with its rows: nodes, each with its state, and values that differ';
 
-CREATE FUNCTION _deal_sync.merge_by_hand(kind text) RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.merge_by_hand(kind text) RETURNS text
 LANGUAGE plpython3u STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -256,7 +255,7 @@ return entry.merge_by_hand(plpy, kind)
 $$;
 COMMENT ON FUNCTION _deal_sync.merge_by_hand(text) IS 'the MERGE from the foreign table of a kind, for the tenant in app.tenant_id';
 
-CREATE FUNCTION _deal_sync.count_of_values() RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.count_of_values() RETURNS text
 LANGUAGE plpython3u STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -266,7 +265,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.count_of_values() IS
 'the statement that counts a tenant''s ($1) values in each column of the deals'' table that a run overwrites';
 
-CREATE FUNCTION _deal_sync.to_type(value text, type_name text) RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.to_type(value text, type_name text) RETURNS text
 LANGUAGE plpython3u IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$

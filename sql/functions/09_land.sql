@@ -1,14 +1,8 @@
 -- In: a staged batch. Out: its rows in the application's tables, with the caller's rights, and what could not land.
 
--- A row that failed alone. row_number: in the staging table; relation (quoted) and column_name: those that the error names.
-CREATE TYPE _deal_sync.failure AS (
-    row_number bigint, sqlstate text, message text, server_text text, relation text, column_name text
-);
-COMMENT ON TYPE _deal_sync.failure IS 'a row that the application''s table refused';
-
 -- Whether an error is one row's: bad data, a constraint, a view's check, a trigger that raises (with a code of PL/pgSQL or one of its
 -- own making, or in PL/Python; a CASE or a subquery in it that one row breaks), an index entry too long. Everything else ends the run.
-CREATE FUNCTION _deal_sync.is_row_error(sqlstate text) RETURNS boolean
+CREATE OR REPLACE FUNCTION _deal_sync.is_row_error(sqlstate text) RETURNS boolean
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -23,7 +17,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.is_row_error(text) IS 'whether a SQLSTATE is about one row, and not about the run';
 
 -- What of an error's CONTEXT lies above the extension's own functions and statements: the application's.
-CREATE FUNCTION _deal_sync.applications_context(context text, statements text[]) RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.applications_context(context text, statements text[]) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -44,7 +38,7 @@ COMMENT ON FUNCTION _deal_sync.applications_context(text, text[]) IS
 -- By the names of functions, which are the same in every language; the marks around them are not. Names are taken from
 -- the lines and looked up: there may be thousands of functions, and an error for each of a run's rows. PL/pgSQL tells a
 -- name as SQL takes it, other languages as it is.
-CREATE FUNCTION _deal_sync.place_of_error(context text) RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.place_of_error(context text) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -95,7 +89,7 @@ COMMENT ON FUNCTION _deal_sync.place_of_error(text) IS
 
 -- For whoever has run the application's code: its triggers, defaults and policies. Whatever they have set in the error, its origin is
 -- 'application' from here on; its field CONSTRAINT says where it was.
-CREATE FUNCTION _deal_sync.raise_applications(
+CREATE OR REPLACE FUNCTION _deal_sync.raise_applications(
     sqlstate text, message text, detail text, hint text, context text, statements text[] DEFAULT '{}'
 ) RETURNS void
 LANGUAGE plpgsql
@@ -117,7 +111,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.raise_applications(text, text, text, text, text, text[]) IS
 'raises an error of the application''s code, with where it was in its DETAIL';
 
-CREATE FUNCTION _deal_sync.explain_error(
+CREATE OR REPLACE FUNCTION _deal_sync.explain_error(
     sqlstate text, "table" text, "column" text, "constraint" text, place text DEFAULT NULL
 ) RETURNS text
 LANGUAGE sql STABLE
@@ -154,7 +148,7 @@ COMMENT ON FUNCTION _deal_sync.explain_error(text, text, text, text, text) IS
 -- A statement over staged rows, in the search_path of the one who called the sync (behind pg_catalog): the application's triggers may
 -- count on it. In a function of its own, so that nothing else of the extension runs there. Triggers may leave another app.tenant_id
 -- behind: afterwards it is the run's again.
-CREATE FUNCTION _deal_sync.execute_for(statement text, rows bigint[], ids uuid[]) RETURNS bigint
+CREATE OR REPLACE FUNCTION _deal_sync.execute_for(statement text, rows bigint[], ids uuid[]) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -174,7 +168,7 @@ COMMENT ON FUNCTION _deal_sync.execute_for(text, bigint[], uuid[]) IS
 
 -- Runs a statement over staged rows. When it fails for a row's sake, in eighths, until the bad row is alone. A unique violation is tried
 -- once more: somebody may have inserted beside us, and now the row is there (`met`).
-CREATE FUNCTION _deal_sync.land(
+CREATE OR REPLACE FUNCTION _deal_sync.land(
     statement text, rows bigint[], ids uuid[], OUT landed bigint, OUT failures _deal_sync.failure[], OUT met bigint[]
 )
 LANGUAGE plpgsql
@@ -244,7 +238,7 @@ COMMENT ON FUNCTION _deal_sync.land(text, bigint[], uuid[]) IS
 -- One batch, planned, written, checked, explained, linked: neo4j_deals.sync.statements says what each statement does. `result` is
 -- carried on from batch to batch, and so is `cleared`, the values that the run replaces by NULL; `reasons` counts failures; `completed`
 -- counts versions of this batch.
-CREATE FUNCTION _deal_sync.land_batch(
+CREATE OR REPLACE FUNCTION _deal_sync.land_batch(
     kind text, statements _deal_sync.statements, INOUT result deal_sync.run_result, INOUT reasons jsonb, INOUT cleared jsonb,
     OUT completed bigint
 )

@@ -4,7 +4,7 @@
 -- docs/internals/run.md, rules 3 and 4.
 -- `selection` is the reader's; of a part of the tenant's nodes, `elements` tells which they were, `graph_ids` of which deals, `undated`
 -- how those look that have no timestamp. `cleared` counts the values that the run has replaced by NULL, by column of the deals' table.
-CREATE FUNCTION _deal_sync.run_kind(
+CREATE OR REPLACE FUNCTION _deal_sync.run_kind(
     kind text, selection jsonb, INOUT result deal_sync.run_result, INOUT reasons jsonb, INOUT cleared jsonb,
     OUT elements text[], OUT graph_ids text[], OUT undated jsonb, OUT completed bigint
 )
@@ -86,7 +86,7 @@ COMMENT ON FUNCTION _deal_sync.run_kind(text, jsonb, deal_sync.run_result, jsonb
 
 -- `remark`: why the mode is another one than what was asked for, what a replay has completed or left out, what was cleared. Of a run that
 -- has read everything, nodes of nobody are counted.
-CREATE FUNCTION _deal_sync.conclude_run(
+CREATE OR REPLACE FUNCTION _deal_sync.conclude_run(
     INOUT result deal_sync.run_result, remark text, rows_without_deal bigint, is_full boolean
 )
 LANGUAGE plpgsql
@@ -116,7 +116,7 @@ COMMENT ON FUNCTION _deal_sync.conclude_run(deal_sync.run_result, text, bigint, 
 'status and message of a run that has landed what it read';
 
 -- What the caller's transaction has deferred is checked now: the application's triggers.
-CREATE FUNCTION _deal_sync.hurry_constraints() RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.hurry_constraints() RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -138,7 +138,7 @@ COMMENT ON FUNCTION _deal_sync.hurry_constraints() IS 'SET CONSTRAINTS ALL IMMED
 
 -- After a full run, which has met each row that has a deal. Only where some are left it is asked which: a deal that was refused may have
 -- one, too.
-CREATE FUNCTION _deal_sync.rows_without_deal(result deal_sync.run_result) RETURNS bigint
+CREATE OR REPLACE FUNCTION _deal_sync.rows_without_deal(result deal_sync.run_result) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -170,7 +170,7 @@ COMMENT ON FUNCTION _deal_sync.rows_without_deal(deal_sync.run_result) IS 'how m
 
 -- `known`: what the last run has kept, as far as it is to be compared. Versions are read by a connection of their own, and the batches of a
 -- backfill, too: the server's address may have been changed meanwhile. That the newest deal is older is said once: mostly it was deleted.
-CREATE FUNCTION _deal_sync.end_reading(
+CREATE OR REPLACE FUNCTION _deal_sync.end_reading(
     result deal_sync.run_result, is_full boolean, known jsonb, OUT facts jsonb, OUT remark text
 )
 LANGUAGE plpgsql
@@ -199,7 +199,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.end_reading(deal_sync.run_result, boolean, jsonb) IS
 'whether the graph is still the one that a run has begun with; of a full run the facts that it keeps, and what its message says of them';
 
-CREATE FUNCTION _deal_sync.left_out(only_deals text[], read text[], barred jsonb) RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.left_out(only_deals text[], read text[], barred jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -219,7 +219,7 @@ COMMENT ON FUNCTION _deal_sync.left_out(text[], text[], jsonb) IS
 'what the message of a replay says of deals that it was asked for and did not read';
 
 -- `only_deals`: graph ids of the deals that a replay is for, NULL for all.
-CREATE FUNCTION _deal_sync.run_tenant(INOUT result deal_sync.run_result, only_deals text[] DEFAULT NULL)
+CREATE OR REPLACE FUNCTION _deal_sync.run_tenant(INOUT result deal_sync.run_result, only_deals text[] DEFAULT NULL)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -294,7 +294,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.run_tenant(deal_sync.run_result, text[]) IS
 'a whole run inside the caller''s subtransaction; constraints are immediate while it lasts';
 
-CREATE FUNCTION _deal_sync.lock_key(tenant uuid) RETURNS bigint
+CREATE OR REPLACE FUNCTION _deal_sync.lock_key(tenant uuid) RETURNS bigint
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -302,7 +302,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.lock_key(uuid) IS 'the advisory lock that a tenant''s runs take';
 
-CREATE FUNCTION _deal_sync.wait_for_tenant(tenant uuid) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.wait_for_tenant(tenant uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '5s'
@@ -320,7 +320,7 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.wait_for_tenant(uuid) IS 'takes the lock of a tenant''s runs, when they have ended';
 
-CREATE FUNCTION _deal_sync.check_tenant(what text, tenant uuid) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.check_tenant(what text, tenant uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -342,7 +342,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.check_tenant(text, uuid) IS
 'raises where there is no tenant, or the caller has set app.tenant_id to another one';
 
-CREATE FUNCTION _deal_sync.nothing_done(result deal_sync.run_result) RETURNS deal_sync.run_result
+CREATE OR REPLACE FUNCTION _deal_sync.nothing_done(result deal_sync.run_result) RETURNS deal_sync.run_result
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -350,7 +350,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.nothing_done(deal_sync.run_result) IS 'a result whose counts are zero';
 
-CREATE FUNCTION _deal_sync.summary(result deal_sync.run_result, dry_run boolean) RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.summary(result deal_sync.run_result, dry_run boolean) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -366,7 +366,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.summary(deal_sync.run_result, boolean) IS 'a run in one line, from names and counts';
 
-CREATE FUNCTION _deal_sync.target_tablespaces() RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.target_tablespaces() RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -381,7 +381,7 @@ COMMENT ON FUNCTION _deal_sync.target_tablespaces() IS 'where the tables that th
 
 -- `batch_size`: of a backfill, whose next batch is what is run; else NULL. `began`: when what is recorded as one run began.
 -- The SET clauses give the caller's values back whichever way the function ends; the values for the run are set inside.
-CREATE FUNCTION _deal_sync.sync_tenant(
+CREATE OR REPLACE FUNCTION _deal_sync.sync_tenant(
     tenant uuid, mode text, dry_run boolean, strict boolean, application_path text, only_deals text[] DEFAULT NULL,
     batch_size integer DEFAULT NULL, began timestamptz DEFAULT clock_timestamp()
 ) RETURNS deal_sync.run_result
@@ -507,7 +507,7 @@ COMMENT ON FUNCTION _deal_sync.sync_tenant(uuid, text, boolean, boolean, text, t
 'sync_deals, or a batch of a backfill, after its arguments were checked';
 
 -- application_path: a default is evaluated where the caller stands, so it brings the caller's search_path past the SET clause.
-CREATE FUNCTION @extschema@.sync_deals(
+CREATE OR REPLACE FUNCTION @extschema@.sync_deals(
     tenant uuid, mode text DEFAULT 'incremental', dry_run boolean DEFAULT FALSE, strict boolean DEFAULT FALSE,
     application_path text DEFAULT pg_catalog.current_setting('search_path')
 ) RETURNS deal_sync.run_result

@@ -1,7 +1,7 @@
 -- In: the mapping and the application's tables. Out: how much of each tenant's deals is there, one row a tenant.
 
 -- What the columns are called the mapping knows: no field and no dimension is named here.
-CREATE FUNCTION _deal_sync.verify_tenant(
+CREATE OR REPLACE FUNCTION _deal_sync.verify_tenant(
     tenant uuid,
     OUT deals bigint, OUT with_graph_id bigint, OUT with_meddic bigint, OUT meddic_filled numeric,
     OUT with_dimensions bigint, OUT with_embedding bigint, OUT versions bigint, OUT deals_with_versions bigint
@@ -48,7 +48,7 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.verify_tenant(uuid) IS 'the row of a tenant in deal_sync.verify, with the caller''s rights';
 
-CREATE VIEW deal_sync.verify AS
+CREATE OR REPLACE VIEW deal_sync.verify AS
 SELECT
     t.tenant_id,
     v.deals,

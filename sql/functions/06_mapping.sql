@@ -2,7 +2,7 @@
 
 -- The foreign table of a kind. Only one that a superuser or the extension's owner made on a server of theirs counts: the reader lends
 -- it the owner's login.
-CREATE FUNCTION _deal_sync.mapped(kind text) RETURNS regclass
+CREATE OR REPLACE FUNCTION _deal_sync.mapped(kind text) RETURNS regclass
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -47,7 +47,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.mapped(text) IS
 'the foreign table that maps the deals (kind deal) or the versions (kind version) of the graph';
 
-CREATE FUNCTION _deal_sync.table_option(kind text, option text) RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.table_option(kind text, option text) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -58,7 +58,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.table_option(text, text) IS
 'an option of the foreign table of a kind';
 
-CREATE FUNCTION _deal_sync.stamp_column() RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.stamp_column() RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -68,7 +68,7 @@ COMMENT ON FUNCTION _deal_sync.stamp_column() IS
 'the column of opportunities that gets the time of each change, if it is there';
 
 -- The application's table behind an option (target, links, tenants); a setup error where it does not exist.
-CREATE FUNCTION _deal_sync.application_table(kind text, option text) RETURNS regclass
+CREATE OR REPLACE FUNCTION _deal_sync.application_table(kind text, option text) RETURNS regclass
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -93,7 +93,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.application_table(text, text) IS
 'the table of the application that the mapping of a kind names in an option';
 
-CREATE FUNCTION _deal_sync.target_tables() RETURNS SETOF regclass
+CREATE OR REPLACE FUNCTION _deal_sync.target_tables() RETURNS SETOF regclass
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -103,7 +103,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.target_tables() IS 'the tables of the application that the sync writes';
 
 -- What a column is staged as: a domain's base type, down to the last; char(n) as varchar(n).
-CREATE FUNCTION _deal_sync.base_type(INOUT type oid, INOUT modifier integer)
+CREATE OR REPLACE FUNCTION _deal_sync.base_type(INOUT type oid, INOUT modifier integer)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -126,7 +126,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.base_type(oid, integer) IS
 'the type and modifier as which a column is staged: under a domain, its base type';
 
-CREATE FUNCTION _deal_sync.vector_type() RETURNS oid
+CREATE OR REPLACE FUNCTION _deal_sync.vector_type() RETURNS oid
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -138,19 +138,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.vector_type() IS 'pgvector''s type vector, in whichever schema it sits';
 
--- `options` as jsonb; `not_null`, `target_default` and the rest of the target's facts from the application's table; `required`: an insert
--- has nothing to put there but the property; `staged_*`: the base type in which the sync stages the column, NULL where it does not (for a
--- type without a binary form of ours, the text that its input reads); `due_*`: the base type of what is to be filled.
-CREATE TYPE _deal_sync.mapping_column AS (
-    place smallint, name text, type oid, type_name text, type_modifier integer, options jsonb,
-    target text, write text, target_type oid, target_modifier integer, target_is_there boolean,
-    not_null boolean, target_default text, required boolean,
-    staged_as text, staged_type oid, staged_name text, staged_modifier integer,
-    due_as text, due_name text, due_modifier integer
-);
-COMMENT ON TYPE _deal_sync.mapping_column IS 'a column of a foreign table of the mapping, and the column that it fills';
-
-CREATE FUNCTION _deal_sync.mapping_columns(relation regclass) RETURNS SETOF _deal_sync.mapping_column
+CREATE OR REPLACE FUNCTION _deal_sync.mapping_columns(relation regclass) RETURNS SETOF _deal_sync.mapping_column
 LANGUAGE plpgsql STABLE -- it keeps its plan: a run asks some ten times
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -217,7 +205,9 @@ $$;
 COMMENT ON FUNCTION _deal_sync.mapping_columns(regclass) IS
 'the columns of a foreign table of the mapping: options, target, and the base type in which the sync stages it (NULL: not staged)';
 
-CREATE FUNCTION deal_sync.attach(server name DEFAULT 'neo4j', schema name DEFAULT 'neo4j', application name DEFAULT NULL)
+CREATE OR REPLACE FUNCTION deal_sync.attach(
+    server name DEFAULT 'neo4j', schema name DEFAULT 'neo4j', application name DEFAULT NULL
+)
 RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -318,7 +308,7 @@ $$;
 COMMENT ON FUNCTION deal_sync.attach(name, name, name) IS
 'creates the foreign tables of the mapping, or adds what they lack, and gives the wrapper Multicorn''s handler where that is safe; application: the schema of opportunities';
 
-CREATE FUNCTION _deal_sync.crashes_with_multicorn(python integer) RETURNS boolean
+CREATE OR REPLACE FUNCTION _deal_sync.crashes_with_multicorn(python integer) RETURNS boolean
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -328,7 +318,7 @@ COMMENT ON FUNCTION _deal_sync.crashes_with_multicorn(integer) IS
 'whether the server would crash with Multicorn2 and PL/Python in one backend; python: 311 for 3.11';
 
 -- Multicorn's handler only, never its validator: with that one a user mapping could name any Python class to load.
-CREATE FUNCTION _deal_sync.set_handler(server name, python integer) RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.set_handler(server name, python integer) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET client_min_messages = error
@@ -372,7 +362,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.set_handler(name, integer) IS
 'gives the wrapper Multicorn''s handler where Multicorn2 is installed and Python is older than 3.12';
 
-CREATE FUNCTION deal_sync.detach() RETURNS void
+CREATE OR REPLACE FUNCTION deal_sync.detach() RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET client_min_messages = error
@@ -384,7 +374,7 @@ $$;
 COMMENT ON FUNCTION deal_sync.detach() IS
 'takes Multicorn''s handler from the wrapper (before pg_upgrade, a newer Python, or dropping multicorn); tables, servers and scan() stay';
 
-CREATE FUNCTION _deal_sync.options_clause(options text[]) RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.options_clause(options text[]) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -393,7 +383,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.options_clause(text[]) IS 'options as SQL writes them';
 
-CREATE FUNCTION deal_sync.mapping_ddl() RETURNS text
+CREATE OR REPLACE FUNCTION deal_sync.mapping_ddl() RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -421,7 +411,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION deal_sync.mapping_ddl() IS 'the mapping as statements, to keep in version control';
 
-CREATE FUNCTION deal_sync.import_schema(
+CREATE OR REPLACE FUNCTION deal_sync.import_schema(
     server name, schema name, limit_to text[] DEFAULT NULL, "except" text[] DEFAULT NULL,
     sample bigint DEFAULT NULL, prefix text DEFAULT NULL,
     OUT relation regclass, OUT label text, OUT columns integer
@@ -463,7 +453,7 @@ COMMENT ON FUNCTION deal_sync.import_schema(name, name, text[], text[], bigint, 
 'makes a foreign table for each label of the graph, as IMPORT FOREIGN SCHEMA does with Multicorn2; limit_to and except name tables, sample is the nodes of a label that are looked at (10000; 0: all), prefix stands before each name';
 
 -- PL/Python returns records, not anyelement; a PL/pgSQL function over it can.
-CREATE FUNCTION deal_sync.scan(
+CREATE OR REPLACE FUNCTION deal_sync.scan(
     "table" anyelement, tenant uuid DEFAULT NULL, columns text[] DEFAULT NULL, row_limit bigint DEFAULT NULL
 ) RETURNS SETOF anyelement
 LANGUAGE plpgsql

@@ -1,6 +1,6 @@
 -- In: options where they are set. Out: an error for one that is unknown, misplaced, malformed or not this role's to set.
 
-CREATE FUNCTION _deal_sync.validator(options text[], catalog oid) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.validator(options text[], catalog oid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,6 +1,6 @@
 -- In: a schedule as cron writes it. Out: pg_cron's jobs, and what has become of them.
 
-CREATE FUNCTION _deal_sync.next_run(schedule text, after timestamptz, zone text) RETURNS timestamptz
+CREATE OR REPLACE FUNCTION _deal_sync.next_run(schedule text, after timestamptz, zone text) RETURNS timestamptz
 LANGUAGE plpython3u STABLE STRICT
 SET search_path = pg_catalog, pg_temp
 SET datestyle = 'ISO, YMD'
@@ -12,7 +12,7 @@ COMMENT ON FUNCTION _deal_sync.next_run(text, timestamptz, text) IS 'when a sche
 
 -- With the owner's rights: the settings of pg_cron are a superuser's to see. pg_cron cannot be required by the extension, since it
 -- lives in one database of the cluster only; so nothing here names its objects before they are known to be its own.
-CREATE FUNCTION _deal_sync.cron_facts(OUT home text, OUT version numeric, OUT zone text)
+CREATE OR REPLACE FUNCTION _deal_sync.cron_facts(OUT home text, OUT version numeric, OUT zone text)
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -30,7 +30,7 @@ COMMENT ON FUNCTION _deal_sync.cron_facts() IS
 'the database that pg_cron works in (NULL: the server does not load it), its version here (NULL: it is not here), its time zone';
 
 -- pg_cron 1.4 cuts a name at 63 bytes: what tells jobs apart stands before the database's name, which may be as long.
-CREATE FUNCTION _deal_sync.job_name(tenant uuid, is_nightly boolean) RETURNS name
+CREATE OR REPLACE FUNCTION _deal_sync.job_name(tenant uuid, is_nightly boolean) RETURNS name
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -43,7 +43,7 @@ COMMENT ON FUNCTION _deal_sync.job_name(uuid, boolean) IS 'the name of a job of 
 -- With the owner's rights: pg_cron shows a job to its owner only, and a monitor is to see when the next run is due. A command is not
 -- shown, and only jobs with the names that schedule() gives are. What the server said of a run can hold people's data: it is for
 -- whoever may be the job's owner.
-CREATE FUNCTION _deal_sync.scheduled_jobs(
+CREATE OR REPLACE FUNCTION _deal_sync.scheduled_jobs(
     OUT job_id bigint, OUT job text, OUT tenant_id uuid, OUT task text, OUT owner name, OUT schedule text, OUT active boolean,
     OUT next_run timestamptz, OUT last_run timestamptz, OUT last_status text, OUT last_message text
 ) RETURNS SETOF record
@@ -80,7 +80,7 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.scheduled_jobs() IS 'the rows of deal_sync.schedules';
 
-CREATE VIEW deal_sync.schedules AS
+CREATE OR REPLACE VIEW deal_sync.schedules AS
 SELECT
     s.job,
     s.task,
@@ -96,7 +96,7 @@ FROM _deal_sync.scheduled_jobs() AS s;
 COMMENT ON VIEW deal_sync.schedules IS 'the jobs that schedule() has made, when they run next and how they ended last; tenant_id NULL: all tenants';
 COMMENT ON COLUMN deal_sync.schedules.last_message IS 'the server''s own words, for whoever may be the job''s owner; NULL for others';
 
-CREATE FUNCTION _deal_sync.check_cron(job text, schedule text, command text) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.check_cron(job text, schedule text, command text) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -149,7 +149,7 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.check_cron(text, text, text) IS 'raises where pg_cron cannot take this schedule here, and says what to do';
 
-CREATE FUNCTION _deal_sync.unschedule_job(job text) RETURNS integer
+CREATE OR REPLACE FUNCTION _deal_sync.unschedule_job(job text) RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -165,7 +165,7 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.unschedule_job(text) IS 'takes a job away, if there is one that the caller may see';
 
-CREATE FUNCTION deal_sync.schedule(
+CREATE OR REPLACE FUNCTION deal_sync.schedule(
     cron text, tenant uuid DEFAULT NULL, nightly text DEFAULT '17 2 * * *'
 ) RETURNS SETOF deal_sync.schedules
 LANGUAGE plpgsql
@@ -215,7 +215,7 @@ $$;
 COMMENT ON FUNCTION deal_sync.schedule(text, uuid, text) IS
 'makes pg_cron sync all tenants, or one, at this schedule, as the calling role, and reconcile every night; again: replaces. nightly NULL: no such job';
 
-CREATE FUNCTION deal_sync.unschedule(tenant uuid DEFAULT NULL) RETURNS integer
+CREATE OR REPLACE FUNCTION deal_sync.unschedule(tenant uuid DEFAULT NULL) RETURNS integer
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$

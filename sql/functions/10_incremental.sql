@@ -1,7 +1,7 @@
 -- In: a tenant's watermark and the graph's state. Out: what a run reads, and whether it lost so much that it must not stay.
 
 -- By names: OIDs and column numbers are others after a dump and restore.
-CREATE FUNCTION _deal_sync.mapping_fingerprint() RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.mapping_fingerprint() RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -24,7 +24,7 @@ COMMENT ON FUNCTION _deal_sync.mapping_fingerprint() IS
 'changes when the mapping does: a column, an option, the type of a target, the extension''s version';
 
 -- The application's policies run there.
-CREATE FUNCTION _deal_sync.keys_held(kind text, tenant_id uuid) RETURNS SETOF uuid
+CREATE OR REPLACE FUNCTION _deal_sync.keys_held(kind text, tenant_id uuid) RETURNS SETOF uuid
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -50,7 +50,9 @@ COMMENT ON FUNCTION _deal_sync.keys_held(text, uuid) IS 'the keys of a tenant''s
 
 -- Nodes that have a row are known, and those that every run tries again; of several with one key all are read, since only together it
 -- shows which of them lands. Sets are compared by hash: an IN whose truth is asked for leaves the planner no other way.
-CREATE FUNCTION _deal_sync.unread(kind text, tenant_id uuid, OUT elements text[], OUT rows_without_node bigint)
+CREATE OR REPLACE FUNCTION _deal_sync.unread(
+    kind text, tenant_id uuid, OUT elements text[], OUT rows_without_node bigint
+)
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -77,17 +79,9 @@ $$;
 COMMENT ON FUNCTION _deal_sync.unread(text, uuid) IS
 'by key, the nodes of a kind that no run has landed or refused, and how many rows of the tenant have no node';
 
--- `selection`: what the reader takes (neo4j_deals.sync.selection); `mode`: what becomes of the mode asked for, and
--- `remarks` why, and what else the run's message is to say; `watermark`: what the run sets when it ends; `facts`:
--- what it keeps with it, `known` what the last one has.
-CREATE TYPE _deal_sync.reading AS (
-    mode text, remarks text [], selection jsonb, watermark timestamptz, mapping text, facts jsonb, known jsonb
-);
-COMMENT ON TYPE _deal_sync.reading IS 'what a run reads, and up to where the graph has been read afterwards';
-
 -- The watermark is the graph's own clock from before the run's first question, less what writers' clocks may be behind and a commit may
 -- be late. What was written while that clock was wrong lies before a watermark of the time when it was right, or the other way round.
-CREATE FUNCTION _deal_sync.plan_reading(tenant_id uuid, mode text) RETURNS _deal_sync.reading
+CREATE OR REPLACE FUNCTION _deal_sync.plan_reading(tenant_id uuid, mode text) RETURNS _deal_sync.reading
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -190,7 +184,7 @@ COMMENT ON FUNCTION _deal_sync.plan_reading(uuid, text) IS
 
 -- Opened before a run writes, such a cursor counts what was there then, whenever it is fetched: and mostly it is not.
 -- A policy may raise here already, while the statement is planned.
-CREATE FUNCTION _deal_sync.open_count(tenant_id uuid) RETURNS refcursor
+CREATE OR REPLACE FUNCTION _deal_sync.open_count(tenant_id uuid) RETURNS refcursor
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -214,7 +208,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.open_count(uuid) IS 'a cursor over the statement of count_of_values(), opened';
 
 -- The application's policies run there. `before`: that cursor; without it, what is there now.
-CREATE FUNCTION _deal_sync.values_held(tenant_id uuid, before refcursor DEFAULT NULL) RETURNS jsonb
+CREATE OR REPLACE FUNCTION _deal_sync.values_held(tenant_id uuid, before refcursor DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -242,7 +236,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.values_held(uuid, refcursor) IS
 'how many values a tenant''s rows have in each column that a run overwrites';
 
-CREATE FUNCTION _deal_sync.add_counts(counts jsonb, more jsonb, times integer DEFAULT 1) RETURNS jsonb
+CREATE OR REPLACE FUNCTION _deal_sync.add_counts(counts jsonb, more jsonb, times integer DEFAULT 1) RETURNS jsonb
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -260,7 +254,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.add_counts(jsonb, jsonb, integer) IS '{"name": count} of both, the second multiplied';
 
-CREATE FUNCTION _deal_sync.is_mass(cleared bigint) RETURNS boolean
+CREATE OR REPLACE FUNCTION _deal_sync.is_mass(cleared bigint) RETURNS boolean
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -269,7 +263,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.is_mass(bigint) IS 'whether so many values of a column are worth a count of all';
 
 -- `cleared`: by column of the deals' table, the values that the run has replaced by NULL; `held`: those that were there before it.
-CREATE FUNCTION _deal_sync.check_losses(cleared jsonb, held jsonb) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.check_losses(cleared jsonb, held jsonb) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -311,7 +305,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.check_losses(jsonb, jsonb) IS
 'raises if a run would replace so many values of one column by NULL that it must be a mistake';
 
-CREATE FUNCTION _deal_sync.cleared_columns(cleared jsonb) RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.cleared_columns(cleared jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -320,7 +314,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.cleared_columns(jsonb) IS 'what a run''s message says of the values that it has replaced by NULL';
 
-CREATE FUNCTION _deal_sync.replace_graph(database_id text) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.replace_graph(database_id text) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -331,7 +325,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.replace_graph(text) IS 'the body of accept_graph()';
 
-CREATE FUNCTION deal_sync.accept_graph() RETURNS text
+CREATE OR REPLACE FUNCTION deal_sync.accept_graph() RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$

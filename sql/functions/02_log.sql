@@ -1,0 +1,154 @@
+-- In: the outcome of runs. Out: the run log and the refusals. Written by short functions with the owner's rights.
+
+CREATE OR REPLACE FUNCTION _deal_sync.record_run(
+    result deal_sync.run_result, started_at timestamptz, sqlstate text, server_text text
+) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO deal_sync.runs
+    VALUES (
+        result.run_id, result.tenant_id, result.mode, result.status, started_at, result.seconds,
+        result.deals_read, result.deals_inserted, result.deals_updated, result.deals_unchanged, result.deals_adopted,
+        result.versions_inserted, result.links_inserted, result.rows_rejected, result.values_rejected,
+        result.watermark, result.message, sqlstate, nullif(server_text, '')
+    );
+    -- NOTIFY has no access control: no more than this.
+    SELECT pg_notify('deal_sync', json_build_object('run_id', result.run_id, 'tenant', result.tenant_id, 'status', result.status)::text)
+$$;
+COMMENT ON FUNCTION _deal_sync.record_run(deal_sync.run_result, timestamptz, text, text) IS
+'adds a run to deal_sync.runs, and tells the channel deal_sync';
+
+CREATE OR REPLACE FUNCTION _deal_sync.record_rejects(run_id uuid, tenant_id uuid, found jsonb) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO deal_sync.rejects AS r (
+        tenant_id, run_id, kind, level, graph_id, element_id, column_name, sqlstate, message, value, server_text
+    )
+    SELECT DISTINCT ON (f.kind, f.element_id, coalesce(f.column_name, ''))
+        record_rejects.tenant_id, record_rejects.run_id, f.kind, f.level, f.graph_id, f.element_id,
+        coalesce(f.column_name, ''), f.sqlstate, f.message, f.value, f.server_text
+    FROM jsonb_to_recordset(found) AS f (
+        kind text, level text, graph_id text, element_id text, column_name text,
+        sqlstate text, message text, value text, server_text text
+    )
+    ORDER BY f.kind, f.element_id, coalesce(f.column_name, ''), f.level = 'note' -- a refusal counts more
+    ON CONFLICT (tenant_id, kind, element_id, column_name) DO UPDATE SET
+        level = excluded.level,
+        graph_id = excluded.graph_id,
+        sqlstate = excluded.sqlstate,
+        message = excluded.message,
+        value = excluded.value,
+        server_text = excluded.server_text,
+        run_id = excluded.run_id,
+        times_seen = r.times_seen + (r.run_id <> excluded.run_id)::int,
+        last_seen = now()
+$$;
+COMMENT ON FUNCTION _deal_sync.record_rejects(uuid, uuid, jsonb) IS
+'adds what a batch could not land to deal_sync.rejects';
+
+CREATE OR REPLACE FUNCTION _deal_sync.settle_rejects(
+    run_id uuid, tenant_id uuid, elements text[], OUT rows_rejected bigint, OUT values_rejected bigint
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM deal_sync.rejects AS r
+    WHERE
+        r.tenant_id = settle_rejects.tenant_id
+        AND (r.run_id <> settle_rejects.run_id OR r.last_seen < now()) -- the run is the same in each transaction of a backfill
+        AND (elements IS NULL OR r.element_id = ANY (elements));
+
+    SELECT count(*) FILTER (WHERE r.level = 'row'), count(*) FILTER (WHERE r.level = 'value')
+    INTO rows_rejected, values_rejected
+    FROM deal_sync.rejects AS r
+    WHERE r.tenant_id = settle_rejects.tenant_id AND r.run_id = settle_rejects.run_id;
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.settle_rejects(uuid, uuid, text[]) IS
+'at a run''s end, of the nodes that it asked for (NULL: all) removes the refusals that it did not meet again; counts those that it met';
+
+CREATE OR REPLACE FUNCTION _deal_sync.refused_elements(tenant_id uuid) RETURNS text[]
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(array_agg(DISTINCT r.element_id), '{}')
+    FROM deal_sync.rejects AS r
+    WHERE r.tenant_id = refused_elements.tenant_id AND r.level = 'row'
+$$;
+COMMENT ON FUNCTION _deal_sync.refused_elements(uuid) IS 'the nodes that every run tries again';
+
+CREATE OR REPLACE FUNCTION _deal_sync.barred_of(tenant_id uuid) RETURNS uuid[]
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(array_agg(b.graph_id), '{}')
+    FROM deal_sync.barred AS b
+    WHERE b.tenant_id = barred_of.tenant_id
+$$;
+COMMENT ON FUNCTION _deal_sync.barred_of(uuid) IS 'the deals of a tenant that do not land';
+
+-- The first run remembers its graph; two at once leave two rows, and so does one during which accept_graph() is called: the last counts.
+CREATE OR REPLACE FUNCTION _deal_sync.check_graph(database_id text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    known text := (SELECT g.database_id FROM deal_sync.graph AS g ORDER BY g.accepted_at DESC LIMIT 1);
+BEGIN
+    IF known IS NULL THEN
+        INSERT INTO deal_sync.graph (database_id) VALUES (check_graph.database_id);
+    ELSIF known <> check_graph.database_id THEN
+        RAISE EXCEPTION 'this is not the graph this database was loaded from' USING
+            ERRCODE = 'DS004',
+            DETAIL = format('The database id was %s, and now is %s.', left(known, 12), left(check_graph.database_id, 12)),
+            HINT = 'If it is meant, SELECT deal_sync.accept_graph(); else set the server''s address right.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.check_graph(text) IS 'remembers the graph''s database id; raises where it is another one';
+
+CREATE OR REPLACE FUNCTION _deal_sync.watermark_of(
+    tenant_id uuid, OUT watermark timestamptz, OUT mapping text, OUT undated jsonb, OUT facts jsonb
+)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT w.watermark, w.mapping, w.undated, w.facts FROM deal_sync.watermarks AS w WHERE w.tenant_id = watermark_of.tenant_id
+$$;
+COMMENT ON FUNCTION _deal_sync.watermark_of(uuid) IS
+'up to where a tenant''s graph has been read, with which mapping, and what was read of nodes that have no timestamp';
+
+CREATE OR REPLACE FUNCTION _deal_sync.record_watermark(
+    tenant_id uuid, run_id uuid, watermark timestamptz, mapping text, is_full boolean, facts jsonb
+) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO deal_sync.watermarks AS w (tenant_id, watermark, mapping, run_id, full_at, facts)
+    VALUES (record_watermark.tenant_id, watermark, mapping, run_id, now(), record_watermark.facts)
+    ON CONFLICT (tenant_id) DO UPDATE SET
+        watermark = excluded.watermark,
+        mapping = excluded.mapping,
+        run_id = excluded.run_id,
+        full_at = CASE WHEN is_full THEN excluded.full_at ELSE w.full_at END,
+        facts = w.facts || excluded.facts
+$$;
+COMMENT ON FUNCTION _deal_sync.record_watermark(uuid, uuid, timestamptz, text, boolean, jsonb) IS
+'remembers up to where a tenant''s graph has been read';
+
+-- Whatever reads a node forgets what was known of it: else a node that goes back to what it was would pass for known.
+CREATE OR REPLACE FUNCTION _deal_sync.remember_undated(tenant_id uuid, elements text[], undated jsonb) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE deal_sync.watermarks AS w
+    SET undated = CASE WHEN elements IS NULL THEN '{}' ELSE (w.undated - elements) || remember_undated.undated END
+    WHERE
+        w.tenant_id = remember_undated.tenant_id
+        AND CASE WHEN elements IS NULL THEN w.undated <> '{}' ELSE w.undated ?| elements OR remember_undated.undated <> '{}' END
+$$;
+COMMENT ON FUNCTION _deal_sync.remember_undated(uuid, text[], jsonb) IS
+'of the nodes that a run has read (NULL: all), how those look that have no timestamp';

@@ -1,0 +1,7 @@
+-- In: CREATE EXTENSION. Out: the schemas of the extension's objects.
+-- What stands in this folder is created once; an upgrade changes it by statements of its own (extension/upgrades).
+
+CREATE SCHEMA deal_sync;
+CREATE SCHEMA _deal_sync;
+COMMENT ON SCHEMA deal_sync IS 'deal_sync: copies the Deals of a Neo4j graph into opportunities and deal_versions';
+COMMENT ON SCHEMA _deal_sync IS 'what the functions and views of the schema deal_sync are made of: not to be called by anything else';

@@ -1,0 +1,36 @@
+-- In: the schemas. Out: the tables of what is known of tenants: those of the graph, what a reconcile found, counters.
+
+CREATE TABLE _deal_sync.graph_tenants (
+    tenant_id uuid PRIMARY KEY,
+    deals bigint NOT NULL,
+    is_known boolean NOT NULL
+);
+COMMENT ON TABLE _deal_sync.graph_tenants IS
+'the tenants that the graph had when sync_all last looked, and those that were synced before';
+COMMENT ON COLUMN _deal_sync.graph_tenants.deals IS 'nodes in the graph';
+COMMENT ON COLUMN _deal_sync.graph_tenants.is_known IS 'whether the application''s table has the tenant; one that it has not is not synced';
+
+CREATE TABLE deal_sync.reconciliations (
+    tenant_id uuid NOT NULL,
+    reconciled_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    missing bigint NOT NULL,
+    differing bigint NOT NULL,
+    extra bigint NOT NULL,
+    refused bigint NOT NULL,
+    report jsonb NOT NULL,
+    PRIMARY KEY (tenant_id, reconciled_at)
+);
+COMMENT ON TABLE deal_sync.reconciliations IS 'what the nightly reconcile of a tenant found; report: its rows, one a kind';
+
+CREATE TABLE _deal_sync.removed_runs (
+    tenant_id uuid NOT NULL,
+    status text NOT NULL,
+    runs bigint NOT NULL,
+    rows_written bigint NOT NULL,
+    PRIMARY KEY (tenant_id, status)
+);
+COMMENT ON TABLE _deal_sync.removed_runs IS 'what runs that retention has removed add to the counters of deal_sync.metrics';
+
+SELECT pg_catalog.pg_extension_config_dump('_deal_sync.graph_tenants', '');
+SELECT pg_catalog.pg_extension_config_dump('deal_sync.reconciliations', '');
+SELECT pg_catalog.pg_extension_config_dump('_deal_sync.removed_runs', '');
