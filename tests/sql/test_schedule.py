@@ -147,7 +147,9 @@ def test_what_is_no_schedule_is_refused(schedule: str, cron: Connection) -> None
 def test_a_form_that_this_pg_cron_is_too_old_for(schedule: str, cron: Connection) -> None:
     if (one(cron, "SELECT (_deal_sync.cron_facts()).version")) >= 1.5:
         pytest.skip("this machine has a newer pg_cron")
-    with pytest.raises(errors.FeatureNotSupported, match=r"pg_cron 1\.4 has no") as refused:
+    with pytest.raises(
+        errors.FeatureNotSupported, match=r"pg_cron 1\.4 (has no schedules in seconds|does not support \$)"
+    ) as refused:
         cron.execute("SELECT deal_sync.schedule(%s)", [schedule])
     assert "pg_cron 1.5" in str(refused.value.diag.message_hint)
 

@@ -683,7 +683,12 @@ def test_a_bad_option_is_refused_where_it_is_set(
             '"sslrootcert" requires the option "uri" to begin with',
             "no certificate",
         ),
-        (OTHER, "uri 'bolt+ssc://x', sslrootcert '/root.crt'", '"sslrootcert" needs an uri', "no certificate"),
+        (
+            OTHER,
+            "uri 'bolt+ssc://x', sslrootcert '/root.crt'",
+            '"sslrootcert" requires the option "uri" to begin with',
+            "no certificate",
+        ),
     ],
 )
 def test_options_that_do_not_go_together_are_refused_where_they_are_set(
