@@ -4,6 +4,12 @@ EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'$$/\1/p" extension/dea
 SCRIPT = extension/deal_sync--$(EXTVERSION).sql
 PARTS = $(foreach folder,tables functions last,sql/$(folder) $(sort $(wildcard sql/$(folder)/*.sql)))
 
+# From the version before: before and after sql/functions stands what the folder says, a part of which is generated.
+UPGRADE = extension/upgrades/$(notdir $(wildcard extension/upgrades/*--$(EXTVERSION)))
+UPGRADE_SCRIPT = $(UPGRADE:extension/upgrades/%=extension/deal_sync--%.sql)
+BY_HAND = $(wildcard $(UPGRADE)/*_by_hand.sql)
+UPGRADE_PARTS = $(foreach parts,$(UPGRADE)/[12]_*.sql sql/functions/*.sql $(UPGRADE)/[34]_*.sql,$(sort $(wildcard $(parts))))
+
 # Only the system's Python will do: it is the one that PL/Python embeds.
 PYTHON3 = /usr/bin/python3
 ENVIRONMENT = PYTHONPATH=tests $(PYTHON3) -m environment
@@ -14,7 +20,7 @@ IN_DEV = PYTHONPATH=tests PATH=$(DEV):$$PATH $(DEV)/python -m environment
 LINTERS = lint-python lint-sqlfluff lint-squawk lint-pgspot lint-shell lint-plpgsql lint-docs
 
 .DEFAULT_GOAL = help
-.PHONY: help setup up psql down demo test bench soak docs messages lint $(LINTERS) clean distclean install-python
+.PHONY: help setup up psql down demo test bench soak docs messages upgrade lint $(LINTERS) clean distclean install-python
 
 help: ## this list
 	@sed -n 's/^#* *\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -67,14 +73,14 @@ lint-python: setup
 
 # sqlfluff cannot parse CREATE FOREIGN DATA WRAPPER, so that statement has a file of its own, which squawk reads.
 lint-sqlfluff: setup
-	@$(DEV)/sqlfluff lint -q --disable-progress-bar $(filter-out %_wrapper.sql,$(filter %.sql,$(PARTS))) sql/migration fdw/neo4j_deals/doctor/sql
+	@$(DEV)/sqlfluff lint -q --disable-progress-bar $(filter-out %_wrapper.sql,$(filter %.sql,$(PARTS))) $(BY_HAND) sql/migration fdw/neo4j_deals/doctor/sql
 
 # squawk and pgspot read no pyproject.toml, so their exclusions stand here.
 # squawk is a syntax gate: these rules are for migrations of live tables, not for an extension's script, which is one
-# transaction on new objects.
+# transaction on new objects. What is generated of an upgrade drops and moves on purpose, and a test runs it.
 SQUAWK_EXCLUDE = require-lock-timeout,require-statement-timeout,prefer-robust-stmts,require-concurrent-index-creation
 lint-squawk: setup
-	@sed 's/@extschema@/public/g' $(SCRIPT) >$(STATE)/script.sql
+	@sed 's/@extschema@/public/g' $(SCRIPT) $(BY_HAND) >$(STATE)/script.sql
 	@$(DEV)/squawk --exclude=$(SQUAWK_EXCLUDE) $(STATE)/script.sql
 
 # PS017 wants qualified names where a function's own search_path already decides; PL/Python bodies are not SQL; its
@@ -87,8 +93,10 @@ COMMITTING = \
 # It warns of CREATE OR REPLACE in a schema that the script has not created, the extension's: PostgreSQL lets a script
 # replace nothing but members of its extension.
 lint-pgspot: setup
-	@echo 'CREATE SCHEMA extschema;' >$(STATE)/extschema.sql
-	@$(DEV)/pgspot --append $(COMMITTING) --ignore PS017 --ignore-lang plpython3u --no-plpgsql $(STATE)/extschema.sql $(SCRIPT)
+	@echo 'CREATE SCHEMA extschema; CREATE SCHEMA deal_sync;' >$(STATE)/extschema.sql
+	@for script in $(SCRIPT) $(UPGRADE_SCRIPT); do \
+		$(DEV)/pgspot --append $(COMMITTING) --ignore PS017 --ignore-lang plpython3u --no-plpgsql \
+			$(STATE)/extschema.sql $$script || exit; done
 
 lint-shell: setup
 	@shellcheck .ci/run $$(git ls-files '*.sh')
@@ -101,11 +109,21 @@ lint-docs: setup
 	@$(IN_DEV) check-citations
 	@$(MKDOCS)
 
-# The directory is a prerequisite because a file may also go. The search_path keeps a trap in the target schema from
-# being called by a default or a CHECK.
+# A script says what loads it. The search_path keeps a trap in the target schema from being called by a default or a CHECK.
+define script
+@{ printf '%s\n' '\echo Use "$(1)" to load this file. \quit' 'SET LOCAL search_path = pg_catalog, pg_temp;'; \
+	cat $(filter %.sql,$^); } >$@
+endef
+
+# The directories are prerequisites because a file may also go.
 $(SCRIPT): $(PARTS) Makefile
-	@{ printf '%s\n' '\echo Use "CREATE EXTENSION deal_sync" to load this file. \quit' \
-		'SET LOCAL search_path = pg_catalog, pg_temp;'; cat $(filter %.sql,$^); } >$@
+	$(call script,CREATE EXTENSION deal_sync)
+
+$(UPGRADE_SCRIPT): $(UPGRADE_PARTS) $(UPGRADE) sql/functions Makefile
+	$(call script,ALTER EXTENSION deal_sync UPDATE)
+
+upgrade: setup ## write anew what an update from the version before moves, drops and revokes
+	@$(IN_DEV) upgrade
 
 install-python: ## install the Python package for the server: PYTHON=/path/to/venv/bin/python
 	$(or $(PYTHON),$(error which Python? make install-python PYTHON=/path/to/venv/bin/python)) -m pip install .
@@ -114,8 +132,8 @@ install-python: ## install the Python package for the server: PYTHON=/path/to/ve
 # PGXS has a `clean` of its own, so it is read for these goals only.
 ifneq ($(filter install uninstall,$(MAKECMDGOALS)),)
 EXTENSION = extension/deal_sync
-DATA = $(filter-out $(SCRIPT),$(wildcard extension/deal_sync--*.sql))
-DATA_built = $(SCRIPT)
+DATA_built = $(SCRIPT) $(UPGRADE_SCRIPT)
+DATA = $(filter-out $(DATA_built),$(wildcard extension/deal_sync--*.sql))
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(PGXS),)
@@ -125,7 +143,7 @@ include $(PGXS)
 else
 clean: ## stop all servers of this checkout and remove their data
 	@$(ENVIRONMENT) clean
-	@rm -f $(SCRIPT)
+	@rm -f $(SCRIPT) $(UPGRADE_SCRIPT)
 
 distclean: clean ## remove everything outside the checkout, too
 	@$(ENVIRONMENT) distclean

@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from . import citations, database, reference
+from . import citations, database, reference, upgrade
 from .machine import BIN, set_up
 from .servers import KINDS, Instance, claimed, remove_all
 from .state import CHECKOUT, STATE, SetupError, locked, make_state
@@ -66,6 +66,7 @@ def main() -> None:
         "check-plpgsql",
         "check-citations",
         "reference",
+        "upgrade",
         "clean",
         "distclean",
     ):
@@ -94,6 +95,8 @@ def main() -> None:
                 raise SetupError("\n".join(["what these lines cite is not in the repository:", *found]))
         case "reference":
             reference.write()
+        case "upgrade":
+            upgrade.write()
         case "clean":
             remove_all()
         case "distclean":
