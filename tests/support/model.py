@@ -662,7 +662,8 @@ class Sync:
                 continue
             holds = None if existing is None else existing[column.target]
             writes = existing is None or column.write == "always" or (column.write == "fill" and holds is None)
-            if loss and (writes or holds is None):
+            # What landed without some characters is told of for as long as it stands.
+            if loss and (writes or holds is None or (loss.landed and holds == value)):
                 losses.append(loss)
             if loss and not loss.landed and column.on_misfit == "reject" and (writes or holds is None):
                 refusals.append((column.name, "22"))
@@ -715,8 +716,9 @@ class Sync:
 
         there = self.tables.versions.get(identifier) if identifier else None
         if there is not None and there["tenant_id"] == self.tenant:
-            for loss in losses:
-                if there[loss.column] is None:
+            for target, (value, loss) in read.items():
+                # What landed without some characters is told of for as long as it stands.
+                if loss and (there[target] is None or (loss.landed and there[target] == value)):
                     self._reject(node, "version", "value", (loss.column, "22"))
             deal = self._deal_of(node)
             if deal:
