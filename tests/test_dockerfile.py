@@ -17,7 +17,7 @@ from neo4j_deals import __version__
 from support.database import Database
 
 DOCKERFILE = (CHECKOUT / "Dockerfile.postgres").read_text()
-BUILT = f"deal_sync--{__version__}.sql"
+BUILT = f"*--{__version__}.sql"
 COPIES = re.findall(r"^COPY (.+) (\S+)$", DOCKERFILE, re.M)
 
 
@@ -53,7 +53,8 @@ def test_the_extension_is_installed_from_the_files_that_are_copied(context: Path
     command = step("make install PG_CONFIG=", **{"/usr/lib/postgresql/$PG_MAJOR/bin/pg_config": str(PG_CONFIG)})
     run([*command, f"DESTDIR={context}/image"], context)
     installed = {path.name for path in (context / "image" / EXTENSIONS.relative_to("/")).iterdir()}
-    assert {"deal_sync.control", BUILT, "deal_sync--0.1.0.sql"} <= installed
+    scripts = {f"deal_sync--{versions}.sql" for versions in (__version__, "0.1.0", f"0.1.0--{__version__}")}
+    assert {"deal_sync.control", *scripts} <= installed
 
 
 def test_the_package_is_installed_from_the_files_that_are_copied(context: Path) -> None:
