@@ -69,14 +69,18 @@ class PlpyOverPsycopg:
 
 
 class QueriesOnly:
-    """A feed's outlet and its `ask`: notes the queries and answers nothing."""
+    """A feed's outlet and its `ask`: notes the queries, and answers as a graph without nodes does."""
 
     def __init__(self) -> None:
         self.queries: list[dict[str, Any]] = []
 
     def ask(self, query: Query) -> Iterator[tuple[Any, ...]]:
         self.queries.append({"text": query.text, "parameters": dict(query.parameters)})
-        return iter(())
+        if query.text.endswith("RETURN count(n)"):
+            return iter([(0,)])
+        if query.text.startswith("CALL {"):  # rows that were asked for as one record
+            return iter([([],)])
+        return iter(() if "RETURN elementId(n) AS c0" in query.text else [(False,)])
 
     def spool(self) -> NoReturn:
         raise AssertionError("nothing was answered")

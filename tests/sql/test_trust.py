@@ -20,7 +20,7 @@ from support.graph import Graph
 from support.roles import fresh, role
 from support.sync import add_deal, add_tenant, add_version, one, rejects, sync
 
-SQL = sorted((Path(__file__).resolve().parents[2] / "sql").glob("[0-9]*.sql"))
+SQL = sorted((Path(__file__).resolve().parents[2]).glob("sql/*/[0-9]*.sql"))
 EXTENSION: LiteralString = (
     "(SELECT d.classid, d.objid FROM pg_depend AS d INNER JOIN pg_extension AS e ON e.oid = d.refobjid"
     " WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname = 'deal_sync')"
