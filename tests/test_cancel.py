@@ -36,7 +36,8 @@ class Place:
 
     statement: LiteralString
     rows: int
-    share: float  # of the bytes of one whole answer
+    share: float  # of the bytes of one whole answer to `reads`
+    reads: LiteralString = SELECT
     before: tuple[LiteralString, ...] = ()
     after: tuple[LiteralString, ...] = ()
     connecting: bool = False
@@ -45,7 +46,7 @@ class Place:
 PLACES = {
     "scan through Multicorn": Place(SELECT, DEALS, 0.5),
     "join's inner side": Place(JOIN, DEALS * DEALS, 1.5, before=(NO_OTHER_JOIN,)),
-    "scan()": Place(SCAN, DEALS, 0.5),
+    "scan()": Place(SCAN, DEALS, 0.5, reads=SCAN),
     "cursor": Place(
         "FETCH ALL FROM c", DEALS, 0.5, before=("BEGIN", f"DECLARE c CURSOR FOR {SELECT}"), after=("ROLLBACK",)
     ),
@@ -83,15 +84,15 @@ def waiting(place: Place, pg: Connection, proxy: Proxy, backend: Backend) -> Ite
             stack.callback(set_uri, pg, proxy.uri)
             yield lambda: backend.sockets() > 1
             return
-        fault = proxy.silent(QUERY, int(whole_answer(proxy, pg) * place.share))
+        fault = proxy.silent(QUERY, int(whole_answer(proxy, pg, place.reads) * place.share))
         stack.callback(proxy.mended)
         yield lambda: fault.struck.is_set()
 
 
-def whole_answer(proxy: Proxy, pg: Connection) -> int:
-    """The bytes of the answer to one scan."""
+def whole_answer(proxy: Proxy, pg: Connection, reads: LiteralString) -> int:
+    """The bytes of the answer to one scan: it tells of every column that no node has, so each statement has its own."""
     fault: Fault = proxy.mended(QUERY)
-    assert len(pg.execute(SCAN).fetchall()) == DEALS
+    assert len(pg.execute(reads).fetchall()) == DEALS
     return fault.passed
 
 
