@@ -10,9 +10,11 @@ from environment.machine import LIB
 from environment.servers import Instance, claimed
 from neo4j import GraphDatabase
 from support.database import Connection, Database
+from support.deals import AddNode, deal_node, version_node
 from support.graph import Graph
 from support.measures import Measures
 from support.server_log import ServerLog
+from support.sync import add_tenant
 
 TEMPLATE = "deal_sync_template"
 MEASURE = "measure"
@@ -101,6 +103,28 @@ def graph(all_graph: Graph) -> Graph:
     """An empty graph: `.run(cypher, **parameters)` gives a list of dicts."""
     all_graph.clear()
     return all_graph
+
+
+@pytest.fixture
+def tenant(pg: Connection) -> uuid.UUID:
+    return add_tenant(pg)
+
+
+@pytest.fixture
+def other_tenant(pg: Connection) -> uuid.UUID:
+    return add_tenant(pg)
+
+
+@pytest.fixture
+def deal(graph: Graph, tenant: uuid.UUID) -> AddNode:
+    """Adds a Deal node of the tenant."""
+    return lambda **properties: deal_node(graph, tenant, **properties)
+
+
+@pytest.fixture
+def version(graph: Graph, tenant: uuid.UUID) -> AddNode:
+    """Adds a DealVersion node of a deal of the tenant."""
+    return lambda of, **properties: version_node(graph, tenant, of, **properties)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 Flows out: that it lands exactly, or that the mapping is a setup error whose HINT, run as it is, makes it land.
 
 Dimensions: the value's type, the foreign column's, the target's with its typmod or domain, kind, '', a misfit.
-The values' own extremes are tests/fdw/test_values.py's; one sync lands a value by way of all foreign types at once.
+The values' own extremes are fdw/rows/test_values.py's; one sync lands a value by way of all foreign types at once.
 """
 
 import psycopg

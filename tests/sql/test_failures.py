@@ -9,29 +9,18 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import LiteralString
 
 import psycopg
 import pytest
 from environment.servers import Instance
 from environment.state import SERVER_USER
+from support.application import trigger
 from support.database import Connection, Database
 from support.graph import Graph
-from support.sync import add_deal, add_tenant, add_version, one, rejects, sync
+from support.sync import add_deal, add_version, one, rejects, sync
 
 WORDS: LiteralString = "words of Acme"
-
-
-@pytest.fixture
-def tenant(pg: Connection) -> uuid.UUID:
-    return add_tenant(pg)
-
-
-def trigger(body: LiteralString, when: LiteralString = "BEFORE INSERT", table: LiteralString = "opportunities") -> Any:
-    return (
-        f"CREATE FUNCTION application_trigger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN new; END $$;"
-        f"CREATE TRIGGER application {when} ON {table} FOR EACH ROW EXECUTE FUNCTION application_trigger()"
-    )
 
 
 @pytest.mark.german

@@ -2,18 +2,21 @@
 tables, leaves the rows that sync_deals leaves. Nodes that are refused as a whole are outside its promise.
 """
 
+import re
 import uuid
 from random import Random
 from typing import Any
 
+import psycopg
 import pytest
 from environment import database as environment_database
 from environment.servers import Instance
+from psycopg import sql
 from support import hostile
-from support.database import Connection
+from support.database import Connection, execute
 from support.deals import deal_node, full_deal, version_node
 from support.graph import Graph
-from support.sync import add_tenant, sync
+from support.sync import add_deal, add_tenant, one, sync
 
 pytestmark = pytest.mark.multicorn
 
@@ -96,3 +99,46 @@ def test_refused_values_land_as_the_sync_lands_them(pg: Connection, graph: Graph
 
     assert len(expected["opportunities"]) > 20
     assert landed(pg) == expected
+
+
+def test_the_merge_as_text_has_one_line_a_column_quoted_where_needed(
+    pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    pg.execute(
+        'ALTER TABLE opportunities ADD COLUMN "Weird ""Name" integer;'
+        'ALTER FOREIGN TABLE neo4j.deals ADD COLUMN "Weird ""Name" bigint OPTIONS (target \'Weird "Name\')'
+    )
+    text = one(pg, "SELECT deal_sync.merge_statement('neo4j.deals')")
+    lines = [line.strip().rstrip(",") for line in text.splitlines()]
+    assert lines[0] == "MERGE INTO public.opportunities AS t"
+    assert '"Weird ""Name" = s."Weird ""Name"' in lines
+    assert '_deal_sync.to_integer(s."Weird ""Name") AS "Weird ""Name"' in lines
+    assert lines.count('"Weird ""Name"') == 1, "its place in the INSERT list"
+    assert lines.count('s."Weird ""Name"') == 2, "its place in VALUES, and in the comparison"
+    for line in lines:
+        assert len(re.findall(r" AS \S", line)) <= 1
+    updated = text[text.index("THEN UPDATE SET") : text.index("WHEN NOT MATCHED")]
+    written = [
+        target
+        for (target,) in pg.execute(
+            "SELECT m.target FROM _deal_sync.mapping_columns('neo4j.deals') AS m WHERE m.target IS NOT NULL"
+            " AND m.write = 'always' AND m.target NOT IN ('tenant_id', 'graph_opportunity_id')"
+        )
+    ]
+    for target in written:
+        name = sql.Identifier(target).as_string(pg) if " " in target else target
+        assert len([line for line in updated.splitlines() if line.strip().startswith(f"{name} = ")]) == 1, target
+    for target in ("stage", "amount", "currency", "opportunity_name"):
+        assert not re.search(rf"^ *{target} = ", updated, re.MULTILINE), "stage and amount never, the others on insert"
+    execute(pg, f"PREPARE deals AS {text}")
+    execute(pg, "PREPARE versions AS " + one(pg, "SELECT deal_sync.merge_statement('neo4j.deal_versions')"))
+
+    add_deal(graph, tenant, **{'Weird "Name': 7})
+    assert sync(writer, tenant).status == "ok"
+    assert one(pg, 'SELECT "Weird ""Name" FROM opportunities') == 7
+
+
+def test_there_is_a_merge_for_the_tables_of_the_mapping_only(pg: Connection) -> None:
+    with pytest.raises(psycopg.errors.WrongObjectType, match="tenants") as raised:
+        pg.execute("SELECT deal_sync.merge_statement('tenants')")
+    assert "merge_statement('neo4j.deals')" in str(raised.value.diag.message_hint)

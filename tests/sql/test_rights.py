@@ -52,11 +52,6 @@ def readable_by(pg: Connection, name: str) -> dict[str, set[str]]:
 
 
 @pytest.fixture
-def tenant(pg: Connection) -> uuid.UUID:
-    return add_tenant(pg)
-
-
-@pytest.fixture
 def watcher(pg: Connection) -> Iterator[str]:
     """A role with grant_monitor and nothing else."""
     with role(pg, fresh("monitor")) as name:

@@ -36,11 +36,6 @@ def status(connection: Connection, columns: LiteralString) -> tuple[Any, ...]:
 
 
 @pytest.fixture
-def tenant(pg: Connection) -> uuid.UUID:
-    return add_tenant(pg)
-
-
-@pytest.fixture
 def slow(database: Database, pg: Connection, graph: Graph, tenant: uuid.UUID) -> Iterator[Connection]:
     """A session whose run of the tenant, of three deals and two a batch, waits in its second batch for a row."""
     ids = [f"00000000-0000-4000-8000-00000000000{number}" for number in range(3)]
@@ -246,7 +241,7 @@ def test_a_run_by_hand_ends_with_one_line(pg: Connection, graph: Graph, tenant: 
 def test_a_long_run_by_hand_tells_how_far_it_is_and_a_scheduled_one_does_not(
     pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
-    """Every batch counts as one that ended after five seconds; how long those are is told in fdw/test_staging.py."""
+    """Every batch counts as one that ended after five seconds; how long those are, sync/test_staging.py tells."""
     deals = [add_deal(graph, tenant) for _ in range(3)]
     for deal in deals[:2]:
         add_version(graph, tenant, deal)

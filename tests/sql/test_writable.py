@@ -18,12 +18,7 @@ from psycopg import errors, sql
 from support.database import Connection, Database
 from support.graph import Graph
 from support.roles import fresh, role
-from support.sync import add_deal, add_tenant, add_version, one, sync
-
-
-@pytest.fixture
-def tenant(pg: Connection) -> uuid.UUID:
-    return add_tenant(pg)
+from support.sync import add_deal, add_version, one, sync
 
 
 def finding(connection: Connection, name: str, of: str = "postgres") -> tuple[Any, ...] | None:

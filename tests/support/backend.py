@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from support.database import Connection
+from support.sync import Run, one
 
 
 @dataclass(frozen=True)
@@ -124,3 +125,17 @@ class Backend:
             return 0
         found = re.search(r"^RssAnon:\s+(\d+) kB", status, re.MULTILINE)
         return int(found[1]) * 1024 if found else 0
+
+
+def waits_for_lock(pg: Connection, pid: int) -> None:
+    """Returns as soon as a backend waits for a lock."""
+    deadline = time.monotonic() + 20
+    while not one(pg, "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = %s AND NOT granted)", pid):
+        assert time.monotonic() < deadline, "it never waited"
+        time.sleep(0.01)
+
+
+@contextmanager
+def in_background(work: Callable[[], Run]) -> Iterator[Future[Run]]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(work)

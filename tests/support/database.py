@@ -1,6 +1,8 @@
 """Flows in: an instance and a template. Flows out: a database for one test, and connections to it."""
 
-from contextlib import ExitStack
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import psycopg
@@ -39,3 +41,21 @@ class Database:
     def _administer(self, statement: str) -> None:
         with psycopg.connect(self.instance.dsn("postgres"), autocommit=True) as connection:
             connection.execute(statement)
+
+
+def execute(connection: Connection, statement: str | None) -> None:
+    """A statement that is no literal of this file: a hint, say."""
+    assert statement is not None
+    query: Any = statement
+    connection.execute(query)
+
+
+@contextmanager
+def new_database(servers: Instance) -> Iterator[Database]:
+    """An empty database."""
+    database = Database(servers, f"test_{uuid.uuid4().hex}")
+    database.create("template0")
+    try:
+        yield database
+    finally:
+        database.close()

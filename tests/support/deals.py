@@ -1,7 +1,10 @@
 """Flows in: the graph and connections of a test. Flows out: nodes that can be changed, and rows as dictionaries."""
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
 from neo4j_deals.mapping.defaults import DIMENSIONS, MEDDIC
@@ -12,6 +15,27 @@ from support.database import Connection
 from support.graph import Graph
 
 Row = dict[str, Any]
+
+VECTOR = [number / 4 for number in range(1536)]
+#: What people, and the forecast pipeline, have in the columns that are theirs.
+PEOPLES = {
+    "stage": "their stage",
+    "amount": Decimal("12.50"),
+    "close_date": date(2026, 5, 1),
+    "deal_status": "their status",
+    "forecast_category": "commit",
+    "next_step": "call them",
+    "description": "their words",
+    "lost_reason": "their reason",
+}
+PIPELINES = {
+    "latest_forecast_amount": Decimal("99.00"),
+    "latest_forecast_confidence": Decimal("0.50"),
+    "latest_forecast_at": datetime(2026, 1, 2, tzinfo=UTC),
+    "forecast_count": 7,
+    "attribute_maturity_stage": "ripe",
+    "latest_user_context": None,
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +59,9 @@ class Node:
 
     def delete(self) -> None:
         self.graph.run("MATCH (n) WHERE elementId(n) = $id DETACH DELETE n", id=self.element_id)
+
+
+AddNode = Callable[..., Node]
 
 
 def deal_node(graph: Graph, tenant: uuid.UUID, **properties: Any) -> Node:
@@ -131,3 +158,22 @@ def insert(pg: Connection, table: str, **values: Any) -> uuid.UUID:
     )
     assert isinstance(values["id"], uuid.UUID)
     return values["id"]
+
+
+def opportunity(pg: Connection, node: Node) -> dict[str, Any]:
+    return row(pg, "opportunities", graph_opportunity_id=node.id)
+
+
+def alter_mapping(pg: Connection, change: str, table: str = "deals") -> None:
+    pg.execute(sql.SQL(f"ALTER FOREIGN TABLE neo4j.{table} {change}"))
+
+
+def full_deal_but(*names: str) -> dict[str, Any]:
+    return {name: value for name, value in full_deal().items() if name not in names}
+
+
+def links(pg: Connection, tenant: uuid.UUID) -> list[tuple[uuid.UUID, str, uuid.UUID]]:
+    return sorted(
+        (found["interaction_id"], found["entity_type"], found["entity_id"])
+        for found in rows(pg, "interaction_links", tenant_id=tenant)
+    )

@@ -9,6 +9,12 @@ from psycopg import sql
 
 from support.database import Connection
 
+#: What a run needs of the application's tables.
+WRITES = (
+    "SELECT ON tenants",
+    "SELECT, INSERT, UPDATE ON opportunities, deal_versions, interaction_links, forecast_jobs",
+)
+
 
 @contextmanager
 def role(pg: Connection, name: str, *grants: LiteralString) -> Iterator[str]:

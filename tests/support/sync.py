@@ -102,3 +102,21 @@ def one(connection: Connection, query: LiteralString, *parameters: Any) -> Any:
     row = connection.execute(query, parameters).fetchone()
     assert row is not None
     return row[0]
+
+
+def clean(run: Run) -> None:
+    """Everything landed."""
+    assert (run.status, run.rows_rejected, run.values_rejected, run.message) == ("ok", 0, 0, None)
+
+
+def counts(run: Run) -> tuple[int, int, int, int, int]:
+    """Read, inserted, updated, unchanged, adopted."""
+    return run.deals_read, run.deals_inserted, run.deals_updated, run.deals_unchanged, run.deals_adopted
+
+
+def refused_version(reject: Reject) -> tuple[str, str, str, str | None]:
+    return reject.kind, reject.level, reject.sqlstate, reject.graph_id
+
+
+def incremental(connection: Connection, tenant: uuid.UUID, **arguments: Any) -> Run:
+    return sync(connection, tenant, mode="incremental", **arguments)

@@ -1,6 +1,6 @@
 """Flows in: neo4j_deals.sync.process, a parent that dies. Flows out: the process ends, and nobody takes it for a crash.
 
-What it reads, and how cancel and termination end it, is told in tests/test_reader.py.
+What it reads, and how cancel and termination end it, is told in tests/fdw/graph/test_reader.py.
 """
 
 import ctypes

@@ -1,14 +1,13 @@
 """Flows in: the default definition of the foreign tables. Flows out: that it is the one list, with the policies of
-docs/explanation/policies.md. That the migration has the same columns is tests/sql/test_migration.py's.
+docs/explanation/policies.md. That the migration has the same columns is tests/sql/migration/test_migration.py's.
 """
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from environment.state import CHECKOUT
 from neo4j_deals.mapping.defaults import DEAL_VERSIONS, DEALS, DIMENSIONS, EMBEDDING, MEDDIC, TABLES, Definition
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 BOTH = {"deals": DEALS, "deal_versions": DEAL_VERSIONS}
 
 

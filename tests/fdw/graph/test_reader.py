@@ -1,4 +1,4 @@
-"""Flows in: fdw/neo4j_deals/graph/reader.py and connection.py, in a backend that reads through a proxy which can fail.
+"""Flows in: fdw/neo4j_deals/graph/reader.py, in a backend that reads through a proxy which can fail.
 Flows out: that no stall holds a backend, no cut-off read is taken for a whole one, and no exit leaves a trace.
 """
 
@@ -7,176 +7,59 @@ import random
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import LiteralString
 
 import psycopg
 import pytest
 from environment.servers import Instance
 from support.backend import Backend, Ended, await_true, run, running
-from support.database import Connection, Database
+from support.database import Connection
 from support.graph import Graph
-from support.proxy import Proxy, closed_port, full_backlog
+from support.proxied import (
+    DEALS,
+    KEPT_SOCKETS,
+    LOGIN,
+    PROCESS,
+    QUERY,
+    READING,
+    RECORD_BYTES,
+    SYNC,
+    THREAD,
+    VERSIONS,
+    World,
+    assert_holds_no_reader,
+    assert_holds_nothing,
+    complete,
+    end_transactions,
+    load,
+    read_by_process,
+    stalled,
+)
 from support.server_log import ServerLog
 from support.sync import Run, add_tenant, one, sync
 
-DEALS = 40
-VERSIONS = 6
-BATCH = 10
-RECORD_BYTES = 600  # of a deal in the answer, at the least
-
-SYNC = "SELECT * FROM sync_deals(%s, mode => 'full')"
 SCAN = "SELECT s.opportunity_id FROM deal_sync.scan(NULL::neo4j.deals, %s) AS s"
-WRITTEN = ("opportunities", "deal_versions", "interaction_links", "deal_sync.runs", "deal_sync.rejects")
-
-# What the driver sends: with the login, with any query, with one of them.
-LOGIN = b"credentials"
-QUERY = b"MATCH (n:"
-READING = b"ORDER BY n.`opportunity_id`"
 READING_VERSIONS = b"ORDER BY n.`version_id`"
 LOOKING_FOR_DUPLICATES = b"UNWIND nodes"
 COUNTING_NOBODYS = b"AS tenant, count"
 
-KEPT_SOCKETS = 2  # of a kept connection: the driver's own and its duplicate
 
 DATABASE_OID: LiteralString = "SELECT oid FROM pg_database WHERE datname = current_database()"
+
 
 TIMEOUT = 2  # seconds of statement_timeout: a process has begun to read by then
 WITHIN = 1.0  # seconds, of the issue
 
 
-@dataclass(frozen=True)
-class World:
-    """A database whose graph is reached through the proxy, and a tenant with deals, versions and links in the graph."""
+# -- A stalled reader --------------------------------------------------------------------------------------------------
 
-    database: Database
-    pg: Connection
-    proxy: Proxy
-    tenant: uuid.UUID
-
-    def session(self, user: str = "app_writer", process: bool = False) -> Connection:
-        """A session that hands deals over in small batches, read by a thread or by a process."""
-        session = self.database.connect(user)
-        session.execute(f"SET deal_sync.batch_rows = {BATCH}")
-        read_by_process(session, process)
-        return session
-
-    def set_uri(self, uri: str) -> None:
-        self.pg.execute(f"ALTER SERVER neo4j OPTIONS (SET uri '{uri}')".encode())
-
-    def set_option(self, name: str, value: str) -> None:
-        self.pg.execute(f"ALTER SERVER neo4j OPTIONS (ADD {name} '{value}')".encode())
-
-    def set_password(self, password: str) -> None:
-        statement = f"ALTER USER MAPPING FOR postgres SERVER neo4j OPTIONS (SET password '{password}')"
-        self.pg.execute(statement.encode())
-
-    def rows(self) -> dict[str, int]:
-        """How many rows each table has that a sync writes."""
-        return {table: one(self.pg, f"SELECT count(*) FROM {table}") for table in WRITTEN}
-
-    def locks(self, pid: int) -> list[Any]:
-        return self.pg.execute(
-            "SELECT locktype, relation::regclass, mode FROM pg_locks WHERE pid = %s", [pid]
-        ).fetchall()
-
-    def has_landed_a_batch(self, pid: int) -> bool:
-        """Whether the transaction has begun to write deals, and waits for more."""
-        query: LiteralString = (
-            "SELECT count(*) FROM pg_locks"
-            " WHERE pid = %s AND relation = 'opportunities'::regclass AND mode = 'RowExclusiveLock'"
-        )
-        return bool(one(self.pg, query, pid))
-
-    def written(self) -> int:
-        """How many rows of the application's tables hold what a sync wrote."""
-        return sum(self.rows()[table] for table in WRITTEN[:3])
-
-    def temporary_files(self) -> list[Path]:
-        return list((self.database.instance.data / "base/pgsql_tmp").iterdir())
-
-    def last_run(self) -> tuple[Any, ...]:
-        row = self.pg.execute(
-            "SELECT status, sqlstate, message FROM deal_sync.runs ORDER BY started_at DESC"
-        ).fetchone()
-        assert row is not None
-        return row
-
-
-def read_by_process(session: Connection, process: bool = True) -> None:
-    session.execute(f"SET deal_sync.process_from = {1 if process else 1000000}".encode())
-
-
-def load(graph: Graph, tenant: uuid.UUID, deals: int, versions: int = 0, embedding: int = 0) -> None:
-    """Deals with a source interaction each, all of one size; the first ones have a version."""
-    graph.run(
-        "UNWIND range(1, $deals) AS i CREATE (d:Deal {tenant_id: $tenant, opportunity_id: randomUUID(),"
-        " name: 'Deal ' + (1000000 + i), stage: 'proposal', amount: 1.5, version: 2,"
-        " opportunity_summary: reduce(text = '', j IN range(1, 40) | text + 'a summary '),"
-        " source_interaction_id: randomUUID(), last_updated_at: datetime('2026-01-01T00:00:00Z')})"
-        " SET d.embedding = $embedding, d.embedding_current = $embedding"
-        " WITH d, i WHERE i <= $versions"
-        " CREATE (d)-[:HAS_VERSION]->(:DealVersion {tenant_id: $tenant, version_id: randomUUID(), version: 1,"
-        " deal_opportunity_id: d.opportunity_id, name: d.name, stage: d.stage,"
-        " created_at: datetime('2026-01-01T00:00:00Z')})",
-        tenant=str(tenant),
-        deals=deals,
-        versions=versions,
-        embedding=[0.25 / n for n in range(1, embedding + 1)] or None,
-    )
-
-
-@pytest.fixture
-def world(database: Database, pg: Connection, graph: Graph, servers: Instance) -> Iterator[World]:
-    with Proxy(servers.facts["neo4j_uri"]) as proxy:
-        world = World(database, pg, proxy, add_tenant(pg))
-        world.set_uri(proxy.uri)
-        world.set_option("fetch_size", str(BATCH))
-        load(graph, world.tenant, DEALS, VERSIONS)
-        yield world
-
-
-def complete(run: Run) -> bool:
-    """Whether a first sync landed everything."""
-    return (run.status, run.deals_read, run.deals_inserted, run.versions_inserted, run.links_inserted) == (
-        "ok",
-        DEALS,
-        DEALS,
-        VERSIONS,
-        DEALS,
-    )
-
-
-# A stalled reader
 
 STALLS = ["connecting", "handshake", "login", "before the first record", "mid-stream", "slow"]
 IN_QUERY = STALLS[3:]  # a process is started when a thread has connected, and counted the nodes
-THREAD, PROCESS = pytest.param(False, id="thread"), pytest.param(True, id="process")
-
-
-@contextmanager
-def stalled(world: World, where: str, statement: str) -> Iterator[Callable[[Backend], bool]]:
-    """While it lasts a reader gets no further than this; yields how to see that a backend's reader stands there."""
-    reading = READING if statement == SYNC else QUERY
-    with ExitStack() as stack:
-        if where == "connecting":
-            world.set_uri(stack.enter_context(full_backlog()))
-            stack.callback(world.set_uri, world.proxy.uri)
-            yield lambda backend: backend.sockets() > 1
-            return
-        fault = {
-            "handshake": lambda: world.proxy.silent(),
-            "login": lambda: world.proxy.silent(LOGIN),
-            "before the first record": lambda: world.proxy.silent(reading),
-            "mid-stream": lambda: world.proxy.silent(reading, DEALS * RECORD_BYTES // 2),
-            "slow": lambda: world.proxy.slow(RECORD_BYTES * 2, reading, DEALS * RECORD_BYTES // 2),
-        }[where]()
-        stack.callback(world.proxy.mended)
-        landing = statement == SYNC and where in ("mid-stream", "slow")
-        yield lambda backend: fault.struck.is_set() and (not landing or world.has_landed_a_batch(backend.pid))
 
 
 def cancelled(world: World, session: Connection, statement: str, is_there: Callable[[Backend], bool]) -> Ended:
@@ -218,24 +101,6 @@ def primary(ended: Ended) -> str | None:
     """The error's primary message."""
     assert isinstance(ended.error, psycopg.Error)
     return ended.error.diag.message_primary
-
-
-def assert_holds_no_reader(backend: Backend, process: bool = False) -> None:
-    """No thread, process, spool file or socket to Neo4j: the client's is the one that is left.
-
-    Where a process read, the connection that counted the nodes before is kept.
-    """
-    assert backend.is_single_threaded()
-    assert backend.children() == []
-    assert backend.spool_files() == []
-    assert backend.sockets() == 1 + process * KEPT_SOCKETS
-
-
-def assert_holds_nothing(world: World, backend: Backend, process: bool = False) -> None:
-    """Nor a lock, nor a file of whatever name."""
-    assert_holds_no_reader(backend, process)
-    assert world.locks(backend.pid) == []
-    assert world.temporary_files() == []
 
 
 @pytest.mark.parametrize(
@@ -486,7 +351,7 @@ def seconds(session: Connection, statement: str, tenant: uuid.UUID) -> float:
     return ended.at - began
 
 
-# A read that is cut off
+# -- A read that is cut off --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("process", [THREAD, PROCESS])
@@ -586,149 +451,7 @@ def test_a_connection_that_breaks_once_after_the_first_batch_is_not_read_again(w
     assert complete(sync(session, world.tenant))
 
 
-# The kept driver
-
-
-def test_two_runs_in_one_session_use_one_connection(world: World) -> None:
-    session = world.session()
-    assert complete(sync(session, world.tenant))
-    assert sync(session, world.tenant).deals_unchanged == DEALS
-    assert world.proxy.connections == 1
-
-
-def test_a_changed_uri_holds_from_the_next_statement_on_and_the_old_connection_is_closed(
-    world: World, servers: Instance
-) -> None:
-    session = world.session()
-    backend = Backend(session.info.backend_pid)
-    assert complete(sync(session, world.tenant))
-    sockets = backend.sockets()
-    with Proxy(servers.facts["neo4j_uri"]) as other:
-        world.set_uri(other.uri)
-        assert sync(session, world.tenant).status == "ok"
-        assert (world.proxy.connections, other.connections) == (1, 1)
-    assert backend.sockets() == sockets
-
-
-def test_a_wrong_password_is_a_failed_run_that_does_not_show_it_and_harms_no_later_run(
-    world: World, servers: Instance
-) -> None:
-    session = world.session()
-    assert complete(sync(session, world.tenant))
-    logged = servers.log.stat().st_size
-    world.set_password("not-the-password")
-    failed = sync(session, world.tenant)
-    assert failed.status == "failed"
-    assert failed.message is not None
-    assert "refused the login" in failed.message
-    assert world.last_run()[1] == "28P01"
-    assert "not-the-password" not in str(world.pg.execute("SELECT r::text FROM deal_sync.runs AS r").fetchall())
-    raised = run(session, "SELECT * FROM sync_deals(%s, strict => true)", world.tenant)
-    assert raised.sqlstate == "28P01"
-    assert "not-the-password" not in str(raised.error)
-    with servers.log.open("rb") as log:
-        log.seek(logged)
-        assert b"not-the-password" not in log.read()
-
-    world.set_password(servers.facts["neo4j_password"])
-    assert sync(session, world.tenant).deals_unchanged == DEALS
-
-
-def test_an_unknown_host_is_a_failed_run_that_names_it(world: World) -> None:
-    world.set_uri("bolt://nobody.invalid:7687")
-    failed = sync(world.session(), world.tenant)
-    assert failed.status == "failed"
-    assert world.last_run()[1] == "08006"
-    assert "nobody.invalid" in str(failed.message)
-
-
-def test_a_closed_port_is_a_failed_run_and_the_next_one_finds_the_server_again(world: World) -> None:
-    session = world.session()
-    backend = Backend(session.info.backend_pid)
-    world.set_uri(closed_port())
-    failed = sync(session, world.tenant)
-    assert failed.status == "failed"
-    assert world.last_run()[1] == "08006"
-    assert_holds_nothing(world, backend)
-    world.set_uri(world.proxy.uri)
-    assert complete(sync(session, world.tenant))
-
-
-@pytest.mark.parametrize("where", ["connecting", "handshake", "login"])
-def test_connect_timeout_ends_an_attempt_to_connect(world: World, where: str) -> None:
-    session = world.session()
-    world.set_option("connect_timeout", "0.3")
-    session.execute("SET statement_timeout = '5s'")
-    with stalled(world, where, SYNC):
-        failed = sync(session, world.tenant)
-    assert failed.status == "failed"
-    assert world.last_run()[1] == "08006"
-
-
-@pytest.mark.parametrize("process", [THREAD, PROCESS])
-def test_what_postgresql_takes_for_the_last_batch_is_no_wait_for_neo4j(world: World, process: bool) -> None:
-    """The reader commits meanwhile, and both wake together."""
-    session = world.session(process=process)
-    session.execute(f"SET deal_sync.batch_rows = {DEALS}".encode())
-    world.set_option("connect_timeout", "0.5")
-    world.pg.execute(
-        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.8); RETURN NULL; END $$"
-    )
-    world.pg.execute("CREATE TRIGGER wait AFTER INSERT ON opportunities EXECUTE FUNCTION wait()")
-    assert [sync(session, world.tenant, dry_run=True).deals_inserted for _ in range(8)] == [DEALS] * 8
-
-
-@pytest.mark.parametrize("process", [THREAD, PROCESS])
-@pytest.mark.parametrize("after", [0, DEALS * RECORD_BYTES // 2], ids=["before the first record", "mid-stream"])
-def test_query_timeout_ends_a_wait_for_a_network_that_has_fallen_silent(
-    world: World, after: int, process: bool
-) -> None:
-    session = world.session(process=process)
-    world.set_option("connect_timeout", "1")
-    world.set_option("query_timeout", "1")
-    session.execute("SET statement_timeout = '15s'")
-    world.proxy.silent(READING, after)
-    began = time.monotonic()
-    failed = sync(session, world.tenant)
-    assert (failed.status, world.last_run()[1]) == ("failed", "08006")
-    assert "did not answer within query_timeout (1 s)" in str(failed.message)
-    assert time.monotonic() - began < 5
-
-
-def test_query_timeout_ends_a_query_in_neo4j(world: World, graph: Graph) -> None:
-    session = world.session()
-    world.set_option("query_timeout", "0.5")
-    with stalled(world, "mid-stream", SYNC) as is_there, running(session, SYNC, world.tenant) as future:
-        assert await_true(lambda: is_there(Backend(session.info.backend_pid)))
-        assert await_true(lambda: not transactions(graph))
-        world.proxy.mended()
-        failed = Run(*future.result().rows[0])
-    assert failed.status == "failed"
-    assert "TransactionTimedOut" in str(failed.message)
-    assert world.written() == 0
-
-
-def temporary_table_bytes(folder: Path) -> int:
-    """The disk of a database's temporary tables."""
-    held = 0
-    for file in folder.glob("t*_*"):
-        with suppress(FileNotFoundError):
-            held += file.stat().st_size
-    return held
-
-
-def transactions(graph: Graph) -> list[str]:
-    """The transactions in Neo4j that read deals."""
-    found = graph.run("SHOW TRANSACTIONS YIELD transactionId, currentQuery, status")
-    return [t["transactionId"] for t in found if "ORDER BY" in t["currentQuery"] and t["status"] == "Running"]
-
-
-def end_transactions(graph: Graph) -> None:
-    for transaction in transactions(graph):
-        graph.run(f"TERMINATE TRANSACTION '{transaction}'")
-
-
-# Growth
+# -- Growth ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -738,6 +461,15 @@ class Peak:
     memory: int = 0
     spool: int = 0
     staging: int = 0
+
+
+def temporary_table_bytes(folder: Path) -> int:
+    """The disk of a database's temporary tables."""
+    held = 0
+    for file in folder.glob("t*_*"):
+        with suppress(FileNotFoundError):
+            held += file.stat().st_size
+    return held
 
 
 def peak_of_sync(world: World, tenant: uuid.UUID, process: bool) -> Peak:

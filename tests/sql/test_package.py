@@ -1,0 +1,41 @@
+"""Flows in: sql/functions/03_package.sql, where the Python package is missing, another, or would crash the server.
+Flows out: an error that names the remedy.
+"""
+
+from typing import LiteralString
+
+import psycopg
+import pytest
+from support.database import Connection, Database
+
+ENTRIES: tuple[LiteralString, ...] = (
+    "SELECT * FROM sync_deals(gen_random_uuid())",
+    "SELECT deal_sync.attach()",
+    "SELECT * FROM deal_sync.scan(NULL::neo4j.deals)",
+)
+
+
+@pytest.mark.german
+@pytest.mark.usefixtures("out_of_reach")
+def test_a_package_of_another_version_is_named_with_the_remedy(pg: Connection) -> None:
+    pg.execute("UPDATE pg_extension SET extversion = '99.1' WHERE extname = 'deal_sync'")
+    for entry in ENTRIES:
+        with pytest.raises(
+            psycopg.errors.ObjectNotInPrerequisiteState, match=r"does not serve deal_sync 99\.1"
+        ) as raised:
+            pg.execute(entry)
+        assert "It serves" in str(raised.value.diag.message_detail)
+        assert "99.1" in str(raised.value.diag.message_hint)
+        assert "reconnect" in str(raised.value.diag.message_hint)
+
+
+@pytest.mark.german
+@pytest.mark.usefixtures("out_of_reach")
+def test_a_missing_package_is_named_with_the_remedy(database: Database) -> None:
+    for entry in ENTRIES:
+        with database.connect() as session:
+            session.execute("DO LANGUAGE plpython3u $$ import sys; sys.modules['neo4j_deals'] = None $$")
+            with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="cannot be imported") as raised:
+                session.execute(entry)
+        assert "Python is 3." in str(raised.value.diag.message_detail)
+        assert "install the package" in str(raised.value.diag.message_hint)
