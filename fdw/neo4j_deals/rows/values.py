@@ -1,7 +1,7 @@
 """In: one value as the Neo4j driver hands it over, and the PostgreSQL type where it is due.
 Out: the value as Python's equivalent of that type, or a `Misfit` that says why there is none.
 
-Pure. The rules are those of docs/internals/rules.md, "One bad value harms its own column"; the types are PostgreSQL's
+Pure. The rules are those of docs/internals/rules.md, "Misfits and rejects"; the types are PostgreSQL's
 names in pg_type (`int2`, `numeric`, `timestamptz`, `vector`, ...) with the modifier as in pg_attribute.
 """
 
