@@ -1,19 +1,18 @@
 """Neo4j's Deals as rows for PostgreSQL: the Python half of the extension deal_sync. The way of a deal, in order:
 
-`mapping.defaults` are the foreign tables as attach() makes them, in `mapping.types`; `catalog` reads what has become of
-them into `mapping.model`, and `mapping.checks` says what is wrong with it. `sync.selection` says which nodes a run
-reads, after asking for `sync.state`. `graph.options`, `graph.connection` and `graph.reader` ask Neo4j what
-`graph.cypher` has written, `graph.hydration` and `moment` shorten its answers, `graph.whole` sees that they are whole.
-`rows.projection` makes a record a row, by `rows.values` and `rows.derived`, with its `rows.misfits`; `rows.copy_format`
-is how it travels. `sync.feed` puts nodes into files of rows, in `sync.process` if they are many, and `sync.staging`
-these into PostgreSQL, where SQL lands them; `sync.schedule` knows when. `tables.scan`, and with Multicorn2
-`tables.pushdown` and `tables.wrapper`, show them to a SELECT, `tables.imports` makes tables of other labels,
-`tables.sessions` lists connections. `doctor.runner` asks whether all that is sound. SQL calls `entry`, which says
-`errors` as PostgreSQL does.
+`mapping.defaults` defines the foreign tables as attach() creates them, in the types of `mapping.types`; `catalog` reads
+what they are now into `mapping.model`, and `mapping.checks` finds setup errors in it. `sync.selection` decides which
+nodes a run reads, from what `sync.state` has asked. `graph.options`, `graph.connection` and `graph.reader` send Neo4j
+the queries of `graph.cypher`; `graph.hydration` and `moment` make its answers cheaper to read, and `graph.whole` checks
+that they are complete. `rows.projection` turns a record into a row, by `rows.values` and `rows.derived`, with its
+`rows.misfits`, and `rows.copy_format` encodes it. `sync.feed` writes nodes to files of rows, in `sync.process` if there
+are many, and `sync.staging` loads these into PostgreSQL, where SQL lands them; `sync.schedule` computes when a job runs
+next. `tables.scan`, and with Multicorn2 `tables.pushdown` and `tables.wrapper`, answer a SELECT, `tables.imports`
+creates tables for other labels, `tables.sessions` lists connections. `doctor.runner` checks all of that. SQL calls
+`entry`, which raises `errors` as PostgreSQL does.
 """
 
 __version__ = "0.2.0dev"
 
-#: The versions of the extension deal_sync whose SQL this package serves. 0.1.0 is none of them: its SQL names modules
-#: that are gone.
+#: The versions of the extension that this package serves. Not 0.1.0: its SQL names modules that no longer exist.
 SERVES = frozenset({__version__})

@@ -31,14 +31,14 @@ class Plpy(Protocol):
 
 
 class QuotingPlpy(Plpy, Protocol):
-    """And what statements are made with."""
+    """With what statements are compiled with."""
 
     def quote_literal(self, value: str) -> str:
         """A text as SQL takes it."""
 
 
 class TellingPlpy(Plpy, Protocol):
-    """And what a scan or an import tells the client with."""
+    """With what a scan or an import sends to the client."""
 
     def notice(self, message: str, **fields: str | None) -> None:
         """Sends a NOTICE with DETAIL and HINT."""
@@ -53,8 +53,8 @@ def query(plpy: Plpy, text: str, types: Sequence[str] = (), values: Sequence[Any
 
 
 def mapped(plpy: Plpy, kind: str) -> str:
-    """The foreign table that maps a kind; `_deal_sync.mapped` says which ones count. By its number: who runs a sync
-    need not see its schema.
+    """The foreign table that maps a kind (`_deal_sync.mapped` says which ones count), as its OID: a role that runs a
+    sync need not have USAGE on its schema.
     """
     return str(query(plpy, "SELECT _deal_sync.mapped($1)::oid::text AS oid", ["text"], [kind])[0]["oid"])
 
@@ -91,7 +91,7 @@ def table(plpy: Plpy, relation: str) -> Table:
 
 
 def application(plpy: Plpy) -> Application:
-    """The application's tables. Raises PostgreSQL's error if an option of the mapping names none that is there."""
+    """The application's tables. Raises PostgreSQL's error if one that the mapping names does not exist."""
     [row] = query(
         plpy,
         "SELECT deals::text, versions::text, links::text, (SELECT a.attname::text FROM pg_catalog.pg_attribute AS a"
@@ -111,7 +111,7 @@ def application(plpy: Plpy) -> Application:
 
 
 def nodes(plpy: Plpy, kind: str) -> tuple[str, str]:
-    """The label of a kind, and the property with the tenant's id: a part of `table`, for much less."""
+    """The label of a kind, and the property with the tenant's id: a part of `table` that is much cheaper to read."""
     [row] = query(
         plpy,
         "SELECT _deal_sync.options_of(t.ftoptions) ->> 'label' AS label,"
@@ -129,8 +129,8 @@ def nodes(plpy: Plpy, kind: str) -> tuple[str, str]:
 def server_options(plpy: Plpy, relation: str) -> ServerOptions:
     """The options to reach the graph behind a foreign table, with the current user's mapping or the PUBLIC one.
 
-    Raises DealSyncError (42704) where there is no user mapping that the current user can read, or the server is another
-    wrapper's.
+    Raises DealSyncError (42704) if the current user can read no user mapping, or if the server belongs to another
+    foreign-data wrapper.
     """
     server = query(
         plpy,
@@ -143,7 +143,7 @@ def server_options(plpy: Plpy, relation: str) -> ServerOptions:
 
 
 def options_of_server(plpy: Plpy, server: str) -> ServerOptions:
-    """The same of a server by its name, which must be one of this wrapper's. Raises DealSyncError (42704)."""
+    """The same for a server of this foreign-data wrapper, by its name. Raises DealSyncError (42704)."""
     found = query(
         plpy,
         "SELECT s.srvname, _deal_sync.options_of(s.srvoptions) AS options, m.usename AS login,"
@@ -189,6 +189,6 @@ def check_readable(plpy: Plpy, relation: str, columns: Sequence[str] | None) -> 
 
 
 def vector_type(plpy: Plpy) -> str:
-    """pgvector's type vector, with its schema if need be."""
+    """pgvector's type vector, with its schema if it is not in the search_path."""
     name = query(plpy, "SELECT _deal_sync.vector_type()::pg_catalog.regtype::text AS name")[0]["name"]
     return str(name)

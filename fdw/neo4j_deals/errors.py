@@ -1,10 +1,10 @@
-"""In: what went wrong. Out: an error in PostgreSQL's terms, for the person who meets it, without a secret."""
+"""In: what went wrong. Out: an error in PostgreSQL's terms, without secrets."""
 
 from __future__ import annotations
 
 
 class Garbled(Exception):
-    """An answer of another form than was asked for. Its text holds nothing of the answer."""
+    """An answer that does not have the form that the query asked for. The message contains nothing of the answer."""
 
 
 class DealSyncError(Exception):
@@ -18,5 +18,5 @@ class DealSyncError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[type[DealSyncError], tuple[str, str, str | None, str | None]]:
-        """So that it comes whole from the process that reads."""
+        """Keeps all four when the process that reads sends it."""
         return type(self), (self.sqlstate, self.message, self.detail, self.hint)

@@ -1,6 +1,6 @@
-"""In: what Bolt says of a DATETIME. Out: it, cheaper than the driver's own, and time zones by their names.
+"""In: a DATETIME as Bolt sends it. Out: a value that is cheaper than the driver's own; and time zones by their names.
 
-Pure. Here, since the graph makes them and rows read them, and neither knows the other.
+Pure. A module of its own, because `graph` creates moments and `rows` reads them, and neither imports the other.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from zoneinfo import ZoneInfo
 
 
 class Moment:
-    """A DATETIME as it travels: seconds since 1970 and nanoseconds, the offset in seconds, None: a LOCAL DATETIME; and
-    the name of its zone, if it has one.
+    """A DATETIME as Bolt sends it: seconds since 1970, nanoseconds, the offset in seconds (None for a LOCAL DATETIME),
+    and the name of its zone, if it has one.
 
-    The driver's own DateTime takes ten times as long to make, and in most rows nobody asks for more than the moment.
+    The driver's DateTime takes ten times as long to create, and most rows need the moment only.
     """
 
     __slots__ = ("nanoseconds", "offset", "seconds", "zone")
@@ -37,7 +37,7 @@ class Moment:
 
 @lru_cache(maxsize=1024)
 def zone_named(name: str) -> ZoneInfo:
-    """A time zone, from the pinned package: a server may have no data of its own, or others. Raises KeyError."""
+    """A time zone of the pinned package: a server may have no data of its own, or other. Raises KeyError."""
     data = resources.files("tzdata")
     if name not in _zones():
         raise KeyError(name)

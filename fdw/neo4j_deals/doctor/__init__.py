@@ -1,5 +1,5 @@
-"""Whether all that the sync stands on is sound: `runner` makes the checks, in the order of these modules.
+"""Checks everything that the sync depends on: `runner` makes the checks, in the order of these modules.
 
-`database` (the extension's own), `server` (files and login), `connection` (Neo4j itself), `indexes` and `nodes` (its
-graph), `tables` (the application's, and the role), `schedule`. `case` is what a check is and may look at.
+`database` (the extension itself), `server` (files and login), `connection` (Neo4j), `indexes` and `nodes` (its graph),
+`tables` (of the application, and the role), `schedule`. `case` defines what a check is and what it may look at.
 """

@@ -1,4 +1,4 @@
-"""In: whom doctor() asks for. Out: what a check is, and what it may look at, each thing read once.
+"""In: the role that doctor() checks. Out: what a check is, and what it may look at; each thing is read once.
 
 A check is one function. Its docstring is the question; what it returns, or raises, is the answer.
 """
@@ -25,12 +25,12 @@ from neo4j_deals.mapping.model import Table
 T = TypeVar("T")
 C = TypeVar("C", bound="Case")
 
-_QUERY_SECONDS = 30.0  # what a question may take in Neo4j, if the server's options allow more or say nothing
+_QUERY_SECONDS = 30.0  # the maximum time for a query in Neo4j, unless the server's option says less
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found; `ok` None: it could not be made."""
+    """The result of a check; `ok` is None if it could not be made."""
 
     ok: bool | None
     detail: str
@@ -44,7 +44,7 @@ def failure(error: DealSyncError) -> Finding:
 
 @dataclass(frozen=True)
 class Check(Generic[C]):
-    """A check, the names of those without which it cannot be made, and the kind of nodes that it is about."""
+    """A check, the names of the checks that it needs, and the kind of nodes that it is about."""
 
     name: str
     needs: tuple[str, ...]
@@ -63,7 +63,7 @@ def owners_check(name: str, *needs: str) -> Callable[[Callable[[OwnersCase], Fin
     return lambda find: Check(name, needs, find, with_owners_rights=True)
 
 
-#: The checks without which Neo4j answers no question.
+#: The checks that must succeed before Neo4j can be queried.
 REACHED = ("connection", "login", "database")
 
 
@@ -87,14 +87,14 @@ def check_of_nodes(
 
 
 def checks_of(module: ModuleType) -> list[Check[Any]]:
-    """The checks of a module as they stand there, those of the versions behind all of the deals."""
+    """The checks of a module in their order, with those of the versions after those of the deals."""
     values = [value if isinstance(value, list) else [value] for value in vars(module).values()]
     found = [one for several in values for one in several if isinstance(one, Check)]
     return sorted(found, key=lambda one: one.kind == "version")
 
 
 class Case:
-    """What a check may look at with the caller's rights; `role`: who is to run the sync, as regrole prints it."""
+    """What a check may look at with the caller's rights; `role`: the role that runs the sync, as regrole prints it."""
 
     def __init__(self, plpy: Plpy, role: str = "") -> None:
         self.plpy: Plpy = _Told(plpy)
@@ -113,13 +113,13 @@ class Case:
 class OwnersCase(Case):
     """What a check may look at with the owner's rights; `is_mapped`: there are foreign tables that count.
 
-    Some of it is known only after the check that finds it out, which the others need.
+    Some attributes are set by a check that the others need.
     """
 
     server: str
     options: Mapping[str, str]
     login: ServerOptions
-    first_refusal: DealSyncError | None = None
+    first_error: DealSyncError | None = None
 
     def __init__(self, plpy: Plpy, is_mapped: bool) -> None:
         super().__init__(plpy)
@@ -127,17 +127,17 @@ class OwnersCase(Case):
         self._tables: dict[str, Table] = {}
 
     def ask(self, work: Callable[[Ask], T]) -> T:
-        """What `work` makes of a transaction of its own: one that was refused something is of no more use."""
+        """The result of `work` in a transaction of its own, because one that has failed cannot go on."""
         seconds = min(self.login.query_timeout or _QUERY_SECONDS, _QUERY_SECONDS)
         to = connection(replace(self.login, query_timeout=seconds))
         return answer(to, work, lambda: self.plpy.execute("SELECT 1"))
 
     def rows(self, query: Query, *types: Any) -> list[tuple[Any, ...]]:
-        """All rows of an answer, whose values are of these types."""
+        """All rows of an answer with values of these types."""
         return self.ask(lambda ask: list(whole.many(ask, query, *types)))
 
     def row(self, query: Query, *types: Any) -> tuple[Any, ...]:
-        """The one row of an answer, whose values are of these types."""
+        """The only row of an answer with values of these types."""
         return self.ask(lambda ask: whole.one(ask, query, *types))
 
     def table(self, kind: str) -> Table:
@@ -171,7 +171,7 @@ class OwnersCase(Case):
 
 
 class _Told:
-    """plpy, whose errors are DealSyncErrors as they were meant."""
+    """plpy with errors as DealSyncErrors."""
 
     def __init__(self, plpy: Plpy) -> None:
         self._plpy = plpy

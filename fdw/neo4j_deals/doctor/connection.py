@@ -1,4 +1,4 @@
-"""In: Neo4j's server, asked with the owner's login. Out: whether it answers, and is one that the sync can work with."""
+"""In: Neo4j, asked with the owner's login. Out: whether it answers, and whether the sync can work with it."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from neo4j_deals.graph import cypher, whole
 from neo4j_deals.graph.cypher import Query
 from neo4j_deals.graph.reader import unless_forbidden
 
-_CLOCK_SECONDS = 60.0  # a difference of clocks that nobody need fix
+_CLOCK_SECONDS = 60.0  # a difference of the clocks that is harmless
 
 
 @owners_check("connection", "server", "user mapping", "password file")
 def connects(case: OwnersCase) -> Finding:
-    """Does Neo4j answer at all? What it refuses then, the next two checks tell."""
+    """Does Neo4j answer at all? The next two checks report an error in its answer."""
     began = time.monotonic()
     try:
         case.rows(Query("RETURN 1"), int)
     except DealSyncError as error:
         if error.sqlstate[:2] in ("08", "57") or error.sqlstate == "HV00D":
             raise
-        case.first_refusal = error
+        case.first_error = error
     return Finding(True, f"answers in {1000 * (time.monotonic() - began):.0f} ms")
 
 
 @owners_check("login", "connection")
 def logs_in(case: OwnersCase) -> Finding:
     """Does it accept the login?"""
-    if case.first_refusal is not None and case.first_refusal.sqlstate[:2] == "28":
-        return failure(case.first_refusal)
+    if case.first_error is not None and case.first_error.sqlstate[:2] == "28":
+        return failure(case.first_error)
     return Finding(True, "accepted")
 
 
 @owners_check("database", "connection", "login")
 def has_database(case: OwnersCase) -> Finding:
-    """Has it the database?"""
-    if case.first_refusal is not None:
-        found = failure(case.first_refusal)
+    """Does it have the database?"""
+    if case.first_error is not None:
+        found = failure(case.first_error)
         return replace(found, hint=found.hint or f'check the option "database" of server "{case.server}"')
     return Finding(True, f'"{case.database[0]}"')
 
 
 @owners_check("neo4j version", *REACHED)
 def neo4j_version(case: OwnersCase) -> Finding:
-    """Does it understand the sync's Cypher?"""
+    """Does it support the Cypher of the sync?"""
     return version(*case.neo4j)
 
 
@@ -63,14 +63,14 @@ def version(number: str, edition: str) -> Finding:
 
 @owners_check("clock", *REACHED)
 def clocks(case: OwnersCase) -> Finding:
-    """Do its clock and this server's agree?"""
+    """Does its clock agree with this server's?"""
     before = time.time()
     theirs = case.row(Query("RETURN datetime.realtime().epochMillis"), int)[0] / 1000
     return clock(theirs - (before + time.time()) / 2)
 
 
 def clock(ahead: float) -> Finding:
-    """`ahead`: seconds that the graph's clock is ahead of this server's."""
+    """`ahead`: seconds by which the graph's clock is ahead of this server's."""
     if abs(ahead) < 1:
         return Finding(True, "the two clocks agree within a second")
     said = f"Neo4j's is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} PostgreSQL's"
@@ -97,7 +97,7 @@ def graph_id(case: OwnersCase) -> Finding:
 
 @owners_check("open transactions", *REACHED)
 def open_transactions(case: OwnersCase) -> Finding:
-    """Is no transaction of others open for longer than a run looks back?"""
+    """Is no other transaction open for longer than deal_sync.overlap?"""
     [row] = case.query("overlap")
     query = cypher.open_transactions(case.database[0], int(row["seconds"] * 1000))
     found: list[Any] | None = unless_forbidden(
@@ -107,7 +107,7 @@ def open_transactions(case: OwnersCase) -> Finding:
 
 
 def transactions(found: Sequence[tuple[str, int]] | None, overlap: str, all_are_seen: bool | None) -> Finding:
-    """`found`: id and seconds of each, None if the login may not ask; `overlap` as the setting has it."""
+    """`found`: id and seconds of each, None if the login may not see them; `overlap`: the value of the setting."""
     if found:
         return Finding(
             False,
@@ -131,8 +131,8 @@ def transactions(found: Sequence[tuple[str, int]] | None, overlap: str, all_are_
 
 
 def _sees_others(case: OwnersCase) -> bool | None:
-    """Whether the login is shown the transactions of other logins; None if Neo4j does not tell."""
-    if case.neo4j[1] == "community":  # without rights of its own
+    """Whether the login may see the transactions of other logins; None if Neo4j does not tell."""
+    if case.neo4j[1] == "community":  # it has no privileges
         return True
     try:
         privileges = Query("SHOW USER PRIVILEGES YIELD access, action RETURN access, action")
@@ -144,6 +144,6 @@ def _sees_others(case: OwnersCase) -> bool | None:
 
 
 def sees_others(privileges: Sequence[tuple[str, str]]) -> bool:
-    """By the login's privileges: access and action of each."""
+    """`privileges`: access and action of each privilege of the login."""
     actions = ("show_transaction", "transaction_management", "database_actions")
     return any(access == "GRANTED" and action in actions for access, action in privileges)

@@ -1,4 +1,4 @@
-"""In: the database and the extension in it. Out: whether they will do, whatever the graph and the mapping are."""
+"""In: the database and the extension in it. Out: whether they are usable, whatever the graph and the mapping are."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def writable(case: Case) -> Finding:
 
 @check("settings")
 def settings(case: Case) -> Finding:
-    """Is each setting valid in this session, and each that is kept a setting?"""
+    """Is each setting valid in this session, and does each one that is stored exist?"""
     known = [row["name"] for row in catalog.query(case.plpy, "SELECT s.name FROM deal_sync.settings() AS s")]
     wrong: list[str] = []
     remedies: list[str] = []
@@ -40,7 +40,7 @@ def settings(case: Case) -> Finding:
                 raise
             wrong.append(error.message)
             remedies.append(f"RESET deal_sync.{case.ident(name)};")
-    # What ALTER DATABASE and ALTER ROLE keep: names that nobody reads, and where an invalid value comes from.
+    # ALTER DATABASE and ALTER ROLE may have stored an unknown name, or the invalid value.
     for row in case.query("kept_settings"):
         if f"RESET {row['name']};" in remedies:
             remedies.append(f"{row['place']} RESET {row['name']};")
@@ -54,7 +54,7 @@ def settings(case: Case) -> Finding:
 
 @check("multicorn")
 def multicorn(case: Case) -> Finding:
-    """Is Multicorn2 used if that is safe, and only then?"""
+    """Is Multicorn2 used if it is safe, and only then?"""
     [row] = case.query("multicorn")
     if not row["has_own_validator"]:
         return Finding(
@@ -80,7 +80,7 @@ def multicorn(case: Case) -> Finding:
 
 @check("foreign tables")
 def foreign_tables(case: Case) -> Finding:
-    """Is there one foreign table for the deals and one for the versions, of owners who are trusted?"""
+    """Is there one foreign table for the deals and one for the versions, with trusted owners?"""
     try:
         return Finding(True, ", ".join(row["name"] for row in case.query("foreign_tables")))
     except DealSyncError as error:

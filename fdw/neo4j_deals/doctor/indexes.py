@@ -1,4 +1,4 @@
-"""In: the indexes of the graph. Out: whether each look-up of a run has one."""
+"""In: the indexes of the graph. Out: whether each look-up of a run can use one."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from neo4j_deals.mapping.model import Table
 
 @check_of_nodes("key index")
 def key_index(case: OwnersCase, table: Table) -> Finding:
-    """Is a node found by its key?"""
+    """Can a node be found by its key?"""
     tenant, key = table.tenant.property, table.key.property
     return _index(case, table, "key", [[tenant, key], [key, tenant], [key]], is_unique=table.kind == "version")
 
 
 @check_of_nodes("watermark index")
 def watermark_index(case: OwnersCase, table: Table) -> Finding:
-    """Are a tenant's nodes found that have changed since a moment?"""
+    """Can a tenant's nodes be found that have changed since a given time?"""
     return _index(case, table, "watermark", [[table.tenant.property, table.moments[0]]])
 
 
 @check_of_nodes("tenant index")
 def tenant_index(case: OwnersCase, table: Table) -> Finding:
-    """Are a tenant's nodes found that have no timestamp?"""
+    """Can a tenant's nodes be found that have no timestamp?"""
     return _index(case, table, "tenant", [[table.tenant.property]])
 
 
 @check_of_nodes("deal index", "version")
 def deal_index(case: OwnersCase, table: Table) -> Finding:
-    """Are the versions of a deal found?"""
+    """Can the versions of a deal be found?"""
     tenant, deal = table.tenant.property, table.deal.property
     return _index(case, table, "deal", [[tenant, deal], [deal, tenant], [deal]])
 
@@ -47,9 +47,9 @@ def _index(
 def index(
     found: Sequence[tuple[Any, ...]], label: str, name: str, choices: Sequence[Sequence[str]], is_unique: bool = False
 ) -> Finding:
-    """Whether one of the indexes serves; `choices` are the properties that will do, the best first.
+    """Whether one of the indexes can be used; `choices` are the properties that will do, the best first.
 
-    `is_unique`: the writer's own constraint may belong there, and a plain index would stand in its way.
+    `is_unique`: propose a constraint, because a plain index would prevent the writer from creating its own.
     """
     serving = [row for row in found if row[1] == [label] and list(row[2]) in [list(choice) for choice in choices]]
     wanted = ", ".join(f"n.{quoted(name)}" for name in choices[0])

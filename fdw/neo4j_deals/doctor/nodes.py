@@ -1,4 +1,4 @@
-"""In: the nodes of the mapping's labels. Out: whether runs can read them, and whether the mapping has all of them."""
+"""In: the nodes of the mapping's labels. Out: whether runs can read them, and whether the mapping fits them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from neo4j_deals.mapping.model import Table
 from neo4j_deals.tables import imports
 
 _FUTURE = "PT10M"  # writers' clocks may be ahead
-_WITHOUT_MOMENT = 0.1  # share of nodes; skeletons have none, and a real graph holds about one in twenty
-_SAYS_A_DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}.*"  # what a text begins with that is a time
+_WITHOUT_MOMENT = 0.1  # share of nodes; in a real graph about one in twenty is a skeleton, which has no timestamp
+_SAYS_A_DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}.*"  # a text with a date, and perhaps a time
 _SAYS_NO_ZONE = ".{10}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.][0-9]+)?)?"
 
 
 @check_of_nodes("duplicates")
 def duplicates(case: OwnersCase, table: Table) -> Finding:
-    """Has each node a key of its own, over all tenants? The application's tables hold an id once."""
+    """Is each key unique, over all tenants? The application's tables can have an id only once."""
     key = f"n.{quoted(table.key.property)}"
     group = f"MATCH (n:{quoted(table.label)})\nWITH {cypher.normalised(key)} AS key, "
     some = "WHERE key IS NOT NULL AND "
@@ -59,7 +59,7 @@ def tenants(case: OwnersCase, table: Table) -> Finding:
 
 @check_of_nodes("timestamps")
 def timestamps(case: OwnersCase, table: Table) -> Finding:
-    """Do nodes tell when they have changed?"""
+    """Do nodes say when they were changed?"""
     moments = table.moments
     first = f"coalesce({', '.join(f'n.{quoted(name)}' for name in moments)})"
     is_a_time = " OR ".join(f"{first} IS :: {type_} NOT NULL" for type_ in ("ZONED DATETIME", "LOCAL DATETIME", "DATE"))
@@ -93,9 +93,9 @@ def timestamps(case: OwnersCase, table: Table) -> Finding:
 
 
 def _epochs(table: Table) -> list[tuple[str, str]]:
-    """Integers that count from 1970: which they are, and what makes the same moment of them.
+    """For times stored as integers since 1970: a condition for such nodes, and an assignment that converts them.
 
-    Seconds and milliseconds are told apart by the years that they would mean: from 2000 until now.
+    Seconds and milliseconds are distinguished by the years that they would mean: from 2000 until now.
     """
     return [
         (
@@ -109,9 +109,9 @@ def _epochs(table: Table) -> list[tuple[str, str]]:
 
 @check_of_nodes("future")
 def future(case: OwnersCase, table: Table) -> Finding:
-    """Is no timestamp ahead of the clock?
+    """Is no timestamp in the future?
 
-    Times by the graph's clock; texts by their day, since they may be in any offset.
+    Times are compared with the graph's clock; texts by their date, because they may have any offset.
     """
     name = f"n.{quoted(table.moments[0])}"
     day = (datetime.now(UTC) + timedelta(days=2)).date().isoformat()
@@ -132,10 +132,10 @@ def future(case: OwnersCase, table: Table) -> Finding:
 
 
 def _set_moment(case: OwnersCase, table: Table, condition: str, *, keeping: bool = True) -> str:
-    """What to do with the nodes that meet it: a deal may count as changed now, a version's times are its own.
+    """What to do with the nodes that satisfy it: a deal may be marked as changed now, a version's times are a fact.
 
-    What stands there is kept beside it, by a name that no node has: it may be all that is known. The statement leaves
-    out nodes that have got the name meanwhile, so that it destroys nothing when it is run again.
+    The old value is kept in another property whose name no node has, because it may be all that is known. The statement
+    skips nodes that have this property by now, so that it destroys nothing if it is run again.
     """
     match, moment = f"MATCH (n:{quoted(table.label)}) WHERE {condition}", f"n.{quoted(table.moments[0])}"
     if table.kind != "deal":
@@ -147,7 +147,7 @@ def _set_moment(case: OwnersCase, table: Table, condition: str, *, keeping: bool
 
 
 def _free_name(case: OwnersCase, table: Table, name: str) -> str:
-    """A name that no property of the label's nodes has: this one, or with a number behind it."""
+    """A name that no property of the label's nodes has: this one, or one with a number at its end."""
     match = f"MATCH (n:{quoted(table.label)}) UNWIND keys(n) AS name"
     query = Query(f"{match} WITH name WHERE name STARTS WITH $name RETURN collect(DISTINCT name)", {"name": name})
     (taken,) = case.row(query, list)
@@ -156,10 +156,10 @@ def _free_name(case: OwnersCase, table: Table, name: str) -> str:
 
 @check_of_nodes("unmapped")
 def unmapped(case: OwnersCase, table: Table) -> Finding:
-    """Has each property of a sample a column?
+    """Does each property in a sample have a column?
 
-    A version is a copy of its deal: what only the deals' table maps is left out there on purpose. A dimension
-    without a column is shown in the document of all of them.
+    A version is a copy of its deal: properties that only the deals' table maps are left out there on purpose. A
+    dimension without a column is part of the document of all dimensions.
     """
     columns = [column for one in (table, case.table("deal")) for column in one.columns]
     in_documents = any(column.derive == "ontology_scores" for column in columns)
@@ -201,7 +201,7 @@ def unmapped(case: OwnersCase, table: Table) -> Finding:
 
 @check_of_nodes("absent")
 def absent(case: OwnersCase, table: Table) -> Finding:
-    """Has some node the property of each column? A graph need not have all that attach() maps."""
+    """Does the property of each column exist on some node? A graph need not have all that attach() maps."""
     shown = {column.property: column for column in table.columns if column.derive is None}
     match = f"MATCH (n:{quoted(table.label)})"
     keys = f"{match} WITH n LIMIT $sample UNWIND keys(n) AS name RETURN DISTINCT name ORDER BY name"
@@ -242,5 +242,5 @@ def absent(case: OwnersCase, table: Table) -> Finding:
 
 
 def _folded(name: str) -> str:
-    """What two spellings of one name have in common: nextStep, nextstep, next_step."""
+    """The same for all spellings of a name: nextStep, nextstep, next_step."""
     return name.replace("_", "").casefold()

@@ -1,4 +1,4 @@
-"""In: this installation of the package. Out: which it is."""
+"""In: this installation of the package. Out: its versions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from neo4j_deals import __version__
 
 
 def versions() -> str:
-    """The package, what it needs, and where they lie."""
+    """The versions of the package and of what it requires, and where it is."""
     needed = [re.split(r"[^\w-]", line)[0] for line in metadata.requires("deal-sync") or ()]
     listed = ", ".join(f"{name} {metadata.version(name)}" for name in needed)
     return f"neo4j_deals {__version__} in {Path(package_file).parent}; {listed}"

@@ -1,4 +1,4 @@
-"""In: the checks. Out: one row per check, in a fixed order. Nothing is raised but a cancel."""
+"""In: the checks. Out: one row per check, in a fixed order. Only a cancel is raised."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from neo4j_deals.errors import DealSyncError
 C = TypeVar("C", bound=Case)
 Row = tuple[str, bool | None, str, str | None]
 
-#: All, in the order of their rows: that of the modules here, and of the functions in each.
+#: All checks in the order of their rows: that of these modules, and of the functions in each.
 CHECKS: list[Check[Any]] = [
     one for module in (database, server, connection, indexes, nodes, tables, schedule) for one in checks_of(module)
 ]
 
 
 def examine(plpy: Plpy, role: str) -> list[Row]:
-    """All rows. The function calls `examine_graph` in SQL, which alone has the owner's rights."""
+    """All rows. It calls the SQL function of `examine_graph`, which has the owner's rights."""
     case, found = Case(plpy, role), _Rows()
     for with_owners_rights, checks in groupby(CHECKS, key=lambda one: one.with_owners_rights):
         if with_owners_rights:
@@ -32,7 +32,7 @@ def examine(plpy: Plpy, role: str) -> list[Row]:
 
 
 def examine_graph(plpy: Plpy, is_mapped: bool) -> list[Row]:
-    """The rows of the checks with the owner's rights. `is_mapped`: the check "foreign tables" has found nothing."""
+    """The rows of the checks with the owner's rights. `is_mapped`: the check "foreign tables" has succeeded."""
     found = _Rows([] if is_mapped else [_MAPPED])
     found.make((one for one in CHECKS if one.with_owners_rights), OwnersCase(plpy, is_mapped))
     return found.rows
@@ -42,21 +42,21 @@ _MAPPED = "foreign tables"
 
 
 class _Rows:
-    """The rows so far, and the names of the checks that have failed: those that need one of them are not made."""
+    """The rows so far, and the names of the checks that have failed: checks that need one of them are skipped."""
 
     def __init__(self, failed: Iterable[str] = ()) -> None:
         self.rows: list[Row] = []
         self._failed = set(failed)
 
     def make(self, checks: Iterable[Check[C]], case: C) -> None:
-        """Makes checks, each on what the ones before it have left."""
+        """Makes the checks in their order."""
         for one in checks:
             lost = next((need for need in one.needs if need in self._failed), None)
             found = self._made(one, case) if lost is None else Finding(None, f"not checked: {lost}")
             self._add(one.name, found.ok, found.detail, found.hint)
 
     def take(self, case: Case) -> None:
-        """Takes over the rows of the checks with the owner's rights."""
+        """Adds the rows of the checks with the owner's rights."""
         try:
             made = query(
                 case.plpy,
@@ -75,10 +75,10 @@ class _Rows:
         try:
             return one.find(case)
         except DealSyncError as error:
-            if error.sqlstate[:2] == "08":  # it broke: those that follow need not wait for it
+            if error.sqlstate[:2] == "08":  # the connection broke: later checks need not wait for it
                 self._failed.add("connection")
             return _answer(error)
-        except Exception as error:  # a fault of a check's own: the others are made all the same
+        except Exception as error:  # a bug in a check: the others are made all the same
             return Finding(False, f"{type(error).__name__}: {error}")
 
     def _add(self, name: str, ok: bool | None, detail: str, hint: str | None) -> None:

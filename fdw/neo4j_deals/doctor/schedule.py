@@ -1,4 +1,4 @@
-"""In: pg_cron, and the run log. Out: whether the sync runs by itself, and well."""
+"""In: pg_cron and the run log. Out: whether the sync runs automatically and succeeds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pg_cron(case: Case) -> Finding:
 
 @check("schedule", "pg_cron")
 def schedule(case: Case) -> Finding:
-    """Does pg_cron run the sync, and did it the last time? A role sees its own jobs."""
+    """Does pg_cron run the sync, and did the last run succeed? A role sees its own jobs."""
     [row] = catalog.query(case.plpy, "SELECT current_user AS name, has_schema_privilege('cron', 'USAGE') AS may_see")
     if not row["may_see"]:
         return Finding(
@@ -66,7 +66,7 @@ def schedule(case: Case) -> Finding:
 
 @check("last run")
 def last_run(case: Case) -> Finding:
-    """Did no tenant's last run fail, and is the newest of all younger than a day?"""
+    """Did no tenant's last run fail, and was there a run within the last day?"""
     [row] = catalog.query(
         case.plpy, "SELECT current_user AS name, has_table_privilege('deal_sync.runs', 'SELECT') AS may_read"
     )

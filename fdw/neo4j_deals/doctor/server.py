@@ -1,6 +1,6 @@
 """In: the server's files, and the login to Neo4j. Out: whether a run can begin to read. Nothing here connects.
 
-No finding shows a secret, or the path of a password file.
+No finding shows a secret or the path of a password file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from neo4j_deals import catalog
-from neo4j_deals.doctor.case import Finding, OwnersCase, failure, owners_check
+from neo4j_deals.doctor.case import Finding, OwnersCase, owners_check
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.graph.options import ServerOptions
 from neo4j_deals.sync.staging import spool_folder
@@ -42,7 +42,7 @@ def spool(case: OwnersCase) -> Finding:
 
 @owners_check("disk space", "spool folder")
 def disk_space(case: OwnersCase) -> Finding:
-    """Is there room for these files, and for what they become in tables?"""
+    """Is there enough space for these files, and for the rows that they become?"""
     return disk(shutil.disk_usage(spool_folder(case.plpy)).free)
 
 
@@ -56,7 +56,7 @@ def disk(free: int) -> Finding:
 
 @owners_check("server")
 def server(case: OwnersCase) -> Finding:
-    """Which server is Neo4j's, that of the mapping or the only one, and does it belong to somebody who is trusted?"""
+    """Is there a server, that of the mapping or the only one, and is its owner trusted?"""
     found = case.query("servers", ["boolean"], [case.is_mapped])
     if not found:
         return Finding(
@@ -84,7 +84,7 @@ def server(case: OwnersCase) -> Finding:
 
 @owners_check("tls", "server")
 def encryption(case: OwnersCase) -> Finding:
-    """Is nobody able to read what travels to Neo4j?"""
+    """Is the connection to Neo4j encrypted?"""
     return tls(case.ident(case.server), case.options["uri"])
 
 
@@ -112,7 +112,7 @@ def _is_here(host: str) -> bool:
 
 @owners_check("user mapping", "server")
 def user_mapping(case: OwnersCase) -> Finding:
-    """Has the extension's owner a user mapping for the server?"""
+    """Does the extension's owner have a user mapping for the server?"""
     case.login = catalog.options_of_server(case.plpy, case.server)
     if case.login.bearer_token is not None:
         with_what = "with a bearer token"
@@ -127,7 +127,7 @@ def user_mapping(case: OwnersCase) -> Finding:
 
 @owners_check("password file", "user mapping")
 def password_file(case: OwnersCase) -> Finding:
-    """Can the server's user read the password, and nobody else? Modes as PostgreSQL judges those of its own key."""
+    """Can only the server's user read the password? The rules for its mode are PostgreSQL's own for ssl_key_file."""
     path, detail = case.login.password_file, "not used"
     if path is not None:
         what = 'the file that the option "password_file" of the user mapping names'
@@ -135,7 +135,7 @@ def password_file(case: OwnersCase) -> Finding:
             case.login.password()
             found = Path(path).stat()
         except DealSyncError as error:
-            return failure(error)
+            return Finding(False, f"{error.message}: {error.detail}", f"let the server's user read {what}")
         except OSError as error:
             return Finding(False, f"{what}: {error.strerror}", "let the server's user read it")
         allowed = 0o640 if found.st_uid == 0 and os.geteuid() != 0 else 0o600

@@ -1,4 +1,4 @@
-"""In: the application's tables, and the role that is to run the sync. Out: whether the one may write the other."""
+"""In: the application's tables, and the role that runs the sync. Out: whether the role can write the tables."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from neo4j_deals.tables.imports import literal
 
 @check("target tables", "foreign tables")
 def target_tables(case: Case) -> Finding:
-    """Are the application's tables there, by the names that the mapping has for them?"""
+    """Do the application's tables exist that the mapping names?"""
     return Finding(True, ", ".join(row["relation"] for row in case.query("application_tables")))
 
 
 @check("target columns", "target tables")
 def target_columns(case: Case) -> Finding:
-    """Can the sync write each target, and is nothing else left to be filled?"""
+    """Can the sync write each target, and is no column left without a value?"""
     catalog.query(case.plpy, "SELECT _deal_sync.check_targets()")
     return Finding(True, "each target exists and is written once, and no column that requires a value lacks one")
 
 
 @check("target types", "target columns", "user mapping")
 def target_types(case: Case) -> Finding:
-    """Can each target take what its column of the mapping shows?"""
+    """Can each column of the mapping fill its target?"""
     for kind in ("deal", "version"):
         catalog.query(case.plpy, "SELECT _deal_sync.check_source($1)", ["text"], [kind])
     return Finding(True, "each target can take what the mapping writes to it")
@@ -32,10 +32,10 @@ def target_types(case: Case) -> Finding:
 
 @check("row security", "target tables")
 def row_security(case: Case) -> Finding:
-    """Is row-level security on for what the sync writes, with policies by which the role can?
+    """Is row-level security enabled for the tables that the sync writes, with policies that let the role write?
 
-    A table that has policies gets one for the role alone: a further one for everybody would show others what theirs
-    hide from them.
+    For a table with policies, the hint is one for this role only: one for everybody would show other roles rows that
+    their own policies hide.
     """
     found = []
     changes = []
@@ -57,8 +57,8 @@ def row_security(case: Case) -> Finding:
     return Finding(True, "on, with a policy, for all tables that the sync writes")
 
 
-# As pg_get_expr() prints a setting that is cast, and one that is not. After a transaction that set app.tenant_id
-# locally it is '', and no longer unset. A cast of '' raises; asking does if it is unset.
+# As pg_get_expr() prints a setting with a cast and without one. After a transaction that set app.tenant_id locally, it
+# is '', no longer unset. A cast of '' raises an error, and so does current_setting() if it is unset.
 _CAST = r"\(current_setting\(('[^']+')::text(?:, (?:true|false))?\)\)::(uuid|integer|bigint)"
 _BARE = r"current_setting\(('[^']+'::text)(?:, false)?\)"
 
@@ -108,7 +108,7 @@ def role(case: Case) -> Finding:
 
 @check("rights on tables", "target tables")
 def rights_on_tables(case: Case) -> Finding:
-    """Has the role the rights on the application's tables that the sync needs?"""
+    """Does the role have the privileges on the application's tables that the sync needs?"""
     lacking = case.query("missing_rights", ["text"], [case.role])
     if lacking:
         return Finding(

@@ -1,1 +1,1 @@
-"""Neo4j: whom to ask, what to ask, and how to wait for the answer. Knows neither PostgreSQL nor rows."""
+"""Neo4j: how to connect, what to ask, and how to wait for the answer. Knows neither PostgreSQL nor rows."""

@@ -1,8 +1,8 @@
 """In: server options. Out: records of read-only queries, from one driver per backend, server and user mapping.
 
-The driver is kept between calls, together with duplicates of its sockets' descriptors: shutting those down is the one
-way to end a read that blocks (docs/internals/run.md, rules 8 and 9). Reads that go on at the same time, the two sides
-of a join for example, have a driver each: so the end of one never ends another.
+The driver is kept between calls, together with duplicates of its sockets' descriptors: shutting those down is the only
+way to end a read that blocks (docs/internals/run.md, rules 8 and 9). Concurrent reads, such as the two sides of a join,
+have a driver each, so that ending one never ends another.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, TypeVar, cast
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the driver imports numpy where it is: its threads take signals
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the driver imports numpy if it can, whose threads take signals
 
 import neo4j
 from neo4j import exceptions
@@ -43,20 +43,20 @@ Ask = Callable[[Query], Iterator[tuple[Any, ...]]]
 
 _TRIES = 3
 _AT_ONCE = struct.pack("ii", 1, 0)  # a struct linger
-_LONGEST = 500  # characters of what Neo4j or the driver says: a server may say anything
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a spool file's write: a socket knows none of them
+_LONGEST = 500  # characters of a text of Neo4j or the driver: a server may send anything
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # raised by writes to a spool file, never by a socket
 
-logging.getLogger("neo4j").addHandler(logging.NullHandler())  # else each stop writes into the server's log
+logging.getLogger("neo4j").addHandler(logging.NullHandler())  # or each stop would write to the server's log
 logging.getLogger("neo4j").propagate = False
 
 
 class Stopped(Exception):
-    """The read was called off from outside."""
+    """The read was stopped from outside."""
 
 
 @dataclass(eq=False)
 class _Step:
-    """A part of the read that an option gives so many seconds: those that somebody has waited for it are counted."""
+    """A part of the read that has a time-out: only the seconds that somebody has waited for it count."""
 
     option: str
     allowed: float  # what the option says
@@ -66,7 +66,7 @@ class _Step:
 
 
 class Overdue(Exception):
-    """Neo4j did not answer in the time that there is for a step."""
+    """Neo4j did not answer within the time-out of a step."""
 
     def __init__(self, step: _Step) -> None:
         super().__init__(f"{step.option} ({step.allowed:g} s)")
@@ -78,18 +78,18 @@ class Connection:
     """A driver and duplicates of the descriptors of its sockets. One reading thread at a time."""
 
     options: ServerOptions
-    role: int = 0  # the oid of the role whose user mapping it uses
+    role: int = 0  # OID of the role whose user mapping it uses
     in_use: bool = False
-    used: float = field(default_factory=time.monotonic)  # when it last was
+    used: float = field(default_factory=time.monotonic)  # when it was last used
     driver: neo4j.Driver | None = None
     descriptors: list[tuple[int, int]] = field(default_factory=list)  # the driver's, and ours
     lock: threading.RLock = field(default_factory=threading.RLock)  # of `descriptors`, `step` and `overdue`
     stopped: threading.Event = field(default_factory=threading.Event)
-    step: _Step | None = None  # the one that the read is in
-    overdue: _Step | None = None  # the one whose time is over
+    step: _Step | None = None  # the current step of the read
+    overdue: _Step | None = None  # the step that has timed out
 
     def shut(self) -> None:
-        """Ends whatever read is under way, at once; the connection is of no use afterwards."""
+        """Ends any read in progress at once; the connection cannot be used afterwards."""
         self.stopped.set()
         if self in _kept:
             _kept.remove(self)
@@ -98,12 +98,12 @@ class Connection:
     def _shut_sockets(self) -> None:
         with self.lock:
             for _, ours in self.descriptors:
-                # Closed with a reset: a server that is stuck in writing does not notice an orderly end for a minute.
+                # Closed with a reset: a server that is blocked in a write takes a minute to notice an orderly end.
                 _LIBC.setsockopt(ours, socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE, len(_AT_ONCE))
                 _LIBC.shutdown(ours, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Gives the sockets back. Quick once `shut` was called."""
+        """Closes the sockets; quick once `shut` has been called."""
         if self.driver is not None:
             with contextlib.suppress(Exception):
                 self.driver.close()
@@ -112,23 +112,23 @@ class Connection:
                 os.close(self.descriptors.pop()[1])
 
     def serves(self, options: ServerOptions) -> bool:
-        """Whether it is the current role's, with these options."""
+        """Whether it belongs to the current role and has these options."""
         return self.role == role() and self.options == options
 
     def take(self) -> None:
-        """Until it is given back nobody else gets it."""
+        """Marks it as in use, until `give_back`."""
         self.in_use = True
 
     def give_back(self) -> None:
-        """From now on it is idle."""
+        """Marks it as idle."""
         self.in_use, self.used = False, time.monotonic()
 
     def idle(self) -> float:
-        """Seconds since it was last used; 0 while it is."""
+        """Seconds since it was last used; 0 while it is in use."""
         return 0.0 if self.in_use else time.monotonic() - self.used
 
     def keep(self, theirs: int) -> None:
-        """Duplicates a socket's descriptor, and gives back those whose socket the driver has closed since."""
+        """Duplicates a socket's descriptor, and closes duplicates of sockets that the driver has closed since."""
         with self.lock:
             for pair in [pair for pair in self.descriptors if not _same_socket(*pair)]:
                 self.descriptors.remove(pair)
@@ -136,10 +136,10 @@ class Connection:
             self.descriptors.append((theirs, os.dup(theirs)))
 
     def read(self, produce: Callable[[Ask], None], began: Callable[[], bool]) -> None:
-        """Runs `produce` with an `Ask` in one read transaction; again where the driver calls the error retryable
-        and `began` says that nothing has been handed on yet. Whoever waits for it tells by `waited`.
+        """Runs `produce` with an `Ask` in one read transaction; again if the driver calls the error retryable and
+        `began` says that no row has been handed on yet. A caller that waits for it reports that to `waited`.
 
-        Raises DealSyncError (class 08 or 28, or HV000) for what Neo4j or the network refused, Stopped after `shut`.
+        Raises DealSyncError (class 08 or 28, or HV000) for an error of Neo4j or the network, Stopped after `shut`.
         """
         connecting = self._as_long_as_connecting()
         for attempt in range(1, _TRIES + 1):
@@ -154,21 +154,21 @@ class Connection:
                     raise Stopped from None
                 retryable = getattr(error, "is_retryable", bool)()
                 if was_kept and isinstance(error, Overdue) and error.step is connecting:
-                    retryable = True  # the test of an idle connection takes as long as connecting may, and all of it
+                    retryable = True  # the test of an idle connection may use up all of the connect_timeout
                     self._start_anew()
                     connecting = self._as_long_as_connecting()
                 if not retryable or attempt == _TRIES or began() or self.stopped.wait(0.2 * attempt):
                     raise _explained(error, self.options) from None
 
     def _start_anew(self) -> None:
-        """Lets go of the sockets that there are, also where nobody answers at their other end."""
+        """Drops the sockets, also if the other end does not answer."""
         self._shut_sockets()
         self.close()
         self.driver = None
 
     def _read_once(self, produce: Callable[[Ask], None], connecting: _Step) -> None:
-        """`connecting` ends when the transaction has begun. Each other step has a time of its own: the queries that of
-        Neo4j, where they have one, and what an answer takes in addition; the end as long as connecting may take.
+        """`connecting` ends when the transaction has begun. The other steps have a time-out each: the queries Neo4j's
+        own, if there is one, plus the time for an answer to arrive; the end of the transaction the connect_timeout.
         """
         options = self.options
         self.overdue = None
@@ -184,12 +184,12 @@ class Connection:
 
             def ask(query: Query) -> Iterator[tuple[Any, ...]]:
                 try:
-                    # The text is ours alone (`cypher`): values travel as parameters, names are quoted.
+                    # The text comes from `cypher` only: values travel as parameters, names are quoted.
                     result = transaction.run(cast("Any", query.text), dict(query.parameters))
-                    if query.moments:  # of this result alone; seven tenths of a scan's time went there
+                    if query.moments:  # for this result only; it took seven tenths of a scan's time
                         result._hydration_scope._struct_hydration_functions.update(MOMENTS)
                     for record in result:
-                        yield tuple(tuple.__iter__(record))  # past Record's own access, which raises for broken values
+                        yield tuple(tuple.__iter__(record))  # Record's own access raises for broken values
                 except exceptions.CypherSyntaxError as error:
                     if (lacking := _lacking(error, query, agent, options)) is not None:
                         raise lacking from None
@@ -201,8 +201,8 @@ class Connection:
                 transaction.commit()
                 session.close()
         except BaseException as error:
-            if not isinstance(error, exceptions.Neo4jError):  # else Neo4j has said so, and goes on talking
-                self._shut_sockets()  # or the driver would wait for more
+            if not isinstance(error, exceptions.Neo4jError):  # after an error of Neo4j the connection still works
+                self._shut_sockets()  # or the driver would wait for the rest of the answer
             with contextlib.suppress(Exception), self._within(self._as_long_as_connecting()):
                 session.close()
             raise
@@ -217,9 +217,7 @@ class Connection:
 
     @contextlib.contextmanager
     def _within(self, step: _Step | None) -> Iterator[None]:
-        """Raises Overdue where `waited` has ended the block, whatever it is that the driver waits for, and in however
-        many steps it comes.
-        """
+        """Raises Overdue if `waited` has ended the block, whatever the driver was waiting for."""
         failure: Exception | None = None
         with self.lock:
             self.step = step
@@ -231,18 +229,18 @@ class Connection:
             failure = error
         finally:
             with self.lock:
-                self.step = None  # nothing is too late any more
+                self.step = None  # it can no longer time out
         if self.overdue is not None and (failure is None or not self.stopped.is_set()):
             raise Overdue(self.overdue) from failure
         if failure is not None:
             raise failure
 
     def waited(self, since: float) -> float:
-        """The read's one clock: somebody has had nothing to do since then but to wait for it.
+        """The read's only clock: a caller has been waiting for it, and for nothing else, since then.
 
-        Neither what PostgreSQL does with a batch counts, nor what a client takes to fetch on: the reader stands still
-        meanwhile, or has long had its answer and not yet got Python's lock to take note. Where the time for a step of
-        the read is over, it ends, by shutting the sockets. Returns the seconds that are left.
+        The time that PostgreSQL spends on a batch does not count, nor the time until a client fetches on: meanwhile the
+        reader is blocked, or has had its answer but not Python's lock. If a step has timed out, this ends the read by
+        shutting the sockets down. Returns the seconds that are left.
         """
         with self.lock:
             step = self.step
@@ -256,17 +254,17 @@ class Connection:
             return math.inf
 
     def too_late(self) -> DealSyncError:
-        """What to say of a read that its time-out does not end at once: it hangs in a name look-up, or has much left
-        to go through of what has arrived."""
+        """The error of a read that its time-out does not end at once, because it hangs in a name look-up or still has
+        much of the answer to process."""
         assert self.overdue is not None
         return _explained(Overdue(self.overdue), self.options)
 
 
 def _never_waits_in_vain(bolt: Any) -> str:
-    """Makes a connection of the driver raise where it would ask for an answer to no request, again and again.
+    """Makes a connection of the driver raise instead of waiting for an answer to no request, for ever.
 
-    That is how it waits for the rest of an answer that was IGNORED, or that an answer of another kind stood for.
-    Returns the name by which the server goes.
+    The driver does that if a request was IGNORED, or answered by a message of another type. Returns the server's agent
+    string.
     """
     if "fetch_message" in vars(bolt):
         return str(bolt.server_info.agent)
@@ -281,7 +279,7 @@ def _never_waits_in_vain(bolt: Any) -> str:
     return str(bolt.server_info.agent)
 
 
-#: What queries use that not every Neo4j has: how it begins, what it is, since when, and what will do until then.
+#: What queries use and older versions of Neo4j lack: its text, its name, since when it exists, and a way round it.
 _FEATURES = (
     ("elementId(", "function elementId()", (5, 0), ""),
     (" IS :: ", "type predicate IS ::", (5, 9), "; until then, full runs work: mode => 'full'"),
@@ -290,7 +288,7 @@ _FEATURES = (
 
 
 def _lacking(error: Exception, query: Query, agent: str, options: ServerOptions) -> DealSyncError | None:
-    """What a Neo4j that is too old for the query lacks."""
+    """The error of a Neo4j that is too old for the query."""
     version = re.match(r"Neo4j/(\d+)\.(\d+)", agent)
     if version is None:
         return None
@@ -306,9 +304,9 @@ def _lacking(error: Exception, query: Query, agent: str, options: ServerOptions)
 
 
 def _driver(options: ServerOptions) -> neo4j.Driver:
-    """Connects to nothing yet."""
+    """It connects when it is first used."""
     uri, tls = options.uri, dict[str, Any]()
-    if (trust := options.trusting()) is not None:  # the driver takes trust of one's own with a plain scheme only
+    if (trust := options.trusting()) is not None:  # the driver takes an SSL context only with a plain scheme
         uri = uri.replace("+s://", "://", 1)
         tls = {"encrypted": True, "ssl_context": trust}
     auth: tuple[str, str] | neo4j.Auth | None = None
@@ -316,7 +314,7 @@ def _driver(options: ServerOptions) -> neo4j.Driver:
         auth = neo4j.bearer_auth(options.bearer_token)
     elif options.user:
         auth = options.user, options.password() or ""
-    longest = 2 * options.connect_timeout  # by the driver's own clock: it shall not be the first to strike
+    longest = 2 * options.connect_timeout  # the driver's own time-out must not be the first to end
     return neo4j.GraphDatabase.driver(
         uri,
         auth=auth,
@@ -337,7 +335,7 @@ _reading = threading.local()
 
 
 def role() -> int:
-    """The oid of the role that PostgreSQL checks rights for at the moment; 0 outside a backend."""
+    """The OID of the role whose rights PostgreSQL checks at the moment; 0 outside a backend."""
     try:
         return int(_LIBC.GetUserId())
     except AttributeError:
@@ -350,10 +348,10 @@ def kept() -> list[Connection]:
 
 
 def connection(options: ServerOptions) -> Connection:
-    """A kept connection of this role with these options that nobody uses, or a new one.
+    """An idle connection of this role with these options, or a new one.
 
-    Of the others that nobody uses, those go that have been idle for their idle_timeout, and those of the same server
-    and role: their options are no longer the server's.
+    Other idle connections are closed if they have been idle for their idle_timeout, or if they are of the same server
+    and role: the server's options have changed since.
     """
     mine, found = role(), None
     for other in kept():
@@ -376,7 +374,7 @@ _Record = TypeVar("_Record")
 
 
 def bounded(records: Iterator[_Record], options: ServerOptions) -> Iterator[_Record]:
-    """The records of one scan. Raises DealSyncError (54000) before there are more than the server's max_rows."""
+    """The records of one scan. Raises DealSyncError (54000) if there are more than the server's max_rows."""
     for number, record in enumerate(records, start=1):
         if options.max_rows is not None and number > options.max_rows:
             raise DealSyncError(
@@ -390,7 +388,7 @@ def bounded(records: Iterator[_Record], options: ServerOptions) -> Iterator[_Rec
 
 @contextlib.contextmanager
 def reading(connection: Connection) -> Iterator[None]:
-    """In this thread: the sockets that the driver opens belong to `connection`."""
+    """The sockets that the driver opens in this thread belong to `connection`."""
     _reading.connection = connection
     try:
         yield
@@ -399,7 +397,7 @@ def reading(connection: Connection) -> Iterator[None]:
 
 
 def _same_socket(theirs: int, ours: int) -> bool:
-    """Whether the driver's descriptor still is the socket that ours duplicates: its number may be used again."""
+    """Whether the driver's descriptor is still the socket that ours duplicates: its number may have been reused."""
     try:
         return os.path.samestat(os.fstat(theirs), os.fstat(ours))
     except OSError:
@@ -407,7 +405,7 @@ def _same_socket(theirs: int, ours: int) -> bool:
 
 
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    """Sees each socket before it connects, plain or TLS, also one that never will."""
+    """Sees each socket before it connects, plain or TLS, even one that never connects."""
     if event == "socket.connect" and (owner := getattr(_reading, "connection", None)) is not None:
         owner.keep(arguments[0].fileno())
         if owner.stopped.is_set() or owner.overdue is not None:
@@ -418,7 +416,7 @@ sys.addaudithook(_watch)
 
 
 def no_descriptor(error: BaseException) -> DealSyncError | None:
-    """What to say where the operating system gives no further file descriptor; None where it is something else."""
+    """The error if the operating system has no file descriptor left; None if it is another error."""
     if any(isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE) for cause in _causes(error)):
         return DealSyncError(
             "53000",
@@ -429,7 +427,7 @@ def no_descriptor(error: BaseException) -> DealSyncError | None:
     return None
 
 
-#: What to do, by the option that gave a step its time.
+#: What to do, by the option that sets the time-out.
 _OVERDUE = {
     "connect_timeout": 'check that Neo4j runs there and speaks Bolt, and the server\'s options "uri" and'
     ' "connect_timeout"',
@@ -461,7 +459,7 @@ def _explained(error: Exception, options: ServerOptions) -> DealSyncError:
         return DealSyncError(
             "08P01",
             f"{where} sent an answer that cannot be read",
-            str(error) if isinstance(error, Garbled) else type(error).__name__,  # a text may hold somebody's data
+            str(error) if isinstance(error, Garbled) else type(error).__name__,  # its text may contain data
             'check that Neo4j itself, and no other program, answers at the server\'s option "uri"',
         )
     if not isinstance(error, exceptions.Neo4jError | exceptions.DriverError | OSError):
@@ -506,9 +504,9 @@ def _explained(error: Exception, options: ServerOptions) -> DealSyncError:
 
 
 def _came_up_in_reading(error: Exception) -> bool:
-    """Whether the driver, or what it calls of ours to read a value, tripped over what the server sent.
+    """Whether the driver, or a function of ours that it calls to read a value, failed on what the server sent.
 
-    Not what it says on purpose, nor what it trips over in writing: that came from us.
+    Not an error that the driver raises on purpose, and not one in writing a request, which came from us.
     """
     if isinstance(error, exceptions.Neo4jError | exceptions.DriverError | OSError):
         return False
@@ -519,7 +517,7 @@ def _came_up_in_reading(error: Exception) -> bool:
 
 
 def internal_error(error: Exception) -> DealSyncError:
-    """What to say of a fault of ours: where it is, and nothing of what was read."""
+    """The error for a bug of ours: where it is, and nothing of what was read."""
     places = [
         f"{_module(frame)}, line {line}"
         for frame, line in traceback.walk_tb(error.__traceback__)
@@ -538,17 +536,17 @@ def _module(frame: FrameType) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and what led to it, back to the first."""
+    """An error and its causes, back to the first."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _of_the_system(error: BaseException) -> str | None:
-    """What the operating system says of a connection that failed; the driver wraps it into the names of its classes."""
+    """The operating system's text for a connection that failed; the driver's contains names of its classes."""
     return next((cause.strerror for cause in _causes(error) if isinstance(cause, OSError) and cause.strerror), None)
 
 
 def _tls_failure(error: BaseException) -> BaseException | None:
-    """What ended the TLS handshake, where it was that which failed."""
+    """The cause of a TLS handshake that failed, if one did."""
     return next((cause.__cause__ for cause in _causes(error) if isinstance(cause, BoltSecurityError)), None)

@@ -1,6 +1,6 @@
 """In: label, properties, tenant, keys. Out: Cypher text and its parameters.
 
-Pure. Values only ever travel as parameters; names are quoted.
+Pure. Values travel as parameters only; names are quoted.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from neo4j_deals.mapping.model import Source
 
 @dataclass(frozen=True)
 class Query:
-    """A Cypher text and its parameters. With `moments` a DATETIME may come as the `Moment` of `values`.
+    """A Cypher text and its parameters. With `moments`, a DATETIME may come as a `Moment`.
 
-    `names` are those of the columns, where the rows may be wanted as one record.
+    `names` are those of the columns, if the rows may be gathered into one record.
     """
 
     text: str
@@ -28,15 +28,15 @@ class Query:
     names: tuple[str, ...] = ()
 
     def gathered(self) -> Query:
-        """The same rows as a list in one record: a record is there or is not, and cannot end early."""
+        """The same rows as a list in one record, which is there or is not, and cannot end early."""
         return Query(f"CALL {{\n{self.text}\n}}\nRETURN collect([{', '.join(self.names)}])", self.parameters)
 
 
 def quoted(name: str) -> str:
-    """A label or property name as Cypher takes it, whatever it holds.
+    """A label or property name as Cypher takes it, whatever characters it has.
 
-    A backtick is doubled; a backslash is written as the escape of itself, since Cypher replaces a backslash, `u` and
-    four digits before it reads the text.
+    A backtick is doubled; a backslash is written as its own escape, because Cypher replaces a backslash, `u` and four
+    digits before it parses the text.
     """
     return "`" + name.replace("\\", "\\u005c").replace("`", "``") + "`"
 
@@ -50,26 +50,26 @@ _CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-F]{8}(
 
 
 def is_a_tenant(value: Any) -> bool:
-    """Whether a node with this tenant_id belongs to somebody: a UUID in one of its two `spellings`."""
+    """Whether this tenant_id is valid: a UUID in one of its two `spellings`."""
     return isinstance(value, str) and _CANONICAL.fullmatch(value) is not None
 
 
 def lines(source: Source) -> list[str]:
-    """The beginning of a query: from here on a node is `n`, and a query's columns go by their own names."""
+    """The beginning of a query, after which a node is `n`, and the columns of a table's query have their own names."""
     if source.query is None:
         assert source.label is not None
         return [f"MATCH (n:{quoted(source.label)})"]
-    # The line break ends a comment that the text may end with.
+    # The line break ends a comment at the end of the text.
     return ["CALL {", source.query.strip().rstrip(";"), "}"]
 
 
 def identity(source: Source) -> str:
-    """The node's own id; of a query's row there is none."""
+    """The node's element id; a row of a query has none."""
     return "elementId(n)" if source.query is None else "null"
 
 
 def value(source: Source, name: str) -> str:
-    """A property, or a column of the query."""
+    """A property of the node, or a column of the query."""
     return f"n.{quoted(name)}" if source.query is None else quoted(name)
 
 
@@ -85,12 +85,12 @@ def rows(
     dimensions_but: Sequence[str] | None = None,
     headed: bool = False,
 ) -> Query:
-    """The rows of a source: its id, then the properties in their order.
+    """The rows of a source: the element id, then the properties in their order.
 
-    `conditions` and `order` are Cypher, with `parameters`. With `labels` the node's labels follow. With
-    `dimensions_but` a last column follows: a list of [name, value] of each property "dim_…" that is not among those
-    named. `headed`: a row of nothing comes before them, and a last column says how many others there are. Raises
-    DealSyncError where a query's rows are to have these: they are no nodes.
+    `conditions` and `order` are Cypher, with `parameters`. With `labels` the node's labels follow, with
+    `dimensions_but` a list of [name, value] of each property "dim_…" that is not among those named. `headed`: an empty
+    row comes first, and a last column says how many others there are. Raises DealSyncError if labels or dimensions are
+    asked of a query, whose rows are not nodes.
     """
     if source.query is not None and (labels or dimensions_but is not None):
         raise DealSyncError(
@@ -139,9 +139,8 @@ def nodes(
     limit: int | None = None,
     headed: bool = False,
 ) -> Query:
-    """The rows of a source as `rows` gives them; `equal` maps a property to the values it may have, and of the nodes
-    that are left only those count that have none of the properties `absent`, and one of the element ids, where they are
-    given.
+    """The rows of a source, as of `rows`; `equal` maps a property to the values that it may have. `elements`: only
+    nodes with these element ids; `absent`: only nodes that have none of these properties.
     """
     conditions, parameters = _equalities(source, equal)
     conditions += [f"{value(source, name)} IS NULL" for name in absent]
@@ -170,7 +169,7 @@ def count(label: str, equal: Mapping[str, Sequence[str]]) -> Query:
 
 
 def element_ids(label: str, equal: Mapping[str, Sequence[str]], among: Sequence[str] | None = None) -> Query:
-    """The element ids of the nodes that `count` counts; with `among` of those of them that have one of these."""
+    """The element ids of the nodes that `count` counts; with `among` only those that are in it."""
     source = Source(label)
     conditions, parameters = _equalities(source, equal)
     if among is not None:
@@ -188,9 +187,9 @@ def _equalities(source: Source, equal: Mapping[str, Sequence[str]]) -> tuple[lis
 
 
 def may_share(label: str, tenant: str, tenant_property: str, key: str) -> Query:
-    """Whether nodes of a tenant may share a key: a text is there twice, or one is not spelled as UUIDs usually are.
+    """Whether nodes of a tenant may share a key: a text occurs twice, or one is not spelled as UUIDs usually are.
 
-    Goes by an index alone, where `duplicates` looks at each node.
+    An index is enough to answer it, while `duplicates` looks at each node.
     """
     text = f"n.{quoted(key)}"
     return Query(
@@ -213,10 +212,10 @@ def duplicates(
     others: Sequence[str],
     elements: Sequence[str] | None = None,
 ) -> Query:
-    """The nodes of a tenant that share their key with another one: elementId, the values of the key and of others.
+    """The nodes of a tenant that share their key with another one: element id, the values of the key and of `others`.
 
-    Texts of a key are compared as PostgreSQL compares UUIDs: without case, hyphens and braces. With `elements` only
-    nodes with one of these element ids count.
+    Keys are compared as PostgreSQL compares UUIDs: without case, hyphens and braces. With `elements` only nodes with
+    one of these element ids count.
     """
     normal = [normalised(f"n.{quoted(name)}") for name in keys]
     group = ", ".join(f"{expression} AS k{number}" for number, expression in enumerate(normal))
@@ -235,13 +234,13 @@ def duplicates(
     )
 
 
-#: What each of our transactions says of itself.
+#: The metadata of each of our transactions.
 OURS = {"application": "deal_sync"}
 
 
 def state(counted: Sequence[tuple[str, str, str]] = ()) -> Query:
-    """The database's own id and name, what the graph's clock says; and how many nodes there are of each label whose
-    property (the second) is a tenant's id (the third), in a list, with the milliseconds that the counting took.
+    """The database's id and name and the graph's clock; and for each label, property and tenant in `counted` how many
+    nodes of the label have the tenant's id in that property, in a list, with the milliseconds that counting took.
     """
     counts = [
         f"COUNT {{ MATCH (n:{quoted(label)}) WHERE n.{quoted(property_)} IN $tenant_{number} }}"
@@ -257,7 +256,7 @@ def state(counted: Sequence[tuple[str, str, str]] = ()) -> Query:
 
 
 def open_transactions(database: str, milliseconds: int) -> Query:
-    """The transactions of others that have been open for longer, the longest first: id and seconds."""
+    """Transactions of others that have been open for longer: id and seconds."""
     return Query(
         "SHOW TRANSACTIONS YIELD transactionId, database, elapsedTime, metaData\n"
         "WHERE database = $database AND elapsedTime.milliseconds > $milliseconds"
@@ -268,9 +267,9 @@ def open_transactions(database: str, milliseconds: int) -> Query:
 
 
 def newest(label: str, tenant: str, tenant_property: str, moment: str) -> Query:
-    """Of a tenant's nodes the newest moments that are past: ZONED DATETIME, LOCAL DATETIME, a text in UTC.
+    """The newest moments of a tenant's nodes that are not in the future: ZONED DATETIME, LOCAL DATETIME, text in UTC.
 
-    A comparison of two types is null, so that each condition is true of its own type only, in every Neo4j 5.
+    In every Neo4j 5 a comparison of two types is null, so that each condition is true for its own type only.
     """
     name = f"n.{quoted(moment)}"
     now = "datetime.realtime()"
@@ -292,12 +291,12 @@ _TEXT_IN_UTC = "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.][0-9]
 def normalised(expression: str) -> str:
     """A key as PostgreSQL compares UUIDs."""
     text = f"toLower(toStringOrNull({expression}))"
-    for part in ("-", "{", "}", ".0"):  # 2.0 is the number 2; what is brought together wrongly, the reader parts again
+    for part in ("-", "{", "}", ".0"):  # 2.0 is the number 2; the reader separates what is grouped wrongly
         text = f"replace({text}, '{part}', '')"
     return text
 
 
 def tenant_counts(label: str, tenant_property: str) -> Query:
-    """How many nodes of a label each value of the tenant's property has."""
+    """How many nodes of a label have each value of the tenant's property."""
     text = f"MATCH (n:{quoted(label)}) RETURN n.{quoted(tenant_property)} AS tenant, count(*) AS nodes"
     return Query(text, names=("tenant", "nodes"))

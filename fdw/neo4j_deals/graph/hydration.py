@@ -1,4 +1,4 @@
-"""In: a temporal structure of Bolt. Out: a Moment in place of the driver's own DateTime, if a query asks for it."""
+"""In: a temporal structure of Bolt. Out: a Moment instead of the driver's own DateTime, if a query asks for it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from neo4j.time import DateTime
 
 from neo4j_deals.moment import Moment, zone_named
 
-#: The driver's own: from seconds, nanoseconds and perhaps an offset or the name of a zone.
+#: The driver's own function: from seconds, nanoseconds and perhaps an offset or the name of a zone.
 driver_datetime: Callable[..., DateTime] = hydrate_datetime
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-#: Seconds since 1970 of the years 2 to 9998: whatever the offset, Python can hold them.
+#: Seconds since 1970 of the years 2 to 9998, which Python can represent with any offset.
 _SURE = tuple(int((datetime(year, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()) for year in (2, 9999))
 
 
 def moment(seconds: int, nanoseconds: int, zone: int | str | None = None) -> Any:
-    """In place of the driver's own function: a Moment, but for unknown zones and the edges of the calendar."""
+    """Instead of the driver's own function: a Moment, except for unknown zones and the edges of the calendar."""
     if not _SURE[0] <= seconds < _SURE[1]:
         return driver_datetime(seconds, nanoseconds, zone)
-    if isinstance(zone, str):  # the driver's data end in 2037: after that its offset is another one in summer
+    if isinstance(zone, str):  # the driver's time zone data end in 2037: later its offset is wrong in summer
         try:
             shift = datetime.fromtimestamp(seconds, zone_named(zone)).utcoffset()
         except KeyError:

@@ -1,7 +1,7 @@
-"""In: the options of server and user mapping, as the catalog holds them. Out: a frozen dataclass.
+"""In: the options of server and user mapping, as the catalog has them. Out: a frozen dataclass.
 
-The extension's validator checks the options where they are set; here they are read, with their defaults.
-Pure but for `password()`, `redact()` and `trusting()`, which look at the server's files.
+The extension's validator checks options when they are set; here they are read, with their defaults.
+Pure except for `password()`, `redact()` and `trusting()`, which read files of the server.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _LONGEST = 2000  # characters of a text that is shown
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Whom to ask and how. Times in seconds; a `query_timeout` of None leaves the limit to the server.
+    """How to connect. Times are in seconds; a `query_timeout` of None leaves the limit to Neo4j.
 
     `fetch_size` is in records: the driver holds up to twice as many, some 100 kB each with both embeddings.
-    `max_rows` bounds one scan of a table, not a sync. A connection that nobody used for `idle_timeout` is tested first.
-    `server` and `login` are names for messages: two that differ in them alone reach the same graph in the same way.
+    `max_rows` limits one scan of a table, not a sync. A connection that was idle for `idle_timeout` is tested before
+    it is used. `server` and `login` are names for messages; they do not count in a comparison.
     """
 
     server: str = field(compare=False)
@@ -44,9 +44,9 @@ class ServerOptions:
 
     @classmethod
     def read(cls, server: str, options: Mapping[str, str], login: str, mapping: Mapping[str, str]) -> ServerOptions:
-        """From the options of the server and of the user mapping, `login` being whose mapping it is.
+        """From the options of the server and of the user mapping; `login` is the role whose mapping it is.
 
-        Raises DealSyncError where the server has no uri.
+        Raises DealSyncError if the server has no uri.
         """
         if "uri" not in options:
             raise DealSyncError(
@@ -73,7 +73,7 @@ class ServerOptions:
         )
 
     def password(self) -> str | None:
-        """The password; a password_file is read anew at each connection, without its final line break."""
+        """The password; a password_file is read for each connection, without its final line break."""
         if self.password_file is None:
             return self.secret
         try:
@@ -82,14 +82,14 @@ class ServerOptions:
             raise DealSyncError(
                 "28P01",
                 f'the password file of the user mapping for server "{self.server}" cannot be read',
-                detail=error.strerror if isinstance(error, OSError) else "it is not text in UTF-8",
-                hint="let the server's operating-system user read it, and write the password into it, in UTF-8",
+                detail=type(error).__name__,
+                hint="the file must be readable by the operating system's user that runs PostgreSQL",
             ) from None
 
     def trusting(self) -> ssl.SSLContext | None:
-        """What trusts the certificates of sslrootcert and no others; None without one.
+        """A context that trusts the certificates in sslrootcert and no others; None without the option.
 
-        The file is read anew at each connection. Raises DealSyncError (08006) where it cannot be read, or holds none.
+        The file is read for each connection. Raises DealSyncError (08006) if it cannot be read or has no certificate.
         """
         if self.sslrootcert is None:
             return None
@@ -104,9 +104,9 @@ class ServerOptions:
             ) from None
 
     def redact(self, text: str) -> str:
-        """The driver's text without what looks like a login: the secrets themselves, and user info in a URI.
+        """A text of the driver without logins: the secrets themselves, and user names in a URI.
 
-        A text may be of any length, and a regular expression takes its length squared: its beginning will do.
+        Only its beginning: a text may have any length, and the regular expression takes quadratic time.
         """
         try:
             secret = self.password()

@@ -1,7 +1,7 @@
 """In: a function that reads and spools. Out: its batches, while the backend stays interruptible.
 
-Reading and encoding happen in a thread; the main thread waits for its files, so that cancel, statement_timeout and
-terminate work while Neo4j is silent. docs/internals/run.md has the flow and its rules, each found by breaking it.
+A thread reads and encodes; the main thread waits for its files, so that cancel, statement_timeout and termination work
+while Neo4j does not answer. docs/internals/run.md has the flow and its rules.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from typing import IO, Any, Protocol, TypeVar, cast
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.graph.connection import Ask, Connection, Stopped, reading
 
-AHEAD = 2  # batches that may wait; with the one being loaded and the one being filled they bound disk and memory
-LOOK = 0.2  # seconds between two looks for an interrupt
-PATIENCE = 5  # looks, from the end of a time-out to that of a read which shutting its sockets does not end
-_NOTHING: Any = object()  # in the box
+AHEAD = 2  # batches that may wait; with the one being loaded and the one being filled they limit disk and memory
+LOOK = 0.2  # seconds between two checks for an interrupt
+PATIENCE = 5  # checks after a time-out, before a read is given up that does not end when its sockets are shut down
+_NOTHING: Any = object()  # the box is empty
 
 
 def pending(flag: str = "InterruptPending") -> bool:
-    """Whether PostgreSQL has an interrupt to serve, or one of a kind; False outside a backend.
+    """Whether an interrupt flag of PostgreSQL is set; False outside a backend.
 
-    InterruptPending is set for more than a cancel; QueryCancelPending and ProcDiePending are what they say.
+    InterruptPending is set for more than a cancel; QueryCancelPending and ProcDiePending for what they say.
     """
     return bool(setting(flag, 0))
 
 
 def setting(name: str, otherwise: int) -> int:
-    """An integer variable of the backend that we run in; outside of one, `otherwise`."""
+    """An integer variable of the backend; `otherwise` outside a backend."""
     try:
         return ctypes.c_int.in_dll(ctypes.CDLL(None), name).value
     except ValueError:
@@ -44,10 +44,10 @@ def setting(name: str, otherwise: int) -> int:
 
 
 def look(serve_interrupt: Callable[[], object]) -> None:
-    """Once in every turn of a wait: serves what has come up in PostgreSQL meanwhile.
+    """Called in every turn of a wait: serves PostgreSQL's interrupts.
 
-    A backend that outlives its postmaster keeps the server from starting again. It ends itself then, as an
-    administrator would end it: what catches errors and goes on does not catch that.
+    A backend that outlives its postmaster would keep the server from starting again, so it terminates itself, which no
+    exception handler catches.
     """
     if setting("PostmasterPid", 0) not in (0, os.getppid()):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -56,7 +56,7 @@ def look(serve_interrupt: Callable[[], object]) -> None:
 
 
 def client_is_gone() -> bool:
-    """Whether it is time to look for the client (client_connection_check_interval), and there is none any more."""
+    """Whether client_connection_check_interval has passed and the client has disconnected."""
     if not pending("CheckClientConnectionPending"):
         return False
     still_there = ctypes.CDLL(None).pq_check_connection
@@ -68,13 +68,13 @@ T = TypeVar("T")
 
 
 class Outlet(Protocol):
-    """Where a reader's work puts what it has read."""
+    """Takes what a reader's work has read."""
 
     def spool(self) -> IO[bytes]:
         """A file to write to."""
 
     def put(self, *batch: Any) -> None:
-        """Hands a batch over; waits while enough others wait."""
+        """Hands a batch over; waits while enough others are waiting."""
 
 
 Work = Callable[[Ask, Outlet], None]
@@ -84,7 +84,7 @@ Work = Callable[[Ask, Outlet], None]
 class Reader(threading.Thread):
     """Runs `produce(ask, reader)` in a read transaction; what it hands over with `put` comes out of `batches`.
 
-    `ahead` batches may be handed over that nobody has done with.
+    At most `ahead` batches may be waiting.
     """
 
     def __init__(self, connection: Connection, produce: Work, folder: str | None = None, ahead: int = AHEAD):
@@ -103,16 +103,16 @@ class Reader(threading.Thread):
         except BaseException as error:
             self._box.put(error)
         finally:
-            if self._connection.stopped.is_set():  # nobody may be waiting any more (a name look-up can block for long)
+            if self._connection.stopped.is_set():  # the main thread may have given up (a name look-up can block)
                 self._connection.close()
 
     def spool(self) -> IO[bytes]:
-        """A file without a name: gone with its descriptor, whichever way the run ends."""
+        """A file without a name, which is gone with its descriptor, however the run ends."""
         self._files.append(tempfile.TemporaryFile(buffering=1 << 20, dir=self._folder))  # noqa: SIM115
         return self._files[-1]
 
     def put(self, *batch: Any) -> None:
-        """Hands a batch over; waits while enough others wait. Raises Stopped when nobody takes them any more."""
+        """Hands a batch over; waits while enough others are waiting. Raises Stopped once the read was stopped."""
         self._room.acquire()
         if self._connection.stopped.is_set():
             raise Stopped
@@ -120,14 +120,14 @@ class Reader(threading.Thread):
         self._box.put(batch)
 
     def done_with(self, file: IO[bytes]) -> None:
-        """Frees a spool file's disk."""
+        """Frees the disk space of a spool file."""
         file.close()
         self._files.remove(file)
 
     def batches(self, serve_interrupt: Callable[[], object]) -> Generator[tuple[Any, ...], None, None]:
-        """The batches as they come. Close the iterator: that ends the thread and gives everything back.
+        """The batches as they come. Close the iterator: that ends the thread and releases everything.
 
-        `serve_interrupt` is called when an interrupt is pending: it raises, or there was nothing to do.
+        `serve_interrupt` is called if an interrupt is pending, and may raise.
         """
         finished, late, left = False, 0, math.inf
         self._connection.take()
@@ -151,12 +151,12 @@ class Reader(threading.Thread):
                     return
                 yield got
                 self._room.release()
-        finally:  # also in an aborted transaction and at exit: nothing here may call PostgreSQL
+        finally:  # also runs in an aborted transaction and at exit, so it must not call PostgreSQL
             if not finished:
                 self._connection.shut()
             self._room.release(99)
             if self.ident:
-                self.join(0.5)  # longer only where a name look-up hangs, which nothing can interrupt
+                self.join(0.5)  # it takes longer only in a name look-up, which nothing can interrupt
             if finished:
                 self._connection.give_back()
             elif not self.is_alive():
@@ -166,7 +166,7 @@ class Reader(threading.Thread):
                     file.close()
 
     def _start_deaf(self) -> None:
-        """Starts the thread with every signal blocked: else PostgreSQL's handlers run in it."""
+        """Starts the thread with all signals blocked, or PostgreSQL's handlers would run in it."""
         old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self.start()
@@ -177,15 +177,15 @@ class Reader(threading.Thread):
 
 
 def answer(connection: Connection, work: Callable[[Ask], T], serve_interrupt: Callable[[], object]) -> T:
-    """What `work` makes of a read transaction of its own: for what is no batch of rows."""
+    """The result of `work` in a read transaction of its own: for answers other than rows."""
     reader = Reader(connection, lambda ask, outlet: outlet.put(work(ask)))
     with contextlib.closing(reader.batches(serve_interrupt)) as batches:
-        [(result,)] = batches  # to the end: a reader that is left early takes its connection along
+        [(result,)] = batches  # to the end: a reader that is closed early loses its connection
     return cast("T", result)
 
 
 def unless_forbidden(read: Callable[[], T]) -> T | None:
-    """What is read, or None where the login has no right to it."""
+    """The result, or None if Neo4j denies the login the right to it."""
     try:
         return read()
     except DealSyncError as error:

@@ -1,7 +1,7 @@
-"""In: queries. Out: their answers, whole: a result that a server or a proxy ended early is an error, or is made good.
+"""In: queries. Out: their complete answers: a result that a server or a proxy ended early is an error, or is completed.
 
-A result that was cut short looks like one that has ended: Bolt says SUCCESS after it. So small answers come as one
-record, which is there or is not, and of nodes it is known how many there must be.
+A result that was cut short looks complete: SUCCESS follows it in Bolt. So small answers come as one record, which is
+there or is not, and nodes are counted.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from neo4j_deals.errors import DealSyncError, Garbled
 from neo4j_deals.graph.connection import Ask
 from neo4j_deals.graph.cypher import Query
 
-AT_ONCE = 10_000  # nodes that are asked for by one list of element ids
-_TRIES = 3  # a node may go and come back while it is looked for
+AT_ONCE = 10_000  # nodes per list of element ids
+_TRIES = 3  # a node may be deleted and come back while it is looked for
 
 
 def cut_short(said: str) -> DealSyncError:
-    """The error of a result that is not whole."""
+    """The error for an incomplete result."""
     return DealSyncError(
         "HV000",
         "Neo4j, or a proxy before it, ended a result early and called it complete",
@@ -30,29 +30,29 @@ def cut_short(said: str) -> DealSyncError:
 
 
 def one(ask: Ask, query: Query, *types: Any) -> tuple[Any, ...]:
-    """The record of a query that has exactly one. Raises Garbled where its values are not of these types."""
+    """The record of a query that has exactly one. Raises Garbled if its values are not of these types."""
     for record in many(ask, query, *types):
         return record
     raise cut_short("a query that always has one row had none")
 
 
 def many(ask: Ask, query: Query, *types: Any) -> Iterator[tuple[Any, ...]]:
-    """The records of a query. Raises Garbled where their values are not of these types."""
+    """The records of a query. Raises Garbled if their values are not of these types."""
     for record in ask(query):
         yield _of(types, record)
 
 
 def everything(ask: Ask, query: Query, *types: Any) -> list[list[Any]]:
-    """All rows of a query whose columns have names, asked for as one record.
+    """All rows of a query whose columns have names, gathered into one record.
 
-    Raises Garbled where their values are not of these types; without any, a column that is called id holds texts.
+    Raises Garbled if their values are not of these types; by default, a column named id has texts, others anything.
     """
     (found,) = one(ask, query.gathered(), list)
     return rows_of(found, *(types or [str if name == "id" else object for name in query.names]))
 
 
 def rows_of(values: Sequence[Any], *types: Any) -> list[list[Any]]:
-    """A list of lists. Raises Garbled where it is none, or of others than these types."""
+    """A list of lists. Raises Garbled if it is not one, or if its values are not of these types."""
     return [_of(types, value) for value in values]
 
 
@@ -70,9 +70,9 @@ def _element_id(record: tuple[Any, ...]) -> str:
 
 @dataclass(frozen=True)
 class Nodes:
-    """Nodes that are read: `read` asks for all of them (None), or for those with these element ids, each id first.
+    """How to read some nodes: `read` asks for all of them (None) or for those with these element ids, id first.
 
-    `count` asks how many there are; `ids` for the element ids of all, or of those that are left of some.
+    `count` asks how many there are; `ids` for the element ids of all (None), or of those of some that still exist.
     """
 
     read: Callable[[Sequence[str] | None], Query]
@@ -83,11 +83,11 @@ class Nodes:
 def every(ask: Ask, nodes: Nodes, limit: int | None = None) -> Iterator[tuple[Any, ...]]:
     """The records of all the nodes, or of `limit` of them.
 
-    What comes and goes meanwhile may be among them or not. Fewer than there were at the beginning and at the end are
-    made good. Raises DealSyncError (HV000) where a node that is there does not come.
+    Nodes that are created or deleted meanwhile may be among them or not. If there are fewer than were counted before
+    and afterwards, the missing ones are read again. Raises DealSyncError (HV000) if a node that exists does not arrive.
     """
     before = one(ask, nodes.count, int)[0] if limit is None else limit
-    seen = array("q")  # of a million nodes 8 MB; of their ids it were a hundred
+    seen = array("q")  # 8 MB for a million nodes; their ids would take a hundred
     for record in ask(nodes.read(None)):
         seen.append(hash(_element_id(record)))
         yield record
@@ -98,7 +98,7 @@ def every(ask: Ask, nodes: Nodes, limit: int | None = None) -> Iterator[tuple[An
 
 
 def those(ask: Ask, nodes: Nodes, elements: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """The records of the nodes with these element ids, but for those that are gone."""
+    """The records of the nodes with these element ids, except those that no longer exist."""
     for _ in range(_TRIES):
         arrived: set[str] = set()
         for at in range(0, len(elements), AT_ONCE):
@@ -116,7 +116,7 @@ def those(ask: Ask, nodes: Nodes, elements: Sequence[str]) -> Iterator[tuple[Any
 
 
 def headed(ask: Ask, query: Query) -> Iterator[tuple[Any, ...]]:
-    """The records of a query of `cypher.nodes` that is `headed`."""
+    """The records of a query of `cypher.nodes` with `headed`."""
     due = -1
     for *record, total in ask(query):
         if due >= 0:

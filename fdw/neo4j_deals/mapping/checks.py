@@ -1,4 +1,4 @@
-"""In: a foreign table of the mapping. Out: a setup error, if a target cannot take what its column shows. Pure."""
+"""In: a foreign table of the mapping. Out: a setup error, if a target cannot take the values of its column. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from neo4j_deals.mapping.types import takes
 
 
 def check_types(source: Table, quoted: Callable[[str], str]) -> None:
-    """Raises DealSyncError (42804) for the first column whose target is of a type that it cannot fill."""
+    """Raises DealSyncError (42804) for the first column that cannot fill its target, because of their types."""
     for column in source.columns:
         if column.staged_as is not None and not _fits_together(column):
             target = f'column "{column.target}" of its target table' if column.target else "interaction_links"
@@ -35,7 +35,7 @@ def _fits_together(column: Column) -> bool:
 
 
 def _suitable(column: Column) -> str | None:
-    """The type of a foreign column that shows whatever a target takes, and that Multicorn2 can serve."""
+    """A type for the foreign column that holds every value the target takes, and that Multicorn2 can serve."""
     if column.due_name is not None:
         return column.due_as
     match column.staged_name:

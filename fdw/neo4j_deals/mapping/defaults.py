@@ -1,8 +1,8 @@
 """In: nothing. Out: the default definition of the foreign tables `deals` and `deal_versions`.
 
 The one list of the dimensions and the MEDDIC fields. `deal_sync.attach()` creates the foreign tables from it; from
-then on the catalog is the truth, and people change the mapping there (ALTER FOREIGN TABLE). The names and types are
-those of docs/internals/graph.md, the targets and policies those of docs/internals/rules.md.
+then on the catalog holds the mapping, and people change it there (ALTER FOREIGN TABLE). The names and types are those
+of docs/internals/graph.md, the targets and policies those of docs/internals/rules.md.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-#: Of a property with the score of a dimension.
+#: The prefix of the properties that hold the score of a dimension.
 DIMENSION_PREFIX = "dim_"
 
 DIMENSIONS = (

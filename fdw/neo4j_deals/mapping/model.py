@@ -1,6 +1,6 @@
-"""In: rows of the catalog, as `_deal_sync.mapping_columns` gives them. Out: a foreign table and its columns.
+"""In: rows of the catalog, as `_deal_sync.mapping_columns` returns them. Out: a foreign table and its columns.
 
-Pure. The catalog is the one source of the mapping; these are its facts under names.
+Pure. The catalog holds the mapping; the classes here only give names to what it says.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from neo4j_deals.mapping.types import convertible
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from: the nodes of a label, or the rows of a query that the table's owner has written."""
+    """Where rows come from: the nodes of a label, or the query in the table's option cypher."""
 
     label: str | None = None
     query: str | None = None
 
     @classmethod
     def read(cls, options: Mapping[str, str], table: str) -> Source:
-        """From a table's options. Raises DealSyncError where it has none of the two, or both."""
+        """From a table's options. Raises DealSyncError if it has neither a label nor a query, or both."""
         found = cls(options.get("label"), options.get("cypher"))
         if (found.label is None) == (found.query is None):
             raise DealSyncError(
@@ -37,7 +37,7 @@ class Source:
         return f"nodes :{self.label}" if self.query is None else "the query of the option cypher"
 
 
-#: Derivations whose type is given: a target takes them or does not.
+#: Derived columns that come in a type of their own and are not converted.
 READY_MADE = frozenset({"ontology_scores", "workflow_metadata", "element_id", "conversion_errors"})
 
 
@@ -45,15 +45,15 @@ READY_MADE = frozenset({"ontology_scores", "workflow_metadata", "element_id", "c
 class Column:
     """A column of a foreign table.
 
-    `type_name` and `type_modifier` are the foreign column's own; `staged_*` those of the staging table, None where
-    the column is not staged; `due_*` those of its target where it is staged as the text that this type's input reads.
-    `*_family` is a type as format_type() spells it without its modifier, `target_as` with it. What stands in for an
-    absent value on insert: `fallback`, a column; `default`, a constant; `target_default`, the expression of a target
-    that is NOT NULL.
+    `type_name` and `type_modifier` are the foreign column's own; `staged_*` those of the staging table, None if the
+    column is not staged; `due_*` those of its target, if it is staged as text, which the target type's input reads.
+    `*_family` is a type as format_type() spells it without its modifier, `target_as` with it. On insert, an absent
+    value is replaced by `fallback`, a column, by `default`, a constant, or by `target_default`, the default expression
+    of a target that is NOT NULL.
     `required`: the target is NOT NULL and an insert has nothing else to put there.
-    `strict`: in a SELECT a value that does not fit is an error; the sync refuses the row, as with `reject`.
-    `key`: nodes are looked up by it (the mapping's ids, and those in the table's option "key"), so its equality goes by
-    an index; a text with a NUL character is no key.
+    `strict`: a misfit is an error in a SELECT; the sync rejects the row, as with `reject`.
+    `key`: nodes are looked up by it (the mapping's ids, and the columns in the table's option "key"), so that Neo4j can
+    use an index for equality; a text with a NUL character is not a key.
     """
 
     name: str
@@ -89,11 +89,11 @@ class Column:
 
     @classmethod
     def read(cls, row: Mapping[str, Any], keys: Sequence[str] = ()) -> Column:
-        """From a row of `_deal_sync.mapping_columns`; `keys` are those that the table names."""
+        """From a row of `_deal_sync.mapping_columns`; `keys` are the columns in the table's option "key"."""
         options = json.loads(row["options"] or "{}")
         due = row["due_name"] if row["staged_name"] == "text" else None
         if due in ("text", "bpchar", "varchar") or (due and not convertible(due)):
-            due = None  # a type of somebody's own: what it is, its input function decides
+            due = None  # a type that is unknown here: its input function decides what it takes
         return replace(
             cls.defined(row["name"], row["type_name"], row["type_modifier"], options, keys),
             required=bool(row["required"]),
@@ -117,7 +117,7 @@ class Column:
     def defined(
         cls, name: str, type_name: str, type_modifier: int, options: Mapping[str, str], keys: Sequence[str]
     ) -> Column:
-        """What its definition alone says: the type and the options."""
+        """From its definition alone: name, type and options."""
         strict = options.get("on_misfit") == "error"
         return cls(
             name=name,
@@ -159,7 +159,7 @@ class Table:
 
     @property
     def label(self) -> str:
-        """The label of its nodes. Raises DealSyncError where a query defines it."""
+        """The label of its nodes. Raises DealSyncError if the table is defined by a query."""
         if self.source.label is None:
             raise DealSyncError(
                 "HV00J",
@@ -169,7 +169,7 @@ class Table:
         return self.source.label
 
     def targeting(self, target: str) -> Column:
-        """The column that fills a column of the application's table. Raises DealSyncError where there is none."""
+        """The column that fills a column of the application's table. Raises DealSyncError if there is none."""
         for column in self.columns:
             if column.target == target:
                 return column
@@ -182,14 +182,14 @@ class Table:
 
     @property
     def deal(self) -> Column:
-        """The column with the id of the deal that a node is, or belongs to."""
+        """The column with the deal's id: of the node itself, or of the deal that a version belongs to."""
         return self.targeting("graph_opportunity_id" if self.kind == "deal" else "opportunity_id")
 
     @property
     def moments(self) -> list[str]:
-        """The properties that tell when a node changed, the first that is there counts.
+        """The properties that say when a node changed; the first one that a node has counts.
 
-        A version's last_updated_at is its deal's from before. Of a column that is not there, the property of its name.
+        Not a version's last_updated_at, which is a copy of its deal's. If the table lacks a column, its name counts.
         """
         behind = {column.name: column.property for column in self.columns}
         names = ("last_updated_at",) if self.kind == "deal" else ("valid_until", "created_at")
@@ -205,8 +205,8 @@ class Table:
 class Application:
     """The application's tables that the sync writes, as SQL takes their names.
 
-    `stamp` is the column of the deals' table that gets the time of each change, None if there is none. `link_columns`
-    are those of `links` that an insert must fill by itself, each with the expression that does.
+    `stamp` is the column of the deals' table that is set to the time of each change, None if there is none.
+    `link_columns` are the columns of `links` that have no default and that an insert fills, each with its expression.
     """
 
     deals: str

@@ -1,4 +1,4 @@
-"""In: names of types. Out: what a column of one type can be filled from; the conversion itself is of rows.
+"""In: names of types. Out: which types a column can be filled from; the conversions are in `rows`.
 
 Pure. The names are those in pg_type: `int2`, `numeric`, `timestamptz`, `vector`, `_text`.
 """
@@ -10,7 +10,7 @@ NUMBERS = frozenset({"int2", "int4", "int8", "float4", "float8", "numeric"})
 MOMENTS = frozenset({"date", "timestamp", "timestamptz"})
 JSON = frozenset({"json", "jsonb"})
 VECTORS = frozenset({"vector", "halfvec"})
-#: By the type of a foreign column, what of the graph a target may be meant for that has another one.
+#: By the types of a foreign column, the other types that its target may have.
 _BECOMES: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
     (TEXTS, TEXTS | NUMBERS | MOMENTS | {"uuid", "bool", "time", "timetz"}),
     (NUMBERS, NUMBERS | TEXTS),
@@ -24,7 +24,7 @@ _BECOMES: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
 
 _OTHERS = frozenset({"bool", "uuid", "time", "timetz", "interval", "point", "bytea"})
 
-#: Names of types as format_type() spells them, and as they stand in pg_type.
+#: Names of types as format_type() spells them, and as pg_type does.
 _SPELLINGS = {
     "bigint": "int8",
     "integer": "int4",
@@ -42,7 +42,7 @@ _SPELLINGS = {
 
 
 def type_named(spelling: str) -> str:
-    """The name in pg_type of a type as format_type() spells it, with its schema perhaps: "text[]" → "_text"."""
+    """The name in pg_type of a type as format_type() spells it, with or without its schema: "text[]" → "_text"."""
     if spelling.endswith("[]"):
         return "_" + type_named(spelling.removesuffix("[]"))
     name = spelling.rsplit(".", 1)[-1].strip('"')
@@ -50,14 +50,14 @@ def type_named(spelling: str) -> str:
 
 
 def convertible(type_name: str) -> bool:
-    """Whether there is a conversion into a type."""
+    """Whether values of the graph can be converted to a type."""
     if type_name.startswith("_"):
         return type_name[1:] not in VECTORS | JSON and convertible(type_name[1:])
     return type_name in TEXTS | NUMBERS | MOMENTS | JSON | VECTORS | _OTHERS
 
 
 def takes(foreign: str, target: str) -> bool:
-    """Whether a target of a type is meant for what a foreign column shows; else the mapping is a setup error."""
+    """Whether a foreign column of one type may fill a target of another; if not, the mapping is a setup error."""
     if foreign == target or any(foreign in ones and target in others for ones, others in _BECOMES):
         return True
     return foreign[0] == target[0] == "_" and takes(foreign[1:], target[1:])

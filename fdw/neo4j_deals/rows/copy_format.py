@@ -1,8 +1,8 @@
 """In: values as Python's equivalent of a PostgreSQL type. Out: PostgreSQL's binary COPY format.
 
-Pure but for the file written to. By hand because it is twice as fast as psycopg's row formatter
-(docs/internals/measurements.md); psycopg's and pgvector's dumpers are the tests' oracle. Every value has been checked
-before (`values`): COPY BINARY itself takes much in silence that is wrong.
+Pure. Written by hand because it is twice as fast as psycopg's row formatter (docs/internals/measurements.md); the tests
+compare it with psycopg's and pgvector's dumpers. Every value has been checked before (`values`): COPY BINARY itself
+accepts many invalid values without an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NULL = struct.pack(">i", -1)
 
 
 class Unusual(Exception):
-    """A short cut does not take this value: it wants checking, and perhaps fits all the same."""
+    """A short cut does not take this value: it must be checked, and may well be valid."""
 
 
 Encoder = Callable[[Any], bytes]
@@ -70,7 +70,7 @@ def _timestamp(value: datetime) -> bytes:
 
 def _numeric(value: Decimal) -> bytes:
     """Groups of four decimal digits, the weight of the first, the sign, and the digits after the point (dscale)."""
-    text = format(value, "f")  # a finite number: `values` refuses the rest
+    text = format(value, "f")  # a finite number: `values` rejects others
     whole, _, fraction = text.lstrip("-").partition(".")
     scale = len(fraction)
     whole, fraction = whole.zfill(-(-len(whole) // 4) * 4), fraction.ljust(-(-scale // 4) * 4, "0")
@@ -99,7 +99,7 @@ def _any_vector(value: list[float]) -> bytes:
 
 
 def encoder(type_name: str, modifier: int = -1) -> Encoder:
-    """The encoder of a type by its name in pg_type. Raises KeyError for a type that has none: it is staged as text."""
+    """The encoder of a type, by its name in pg_type. Raises KeyError if it has none: it is staged as text."""
     if type_name == "vector":
         return _vector(modifier) if modifier > 0 else _any_vector
     return _ENCODERS[type_name]
@@ -125,8 +125,8 @@ _ENCODERS: dict[str, Encoder] = {
 
 
 # -- short cuts --------------------------------------------------------------------------------------------------------
-# From the driver's value to the field in one step, for the common case; whatever else comes goes the long way, by
-# `values` and the encoders above. Each is measured: together they halve the time that a deal takes.
+# From the driver's value to the field in one step, for the usual values; others take the long way, by `values` and the
+# encoders above. Together they halve the time that a deal takes.
 
 
 def short_text(longest: int, limit: int) -> Encoder:
@@ -156,7 +156,7 @@ def short_uuid(value: Any) -> bytes:
         data = bytes.fromhex(value.replace("-", ""))
     except ValueError:
         raise Unusual from None
-    if len(data) != 16:  # fromhex passes over blanks
+    if len(data) != 16:  # fromhex skips blanks
         raise Unusual
     return _length(16) + data
 
@@ -173,7 +173,7 @@ def short_vector(dimensions: int) -> Encoder:
             data = packed.pack(size, dimensions, 0, *value)
         except (OverflowError, struct.error):
             raise Unusual from None
-        first_bytes = data[8::4]  # sign and exponent; NaN and the infinities have the highest exponent
+        first_bytes = data[8::4]  # sign and exponent; NaN and infinity have the highest exponent
         if b"\x7f" in first_bytes or b"\xff" in first_bytes:
             raise Unusual
         return data

@@ -1,7 +1,7 @@
-"""In: the properties of one node. Out: the columns that no single property holds: two documents, two shares.
+"""In: the properties of one node. Out: the columns that are made of several properties: two documents and two shares.
 
-Pure. The rules are those of docs/internals/rules.md for opportunities and versions. One implementation for the foreign
-tables, for the MERGE by hand and for the sync.
+Pure. The rules are those of docs/internals/rules.md for opportunities and versions. The foreign tables, the MERGE by
+hand and the sync all use this implementation.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from neo4j_deals.rows.values import MAX_VALUE_BYTES, Misfit, converter, json_sca
 
 Properties = Mapping[str, Any]
 Lost = Callable[[str, Misfit], None]
-"""Told of each property whose value could not be carried over."""
+"""Called with each property whose value was a misfit."""
 
 _CONFIDENCE, _EVIDENCE = "_confidence", "_evidence"
 
-#: ai_workflow_metadata: its keys, and the property behind each.
+#: The keys of ai_workflow_metadata, and the property that each is filled from.
 WORKFLOW_METADATA = {
     "deal_name": "name",
     "stage_assessment": "stage",
@@ -44,9 +44,9 @@ def dimension_of(property_name: str) -> str | None:
 
 
 def ontology_scores(properties: Properties, dimensions: Collection[str], lost: Lost) -> str | None:
-    """The JSON document of every dimension that has a score or a confidence; None where there is none.
+    """The JSON document of those of `dimensions` that have a score or a confidence; None if there are none.
 
-    `dimensions` are those to look for. Of each: score an integer, confidence a number, evidence a text, or null.
+    For each one, score (an integer), confidence (a number) and evidence (a text), or null.
     """
     scores: dict[str, Any] = {}
     for dimension in dimensions:
@@ -55,7 +55,7 @@ def ontology_scores(properties: Properties, dimensions: Collection[str], lost: L
         if score is None and confidence is None:
             continue
         evidence = properties.get(its_evidence)
-        # The usual types are told apart here: a call for each would double the time of the document.
+        # The usual types are checked here, because a call for each value would double the time.
         if type(score) is not int:
             score = _carried(name, score, _integer, lost)
         if type(confidence) is not float or not isfinite(confidence):
@@ -87,7 +87,7 @@ def _carried(name: str, value: Any, convert: Callable[[Any], Any], lost: Lost) -
 
 
 def ontology_completeness(properties: Properties, dimensions: Collection[str]) -> float | None:
-    """The node's own figure; where it is absent, scored dimensions / `dimensions` mapped. Raises Misfit."""
+    """The node's own figure, or else the share of `dimensions` that have a score. Raises Misfit."""
     own = properties.get("ontology_completeness")
     if own is not None:
         return float(_number(own))
@@ -95,7 +95,7 @@ def ontology_completeness(properties: Properties, dimensions: Collection[str]) -
 
 
 def meddic_completeness(properties: Properties, fields: Collection[str]) -> float | None:
-    """The node's own figure; where it is absent, the share of `fields` that hold a text that is not empty."""
+    """The node's own figure, or else the share of `fields` that have a text that is not empty. Raises Misfit."""
     own = properties.get("meddic_completeness")
     if own is not None:
         return float(_number(own))
@@ -118,9 +118,9 @@ def _is_filled(value: Any) -> bool:
 
 
 def workflow_metadata(properties: Properties, lost: Lost, limit: int = MAX_VALUE_BYTES) -> str:
-    """The JSON document of the eight keys; a value that is not finite or no scalar becomes null and is lost.
+    """The JSON document of the eight keys; a value that is not finite or not a scalar becomes null, and is a misfit.
 
-    `limit` is the longest text in bytes.
+    `limit` is the maximum length of a text in bytes.
     """
 
     def scalar(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""In: what a SELECT could not show as the graph has it. Out: one WARNING at the scan's end, or an error at once.
+"""In: the misfits of a SELECT. Out: one WARNING at the end of the scan, or an error at once.
 
-Pure. What a column does is its option `on_misfit`: `error` raises; with everything else the value is NULL (a text only
-loses the characters that PostgreSQL has not), and is counted.
+Pure. It depends on the column's option `on_misfit`: `error` raises an error; otherwise the value is NULL (or a text
+without the characters that PostgreSQL does not support), and is counted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Warned:
 
 
 class Losses:
-    """Counts by column. `source` says whose values they are, for the message."""
+    """Counts by column. `source` names what the values belong to, for the message."""
 
     def __init__(self, source: str, columns: Iterable[Column]) -> None:
         self._source = source
@@ -34,7 +34,7 @@ class Losses:
         self._reasons: dict[str, str] = {}
 
     def add(self, element_id: str, lost: Lost) -> None:
-        """What a row lost. Raises DealSyncError, with the misfit's SQLSTATE, for a column that wants an error."""
+        """Adds the misfits of a row. Raises DealSyncError, with the misfit's SQLSTATE, for on_misfit 'error'."""
         for name, (misfit, _) in lost.items():
             if name in self._strict:
                 raise DealSyncError(
@@ -48,7 +48,7 @@ class Losses:
             self._reasons.setdefault(name, misfit.reason)
 
     def warning(self, order: Sequence[Column]) -> Warned | None:
-        """What there is to say when the scan ends; the columns as the table has them. No value is in it."""
+        """The warning at the end of a scan, or None; `order` is the table's columns. It contains no values."""
         if not self._counts:
             return None
         names = [column.name for column in order if column.name in self._counts]

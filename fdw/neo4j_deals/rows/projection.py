@@ -1,6 +1,6 @@
 """In: the columns wanted of a foreign table. Out: the properties to ask for, and a record as a row of those columns.
 
-Pure. One implementation for the sync, scan() and the foreign table; they differ in the types that are due.
+Pure. The sync, scan() and the foreign tables all use it; they differ in the types that values are converted to.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from neo4j_deals.rows.values import (
 )
 
 Lost = dict[str, tuple[Misfit, Any]]
-"""By column name: why its value could not land as it is, and the value."""
+"""By column name: the misfit and the value."""
 
 _ERRORS = "conversion_errors"
-_THE_REST = ""  # stands for a document that lands without the value in question
+_THE_REST = ""  # the substitute of a misfit in a document, which lands without it
 _MAX_JSON = 0x0FFFFFFF  # bytes of the elements of one jsonb object or array
 
 
 def to_foreign(column: Column) -> Converter:
-    """The conversion to the foreign column's own type, for a SELECT. Raises DealSyncError where there is none."""
+    """The conversion to the foreign column's own type, for a SELECT. Raises DealSyncError if there is none."""
     if column.derive in READY_MADE:
         return unchanged
     if not convertible(column.type_name):
@@ -56,7 +56,7 @@ def to_foreign(column: Column) -> Converter:
 
 
 def _whole(convert: Converter) -> Converter:
-    """Of a key nothing is left out: a text with a NUL character is nobody's id."""
+    """Removes no character from a key: a text with a NUL character is not an id."""
 
     def converter(value: Any) -> Any:
         try:
@@ -68,7 +68,7 @@ def _whole(convert: Converter) -> Converter:
 
 
 def to_staged(column: Column, limit: int = MAX_VALUE_BYTES) -> Converter:
-    """The conversion to the target's type, in the form in which it is staged; texts are at most `limit` bytes long."""
+    """The conversion to the target's type, in the form that is staged; texts have at most `limit` bytes."""
     assert column.staged_name is not None
     if column.derive in READY_MADE:
         return unchanged
@@ -82,7 +82,7 @@ def to_staged(column: Column, limit: int = MAX_VALUE_BYTES) -> Converter:
 
 
 def _without_empty_texts(convert: Converter) -> Converter:
-    """Decided before the conversion, whatever is due; a text of which nothing is left is empty, too."""
+    """An empty text becomes NULL before it is converted, and so does one that has no valid character."""
 
     def converter(value: Any) -> Any:
         if value == "":
@@ -98,15 +98,15 @@ def _without_empty_texts(convert: Converter) -> Converter:
 
 
 def unchanged(value: Any) -> Any:
-    """The conversion and the finish of what is ready."""
+    """The conversion and the encoder of a value that needs none."""
     return value
 
 
 class Unchanged:
-    """A short cut where a value of one Python type needs neither conversion nor finish, unless it is an odd one: a
-    number that is not finite, a text that is long or holds a character that PostgreSQL has not.
+    """A short cut for values of a Python type that need neither conversion nor encoder, unless they are unusual: a
+    number that is not finite, a text that is long or has a character that PostgreSQL does not support.
 
-    A row's values of this kind are looked at together, which takes a quarter of the time.
+    Such values of a row are checked together, which takes a quarter of the time.
     """
 
     def __init__(self, due: type) -> None:
@@ -119,21 +119,21 @@ class Unchanged:
         return value
 
 
-#: By the type of a column: what a value is that it shows as it is.
+#: By the type of a column, the Python type of values that it shows unchanged.
 _AS_IT_IS = {"text": str, "int8": int, "float8": float, "bool": bool}
 
 
 def as_it_is(column: Column) -> Unchanged | None:
-    """The short cut of a column for whom PostgreSQL writes the value down."""
+    """The short cut of a column whose values PostgreSQL itself converts."""
     due = None if column.derive else _AS_IT_IS.get(column.type_name)
     return Unchanged(due) if due else None
 
 
-_FORMS = 256  # of records, by the types of their values; beyond these, planning would cost more than it saves
+_FORMS = 256  # kinds of records, by the types of their values; beyond these, planning costs more than it saves
 
 
 class _Form:
-    """What is to do for records whose values have these types: little, and the same for each of them."""
+    """What to do for records whose values have these types: it is the same for each of them."""
 
     def __init__(
         self, types: tuple[type, ...], plain: Sequence[tuple[int, Converter, Column, Converter, Converter]]
@@ -154,7 +154,7 @@ class _Form:
         self._places, self._texts, self._numbers, self._rest = _pick(places), _pick(texts), _pick(numbers), rest
 
     def row(self, record: tuple[Any, ...]) -> list[Any]:
-        """Raises Unusual, Misfit or TypeError where a value wants the long way."""
+        """Raises Unusual, Misfit or TypeError if a value must take the long way."""
         if not clean(self._texts(record)) or not finite(self._numbers(record)):
             raise Unusual
         values = list(self._places(record))
@@ -164,7 +164,7 @@ class _Form:
 
 
 def _pick(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
-    """What takes the values at these places."""
+    """A function that picks the values at these places."""
     if len(places) > 1:
         return itemgetter(*places)
     return lambda record: [record[at] for at in places]
@@ -173,9 +173,9 @@ def _pick(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
 class Projection:
     """How a record becomes a row.
 
-    `columns` are those wanted, each with its conversion, what finishes a converted value (an encoder, or nothing), and
-    perhaps a short cut for both: it raises Unusual or TypeError where a value wants the long way. `known` is the whole
-    foreign table: its "dim_…" columns are the dimensions mapped. `limit` is the longest text in bytes.
+    `columns` are those wanted, each with its conversion, the encoder of a converted value, and perhaps a short cut for
+    both, which raises Unusual or TypeError if a value must take the long way. `known` are all columns of the foreign
+    table: those named "dim_…" are the mapped dimensions. `limit` is the maximum length of a text in bytes.
     """
 
     def __init__(
@@ -187,9 +187,9 @@ class Projection:
         known, self._limit = list(known), limit
         by_property = {column.property: column for column in known if not column.derive}
         self._dimensions = [name for column in known if not column.derive and (name := dimension_of(column.property))]
-        #: By property, the dimensions' columns in which a bad value is told of whatever the row holds.
+        #: By property, the dimensions' columns that report a misfit of their own, whatever the row has.
         self._landing = {name: c.name for name, c in by_property.items() if c.target and c.write == "always"}
-        #: Those that the document of scores names: also one of which only the confidence is mapped.
+        #: The dimensions in the document of scores: also one of which only the confidence is mapped.
         self._documented = list(
             dict.fromkeys(
                 [*self._dimensions, *(name for property_ in by_property if (name := self._unmapped(property_)))]
@@ -201,9 +201,9 @@ class Projection:
         wanted = [column.property for column, *_ in columns if not column.derive]
         for column, *_ in columns:
             wanted += self._sources(column, by_property)
-        #: The properties to ask for, in the order of a record (after its elementId, before its labels if wanted).
+        #: The properties to ask for, in the order of a record (after its element id, before its labels if wanted).
         self.properties = list(dict.fromkeys(wanted))
-        #: The properties "dim_…" among them; where scores are wanted, a record ends with the others that a node has.
+        #: The properties "dim_…" among them; if scores are wanted, a record ends with the others that a node has.
         self.known_dimensions = [name for name in self.properties if name.startswith(DIMENSION_PREFIX)]
         place = {name: at for at, name in enumerate(self.properties, start=1)}
         self._plain = [
@@ -216,14 +216,14 @@ class Projection:
         self._forms: dict[tuple[type, ...], _Form] | None = {} if as_they_are else None
         self._derived = sorted(
             (column[:3] for column in columns if column[0].derive),
-            key=lambda column: column[0].derive == _ERRORS,  # what went wrong is known when all else is done
+            key=lambda column: column[0].derive == _ERRORS,  # last, when all misfits are known
         )
         #: The columns in the order of a row.
         self.columns = [column for _, _, column, _, _ in self._plain] + [column for column, *_ in self._derived]
 
     @property
     def dimensions_but(self) -> list[str] | None:
-        """What `cypher.rows` needs of it: the dimensions known, where the scores of the others are wanted, too."""
+        """An argument of `cypher.rows`: the known dimensions, if the scores of the others are wanted, too."""
         return self.known_dimensions if self.wants_scores else None
 
     def _sources(self, column: Column, by_property: dict[str, Column]) -> list[str]:
@@ -239,9 +239,9 @@ class Projection:
         return []
 
     def row(self, record: tuple[Any, ...]) -> tuple[list[Any], Lost]:
-        """The values in the order of `columns`, and what could not be carried over."""
+        """The values in the order of `columns`, and the misfits."""
         lost: Lost = {}
-        try:  # most rows need nothing else, and this is where the time goes
+        try:  # most rows need nothing else, and most of the time is spent here
             if form := self._form(record):
                 values = form.row(record)
             else:
@@ -259,13 +259,13 @@ class Projection:
                     if isinstance(value, str) and len(value) > _MAX_JSON // 4 and len(value.encode()) > _MAX_JSON:
                         raise Misfit("54000", f"a document longer than jsonb takes ({_MAX_JSON} bytes)")
                     values.append(None if value is None else finish(convert(value)))
-                except Misfit as misfit:  # the conversion refuses too: a figure out of its column's range
+                except Misfit as misfit:  # the conversion raises it, too: a figure out of its column's range
                     lost[column.name] = (misfit, properties.get(column.property))
                     values.append(None)
         return values, lost
 
     def _form(self, record: tuple[Any, ...]) -> _Form | None:
-        """The form of a record, where there are columns that show values as they are."""
+        """The form of a record, if there are columns that show values unchanged."""
         if self._forms is None:
             return None
         types = tuple(map(type, record))
@@ -276,7 +276,7 @@ class Projection:
 
     @staticmethod
     def _value(value: Any, short: Converter, column: Column, convert: Converter, finish: Converter, lost: Lost) -> Any:
-        """One value; where it does not fit, `lost` gets to know why, and what is left of the value lands."""
+        """One value; a misfit is added to `lost`, and its substitute lands."""
         if value is None:
             return None
         try:
@@ -301,7 +301,7 @@ class Projection:
     def _derive(self, column: Column, record: tuple[Any, ...], properties: dict[str, Any], lost: Lost) -> Any:
         def lose(name: str, misfit: Misfit) -> None:
             if column.derive == "ontology_scores" and self._landing.get(name) in lost:
-                return  # its own column says so
+                return  # its own column reports it
             reason = f"{name}: {misfit.reason}"
             if column.name in lost:
                 reason = f"{lost[column.name][0].reason}; {reason}"
@@ -327,7 +327,7 @@ class Projection:
                 return sorted(labels)
             case "conversion_errors":
                 return errors_json(lost)
-        raise AssertionError(column.derive)  # the validator knows no other
+        raise AssertionError(column.derive)  # the validator accepts no other
 
     @staticmethod
     def _unmapped(key: str) -> str | None:
@@ -346,7 +346,7 @@ def _both(convert: Converter, finish: Converter) -> Converter:
 
 
 def errors_json(lost: Lost) -> str | None:
-    """`conversion_errors`: by column, SQLSTATE, message and the offending value; None where nothing was lost."""
+    """`conversion_errors`: by column, SQLSTATE, message and the offending value; None if there are no misfits."""
     if not lost:
         return None
     return orjson.dumps(

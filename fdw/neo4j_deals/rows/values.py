@@ -1,8 +1,8 @@
-"""In: one value as the Neo4j driver hands it over, and the PostgreSQL type where it is due.
+"""In: one value as the Neo4j driver returns it, and the PostgreSQL type that it is for.
 Out: the value as Python's equivalent of that type, or a `Misfit` that says why there is none.
 
-Pure. The rules are those of docs/internals/rules.md, "Misfits and rejects"; the types are PostgreSQL's
-names in pg_type (`int2`, `numeric`, `timestamptz`, `vector`, ...) with the modifier as in pg_attribute.
+Pure. The rules are those of docs/internals/rules.md on misfits; the types are PostgreSQL's names in pg_type (`int2`,
+`numeric`, `timestamptz`, `vector`, ...) with the modifier as in pg_attribute.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from neo4j_deals.moment import Moment, zone_named
 
 Converter = Callable[[Any], Any]
 
-#: A longer text is refused: above this PostgreSQL's own limit of 1 GB a row comes near (`deal_sync.max_value_bytes`).
+#: A longer text is a misfit, because a row may have 1 GB only (`deal_sync.max_value_bytes`).
 MAX_VALUE_BYTES = 128 * 1024 * 1024
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_WIDE = Context(prec=1000)  # PostgreSQL's numeric(p,s) goes to a precision of 1000
+_WIDE = Context(prec=1000)  # the maximum precision of PostgreSQL's numeric(p,s)
 MOST_DIMENSIONS = 16000  # of pgvector
 _SHOWN = 200  # characters of an offending value that a reject keeps
 _MOST_SHOWN = 8  # elements of a list that it shows
@@ -50,10 +50,10 @@ _CLOCK = re.compile(
 
 
 class Misfit(ValueError):
-    """A value that its column cannot take.
+    """A value that cannot land in its column.
 
     `sqlstate` is PostgreSQL's code for the reason; `reason` is a message without the value itself.
-    `substitute` is what lands all the same: None, or the text without the characters that PostgreSQL has not.
+    `substitute` lands instead: None, or the text without the characters that PostgreSQL does not support.
     """
 
     def __init__(self, sqlstate: str, reason: str, substitute: Any = None) -> None:
@@ -64,15 +64,15 @@ class Misfit(ValueError):
 
 
 def shown(value: Any) -> str:
-    """The offending value for a person, as Neo4j has it: a text as it is, anything else in its Cypher form; cut to a
-    readable length, without characters that PostgreSQL refuses."""
+    """The offending value as Neo4j has it: a text unchanged, anything else in Cypher's syntax; cut to a readable length
+    and without characters that PostgreSQL rejects."""
     text = value if isinstance(value, str) else cypher_form(value, _MOST_SHOWN)
     text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def cypher_form(value: Any, most: int | None = None) -> str:
-    """A value as Cypher writes it; of a list the first `most` elements (None: all)."""
+    """A value in Cypher's syntax; of a list the first `most` elements (None: all)."""
     match value:
         case None:
             return "null"
@@ -118,8 +118,8 @@ def _datetime_form(text: str, zoned: bool) -> str:
 
 
 def _raw_form(raw: Any, most: int | None) -> str:
-    """What the driver could not make a value of: a year that Python has not, a zone that it does not know; or a list
-    or a map with such a value in it."""
+    """A value that the driver could not read, because Python does not support its year or the driver does not know its
+    zone; or a list or map with such a value in it."""
     match getattr(raw, "tag", None), getattr(raw, "fields", None):
         case b"D", [int(days)]:
             return f"date({_quoted(_day(days))})"
@@ -133,14 +133,14 @@ def _raw_form(raw: Any, most: int | None) -> str:
 
 
 def _iso(seconds: int, nanoseconds: int, offset: int | None) -> str:
-    """ISO 8601 in whichever year, with the offset that the value has: Neo4j's go to 18 hours."""
+    """ISO 8601 for any year, with the value's own offset: Neo4j's are up to 18 hours."""
     days, clock = divmod(seconds + (offset or 0), 86_400)
     text = f"{_day(days)}T{clock // 3600:02}:{clock // 60 % 60:02}:{clock % 60:02}.{nanoseconds:09}"
     return text if offset is None else text + _offset_text(offset)
 
 
 def _day(days: int) -> str:
-    """The day so many days after 1970 began; Python's calendar repeats itself after 400 years."""
+    """The day so many days after 1970-01-01; the calendar repeats itself after 400 years."""
     cycles, rest = divmod(days, 146_097)
     day = date.fromordinal(_EPOCH.toordinal() + rest)
     year = day.year + 400 * cycles
@@ -154,12 +154,12 @@ def _offset_text(offset: int) -> str:
 
 
 def with_article(name: str) -> str:
-    """The name behind the article that it takes."""
+    """The name with its article."""
     return f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
 
 
 def kind_of(value: Any) -> str:
-    """Neo4j's name of a value's type, as `valueType()` spells it."""
+    """Neo4j's name of a value's type, as `valueType()` returns it."""
     if isinstance(value, BrokenHydrationObject):
         return _RAW_NAMES.get(getattr(value.raw_data, "tag", b"")) or kind_of(value.raw_data)
     for python, name in _NEO4J_NAMES:
@@ -186,7 +186,7 @@ _NEO4J_NAMES: tuple[tuple[type, str], ...] = (
 )
 
 
-#: By the tag of a structure in Bolt.
+#: Types by the tag of their structure in Bolt.
 _RAW_NAMES = {b"D": "DATE", b"d": "DATETIME", b"I": "DATETIME", b"i": "DATETIME"}
 
 
@@ -219,13 +219,13 @@ def to_text(value: Any, limit: int = MAX_VALUE_BYTES) -> str:
         return value.iso_format()
     if isinstance(value, BrokenHydrationObject):
         raise _unreadable(value)
-    if isinstance(value, date):  # datetime too: on its way from a foreign column of that type
+    if isinstance(value, date):  # or datetime: the value of a foreign column of that type
         return value.isoformat()
     raise _wrong_type(value, "a text")
 
 
 def clean(texts: Sequence[str]) -> bool:
-    """Whether these texts, all together, are short and hold nothing that PostgreSQL has not."""
+    """Whether these texts are short altogether and have no character that PostgreSQL does not support."""
     together = "".join(texts)
     if "\0" in together or len(together) > MAX_VALUE_BYTES // 4:
         return False
@@ -243,7 +243,7 @@ def _float_text(value: float) -> str:
 
 
 def _datetime_text(value: neo4j_time.DateTime) -> str:
-    """ISO 8601 with the offset; the driver's own text is an hour off for offsets such as -03:30."""
+    """ISO 8601 with the offset; the driver's own text is an hour wrong for offsets such as -03:30."""
     offset = value.utcoffset()
     text = str(value.replace(tzinfo=None).iso_format())
     return text if offset is None else text + _offset_text(int(offset.total_seconds()))
@@ -279,7 +279,7 @@ def to_uuid(value: Any) -> UUID:
 
 
 def maybe_uuid(value: Any) -> UUID | None:
-    """An id as the tables compare it; None for what is none."""
+    """A UUID as the tables compare it; None if the value is not one."""
     try:
         return to_uuid(value)
     except Misfit:
@@ -287,7 +287,7 @@ def maybe_uuid(value: Any) -> UUID | None:
 
 
 def finite(numbers: Sequence[float]) -> bool:
-    """Whether each of these is finite; no as well where it takes more than their sum to tell."""
+    """Whether all of these are finite; False also if their sum alone does not tell."""
     return math.isfinite(sum(numbers))
 
 
@@ -325,7 +325,7 @@ def _float8(value: Any) -> float:
         found = float(number)
     except OverflowError:
         found = math.inf
-    if not math.isfinite(found) or (number and not found):  # only of a text
+    if not math.isfinite(found) or (number and not found):  # only a text can have such a number
         raise Misfit("22003", "out of range for double precision")
     return found
 
@@ -342,7 +342,7 @@ def _float4(value: Any) -> float:
 
 
 def _numeric(precision: int | None, scale: int) -> Converter:
-    """By the shortest decimal form, rounded half away from zero as PostgreSQL does: 0.145 → 0.15."""
+    """From the shortest decimal form, rounded half away from zero as PostgreSQL does: 0.145 → 0.15."""
 
     @lru_cache(maxsize=4096)
     def decimal(shortest: str) -> Decimal:
@@ -373,7 +373,7 @@ _OUT_OF_RANGE = "a date or time out of range (years 1 to 9999)"
 
 
 def to_timestamptz(value: Any) -> datetime:
-    """A temporal value, or an ISO 8601 text; without an offset it is UTC; below a microsecond it is floored."""
+    """A temporal value or an ISO 8601 text; without an offset it is UTC; fractions of a microsecond are cut off."""
     if type(value) is Moment:
         return _EPOCH + timedelta(0, value.seconds, value.nanoseconds // 1000)
     try:
@@ -403,7 +403,7 @@ def _unreadable(value: Any) -> Misfit:
 
 
 def _read(text: str) -> tuple[datetime, timedelta]:
-    """A day, or a moment as it is written, and its offset from UTC: its own, its zone's, or none."""
+    """A date or a moment as it is written, and its offset from UTC: its own, its zone's, or zero."""
     match = _ISO.fullmatch(text)
     if not match:
         raise Misfit("22007", "a text that is no ISO 8601 date or time")
@@ -414,7 +414,7 @@ def _read(text: str) -> tuple[datetime, timedelta]:
         written = datetime.combine(day, time.fromisoformat(match["time"].replace(",", ".")))
         if match["zone"] is None or match["offset"] is not None:
             return written, _offset(match["offset"])
-        # In an hour that comes twice the first one, in one that is left out the offset from before: as Neo4j does.
+        # As Neo4j does: an hour that occurs twice is the first one; one that is skipped has the offset from before.
         shift = zone_named(match["zone"]).utcoffset(written)
     except KeyError:
         raise Misfit("22023", "an unknown time zone") from None
@@ -427,7 +427,7 @@ def _read(text: str) -> tuple[datetime, timedelta]:
 
 
 def _offset(text: str | None) -> timedelta:
-    """The offset from UTC that an ISO 8601 text ends with; none is zero."""
+    """The offset from UTC at the end of an ISO 8601 text; zero if there is none."""
     if text in (None, "Z", "z"):
         return timedelta()
     digits = text[1:].replace(":", "").ljust(6, "0")
@@ -442,7 +442,7 @@ def _timestamp(value: Any) -> datetime:
 
 
 def _date(value: Any) -> date:
-    """The day as it is written, in the value's own zone: people mean that day."""
+    """The day as it is written, in the value's own zone, because people mean that day."""
     if type(value) is Moment:
         return (_EPOCH + timedelta(0, value.seconds + (value.offset or 0))).date()
     if isinstance(value, neo4j_time.Date):
@@ -458,7 +458,7 @@ def _date(value: Any) -> date:
 
 
 def _clock(value: Any) -> tuple[time, timedelta | None]:
-    """A TIME or an ISO 8601 text as a time of day and its offset from UTC, None where it has none; floored."""
+    """A TIME or an ISO 8601 text as a time of day, cut to microseconds, and its offset from UTC, if it has one."""
     if isinstance(value, neo4j_time.Time):
         return time(value.hour, value.minute, value.second, value.nanosecond // 1000), value.utc_offset()
     if not isinstance(value, str):
@@ -474,7 +474,7 @@ def _clock(value: Any) -> tuple[time, timedelta | None]:
 
 
 def _time(value: Any) -> time:
-    """A local time. One with an offset has none to compare it with: it is refused, not shifted."""
+    """A local time. One with an offset is a misfit; it is not shifted."""
     clock, offset = _clock(value)
     if offset is not None:
         raise Misfit("2200G", "a ZONED TIME where a LOCAL TIME is due")
@@ -491,7 +491,7 @@ def _timetz(value: Any) -> time:
 
 
 def _interval(value: Any) -> str:
-    """A DURATION as PostgreSQL reads it whatever its IntervalStyle: each part with its sign; nanoseconds are cut."""
+    """A DURATION as PostgreSQL reads it with any IntervalStyle: each part has its sign; nanoseconds are cut off."""
     if not isinstance(value, neo4j_time.Duration):
         raise _wrong_type(value, "a duration")
     months, days = int(value.months), int(value.days)
@@ -523,7 +523,7 @@ def _bytes(value: Any) -> bytes:
 
 
 def _elements(value: Any) -> Any:
-    """The elements of what Neo4j calls a list: a byte array is one of INTEGERs, a VECTOR one of numbers."""
+    """The elements of a value that is a list in Cypher: a byte array one of INTEGERs, a VECTOR one of numbers."""
     if isinstance(value, bytes | bytearray):
         return [byte - 256 if byte > 127 else byte for byte in value]
     if isinstance(value, BrokenHydrationObject) and isinstance(value.raw_data, list | dict):
@@ -532,7 +532,7 @@ def _elements(value: Any) -> Any:
 
 
 def _array(element: Converter) -> Converter:
-    """A list whose every element fits; one that does not makes the whole list a misfit."""
+    """A list; a misfit in it makes the whole list a misfit."""
 
     def convert(value: Any) -> list[Any]:
         elements = _elements(value)
@@ -549,7 +549,7 @@ def _array(element: Converter) -> Converter:
 
 
 def _vector(dimensions: int | None, element: str) -> Converter:
-    """A list of finite numbers, as long as the column is wide; each must fit the float that `struct` calls so."""
+    """A list of finite numbers of the column's width; `element` is the format of a number for `struct`."""
     layout = struct.Struct(f">{dimensions}{element}") if dimensions else None
 
     def convert(value: Any) -> list[float]:
@@ -592,9 +592,9 @@ def _text_array(value: Any) -> list[str]:
 
 
 def json_scalar(value: Any, limit: int = MAX_VALUE_BYTES) -> Any:
-    """A value inside a JSON document: scalars as they are, temporal values as ISO 8601.
+    """A value inside a JSON document: scalars unchanged, temporal values as ISO 8601.
 
-    Raises Misfit for what is not finite or no scalar (null is due there), and for a text that lost a character.
+    Raises Misfit for a value that is not finite or not a scalar, and for a text with an invalid character.
     """
     if value is None or isinstance(value, bool | int):
         return value
@@ -604,9 +604,9 @@ def json_scalar(value: Any, limit: int = MAX_VALUE_BYTES) -> Any:
 
 
 def to_json(value: Any) -> str:
-    """Any value as a JSON text; what JSON cannot say becomes null inside it, and is reported as lost.
+    """Any value as a JSON text; a value that JSON cannot represent becomes null in it, and is a misfit.
 
-    A DURATION is its ISO 8601 text, a POINT an object of srid and coordinates, a VECTOR or a byte array a list.
+    A DURATION becomes its ISO 8601 text, a POINT an object of srid and coordinates, a VECTOR or a byte array a list.
     """
     lost: list[Misfit] = []
 
@@ -638,7 +638,8 @@ def to_json(value: Any) -> str:
 def converter(type_name: str, modifier: int = -1, limit: int = MAX_VALUE_BYTES) -> Converter:
     """The conversion into a PostgreSQL type.
 
-    `type_name` is the name in pg_type, `modifier` the column's atttypmod (-1: none), `limit` the longest text in bytes.
+    `type_name` is the name in pg_type, `modifier` the column's atttypmod (-1: none), `limit` the maximum length of a
+    text in bytes.
     Raises KeyError for a type that is not `convertible`.
     """
     if type_name in ("varchar", "bpchar") and modifier >= 0:
@@ -677,16 +678,17 @@ _CONVERTERS: dict[str, Converter] = {
     "_text": _text_array,
 }
 
-# -- from the graph to the table's type, of which the foreign column's is no part --------------------------------------
+# -- from the graph to the type of the application's table -------------------------------------------------------------
 
 _NUMBER_TEXT = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,5})?", re.ASCII)
 _LONGEST_NUMBER = 1000  # characters
-_MOST_DIGITS = 1000  # before the decimal point and behind it
+_MOST_DIGITS = 1000  # before the decimal point and after it
 
 
 def landing(foreign: str, target: str, modifier: int = -1, limit: int = MAX_VALUE_BYTES) -> Converter:
-    """The one conversion from the graph to a table's type. The foreign column's type never narrows what lands; it says
-    that a text is read as a number or a boolean, that a list is one of texts, that a text shows a document."""
+    """The conversion from the graph to the type of the application's table. The foreign column's type never limits what
+    lands; it only says that a text is read as a number or a boolean, that a list is one of texts, that a text is a
+    document."""
     convert = converter(target, modifier, limit)
     if foreign in TEXTS and target in NUMBERS:
         return lambda value: convert(_number_of(value) if type(value) is str else value)
@@ -719,17 +721,17 @@ def _one_by_one(first: Converter, second: Converter) -> Converter:
 
 
 def as_text(convert: Converter) -> Converter:
-    """The conversion to a type for which there is no binary form of ours: to the text that its input reads."""
+    """The conversion to a type that has no encoder: to a text that the type's input reads."""
     return _one_by_one(convert, _input)
 
 
 def vector_text(convert: Converter) -> Converter:
-    """The same to a vector of another kind."""
+    """The same for halfvec."""
     return lambda value: orjson.dumps(convert(value)).decode()
 
 
 def _input(value: Any) -> str:
-    """As PostgreSQL reads it whatever the session's settings."""
+    """As PostgreSQL reads it with any settings of the session."""
     if isinstance(value, list):
         items = (_input(item).replace("\\", "\\\\").replace('"', '\\"') for item in value)
         return "{" + ",".join(f'"{item}"' for item in items) + "}"

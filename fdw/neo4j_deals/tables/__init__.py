@@ -1,1 +1,1 @@
-"""The foreign tables: a SELECT, with or without Multicorn2, and the import of other labels."""
+"""The foreign tables: reading them in SQL, with or without Multicorn2, and importing other labels."""

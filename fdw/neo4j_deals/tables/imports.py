@@ -1,7 +1,7 @@
-"""In: what a graph holds under each label, and an import's options. Out: foreign tables, and what there is to say.
+"""In: the properties of each label of a graph, and the options of an import. Out: foreign tables, and notices.
 
-`read` asks the graph; the rest is pure. One core for `deal_sync.import_schema()` and IMPORT FOREIGN SCHEMA: both take
-the statements from here, so that both make the same tables.
+`read` asks the graph; the rest is pure. `deal_sync.import_schema()` and IMPORT FOREIGN SCHEMA both take the statements
+from here, so that both create the same tables.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from neo4j_deals.rows.values import MOST_DIMENSIONS
 T = TypeVar("T")
 
 SAMPLE = 10_000
-"""Nodes of a label that are looked at, unless the import says otherwise."""
+"""How many nodes of a label are looked at by default."""
 
-_NAME_BYTES = 63  # of a name in PostgreSQL
-_MOST_COLUMNS = 1600  # of a table in PostgreSQL
-_BYTES_LOOKED_AT = 10  # lists of INTEGERs: valueType() does not tell a byte array from them
+_NAME_BYTES = 63  # PostgreSQL's limit for a name
+_MOST_COLUMNS = 1600  # PostgreSQL's limit for a table
+_BYTES_LOOKED_AT = 10  # values: valueType() does not distinguish a byte array from a list of INTEGERs
 SYSTEM_COLUMNS = frozenset({"tableoid", "ctid", "xmin", "cmin", "xmax", "cmax"})
-#: What every table has beside its properties: column, type, what the option `derive` says.
+#: What every table has besides its properties: column, type, option `derive`.
 _DERIVED = (("element_id", "text", "element_id"), ("labels", "text[]", "labels"))
 
-#: Neo4j's names of types as valueType() spells them. They decide; a text that looks like a date is a text.
+#: By Neo4j's types, as valueType() names them. Only the type counts: a text that looks like a date is a text.
 _SCALARS = {
     "STRING": "text",
     "BOOLEAN": "boolean",
@@ -44,16 +44,16 @@ _SCALARS = {
     "DURATION": "interval",
     "POINT": "point",
 }
-_SPATIAL = (4979, 9157)  # the SRIDs of points in space: z of another point is an error
+_SPATIAL = (4979, 9157)  # the SRIDs of points with three dimensions: z of another point is an error
 _SPACE = "POINT of three dimensions"
-#: Those that have a text form (`values.to_text`): a property that holds several of them becomes text.
+#: The types that have a text form (`values.to_text`): a property with several of them becomes text.
 _HAVE_A_TEXT = frozenset(_SCALARS) - {"DURATION", "POINT"}
 _VECTOR = re.compile(r"VECTOR<[A-Z0-9]+>\((\d+)\)")
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to be imported: the names are those of the tables, as IMPORT FOREIGN SCHEMA takes them."""
+    """What to import. The names are those of the tables, as in IMPORT FOREIGN SCHEMA."""
 
     only: Sequence[str] | None = None
     but: Sequence[str] = ()
@@ -81,15 +81,15 @@ class Wish:
         )
 
     def includes(self, table: str) -> bool:
-        """Whether a table of this name is wanted."""
+        """Whether to import a table of this name."""
         return table not in self.but if self.only is None else table in self.only
 
 
 @dataclass(frozen=True)
 class Label:
-    """A label: how many nodes have it, and of each property the types found, with the number of nodes.
+    """A label: how many nodes have it, and for each property the types found, with the number of nodes.
 
-    `dimensions` is by property the width of its vector index; `byte_arrays` names properties that hold nothing else.
+    `dimensions`: by property, the width of its vector index; `byte_arrays`: properties that have nothing else.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Label:
 
 
 Column = tuple[str, str, Mapping[str, str]]
-"""Its name, its type as SQL writes it, and its options."""
+"""Its name, its type as SQL takes it, and its options."""
 
 
 def as_definition(column: Column) -> str:
@@ -118,7 +118,7 @@ class Table:
     columns: Sequence[Column]
 
     def to_statement(self, schema: str, server: str) -> str:
-        """CREATE FOREIGN TABLE, whatever the names hold. Multicorn asks for it by this name."""
+        """CREATE FOREIGN TABLE, with names of any characters. Multicorn calls this method."""
         columns = ",\n".join(f"    {as_definition(column)}" for column in self.columns)
         return (
             f"CREATE FOREIGN TABLE {_ident(schema)}.{_ident(self.name)} (\n{columns}\n)"
@@ -128,7 +128,7 @@ class Table:
 
 @dataclass
 class Import:
-    """The tables, what is worth a NOTICE, and what could not be mapped."""
+    """The tables, notices, and warnings of what could not be mapped."""
 
     tables: list[Table] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
@@ -136,12 +136,12 @@ class Import:
 
 
 def read(to: Connection, wish: Wish, vector: str, serve_interrupt: Callable[[], object]) -> tuple[str, Import]:
-    """The database's name, and the tables that a graph gives. Raises DealSyncError for what graph or network refused.
+    """The database's name, and the tables for a graph. Raises DealSyncError for an error of Neo4j or the network.
 
-    `vector` is the name of pgvector's type as SQL writes it.
+    `vector` is the name of pgvector's type as SQL takes it.
     """
 
-    # In a transaction of its own: one that was refused something is of no more use.
+    # In a transaction of its own: one that has failed cannot go on.
     widths = unless_forbidden(lambda: answer(to, _vector_widths, serve_interrupt))
     database, named, labels = answer(to, lambda ask: found(ask, wish, widths or {}), serve_interrupt)
     result = tables(wish, named, labels, vector)
@@ -156,7 +156,7 @@ def read(to: Connection, wish: Wish, vector: str, serve_interrupt: Callable[[], 
 def found(
     ask: Ask, wish: Wish, widths: Mapping[str, Mapping[str, int]]
 ) -> tuple[str, list[tuple[str, str]], list[Label]]:
-    """The database's name, every label with the name of its table, and what is known of those wanted.
+    """The database's name, every label with the name of its table, and the labels to import.
 
     `widths` are those of vector indexes, by label and property.
     """
@@ -188,7 +188,7 @@ def _label(ask: Ask, name: str, sample: int, dimensions: Mapping[str, int]) -> L
 
 
 def _kind(type_: str, spatial: bool) -> str:
-    """As valueType() says it, without NOT NULL; a point in space, or a list with one, is of a kind of its own."""
+    """The type as valueType() names it, without NOT NULL; a point in space, or a list of such, has another name."""
     kind = type_.replace(" NOT NULL", "")
     return kind.replace("POINT", _SPACE) if spatial else kind
 
@@ -199,7 +199,7 @@ def _sampled(label: str, sample: int) -> tuple[str, dict[str, Any]]:
 
 
 def _types(label: str, sample: int) -> Query:
-    """Each property and type of the sample, whether it is a point in space, and the number of nodes."""
+    """Each property and type in the sample, whether it is a point in space, and the number of nodes."""
     match, parameters = _sampled(label, sample)
     return Query(
         f"{match}\n"
@@ -224,7 +224,7 @@ def _some_values(label: str, key: str, sample: int) -> Query:
 
 
 def _vector_widths(ask: Ask) -> dict[str, dict[str, int]]:
-    """By label and property, the width of the vector index: a list of FLOATs is a vector where there is one."""
+    """By label and property, the width of the vector index: a list of FLOATs that has one becomes a vector."""
     widths: dict[str, dict[str, int]] = {}
     indexes = Query(
         "SHOW VECTOR INDEXES YIELD entityType, labelsOrTypes, properties, options WHERE entityType = 'NODE'"
@@ -243,13 +243,13 @@ def _vector_widths(ask: Ask) -> dict[str, dict[str, int]]:
 
 
 def table_names(labels: Iterable[str], prefix: str) -> list[tuple[str, str]]:
-    """Each label and the name of its table: the label itself behind the prefix, cut to what PostgreSQL takes."""
+    """Each label and the name of its table: the prefix and the label, cut to the length of a name."""
     used: set[str] = set()
     return [(label, free_name(prefix + label, used)) for label in labels]
 
 
 def tables(wish: Wish, named: Sequence[tuple[str, str]], labels: Iterable[Label], vector: str) -> Import:
-    """`named` is what `table_names` says; `vector` is the name of pgvector's type as SQL writes it."""
+    """`named` is the result of `table_names`; `vector` the name of pgvector's type as SQL takes it."""
     result = Import()
     names = dict(named)
     for name in (*(wish.only or ()), *wish.but):
@@ -300,7 +300,7 @@ def _columns(label: Label, vector: str, result: Import) -> list[Column]:
 
 
 def _type(label: Label, key: str, vector: str) -> str | None:
-    """The type that shows every value found; None where there is none."""
+    """A type for every value found; None if there is none."""
     kinds = _without_empty_lists(label.properties[key])
     types = {_type_of(kind, vector) for kind in kinds}
     if None in types:
@@ -330,7 +330,7 @@ def _type_of(kind: str, vector: str) -> str | None:
 
 
 def _without_empty_lists(kinds: Iterable[str]) -> set[str]:
-    """An empty list goes with a list of anything."""
+    """An empty list is compatible with any list."""
     kinds = set(kinds)
     return kinds - {"LIST<NOTHING>"} if any(kind.startswith("LIST<") for kind in kinds - {"LIST<NOTHING>"}) else kinds
 
@@ -343,12 +343,12 @@ def _listed(kinds: Mapping[str, int]) -> str:
 
 
 def _clipped(name: str, size: int = _NAME_BYTES) -> str:
-    """As PostgreSQL cuts a name: to so many bytes, at a character's edge."""
+    """Cuts a name to so many bytes, between two characters, as PostgreSQL does."""
     return name.encode()[:size].decode(errors="ignore")
 
 
 def free_name(name: str, used: set[str]) -> str:
-    """The name, cut to what PostgreSQL takes; with a number behind it where it is taken."""
+    """The name, cut to the length of a name, and with a number at its end if it is taken."""
     free, number = _clipped(name), 1
     while free in used:
         number += 1

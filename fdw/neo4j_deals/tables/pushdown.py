@@ -1,12 +1,12 @@
-"""In: quals and sort keys as Multicorn2 gives them, and the columns they are about. Out: Cypher conditions and orders.
+"""In: quals and sort keys from Multicorn2, and the columns they are about. Out: Cypher conditions and orders.
 
-Pure. What a column *shows* is what `values` makes of what a node *has*, and PostgreSQL checks every qual on that. So a
-condition may let too many nodes through, never too few: the comments say which values show what. An order has to be
-exact, so it sorts by an expression that is what the column shows. Values travel as parameters.
+Pure. A column *shows* what `values` makes of what a node *has*, and PostgreSQL checks every qual on that. So a
+condition may let too many nodes through, but never too few; the comments say which values show what. An order must be
+exact, so it sorts by an expression that equals what the column shows. Values travel as parameters.
 
-Multicorn2 3.2 does not tell a value's type. The result of a function that is called at run time it even reads as the
-column's type, whichever it is: the days of a date as microseconds of a timestamptz, a bigint by its lower half. So a
-condition allows for each type that PostgreSQL compares with the column's, or nothing is pushed.
+Multicorn2 3.2 does not tell a value's type. It even reads the result of a function that is called at run time as if it
+were of the column's type: the days of a date as microseconds of a timestamptz, a bigint by its lower half. So a
+condition allows for each type that PostgreSQL compares with the column's, or the qual is not pushed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from neo4j_deals.mapping.model import Column
 
 
 class Qual(Protocol):
-    """`field_name operator value`; of a list, the operator is a pair: its name, and whether ANY or ALL is meant."""
+    """`field_name operator value`; for a list, the operator is a pair: its name, and whether it is ANY or ALL."""
 
     @property
     def field_name(self) -> str:
@@ -38,11 +38,11 @@ class Qual(Protocol):
 
     @property
     def value(self) -> Any:
-        """The other side; None for NULL, and for IS [NOT] NULL, which are `=` and `<>`."""
+        """The other side; None for NULL, and for IS [NOT] NULL, whose operators are `=` and `<>`."""
 
 
 class SortKey(Protocol):
-    """One column of an ORDER BY; `collate` is None for the column's own collation, whichever that is."""
+    """One column of an ORDER BY; `collate` is None for the column's own collation."""
 
     attname: str
     is_reversed: bool
@@ -65,7 +65,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition of Cypher; not `exact`: it lets nodes through that PostgreSQL then leaves out."""
+    """A condition in Cypher; if it is not `exact`, it lets nodes through that PostgreSQL then filters out."""
 
     text: str
     exact: bool = False
@@ -73,7 +73,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What becomes of the quals of a scan: conditions and parameters, and for a person what is left to PostgreSQL."""
+    """The quals of a scan: conditions and parameters, and for EXPLAIN those that are left to PostgreSQL."""
 
     conditions: tuple[str, ...]
     parameters: Mapping[str, Any]
@@ -82,19 +82,19 @@ class Pushed:
 
 
 Expression = Callable[[Column], str | None]
-"""What a column is in Cypher: a property, the node's id; None for what the reader makes."""
+"""What a column is in Cypher: a property or the node's id; None if the reader computes it."""
 
-#: Operators that no NULL meets. (Those of PostgreSQL's own types are all strict.)
+#: Operators that are never true for NULL. (Those of PostgreSQL's own types are all strict.)
 _STRICT = frozenset({"=", "<>", "<", "<=", ">", ">=", "~~", "!~~", "~~*", "!~~*", "~", "!~", "~*", "!~*", "^@"})
 _RANGES = frozenset({"<", "<=", ">", ">="})
 
 _INTEGERS = {"int2": 16, "int4": 32, "int8": 64}
 _TEXTS = frozenset({"text", "varchar"})
 _MOMENTS = frozenset({"timestamptz", "timestamp", "date"})
-_EXACT = 1 << 53  # below it an integer and a float are the same number or are not, whoever compares them
-_LONGEST = 1 << 25  # characters: a longer text may be more bytes than a column shows
+_EXACT = 1 << 53  # below it, comparing an integer and a float is exact in both systems
+_LONGEST = 1 << 25  # characters: a longer text may have more bytes than a column shows
 _MOST = 1.7976931348623157e308
-_NEXT_TO_NOTHING = 2.2e-314  # above all doubles whose upper half is empty
+_NEXT_TO_NOTHING = 2.2e-314  # greater than all doubles whose upper half is zero
 
 
 def pushed(quals: Iterable[Qual], columns: Mapping[str, Column], of: Expression, floats_exact: bool = True) -> Pushed:
@@ -116,7 +116,7 @@ def pushed(quals: Iterable[Qual], columns: Mapping[str, Column], of: Expression,
 
 
 def _named(qual: Qual) -> str:
-    """A qual without its value, which can be a person's data."""
+    """A qual without its value, which may be application data."""
     if isinstance(qual.operator, tuple):
         return f"{qual.field_name} {qual.operator[0]} {'ANY' if qual.operator[1] else 'ALL'}"
     if qual.value is None and qual.operator in ("=", "<>"):
@@ -132,7 +132,7 @@ def condition(
     parameters: Parameters,
     floats_exact: bool = True,
 ) -> Condition | None:
-    """One qual as Cypher, or None where nothing can be said."""
+    """One qual in Cypher, or None if it cannot be pushed."""
     if column.derive:
         return _identity(operator, value, expression, parameters) if column.derive == "element_id" else None
     if isinstance(operator, tuple):
@@ -144,7 +144,7 @@ def condition(
     if operator in ("IS", "IS NOT"):
         if operator == "IS" and (asked := _boolean(value)) is not None:
             return Condition(f"{expression} = {parameters.add(asked)}", exact=True)
-        return None  # NULL counts too, and what shows NULL is no matter of one test
+        return None  # NULL counts too, and a misfit shows NULL
     if operator not in _STRICT:
         return None
     found = None
@@ -167,7 +167,7 @@ def _of_list(
     parameters: Parameters,
     floats_exact: bool,
 ) -> Condition | None:
-    """IN and NOT IN. An empty list under ALL is met by every row, a NULL one by none."""
+    """IN and NOT IN. An empty list with ALL is true for every row, NULL for none."""
     name, any_of_them = operator
     if not isinstance(value, list) or name not in _STRICT or not (any_of_them or value):
         return None
@@ -185,7 +185,7 @@ def _of_list(
 def _equal(
     column: Column, values: Sequence[Any], expression: str, parameters: Parameters, floats_exact: bool
 ) -> Condition | None:
-    """The column shows one of the values; None where a value's meaning is not sure."""
+    """The column shows one of the values; None if the meaning of a value is not certain."""
     if column.type_name in _TEXTS:
         return _equal_texts(column, values, expression, parameters)
     if column.type_name == "bool":
@@ -196,7 +196,7 @@ def _equal(
     numbers, exact = _numbers(column, values, floats_exact)
     if numbers is None:
         return None
-    if column.type_name == "int4":  # as an oid it has no sign
+    if column.type_name == "int4":  # an oid has no sign
         numbers += [number - (1 << 32) for number in numbers if 1 << 31 <= number < 1 << 32]
     parts, points = [], []
     for number in numbers:
@@ -213,7 +213,7 @@ def _equal(
 
 
 def _equal_texts(column: Column, values: Sequence[Any], expression: str, parameters: Parameters) -> Condition | None:
-    """A text column shows INTEGER 5 as '5', a time as ISO 8601, and a STRING without its NUL characters."""
+    """A text column shows INTEGER 5 as '5', a time in ISO 8601, and a STRING without its NUL characters."""
     if not all(isinstance(value, str) for value in values):
         return None
     cut = [value.rstrip(" ") for value in values]
@@ -225,13 +225,13 @@ def _equal_texts(column: Column, values: Sequence[Any], expression: str, paramet
         parts.append(_is_a_time(expression))
     if not column.key:
         parts.append(f"{expression} CONTAINS {parameters.add(chr(0))}")
-        # Compared as char(n), blanks at the end do not count.
+        # In a comparison as char(n), trailing blanks do not count.
         parts += [f"{expression} STARTS WITH {parameters.add(short + ' ')}" for short in dict.fromkeys(cut)]
     return Condition(_either(parts), len(parts) == 1 and len(readings) == len(values))
 
 
 def readings_of(text: str) -> list[Any]:
-    """The values that a text column may show as this text, times aside."""
+    """The values that a text column may show as this text, except times."""
     readings: list[Any] = [text]
     with contextlib.suppress(ValueError):
         if -(1 << 63) <= (number := int(text)) < 1 << 63:
@@ -241,7 +241,7 @@ def readings_of(text: str) -> list[Any]:
             readings += [real] if real else [0.0, -0.0]
     if text in ("true", "false"):
         readings.append(text == "true")
-    if text in ("t", "f"):  # a boolean that is cast to text in an array
+    if text in ("t", "f"):  # a boolean in an array that is cast to text
         readings += ["true", True] if text == "t" else ["false", False]
     return readings
 
@@ -249,7 +249,7 @@ def readings_of(text: str) -> list[Any]:
 def _unequal(
     column: Column, values: Sequence[Any], expression: str, parameters: Parameters, floats_exact: bool
 ) -> Condition | None:
-    """The column shows none of the values. A text column shows too many values as one text to leave any out."""
+    """The column shows none of the values. Not for texts: too many values are shown as the same text."""
     if column.type_name == "bool":
         asked = [_boolean(value) for value in values]
         return None if None in asked else Condition(_none_of(expression, asked, parameters))
@@ -268,7 +268,7 @@ def _none_of(expression: str, values: Sequence[Any], parameters: Parameters) -> 
 def _identity(
     operator: str | tuple[str, bool], value: Any, expression: str, parameters: Parameters
 ) -> Condition | None:
-    """Equality on the node's own id: Neo4j refuses a text that cannot be one, so such a text is left out."""
+    """Equality of the element id. Neo4j raises an error for a text that cannot be one, so such a text is left out."""
     values = [value] if operator == "=" else value if operator == ("=", True) else None
     if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
         return None
@@ -285,14 +285,14 @@ _ELEMENT_ID = re.compile(r"\d{1,9}:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:\d{
 def _range(
     column: Column, operator: str, value: Any, expression: str, parameters: Parameters, floats_exact: bool
 ) -> Condition | None:
-    """The order of numbers, booleans and moments. Text's depends on a collation that Multicorn does not tell."""
+    """The order of numbers, booleans and moments. That of texts depends on a collation that Multicorn does not tell."""
     if column.type_name in _MOMENTS:
         return _before_or_after(column, operator, value, expression, parameters)
     if column.type_name == "bool":
         asked = _boolean(value)
         return None if asked is None else Condition(f"{expression} {operator} {parameters.add(asked)}", exact=True)
     if column.type_name in ("int4", "int2"):
-        return None  # a bigint may have been cut to fit
+        return None  # the value may be the lower half of a bigint
     numbers, _ = _numbers(column, [value], floats_exact)
     if not numbers or not all(map(math.isfinite, numbers)):
         return None
@@ -307,10 +307,10 @@ def _range(
 
 
 def _numbers(column: Column, values: Sequence[Any], floats_exact: bool) -> tuple[list[int | float] | None, bool]:
-    """The numbers that the values may be, and whether they are sure; None where one is no number of the column's kind.
+    """The numbers that the values may be, and whether they are certain; None if one cannot be of the column's type.
 
-    A real arrives as its shortest text, as a double precision does: 0.1 is one of two numbers. Read as a double
-    precision it is NaN or next to nothing; a real column's value may be the half of a double precision: anything.
+    A real arrives as its shortest text, as a double precision does: 0.1 is one of two numbers. If its bytes are read as
+    a double precision, it is NaN or close to zero; a real column's value may be half of a double precision: anything.
     """
     numbers: list[int | float] = []
     exact = True
@@ -339,14 +339,14 @@ def _numbers(column: Column, values: Sequence[Any], floats_exact: bool) -> tuple
 
 
 def _spellings(number: int | float) -> list[int | float]:
-    """A number as INTEGER and FLOAT, so that each is compared with its own kind; zero has a sign in a FLOAT."""
+    """A number as INTEGER and FLOAT, so that each is compared with its own type; a FLOAT zero has a sign."""
     if number == 0:
         return [0, 0.0, -0.0]
     return [int(number), float(number)] if number == int(number) else [number]
 
 
 def _around(number: int | float) -> tuple[float, float]:
-    """Bounds between which everything lies that a column shows as this number."""
+    """Bounds for all values that a column shows as this number."""
     near = float(number)
     low, high = math.nextafter(near, -math.inf), math.nextafter(near, math.inf)
     return max(low, -_MOST), min(high, _MOST)
@@ -363,17 +363,17 @@ _FIRST, _LAST = datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999)
 
 
 def _moment(column: Column, value: Any) -> tuple[datetime, datetime] | None:
-    """The earliest and the latest instant, in UTC without saying so, that a value may stand for.
+    """The earliest and the latest instant (in UTC, without a time zone) that a value may mean.
 
-    What arrives has lost something: a timestamp its microseconds; and the types of the two sides may differ, so that
-    the session's time zone decides: three days allow for that. None where the type cannot be told at all: the days of
-    a date, read as microseconds, are some minutes about 2000; a date may be the half of a timestamp.
+    A timestamp arrives without its microseconds; and the types of the two sides may differ, so that the session's time
+    zone counts: three days allow for both. None if the type is not certain: the days of a date, read as microseconds,
+    are minutes around 2000; and a date may be half of a timestamp.
     """
     room = timedelta(days=3)
     if isinstance(value, str):
         match = _MOMENT.fullmatch(value)
         if not match:
-            return None  # another DateStyle, infinity, or before Christ
+            return None  # another DateStyle, infinity, or BC
         offset = match["offset"][1:].split(":")
         shift = timedelta(**dict(zip(("hours", "minutes", "seconds"), map(int, offset), strict=False)))
         try:
@@ -423,12 +423,12 @@ def _within(column: Column, values: Sequence[Any], expression: str, parameters: 
 
 
 def _forms(bound: datetime, side: str) -> list[Any]:
-    """A bound for each type that a column of moments shows: Neo4j compares a value with one of its own type only.
+    """A bound for each type that a column of moments shows: Neo4j compares a value only with one of its own type.
 
-    A text counts by its date: with its offset it is at most a day away.
+    A text is compared by its date: its offset changes that by a day at most.
     """
     day = bound.date()
-    if side == "<":  # a "z" comes after everything that may follow a date, 999 ns are the rest of a microsecond
+    if side == "<":  # "z" sorts after all that may follow a date, and 999 ns are the rest of a microsecond
         local = DateTime.from_native(bound).replace(nanosecond=bound.microsecond * 1000 + 999)
         zoned = local.replace(tzinfo=UTC)
         return [zoned, local, day, f"{min(day, date(9999, 12, 29)) + timedelta(days=2)}z"]
@@ -439,7 +439,7 @@ def _forms(bound: datetime, side: str) -> list[Any]:
 
 
 def _plain_prefix(pattern: str) -> str:
-    """What a text that is LIKE the pattern begins with."""
+    """The beginning of all texts that are LIKE the pattern."""
     return re.split(r"[%_\\]", pattern, maxsplit=1)[0]
 
 
@@ -449,7 +449,7 @@ def _begins(column: Column, prefix: str, expression: str, parameters: Parameters
     parts = [f"{expression} STARTS WITH {parameters.add(prefix)}"]
     if not column.key:
         parts.append(f"{expression} CONTAINS {parameters.add(chr(0))}")
-    if prefix[0] in "+-0123456789tf":  # a number, a time, true and false begin so
+    if prefix[0] in "+-0123456789tf":  # so do numbers, times, true and false
         parts.append(f"NOT {expression} IS :: STRING")
     return Condition(_either(parts))
 
@@ -458,7 +458,7 @@ def _begins(column: Column, prefix: str, expression: str, parameters: Parameters
 
 
 def _is_null(column: Column, expression: str, parameters: Parameters) -> Condition | None:
-    """A value that does not fit shows NULL: what surely fits is left out."""
+    """A misfit is shown as NULL, too: only values that certainly fit are left out."""
     fits: tuple[str, float, float] | None = None
     if column.type_name in _INTEGERS:
         top = (1 << (_INTEGERS[column.type_name] - 1)) - 1
@@ -490,19 +490,19 @@ def _is_null(column: Column, expression: str, parameters: Parameters) -> Conditi
 
 
 def sortable(key: SortKey, columns: Mapping[str, Column]) -> bool:
-    """Whether Neo4j can put a column's values in the order that PostgreSQL puts what it shows in."""
+    """Whether Neo4j can sort a column as PostgreSQL does."""
     column = columns.get(key.attname)
     return column is not None and _shown(column, "n") is not None
 
 
 def order(keys: Iterable[SortKey], columns: Mapping[str, Column], of: Expression) -> list[str]:
-    """The sort items. In Cypher NULL is the greatest value, as in PostgreSQL where nothing else is said."""
+    """The sort items. In Cypher NULL is the greatest value, which is also PostgreSQL's default."""
     items = []
     for key in keys:
         column = columns[key.attname]
         expression = of(column)
         shown = _shown(column, expression) if expression else None
-        assert shown is not None  # `sortable` said so
+        assert shown is not None  # `sortable` was true
         if key.nulls_first != key.is_reversed:
             items.append(f"{shown} IS {'NOT ' if key.nulls_first else ''}NULL")
         items.append(f"{shown} DESC" if key.is_reversed else shown)
@@ -510,12 +510,12 @@ def order(keys: Iterable[SortKey], columns: Mapping[str, Column], of: Expression
 
 
 def _shown(column: Column, expression: str) -> str | None:
-    """What the column shows, as Cypher; None where Cypher cannot say it."""
+    """What the column shows, in Cypher; None if Cypher cannot express it."""
     if column.derive:
         return None
     if column.type_name in _INTEGERS:
         top = 1 << (_INTEGERS[column.type_name] - 1)
-        # A FLOAT without a fraction is an integer; it has to be in range before it is made one.
+        # A FLOAT without a fraction is an integer; its range is checked before it is converted.
         return (
             f"CASE WHEN {expression} IS :: INTEGER NOT NULL AND {expression} >= {-top} AND {expression} <= {top - 1}"
             f" THEN {expression} WHEN {expression} IS :: FLOAT NOT NULL AND {expression} >= {-top}.0"
@@ -546,7 +546,7 @@ def _is_a_time(expression: str) -> str:
 
 
 def _boolean(value: Any) -> bool | None:
-    """A boolean as Multicorn gives it: "t" or "f"."""
+    """A boolean as Multicorn passes it: "t" or "f"."""
     if isinstance(value, bool):
         return value
     return {"t": True, "f": False, "true": True, "false": False}.get(value) if isinstance(value, str) else None

@@ -1,4 +1,4 @@
-"""In: a foreign table and what is wanted of it. Out: its rows for PL/Python, without Multicorn2.
+"""In: a foreign table, and which columns and rows to read. Out: its rows for PL/Python, without Multicorn2.
 
 The body of `_deal_sync.scan_rows`, which runs with the caller's rights and the caller's own user mapping.
 """
@@ -29,14 +29,14 @@ CHUNK = 500  # rows that the thread hands over at once
 
 
 def output(column: Column) -> Converter:
-    """The form in which PL/Python and Multicorn hand a value of this type to PostgreSQL's input function."""
+    """The conversion of a value to what PL/Python and Multicorn pass to the type's input function."""
     if column.type_name in ("vector", "halfvec"):
         return orjson_text
     return _plain_list if column.type_name.startswith("_") else _plain
 
 
 def orjson_text(value: Any) -> str:
-    """A vector as pgvector reads it: twenty times as fast as joining str()."""
+    """A vector as pgvector reads it; twenty times as fast as joining str()."""
     return orjson.dumps(value).decode()
 
 
@@ -49,17 +49,14 @@ def _plain_list(value: list[Any]) -> list[Any]:
 
 
 def selection(columns: Sequence[Column], names: Collection[str] | None) -> tuple[Projection, list[int | None]]:
-    """How records become the columns named (None: all), and the place of each of the table's columns in them."""
+    """How records become the named columns (None: all), and for each column of the table its place among them."""
     wanted = [column for column in columns if names is None or column.name in names]
     projection = Projection([(c, to_foreign(c), output(c), as_it_is(c)) for c in wanted], columns)
     return projection, [projection.columns.index(column) if column in wanted else None for column in columns]
 
 
 def hand_over(records: Iterable[tuple[Any, ...]], projection: Projection, to: Outlet) -> None:
-    """In the reader: records as rows, in chunks.
-
-    With each chunk goes what some of its rows lost (by place: node and losses).
-    """
+    """In the reader: records as rows, in chunks, each with the misfits of its rows (by place: node and misfits)."""
     chunk: list[list[Any]] = []
     losses: dict[int, tuple[str, Lost]] = {}
     for record in records:
@@ -74,7 +71,7 @@ def hand_over(records: Iterable[tuple[Any, ...]], projection: Projection, to: Ou
 
 
 def handed_over(batches: Iterable[tuple[Any, ...]], losses: Losses) -> Iterator[list[Any]]:
-    """The rows that `hand_over` gave; `losses` gets to know of those that are taken, and may raise."""
+    """The rows from `hand_over`; the misfits of those that are read are added to `losses`, which may raise."""
     for chunk, lost in batches:
         for at, values in enumerate(chunk):
             if at in lost:
@@ -85,10 +82,10 @@ def handed_over(batches: Iterable[tuple[Any, ...]], losses: Losses) -> Iterator[
 def rows(
     plpy: TellingPlpy, relation: str, tenant: str | None, columns: list[str] | None, row_limit: int | None
 ) -> Iterator[tuple[Any, ...]]:
-    """Rows of the foreign table, every column in its place; those not in `columns` are NULL and never asked for.
+    """Rows of the foreign table with all its columns; those not in `columns` are NULL and are not read from the graph.
 
-    `tenant` None: of every tenant. Raises DealSyncError for what the graph or the network refused, and where a value
-    does not fit a column that wants an error; other such values make one WARNING at the end.
+    `tenant` None: all tenants. Raises DealSyncError for an error of Neo4j or the network, and for a misfit in a column
+    with on_misfit 'error'; all other misfits are reported by one WARNING at the end.
     """
     if row_limit is not None and row_limit < 0:
         raise DealSyncError("2201W", "row_limit must not be negative")
@@ -109,7 +106,7 @@ def rows(
 
     def records(ask: Ask) -> Iterator[tuple[Any, ...]]:
         label = source.source.label
-        if label is None:  # of a query's rows nobody knows how many there must be
+        if label is None:  # the rows of a query cannot be counted
             return ask(read(None))
         count, ids = cypher.count(label, equal), partial(cypher.element_ids, label, equal)
         return whole.every(ask, whole.Nodes(read, count, ids), row_limit)
@@ -125,7 +122,7 @@ def rows(
 
 
 def _tenant_property(source: Table) -> str:
-    """The property with the tenant's id: of the mapping, or of an imported table that has a column of that name."""
+    """The property with the tenant's id: by the mapping, or a column tenant_id of an imported table."""
     for column in source.columns:
         if column.target == "tenant_id" or (not source.kind and column.name == "tenant_id" and not column.derive):
             return column.property

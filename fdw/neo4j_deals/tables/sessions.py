@@ -1,6 +1,6 @@
-"""In: the connections that this backend keeps, and the catalog. Out: what they are, for a person; their end.
+"""In: the connections that this backend keeps, and the catalog. Out: a list of them; or they are closed.
 
-Multicorn tells no server's name, so a connection is known by its options: to a server that has the same.
+Multicorn does not tell the server's name, so a connection belongs to the server that has the same options.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from neo4j_deals.graph.options import ServerOptions
 
 
 def rows(plpy: Plpy) -> Iterator[dict[str, Any]]:
-    """The rows of `deal_sync.connections`. Nothing of a login but whose mapping it is of."""
+    """The rows of `deal_sync.connections`. Of a login they show only the role whose user mapping it is."""
     servers = _servers(plpy)
     for connection in kept():
         server = _server(connection, servers)
@@ -32,9 +32,9 @@ def rows(plpy: Plpy) -> Iterator[dict[str, Any]]:
 
 
 def close(plpy: Plpy, server: str) -> dict[str, int]:
-    """Closes the connections to a server that nobody uses; says how many, and how many are in use.
+    """Closes the idle connections to a server; returns how many, and how many are in use.
 
-    Those go, too, that fit no server any more.
+    Connections whose server no longer exists, or has other options now, are closed as well.
     """
     servers = _servers(plpy)
     theirs = [connection for connection in kept() if _server(connection, servers) in (server, None)]
@@ -46,7 +46,7 @@ def close(plpy: Plpy, server: str) -> dict[str, int]:
 
 
 def _servers(plpy: Plpy) -> dict[str, Mapping[str, str]]:
-    """The options of each server of the wrapper that has an address, by name."""
+    """The options of each server of the foreign-data wrapper that has an address, by name."""
     found = query(
         plpy,
         "SELECT s.srvname AS name, _deal_sync.options_of(s.srvoptions) AS options FROM pg_catalog.pg_foreign_server s"
@@ -57,7 +57,7 @@ def _servers(plpy: Plpy) -> dict[str, Mapping[str, str]]:
 
 
 def _server(connection: Connection, servers: Mapping[str, Mapping[str, str]]) -> str | None:
-    """The server that a connection leads to; of several with the same options the one that it was made for."""
+    """The server of a connection; of several with the same options the one that it was made for."""
     without_login = replace(connection.options, user=None, secret=None, password_file=None, bearer_token=None)
     named = connection.options.server
     same = [name for name, options in servers.items() if ServerOptions.read(name, options, "", {}) == without_login]
@@ -71,7 +71,7 @@ def _role(plpy: Plpy, oid: int) -> str:
 
 
 def _is_valid(plpy: Plpy, connection: Connection, server: str, options: Mapping[str, str]) -> bool | None:
-    """Whether the next statement would use it; None where the user mapping is not the current role's to read."""
+    """Whether the next statement would use it; None if the current role may not read the user mapping."""
     mappings = query(
         plpy,
         "SELECT _deal_sync.options_of(m.umoptions) AS options,"

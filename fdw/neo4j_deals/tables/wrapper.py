@@ -1,9 +1,9 @@
-"""In: what Multicorn2 asks of a foreign table. Out: rows, by the same reader and projection as scan().
+"""In: Multicorn2's calls for a foreign table. Out: rows, by the same reader and projection as scan().
 
-Thin: `pushdown` says what becomes of quals and sort keys, `cypher` writes the query; PostgreSQL checks every qual
-itself, but trusts the order that was promised. Nothing else is promised: with a path of its own for a join, or a LIMIT,
-Multicorn2 3.2 drops clauses that stand beside it, and does not tell (docs/internals/multicorn2.md).
-The class is named by the server's option `wrapper`, which attach() sets. Nothing else may import this module: it needs
+`pushdown` translates quals and sort keys, and `cypher` builds the query; PostgreSQL checks every qual itself, but
+relies on a sort order that was promised. Joins and LIMIT are not pushed: Multicorn2 3.2 then drops other clauses
+silently (docs/internals/multicorn2.md).
+The server's option `wrapper`, which attach() sets, names the class. Nothing else may import this module: it needs
 Multicorn2's library in the process.
 """
 
@@ -38,32 +38,32 @@ from neo4j_deals.tables.scan import hand_over, handed_over, selection
 
 _POSTGRES = ctypes.CDLL(None)
 
-#: EXPLAIN of a run-time value of these kills the backend in Multicorn2 3.2 (docs/internals/multicorn2.md).
-_REFUSED = {"uuid", "numeric"}
+#: Types for which EXPLAIN with a run-time value crashes the backend in Multicorn2 3.2 (docs/internals/multicorn2.md).
+_UNSAFE = {"uuid", "numeric"}
 
-#: Weak: at the end of a scan, after a LIMIT too, Multicorn lets go of it, and that ends it. It does not after an error
-#: that a savepoint catches, nor under EXPLAIN ANALYZE.
+#: Weak: Multicorn drops a scan at its end, after a LIMIT too, and that ends it; but not after an error that a savepoint
+#: catches, nor under EXPLAIN ANALYZE.
 _open: weakref.WeakSet[_Scan] = weakref.WeakSet()
-#: Scans that may be such ones, the oldest first.
+#: Scans that Multicorn may have forgotten, the oldest first.
 _doubtful: dict[_Scan, None] = {}
 _numbers = itertools.count()
-_MOST_DOUBTFUL = 8  # each holds a thread, a connection and a transaction in Neo4j
-#: While a failed transaction ends its scans, nothing is said of their losses.
+_MOST_DOUBTFUL = 8  # each has a thread, a connection and a transaction in Neo4j
+#: Set while a failed transaction ends its scans: their misfits are not reported.
 _rolling_back = threading.Event()
 
 
-#: Bytes, for the planner.
+#: Widths in bytes, for the planner.
 _WIDTHS = {"int8": 8, "int4": 4, "int2": 2, "float8": 8, "float4": 4, "bool": 1, "timestamptz": 8, "vector": 6148}
-#: Of a query, in the planner's measure, where a row costs its bytes: some rows' worth.
+#: The cost of a query, in the planner's unit: as much as a few rows, which cost their bytes.
 _STARTUP_COST = 500
-_UNKNOWN = 1000  # rows of a query, and of what cannot be counted
-_COUNT_SECONDS, _FAILED_SECONDS = 300.0, 10.0  # for which a count, or a guess, is good enough
+_UNKNOWN = 1000  # rows of a query, and of nodes that cannot be counted
+_COUNT_SECONDS, _FAILED_SECONDS = 300.0, 10.0  # how long a count, or a guess, is used
 _counts: dict[tuple[ServerOptions, str], tuple[float, int]] = {}
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A scan: how records become rows, the query, the place of each column in them, and what became of the quals."""
+    """A scan: how records become rows, the query, the place of each column in a row, and the pushed quals."""
 
     projection: Projection
     query: cypher.Query
@@ -72,7 +72,7 @@ class _Asked:
 
 
 class _Scan:
-    """The rows of one scan. One that has been ended says so when it is read on: never fewer rows in silence."""
+    """The rows of one scan. Reading on after it was ended is an error, never a shorter result."""
 
     def __init__(self, rows: Generator[list[Any], None, None], projection: Projection) -> None:
         self._rows, self._is_ended = rows, False
@@ -83,7 +83,7 @@ class _Scan:
         return self
 
     def __next__(self) -> list[Any]:
-        _doubtful.pop(self, None)  # it is in use
+        _doubtful.pop(self, None)  # it is being read
         if self._is_ended:
             log_to_postgres(
                 "the scan of Neo4j was ended, since too many others were left unfinished in this transaction",
@@ -93,10 +93,10 @@ class _Scan:
         return next(self._rows)
 
     def end(self) -> None:
-        """Gives thread, connection and transaction back; in an aborted transaction, too."""
+        """Releases thread, connection and transaction, also in an aborted transaction."""
         _doubtful.pop(self, None)
         self._is_ended = True
-        with contextlib.suppress(Exception):  # a hook that raises takes the server down
+        with contextlib.suppress(Exception):  # an exception in a hook crashes the server
             self._rows.close()
 
 
@@ -111,7 +111,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
             keys = keys_of(options)
             self._columns = [_column(definition, keys) for definition in columns.values()]
         self._by_name = {column.name: column for column in self._columns}
-        self._selections: dict[frozenset[str], tuple[Projection, list[int | None]]] = {}  # a nested loop's are the same
+        self._selections: dict[frozenset[str], tuple[Projection, list[int | None]]] = {}  # for the rescans of a join
 
     @classmethod
     def import_schema(
@@ -122,7 +122,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         restriction_type: str | None,
         restricts: Sequence[str],
     ) -> list[Any]:
-        """IMPORT FOREIGN SCHEMA: the tables, as Multicorn asks for them. `schema` is the Neo4j database's name."""
+        """IMPORT FOREIGN SCHEMA: the tables, for Multicorn. `schema` is the name of the Neo4j database."""
         names = {"limit": (restricts, None), "except": (None, restricts)}.get(restriction_type or "", (None, None))
         with _reported():
             wish = Wish.read(options, *names)
@@ -140,11 +140,11 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
             log_to_postgres(warning, WARNING)
         return result.tables
 
-    # The names are Multicorn's: it gives sortkeys only where they are in force.
+    # The names are Multicorn's; it passes sortkeys only if the order was promised.
     def execute(
         self, quals: Sequence[Any], columns: Set[str], sortkeys: Sequence[Any] | None = None
     ) -> Iterator[list[Any]]:
-        """The rows that meet the pushed quals, in the order of the table's columns; those not asked for are None."""
+        """The rows that satisfy the pushed quals, with all columns of the table; those not asked for are None."""
         with _reported():
             asked = self._asked(quals, columns, sortkeys)
         return _Scan(self._rows(asked), asked.projection)
@@ -156,7 +156,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         sortkeys: Sequence[Any] | None = None,
         verbose: bool = False,
     ) -> Iterator[str]:
-        """The Cypher that a scan runs, and which quals are PostgreSQL's; with VERBOSE the parameters' names.
+        """The Cypher of a scan, and which quals are left to PostgreSQL; with VERBOSE the names of the parameters.
 
         Under ANALYZE the scan has run, and Multicorn forgets it now.
         """
@@ -174,16 +174,16 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
 
     @property
     def rowid_column(self) -> str:
-        """Asked for by UPDATE, DELETE and INSERT: there is none."""
+        """Called for UPDATE, DELETE and INSERT, which are not supported."""
         log_to_postgres("a foreign table of the graph can only be read", ERROR, hint="change the graph with Cypher")
-        raise AssertionError  # an ERROR does not come back
+        raise AssertionError  # an ERROR does not return
 
     def can_sort(self, sortkeys: Sequence[Any]) -> list[Any]:
-        """The first of the keys, as many as Neo4j can put in PostgreSQL's order."""
+        """The leading keys that Neo4j can sort as PostgreSQL does."""
         return list(itertools.takewhile(lambda key: sortable(key, self._by_name), sortkeys))
 
     def get_rel_size(self, quals: Sequence[Any], columns: Set[str]) -> tuple[int, int]:
-        """How many rows the planner has to expect, and how wide they are in bytes."""
+        """The number of rows, for the planner, and their width in bytes."""
         width = sum(_WIDTHS.get(c.type_name, 32) for c in self._columns if c.name in columns)
         share = 1.0
         with _reported():
@@ -198,12 +198,12 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
             else:
                 share *= 0.1 if qual.operator == "=" else 0.33
         rows, width = max(1, round(nodes * share)), max(1, width)
-        self._startup_cost = min(_STARTUP_COST, rows * width)  # Multicorn asks for it now, and takes the total for that
+        self._startup_cost = min(_STARTUP_COST, rows * width)  # Multicorn reads it next, as part of the total cost
         return rows, width
 
     def _nodes(self) -> int:
-        """The nodes of the label by Neo4j's own count, some minutes old at most. Where it cannot be asked, a guess:
-        the scan itself will say what is wrong."""
+        """The nodes of the label, by Neo4j's own count, a few minutes old at most. If Neo4j cannot be asked, a guess:
+        the scan itself will raise the error."""
         label = self._source.label
         if label is None:
             return _UNKNOWN
@@ -250,20 +250,20 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         return _Asked(projection, query, places, found)
 
     def pre_commit(self) -> None:
-        """Cursors that outlive the transaction have been read to their end by now; all else is left over."""
+        """Cursors WITH HOLD have been read to their end by now; the other scans are left over."""
         for scan in list(_open):
             scan.end()
         _doubtful.clear()
 
     def rollback(self) -> None:
-        """After an error in mid-scan neither end_scan nor the generator's own end is reached: it ends here."""
+        """After an error in a scan, neither end_scan nor the end of the generator is reached, so it is ended here."""
         _rolling_back.set()
         self.pre_commit()
         _rolling_back.clear()
 
     def sub_rollback(self, level: int) -> None:
-        """After an error that a savepoint catches: what was begun behind it is left over, but for a cursor that was
-        declared before it and first read behind it."""
+        """After an error that a savepoint catches, scans that were begun after it are left over, except for a cursor
+        that was declared before it and first read after it."""
         _rolling_back.set()
         _doubt([scan for scan in _open if scan.level >= level])
         _rolling_back.clear()
@@ -280,20 +280,20 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
                 with contextlib.closing(reader.batches(_interrupted)) as batches:
                     for values in handed_over(batches, losses):
                         yield [None if at is None else values[at] for at in asked.places]
-        except GeneratorExit:  # a LIMIT has enough rows, or the scan has failed
+        except GeneratorExit:  # a LIMIT has enough rows, or the query has failed
             if not _rolling_back.is_set():
                 self._warn(losses)
             raise
         self._warn(losses)
 
     def _warn(self, losses: Losses) -> None:
-        """At a scan's end, and once: in Python 3.14 a second WARNING kills the backend."""
+        """At the end of a scan, and only once: with Python 3.14 a second WARNING crashes the backend."""
         if warning := losses.warning(self._columns):
             log_to_postgres(warning.message, WARNING, hint=warning.hint, detail=warning.detail)
 
 
 def _doubt(scans: Sequence[_Scan]) -> None:
-    """These may never be read again. Of all such ones the newest stay; one that is read after all is in use."""
+    """Notes that these may never be read again. Only the newest are kept; one that is read after all is in use."""
     for scan in scans:
         _doubtful.setdefault(scan)
     while len(_doubtful) > _MOST_DOUBTFUL:
@@ -301,7 +301,7 @@ def _doubt(scans: Sequence[_Scan]) -> None:
 
 
 def _level() -> int:
-    """How many subtransactions deep we are; 0 outside a backend."""
+    """The nesting level of subtransactions; 0 outside a backend."""
     try:
         return int(_POSTGRES.GetCurrentTransactionNestLevel())
     except AttributeError:
@@ -310,7 +310,7 @@ def _level() -> int:
 
 @contextlib.contextmanager
 def _reported() -> Iterator[None]:
-    """Errors reach the client as they were meant, with DETAIL and HINT."""
+    """Raises errors as PostgreSQL's, with DETAIL and HINT."""
     try:
         yield
     except DealSyncError as error:
@@ -318,11 +318,11 @@ def _reported() -> Iterator[None]:
 
 
 def _server_options(options: Mapping[str, str]) -> ServerOptions:
-    """From those of table, server and user mapping, which come as one; Multicorn tells no server's name, so it is
-    called by its address and database.
+    """From the options of table, server and user mapping, which Multicorn passes as one. It does not pass the server's
+    name, so address and database stand for it.
 
-    Raises DealSyncError (42704) without a login: Multicorn takes no mapping for an empty one, and a Neo4j without
-    authentication would serve everybody.
+    Raises DealSyncError (42704) without a login: Multicorn treats a missing user mapping as an empty one, and a Neo4j
+    without authentication would answer anybody.
     """
     name = "/".join(options[part] for part in ("uri", "database") if part in options)
     read = ServerOptions.read(name or "neo4j", options, "", options)
@@ -337,7 +337,7 @@ def _server_options(options: Mapping[str, str]) -> ServerOptions:
 
 def _column(definition: Any, keys: Sequence[str]) -> Column:
     type_name = type_named(definition.base_type_name)
-    if type_name.removeprefix("_") in _REFUSED:
+    if type_name.removeprefix("_") in _UNSAFE:
         raise DealSyncError(
             "HV004",
             f'column "{definition.column_name}" is of type {type_name}, which Multicorn2 cannot serve',
@@ -347,7 +347,7 @@ def _column(definition: Any, keys: Sequence[str]) -> Column:
 
 
 def _interrupted() -> None:
-    """Ends the scan on a cancel, a termination or without a client; PostgreSQL, back in charge, serves it."""
+    """Ends the scan on a cancel, a termination or if the client is gone; PostgreSQL then serves the interrupt."""
     if pending("QueryCancelPending") or pending("ProcDiePending"):
         raise DealSyncError("57014", "canceling statement: the scan of Neo4j was interrupted")
     if client_is_gone():
