@@ -15,8 +15,8 @@ def test_one_row_a_tenant_says_what_its_deals_have(writer: Connection, pg: Conne
     )
     add_deal(graph, tenant, **{MEDDIC[0]: "said", MEDDIC[1]: ""})
     add_deal(graph, tenant)
-    for _ in range(2):
-        add_version(graph, tenant, full, version=uuid.uuid4().int % 1000)
+    for number in (1, 2):
+        add_version(graph, tenant, full, version=number)
     add_deal(graph, other)
     pg.execute("INSERT INTO opportunities (id, tenant_id, updated_at) VALUES (gen_random_uuid(), %s, now())", [tenant])
     for each in (tenant, other):
