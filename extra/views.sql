@@ -1,15 +1,15 @@
 -- In: opportunities, deal_versions and interaction_links, as sql/migration/deal_sync.sql leaves them.
--- Out: opportunity_pipeline, rpt_account_health and account_360 with what the extraction adds; where a view of that name is
--- there already it stays as it is, and the columns that it lacks are printed.
+-- Out: opportunity_pipeline, rpt_account_health and account_360 with what the extraction adds. If a view of that name
+-- exists, it stays as it is, and the columns that it lacks are printed.
 --
--- They belong to the application and nothing to the extension. Run it with psql, as a role that may read the tables and
+-- The views belong to the application, not to the extension. Run this with psql, as a role that may read the tables and
 -- create in the schema:
 --     psql -v schema=reports -v application=public -f extra/views.sql
--- schema: where the views go, made if it is not there; application: where the tables are. Both are public by default.
+-- schema: where the views go, created if it does not exist; application: where the tables are. Both default to public.
 --
--- The views are security_invoker: whoever reads one needs SELECT on it and on the tables, and sees what row-level security
--- shows of these. Amounts of several currencies are never added up. Closed is what has the stage closed_won or closed_lost: if
--- your stages have other names, change them here.
+-- The views are security_invoker: to read one, a role needs SELECT on it and on the tables, and sees what row-level
+-- security shows of these. Amounts of different currencies are never added up. Closed is what has the stage closed_won
+-- or closed_lost: if your stages have other names, change them here.
 
 \set ON_ERROR_STOP on
 \if :{?schema}
@@ -29,8 +29,8 @@ SELECT to_regnamespace(quote_ident(:'schema')) IS NULL AS no_schema \gset
 CREATE SCHEMA :"schema";
 \endif
 
--- 1. The views as they should be, for this session. A column's comment is its definition, for a view of the reader's own; the
---    columns that have one are those that the extraction adds.
+-- 1. The views as they should be, for this session. A column's comment is its definition, for those who have a view of
+--    their own; the columns that have one are those that the extraction adds.
 
 CREATE TEMP VIEW opportunity_pipeline AS
 SELECT
@@ -48,7 +48,8 @@ SELECT
     o.extraction_confidence
 FROM :"application".opportunities AS o
 WHERE o.stage IS NULL OR o.stage::text NOT IN ('closed_won', 'closed_lost');
-COMMENT ON VIEW pg_temp.opportunity_pipeline IS 'one row an opportunity that is not closed, with how well its deal is known';
+COMMENT ON VIEW pg_temp.opportunity_pipeline IS
+'one row per opportunity that is not closed, with how well its deal is known';
 COMMENT ON COLUMN pg_temp.opportunity_pipeline.meddic_completeness IS 'opportunities.meddic_completeness';
 COMMENT ON COLUMN pg_temp.opportunity_pipeline.extraction_version IS
 'CASE WHEN opportunities.graph_opportunity_id IS NOT NULL THEN opportunities.extraction_version END';
@@ -88,10 +89,13 @@ LEFT JOIN (
 ) AS l ON o.tenant_id = l.tenant_id AND o.account_id = l.account_id
 WHERE o.account_id IS NOT NULL
 GROUP BY o.tenant_id, o.account_id;
-COMMENT ON VIEW pg_temp.rpt_account_health IS 'one row an account that has opportunities, with the metrics of its extracted deals';
+COMMENT ON VIEW pg_temp.rpt_account_health IS
+'one row per account that has opportunities, with the metrics of its extracted deals';
 COMMENT ON COLUMN pg_temp.rpt_account_health.extracted_deals IS 'count(opportunities.graph_opportunity_id)';
-COMMENT ON COLUMN pg_temp.rpt_account_health.avg_meddic_completeness IS 'round(avg(opportunities.meddic_completeness), 2)';
-COMMENT ON COLUMN pg_temp.rpt_account_health.avg_extraction_confidence IS 'round(avg(opportunities.extraction_confidence), 2)';
+COMMENT ON COLUMN pg_temp.rpt_account_health.avg_meddic_completeness IS
+'round(avg(opportunities.meddic_completeness), 2)';
+COMMENT ON COLUMN pg_temp.rpt_account_health.avg_extraction_confidence IS
+'round(avg(opportunities.extraction_confidence), 2)';
 COMMENT ON COLUMN pg_temp.rpt_account_health.deal_versions IS 'rows of deal_versions of the account''s opportunities';
 COMMENT ON COLUMN pg_temp.rpt_account_health.latest_deal_version_at IS 'max(deal_versions.created_at) of these';
 COMMENT ON COLUMN pg_temp.rpt_account_health.linked_interactions IS
@@ -104,10 +108,14 @@ SELECT
     coalesce(sum(c.opportunities) FILTER (WHERE c.state = 'open'), 0)::bigint AS open_opportunities,
     coalesce(sum(c.opportunities) FILTER (WHERE c.state = 'closed_won'), 0)::bigint AS won_opportunities,
     coalesce(sum(c.opportunities) FILTER (WHERE c.state = 'closed_lost'), 0)::bigint AS lost_opportunities,
-    jsonb_object_agg(coalesce(c.currency, 'unknown'), c.amount) FILTER (WHERE c.state = 'open' AND c.amount IS NOT NULL) AS open_amounts,
+    jsonb_object_agg(coalesce(c.currency, 'unknown'), c.amount)
+        FILTER (WHERE c.state = 'open' AND c.amount IS NOT NULL) AS open_amounts,
     min(c.next_close_date) FILTER (WHERE c.state = 'open') AS next_close_date,
-    round(sum(c.completeness) FILTER (WHERE c.state = 'open') / sum(nullif(c.known, 0)) FILTER (WHERE c.state = 'open'), 2)
-        AS meddic_completeness,
+    round(
+        sum(c.completeness) FILTER (WHERE c.state = 'open')
+        / sum(nullif(c.known, 0)) FILTER (WHERE c.state = 'open'),
+        2
+    ) AS meddic_completeness,
     min(c.lowest) FILTER (WHERE c.state = 'open') AS lowest_meddic_completeness
 FROM (
     SELECT
@@ -130,11 +138,14 @@ FROM (
 ) AS c
 GROUP BY c.tenant_id, c.account_id;
 COMMENT ON VIEW pg_temp.account_360 IS
-'one row an account that has opportunities: how many, the open amounts by currency, and how well its open deals are known';
-COMMENT ON COLUMN pg_temp.account_360.meddic_completeness IS 'round(avg(opportunities.meddic_completeness), 2) of those not closed';
-COMMENT ON COLUMN pg_temp.account_360.lowest_meddic_completeness IS 'min(opportunities.meddic_completeness) of those not closed';
+'one row per account that has opportunities: how many, the open amounts by currency, and how well its open deals are '
+'known';
+COMMENT ON COLUMN pg_temp.account_360.meddic_completeness IS
+'round(avg(opportunities.meddic_completeness), 2) of those not closed';
+COMMENT ON COLUMN pg_temp.account_360.lowest_meddic_completeness IS
+'min(opportunities.meddic_completeness) of those not closed';
 
--- 2. What is there stays: print what it lacks.
+-- 2. Views that exist stay: print what they lack.
 
 CREATE TEMP VIEW deal_sync_wanted AS
 SELECT
@@ -144,7 +155,10 @@ SELECT
     to_regclass(format('%I.%I', :'schema', c.relname)) AS present
 FROM pg_class AS c
 WHERE
-    c.oid IN ('pg_temp.opportunity_pipeline'::regclass, 'pg_temp.rpt_account_health'::regclass, 'pg_temp.account_360'::regclass);
+    c.oid IN (
+        'pg_temp.opportunity_pipeline'::regclass, 'pg_temp.rpt_account_health'::regclass,
+        'pg_temp.account_360'::regclass
+    );
 CREATE TEMP VIEW deal_sync_lacking AS
 SELECT
     format('%I.%I', :'schema', w.name) AS "view that is there",
@@ -165,12 +179,13 @@ SELECT count(*) > 0 AS lacking FROM deal_sync_lacking \gset
 \if :lacking
 TABLE deal_sync_lacking;
 \endif
-SELECT format('%I.%I: is there, unchanged', :'schema', w.name) AS "views" FROM deal_sync_wanted AS w WHERE w.present IS NOT NULL
-UNION ALL
-SELECT format('%I.%I: made', :'schema', w.name) FROM deal_sync_wanted AS w WHERE w.present IS NULL
+SELECT
+    format(CASE WHEN w.present IS NULL THEN '%I.%I: made' ELSE '%I.%I: is there, unchanged' END, :'schema', w.name)
+        AS "views"
+FROM deal_sync_wanted AS w
 ORDER BY 1;
 
--- 3. What is not there is made.
+-- 3. Views that do not exist are created.
 
 SELECT s.statement
 FROM deal_sync_wanted AS w
@@ -189,5 +204,7 @@ WHERE w.present IS NULL
 ORDER BY w.name, s.place
 \gexec
 
-DROP VIEW deal_sync_lacking, deal_sync_wanted, pg_temp.opportunity_pipeline, pg_temp.rpt_account_health, pg_temp.account_360;
+DROP VIEW
+    deal_sync_lacking, deal_sync_wanted,
+    pg_temp.opportunity_pipeline, pg_temp.rpt_account_health, pg_temp.account_360;
 COMMIT;

@@ -1,26 +1,36 @@
 -- In: a session's parameters deal_sync.<name>, and options. Out: the settings and the options, checked, as values.
 
--- One source for the settings, their defaults and what they may be. They are read with the caller's value: none of them widens a right.
+-- The one list of the settings, their defaults and their valid values. The caller's value counts: none widens a right.
 CREATE OR REPLACE FUNCTION deal_sync.settings(OUT name text, OUT fallback text, OUT pattern text) RETURNS SETOF record
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     VALUES
-        ('lock_timeout', '5s', '[0-9]+ *(us|ms|s|min|h|d)?'),     -- how long a run waits for a row that another transaction holds
-        ('max_rejects', '1000', '[0-9]{1,9}'),                    -- failed writes after which a run gives up
-        ('max_value_bytes', '128MB', '[0-9]{1,9} *(B|kB|MB)?'),   -- a longer text is refused
-        ('overlap', '10min', '[0-9]{1,9} *(us|ms|s)|[0-9]{1,6} *(min|h)|[0-9]{1,5} *d'), -- how far before its own beginning the next incremental run looks
-        ('max_loss', '20', '[0-9]{1,2}|100'),                     -- percent of a column's values that a run may replace by NULL
-        ('batch_rows', '2000', '[1-9][0-9]{0,5}'),                -- what ends a batch ...
-        ('batch_bytes', '32MB', '[1-9][0-9]{0,8} *(B|kB|MB)?'),   -- ... whichever comes first
-        ('process_from', '5000', '[0-9]{1,9}'),                   -- so many nodes or more are read by a process of their own
-        ('late_after', '15min', '[0-9]{1,6} *(s|min|h|d)'),       -- a tenant without a good run for longer is late
-        ('runs_kept', '30d', '[0-9]{1,6} *(s|min|h|d)'),          -- how long runs and reconciliations are kept ...
-        ('values_kept', '30d', '[0-9]{1,6} *(s|min|h|d)'),        -- ... and the offending values of refusals
-        ('search_path', 'pg_catalog', '.*')                       -- the caller's, for the application's triggers: sync_deals sets it
+        -- how long a run waits for a row that another transaction has locked
+        ('lock_timeout', '5s', '[0-9]+ *(us|ms|s|min|h|d)?'),
+        -- failed writes after which a run gives up
+        ('max_rejects', '1000', '[0-9]{1,9}'),
+        -- a longer text is a misfit
+        ('max_value_bytes', '128MB', '[0-9]{1,9} *(B|kB|MB)?'),
+        -- how far before the last run an incremental one looks for changes
+        ('overlap', '10min', '[0-9]{1,9} *(us|ms|s)|[0-9]{1,6} *(min|h)|[0-9]{1,5} *d'),
+        -- percent of a column's values that a run may replace by NULL
+        ('max_loss', '20', '[0-9]{1,2}|100'),
+        -- rows or bytes that complete a batch, whichever comes first
+        ('batch_rows', '2000', '[1-9][0-9]{0,5}'),
+        ('batch_bytes', '32MB', '[1-9][0-9]{0,8} *(B|kB|MB)?'),
+        -- so many nodes or more are read by a process of their own
+        ('process_from', '5000', '[0-9]{1,9}'),
+        -- a tenant without a good run for longer is late
+        ('late_after', '15min', '[0-9]{1,6} *(s|min|h|d)'),
+        -- how long runs and reconciliations are kept, and the offending values of rejects
+        ('runs_kept', '30d', '[0-9]{1,6} *(s|min|h|d)'),
+        ('values_kept', '30d', '[0-9]{1,6} *(s|min|h|d)'),
+        -- the caller's, for the application's triggers: sync_deals sets it
+        ('search_path', 'pg_catalog', '.*')
 $$;
 COMMENT ON FUNCTION deal_sync.settings() IS
-'the settings deal_sync.<name>, their defaults, and the pattern of what they may be';
+'the settings deal_sync.<name>, their defaults, and the pattern that a value must match';
 
 CREATE OR REPLACE FUNCTION _deal_sync.setting(name text) RETURNS text
 LANGUAGE plpgsql STABLE
@@ -47,7 +57,8 @@ CREATE OR REPLACE FUNCTION _deal_sync.size_setting(name text) RETURNS bigint
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pg_size_bytes(regexp_replace(_deal_sync.setting(name), '(\d) *B$', '\1')) -- which takes B from PostgreSQL 16 on
+    -- pg_size_bytes() takes B from PostgreSQL 16 on.
+    SELECT pg_size_bytes(regexp_replace(_deal_sync.setting(name), '(\d) *B$', '\1'))
 $$;
 COMMENT ON FUNCTION _deal_sync.size_setting(text) IS 'the value of a setting that is a size, in bytes';
 

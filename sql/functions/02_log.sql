@@ -1,4 +1,4 @@
--- In: the outcome of runs. Out: the run log and the refusals. Written by short functions with the owner's rights.
+-- In: the outcome of runs. Out: the run log and the rejects. Written by short functions with the owner's rights.
 
 CREATE OR REPLACE FUNCTION _deal_sync.record_run(
     result deal_sync.run_result, started_at timestamptz, sqlstate text, server_text text
@@ -14,10 +14,13 @@ AS $$
         result.watermark, result.message, sqlstate, nullif(server_text, '')
     );
     -- NOTIFY has no access control: no more than this.
-    SELECT pg_notify('deal_sync', json_build_object('run_id', result.run_id, 'tenant', result.tenant_id, 'status', result.status)::text)
+    SELECT pg_notify(
+        'deal_sync',
+        json_build_object('run_id', result.run_id, 'tenant', result.tenant_id, 'status', result.status)::text
+    )
 $$;
 COMMENT ON FUNCTION _deal_sync.record_run(deal_sync.run_result, timestamptz, text, text) IS
-'adds a run to deal_sync.runs, and tells the channel deal_sync';
+'adds a run to deal_sync.runs, and notifies the channel deal_sync';
 
 CREATE OR REPLACE FUNCTION _deal_sync.record_rejects(run_id uuid, tenant_id uuid, found jsonb) RETURNS void
 LANGUAGE sql SECURITY DEFINER
@@ -33,7 +36,7 @@ AS $$
         kind text, level text, graph_id text, element_id text, column_name text,
         sqlstate text, message text, value text, server_text text
     )
-    ORDER BY f.kind, f.element_id, coalesce(f.column_name, ''), f.level = 'note' -- a refusal counts more
+    ORDER BY f.kind, f.element_id, coalesce(f.column_name, ''), f.level = 'note' -- a reject goes before a note
     ON CONFLICT (tenant_id, kind, element_id, column_name) DO UPDATE SET
         level = excluded.level,
         graph_id = excluded.graph_id,
@@ -58,7 +61,8 @@ BEGIN
     DELETE FROM deal_sync.rejects AS r
     WHERE
         r.tenant_id = settle_rejects.tenant_id
-        AND (r.run_id <> settle_rejects.run_id OR r.last_seen < now()) -- the run is the same in each transaction of a backfill
+        -- A backfill is the same run in each of its transactions.
+        AND (r.run_id <> settle_rejects.run_id OR r.last_seen < now())
         AND (elements IS NULL OR r.element_id = ANY (elements));
 
     SELECT count(*) FILTER (WHERE r.level = 'row'), count(*) FILTER (WHERE r.level = 'value')
@@ -68,7 +72,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.settle_rejects(uuid, uuid, text[]) IS
-'at a run''s end, of the nodes that it asked for (NULL: all) removes the refusals that it did not meet again; counts those that it met';
+'at the end of a run removes the rejects of the nodes that it read (NULL: all) and did not meet again; counts the '
+'others';
 
 CREATE OR REPLACE FUNCTION _deal_sync.refused_elements(tenant_id uuid) RETURNS text[]
 LANGUAGE sql STABLE SECURITY DEFINER
@@ -78,7 +83,7 @@ AS $$
     FROM deal_sync.rejects AS r
     WHERE r.tenant_id = refused_elements.tenant_id AND r.level = 'row'
 $$;
-COMMENT ON FUNCTION _deal_sync.refused_elements(uuid) IS 'the nodes that every run tries again';
+COMMENT ON FUNCTION _deal_sync.refused_elements(uuid) IS 'the rejected nodes of a tenant, which every run tries again';
 
 CREATE OR REPLACE FUNCTION _deal_sync.barred_of(tenant_id uuid) RETURNS uuid[]
 LANGUAGE sql STABLE SECURITY DEFINER
@@ -88,9 +93,10 @@ AS $$
     FROM deal_sync.barred AS b
     WHERE b.tenant_id = barred_of.tenant_id
 $$;
-COMMENT ON FUNCTION _deal_sync.barred_of(uuid) IS 'the deals of a tenant that do not land';
+COMMENT ON FUNCTION _deal_sync.barred_of(uuid) IS 'the deals of a tenant that are barred';
 
--- The first run remembers its graph; two at once leave two rows, and so does one during which accept_graph() is called: the last counts.
+-- The first run remembers its graph. Two at once, or one during which accept_graph() is called, leave two rows: the
+-- last counts.
 CREATE OR REPLACE FUNCTION _deal_sync.check_graph(database_id text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -103,12 +109,14 @@ BEGIN
     ELSIF known <> check_graph.database_id THEN
         RAISE EXCEPTION 'this is not the graph this database was loaded from' USING
             ERRCODE = 'DS004',
-            DETAIL = format('The database id was %s, and now is %s.', left(known, 12), left(check_graph.database_id, 12)),
+            DETAIL = format(
+                'The database id was %s, and now is %s.', left(known, 12), left(check_graph.database_id, 12)
+            ),
             HINT = 'If it is meant, SELECT deal_sync.accept_graph(); else set the server''s address right.';
     END IF;
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.check_graph(text) IS 'remembers the graph''s database id; raises where it is another one';
+COMMENT ON FUNCTION _deal_sync.check_graph(text) IS 'remembers the database id of the graph; raises if it has changed';
 
 CREATE OR REPLACE FUNCTION _deal_sync.watermark_of(
     tenant_id uuid, OUT watermark timestamptz, OUT mapping text, OUT undated jsonb, OUT facts jsonb
@@ -116,10 +124,12 @@ CREATE OR REPLACE FUNCTION _deal_sync.watermark_of(
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT w.watermark, w.mapping, w.undated, w.facts FROM deal_sync.watermarks AS w WHERE w.tenant_id = watermark_of.tenant_id
+    SELECT w.watermark, w.mapping, w.undated, w.facts
+    FROM deal_sync.watermarks AS w
+    WHERE w.tenant_id = watermark_of.tenant_id
 $$;
 COMMENT ON FUNCTION _deal_sync.watermark_of(uuid) IS
-'up to where a tenant''s graph has been read, with which mapping, and what was read of nodes that have no timestamp';
+'up to when a tenant''s graph has been read, with which mapping, and what was read of nodes without a timestamp';
 
 CREATE OR REPLACE FUNCTION _deal_sync.record_watermark(
     tenant_id uuid, run_id uuid, watermark timestamptz, mapping text, is_full boolean, facts jsonb
@@ -137,9 +147,9 @@ AS $$
         facts = w.facts || excluded.facts
 $$;
 COMMENT ON FUNCTION _deal_sync.record_watermark(uuid, uuid, timestamptz, text, boolean, jsonb) IS
-'remembers up to where a tenant''s graph has been read';
+'remembers up to when a tenant''s graph has been read';
 
--- Whatever reads a node forgets what was known of it: else a node that goes back to what it was would pass for known.
+-- A run that reads a node replaces what was known of it, or a node that changes back would pass for unchanged.
 CREATE OR REPLACE FUNCTION _deal_sync.remember_undated(tenant_id uuid, elements text[], undated jsonb) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -148,7 +158,10 @@ AS $$
     SET undated = CASE WHEN elements IS NULL THEN '{}' ELSE (w.undated - elements) || remember_undated.undated END
     WHERE
         w.tenant_id = remember_undated.tenant_id
-        AND CASE WHEN elements IS NULL THEN w.undated <> '{}' ELSE w.undated ?| elements OR remember_undated.undated <> '{}' END
+        AND CASE
+            WHEN elements IS NULL THEN w.undated <> '{}'
+            ELSE w.undated ?| elements OR remember_undated.undated <> '{}'
+        END
 $$;
 COMMENT ON FUNCTION _deal_sync.remember_undated(uuid, text[], jsonb) IS
-'of the nodes that a run has read (NULL: all), how those look that have no timestamp';
+'remembers digests of the nodes without a timestamp, of those that a run has read (NULL: all)';

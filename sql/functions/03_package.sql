@@ -1,7 +1,7 @@
 -- In: the Python that this server runs. Out: the extension's Python functions, each one call into neo4j_deals.entry.
 
--- PL/Python puts the name of its exception before an error's text, and the text of an error in a set-returning function into the DETAIL:
--- its own words there are in the server's language.
+-- PL/Python puts the name of its exception before an error's message, and the message of an error in a set-returning
+-- function into the DETAIL: what it says instead is in the server's language.
 CREATE OR REPLACE FUNCTION _deal_sync.python_error(INOUT message text, INOUT detail text)
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
@@ -15,12 +15,12 @@ BEGIN
     detail := nullif(detail, '');
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.python_error(text, text) IS 'message and DETAIL as they were meant';
+COMMENT ON FUNCTION _deal_sync.python_error(text, text) IS 'message and DETAIL of an error that PL/Python has raised';
 
--- Whose words an error holds, `origin` says, in its field DATATYPE: 'own' are the extension's and may be shown to everybody,
--- 'application' may hold people's data. Neither a code nor CONTEXT proves it: the application may raise the same code, and CONTEXT is in
--- the server's language.
--- Who calls it at the end of a wait for Neo4j catches query_canceled, too: a cancel is told in PostgreSQL's own words.
+-- origin goes into the error's field DATATYPE, and says whose words the error holds: 'own' are the extension's and may
+-- be shown to everybody, 'application' may hold application data. Neither SQLSTATE nor CONTEXT proves it: the
+-- application may raise the same SQLSTATE, and CONTEXT is in the server's language. A caller that has waited for Neo4j
+-- catches query_canceled, too, so that a cancel is reported in PostgreSQL's own words.
 CREATE OR REPLACE FUNCTION _deal_sync.raise_again(
     sqlstate text, message text, detail text, hint text, origin text DEFAULT 'own'
 ) RETURNS void
@@ -42,10 +42,12 @@ BEGIN
     ELSIF hint IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message, DETAIL = meant.detail, DATATYPE = origin;
     END IF;
-    RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message, DETAIL = meant.detail, HINT = hint, DATATYPE = origin;
+    RAISE EXCEPTION USING
+        ERRCODE = sqlstate, MESSAGE = meant.message, DETAIL = meant.detail, HINT = hint, DATATYPE = origin;
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.raise_again(text, text, text, text, text) IS 'raises an error as it was meant, and says whose words it holds';
+COMMENT ON FUNCTION _deal_sync.raise_again(text, text, text, text, text) IS
+'raises an error again, without internal functions in its CONTEXT; origin: whose words it holds';
 
 CREATE OR REPLACE FUNCTION _deal_sync.load_package() RETURNS integer
 LANGUAGE plpython3u
@@ -81,12 +83,13 @@ BEGIN
     RETURN _deal_sync.load_package();
 EXCEPTION
     WHEN OTHERS THEN
-        GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
+        GET STACKED DIAGNOSTICS
+            code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
         PERFORM _deal_sync.raise_again(code, said, detail, hint);
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.check_package() IS
-'raises where the Python package is missing or does not fit the extension; else the Python version, 311 for 3.11';
+'the Python version, 311 for 3.11; raises if the Python package is missing or does not serve this version of deal_sync';
 
 CREATE OR REPLACE FUNCTION _deal_sync.default_columns(
     OUT table_name text, OUT label text, OUT kind text, OUT target text,
@@ -101,8 +104,9 @@ $$;
 COMMENT ON FUNCTION _deal_sync.default_columns() IS
 'the columns of the foreign tables as attach() creates them: the default mapping';
 
--- With the owner's rights: it uses the owner's user mapping and loads nameless spool files. The caller gets to read and to empty the
--- staging table, no more. `caller` is a role, `relation` a table that _deal_sync.mapped() vouches for: no text becomes SQL or a path.
+-- With the owner's rights: it uses the owner's user mapping and loads spool files that have no name. The caller may
+-- read and empty the staging table, and no more. No argument becomes SQL or a path: caller is a role, and the foreign
+-- table is that of _deal_sync.mapped().
 CREATE OR REPLACE FUNCTION _deal_sync.fill_staging(
     kind text, tenant_id uuid, caller regrole, selection jsonb
 ) RETURNS SETOF bigint
@@ -114,10 +118,12 @@ from neo4j_deals import entry
 yield from entry.fill_staging(plpy, kind, tenant_id, caller, selection)
 $$;
 COMMENT ON FUNCTION _deal_sync.fill_staging(text, uuid, regrole, jsonb) IS
-'reads a tenant''s nodes, those of a selection (neo4j_deals.sync.selection) or all, into pg_temp.deal_sync_<kind>s, one batch a row fetched; the caller empties it between two';
+'reads a tenant''s nodes, all or a selection (neo4j_deals.sync.selection), into pg_temp.deal_sync_<kind>s: one batch '
+'per row fetched; the caller empties the table in between';
 
 CREATE OR REPLACE FUNCTION _deal_sync.graph_state(
-    tenant_id uuid DEFAULT NULL, counts boolean DEFAULT FALSE, with_newest boolean DEFAULT FALSE, late double precision DEFAULT NULL,
+    tenant_id uuid DEFAULT NULL, counts boolean DEFAULT FALSE, with_newest boolean DEFAULT FALSE,
+    late double precision DEFAULT NULL,
     OUT database_id text, OUT clock timestamptz, OUT ahead double precision, OUT unsure double precision,
     OUT boot text, OUT at_boot double precision,
     OUT deals bigint, OUT versions bigint, OUT count_ms bigint, OUT open text[], OUT newest timestamptz
@@ -129,7 +135,7 @@ from neo4j_deals import entry
 return entry.graph_state(plpy, tenant_id, counts, with_newest, late)
 $$;
 COMMENT ON FUNCTION _deal_sync.graph_state(uuid, boolean, boolean, double precision) IS
-'the id of the graph''s database, its clock, and what there is to know of a tenant''s nodes and of transactions that are open (neo4j_deals.entry)';
+'database id and clock of the graph, counts of a tenant''s nodes, and long open transactions (neo4j_deals.sync.state)';
 
 CREATE OR REPLACE FUNCTION _deal_sync.graph_keys(
     kind text, tenant_id uuid, OUT element_id text, OUT key uuid
@@ -140,7 +146,8 @@ AS $$
 from neo4j_deals import entry
 return entry.graph_keys(plpy, kind, tenant_id)
 $$;
-COMMENT ON FUNCTION _deal_sync.graph_keys(text, uuid) IS 'the nodes of a kind that a tenant has, each with its key, NULL where that is no UUID';
+COMMENT ON FUNCTION _deal_sync.graph_keys(text, uuid) IS
+'a tenant''s nodes of a kind, each with its key; NULL if that is not a UUID';
 
 CREATE OR REPLACE FUNCTION _deal_sync.deal_keys(kind text, tenant_id uuid, after text, amount integer) RETURNS text[]
 LANGUAGE plpython3u SECURITY DEFINER
@@ -150,7 +157,7 @@ from neo4j_deals import entry
 return entry.deal_keys(plpy, kind, tenant_id, after, amount)
 $$;
 COMMENT ON FUNCTION _deal_sync.deal_keys(text, uuid, text, integer) IS
-'the ids of deals that a tenant''s nodes of a kind name, in their order: so many after one';
+'the next deal ids after one, in their order, of a tenant''s nodes of a kind';
 
 CREATE OR REPLACE FUNCTION _deal_sync.check_source(kind text) RETURNS void
 LANGUAGE plpython3u SECURITY DEFINER
@@ -160,7 +167,7 @@ from neo4j_deals import entry
 entry.check_source(plpy, kind)
 $$;
 COMMENT ON FUNCTION _deal_sync.check_source(text) IS
-'raises where the server, the user mapping or the type of a column is a setup error';
+'raises if the server, the user mapping or the type of a column is a setup error';
 
 CREATE OR REPLACE FUNCTION _deal_sync.nobodys_nodes(kind text) RETURNS bigint
 LANGUAGE plpython3u SECURITY DEFINER
@@ -170,7 +177,7 @@ from neo4j_deals import entry
 return entry.nobodys_nodes(plpy, kind)
 $$;
 COMMENT ON FUNCTION _deal_sync.nobodys_nodes(text) IS
-'how many nodes belong to no tenant, because tenant_id is absent, no text or spelled in another way';
+'how many nodes belong to no tenant: their tenant_id is absent, not a text, or spelled in another way';
 
 CREATE OR REPLACE FUNCTION _deal_sync.check_readable(relation regclass, columns text[]) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -191,9 +198,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.check_readable(regclass, text[]) IS
-'raises where the caller may not SELECT the columns of a foreign table; columns NULL: all of them';
+'raises if the caller may not SELECT the columns of a foreign table; columns NULL: all of them';
 
--- It checks the rights itself: whoever may call scan() may call it, too.
+-- It checks the caller's rights itself: a role that may call scan() may call it, too.
 CREATE OR REPLACE FUNCTION _deal_sync.scan_rows(
     relation regclass, tenant uuid, columns text[], row_limit bigint
 ) RETURNS SETOF record
@@ -232,7 +239,8 @@ from neo4j_deals import entry
 return entry.statements(plpy, kind, tenant_id, without, completes)
 $$;
 COMMENT ON FUNCTION _deal_sync.statements_of(text, uuid, text[], boolean) IS
-'the statements that land a batch of a kind, of a tenant; without: columns that were not read; completes: versions that are there get what they lack';
+'the statements that land a batch of a tenant''s nodes of a kind; without: columns that were not read; completes: '
+'landed versions get the values that they lack';
 
 CREATE OR REPLACE FUNCTION _deal_sync.statements_of_comparison(
     kind text, tenant_id uuid, without text[], OUT nodes text, OUT differing text
@@ -244,7 +252,7 @@ from neo4j_deals import entry
 return entry.comparison(plpy, kind, tenant_id, without)
 $$;
 COMMENT ON FUNCTION _deal_sync.statements_of_comparison(text, uuid, text[]) IS
-'the statements that compare a batch with its rows: nodes, each with its state, and values that differ';
+'the statements that compare a batch with its rows: the nodes, each with its state, and the values that differ';
 
 CREATE OR REPLACE FUNCTION _deal_sync.merge_by_hand(kind text) RETURNS text
 LANGUAGE plpython3u STABLE
@@ -253,7 +261,8 @@ AS $$
 from neo4j_deals import entry
 return entry.merge_by_hand(plpy, kind)
 $$;
-COMMENT ON FUNCTION _deal_sync.merge_by_hand(text) IS 'the MERGE from the foreign table of a kind, for the tenant in app.tenant_id';
+COMMENT ON FUNCTION _deal_sync.merge_by_hand(text) IS
+'the MERGE from the foreign table of a kind, for the tenant in app.tenant_id';
 
 CREATE OR REPLACE FUNCTION _deal_sync.count_of_values() RETURNS text
 LANGUAGE plpython3u STABLE
@@ -263,7 +272,7 @@ from neo4j_deals import entry
 return entry.count_of_values(plpy)
 $$;
 COMMENT ON FUNCTION _deal_sync.count_of_values() IS
-'the statement that counts a tenant''s ($1) values in each column of the deals'' table that a run overwrites';
+'the statement that counts the values of a tenant ($1) in each column of opportunities that a run overwrites';
 
 CREATE OR REPLACE FUNCTION _deal_sync.to_type(value text, type_name text) RETURNS text
 LANGUAGE plpython3u IMMUTABLE STRICT
@@ -273,4 +282,4 @@ from neo4j_deals import entry
 return entry.to_type(value, type_name)
 $$;
 COMMENT ON FUNCTION _deal_sync.to_type(text, text) IS
-'a text as the reader converts it to date, timestamp or timestamptz, in UTC; NULL where it does not fit';
+'a text as the reader converts it to date, timestamp or timestamptz, in UTC; NULL if it is a misfit';

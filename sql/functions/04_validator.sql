@@ -1,4 +1,4 @@
--- In: options where they are set. Out: an error for one that is unknown, misplaced, malformed or not this role's to set.
+-- In: options, as they are set. Out: an error if one is unknown, misplaced, malformed or not for this role to set.
 
 CREATE OR REPLACE FUNCTION _deal_sync.validator(options text[], catalog oid) RETURNS void
 LANGUAGE plpgsql
@@ -7,23 +7,29 @@ AS $$
 DECLARE
     option record;
     context text := catalog::regclass::text;
+    seconds CONSTANT text := '(?!0+(\.0+)?$)[0-9]{1,6}(\.[0-9]+)?';
     given jsonb;
     partner text;
 BEGIN
     FOR option IN
         WITH known (place, name, pattern, superuser_only, meaning) AS (VALUES
-            ('pg_foreign_server', 'uri', '(bolt|neo4j)(\+s|\+ssc)?://([^/@\s:\[\]]+|\[[0-9a-fA-F:.%]+\])(:[0-9]{1,5})?/?(\?\S*)?', false,
-                'bolt://host:7687 or neo4j://host:7687, with +s or +ssc for TLS; a login belongs in the user mapping'),
+            (
+                'pg_foreign_server', 'uri',
+                '(bolt|neo4j)(\+s|\+ssc)?://([^/@\s:\[\]]+|\[[0-9a-fA-F:.%]+\])(:[0-9]{1,5})?/?(\?\S*)?', false,
+                'bolt://host:7687 or neo4j://host:7687, with +s or +ssc for TLS; a login belongs in the user mapping'
+            ),
             ('pg_foreign_server', 'database', '\S+', false, 'the name of a database'),
-            ('pg_foreign_server', 'connect_timeout', '(?!0+(\.0+)?$)[0-9]{1,6}(\.[0-9]+)?', false, 'seconds, more than 0'),
-            ('pg_foreign_server', 'query_timeout', '(?!0+(\.0+)?$)[0-9]{1,6}(\.[0-9]+)?', false, 'seconds, more than 0'),
+            ('pg_foreign_server', 'connect_timeout', seconds, false, 'seconds, more than 0'),
+            ('pg_foreign_server', 'query_timeout', seconds, false, 'seconds, more than 0'),
             ('pg_foreign_server', 'fetch_size', '[1-9][0-9]{0,5}', false, 'a number of records, 1 to 999999'),
-            ('pg_foreign_server', 'idle_timeout', '(?!0+(\.0+)?$)[0-9]{1,6}(\.[0-9]+)?', false, 'seconds, more than 0'),
+            ('pg_foreign_server', 'idle_timeout', seconds, false, 'seconds, more than 0'),
             ('pg_foreign_server', 'keep_alive', 'true|false|on|off', false, 'true or false'),
             ('pg_foreign_server', 'max_rows', '[1-9][0-9]{0,17}', false, 'a number of rows, 1 or more'),
             ('pg_foreign_server', 'sslrootcert', '/.+', true, 'the absolute path of a file on the server'),
-            ('pg_foreign_server', 'wrapper', 'neo4j_deals\.tables\.wrapper\.Neo4jForeignDataWrapper', true,
-                'neo4j_deals.tables.wrapper.Neo4jForeignDataWrapper: attach() sets it'),
+            (
+                'pg_foreign_server', 'wrapper', 'neo4j_deals\.tables\.wrapper\.Neo4jForeignDataWrapper', true,
+                'neo4j_deals.tables.wrapper.Neo4jForeignDataWrapper: attach() sets it'
+            ),
             ('pg_user_mapping', 'user', '.+', false, 'a user of Neo4j'),
             ('pg_user_mapping', 'password', '.*', false, 'a password'),
             ('pg_user_mapping', 'password_file', '/.+', true, 'the absolute path of a file on the server'),
@@ -37,9 +43,13 @@ BEGIN
             ('pg_foreign_table', 'tenants', '.+', false, 'a table, qualified with its schema'),
             ('pg_foreign_table', 'stamps', '.+', false, 'a column of the target table'),
             ('pg_attribute', 'property', '.+', false, 'a property of the node'),
-            ('pg_attribute', 'derive',
-                'ontology_scores|ontology_completeness|meddic_completeness|workflow_metadata|element_id|labels|conversion_errors',
-                false, 'ontology_scores, ontology_completeness, meddic_completeness, workflow_metadata, element_id, labels or conversion_errors'),
+            (
+                'pg_attribute', 'derive',
+                'ontology_scores|ontology_completeness|meddic_completeness|workflow_metadata|element_id|labels'
+                '|conversion_errors', false,
+                'ontology_scores, ontology_completeness, meddic_completeness, workflow_metadata, element_id, labels or '
+                'conversion_errors'
+            ),
             ('pg_attribute', 'of', '.+', false, 'property names, separated by commas'),
             ('pg_attribute', 'target', '.+', false, 'a column of the table'),
             ('pg_attribute', 'write', 'never|insert|fill|always', false, 'never, insert, fill or always'),
@@ -58,8 +68,10 @@ BEGIN
             RAISE EXCEPTION 'invalid option "%"', option.name USING
                 ERRCODE = 'fdw_invalid_option_name',
                 HINT = CASE
-                    WHEN option.name IN ('user', 'password', 'password_file', 'bearer_token') AND context <> 'pg_user_mapping'
-                        THEN 'A login belongs in the user mapping: other roles can read the options of a server or table.'
+                    WHEN
+                        option.name IN ('user', 'password', 'password_file', 'bearer_token')
+                        AND context <> 'pg_user_mapping'
+                    THEN 'A login belongs in the user mapping: other roles can read the options of a server or table.'
                     ELSE 'Valid options in this context are: ' || coalesce(option.valid, '<none>')
                 END;
         END IF;
@@ -75,9 +87,13 @@ BEGIN
         END IF;
     END LOOP;
 
-    -- What does not go together. PostgreSQL gives all options, those that stay as they are, too.
-    given := (SELECT coalesce(jsonb_object_agg(o.option_name, o.option_value), '{}') FROM pg_options_to_table(options) AS o);
-    partner := (SELECT min(n.name) FROM unnest(ARRAY['user', 'password', 'password_file']) AS n (name) WHERE given ? n.name);
+    -- Options that exclude or require each other: all are given, also those that are not changed.
+    given := (
+        SELECT coalesce(jsonb_object_agg(o.option_name, o.option_value), '{}') FROM pg_options_to_table(options) AS o
+    );
+    partner := (
+        SELECT min(n.name) FROM unnest(ARRAY['user', 'password', 'password_file']) AS n (name) WHERE given ? n.name
+    );
     IF given ? 'bearer_token' AND partner IS NOT NULL THEN
         RAISE EXCEPTION 'option "bearer_token" does not go with option "%"', partner USING
             ERRCODE = 'fdw_invalid_attribute_value',
@@ -93,7 +109,8 @@ BEGIN
             ERRCODE = 'fdw_invalid_attribute_value',
             HINT = 'With other schemes no certificate is checked.';
     END IF;
-    -- What reads in Neo4j is more than the graph: LOAD CSV opens files and addresses on its host, procedures do what they do.
+    -- A query may read more than the graph: LOAD CSV opens files and addresses on Neo4j's host, and procedures may do
+    -- anything.
     IF context = 'pg_foreign_table' AND given ? 'cypher' AND NOT EXISTS (
         SELECT FROM pg_roles AS r CROSS JOIN pg_extension AS e
         WHERE r.rolname = current_user AND e.extname = 'deal_sync' AND (r.rolsuper OR r.oid = e.extowner)
@@ -101,7 +118,8 @@ BEGIN
         RAISE EXCEPTION 'permission denied to set option "cypher"' USING
             ERRCODE = 'insufficient_privilege',
             DETAIL = 'A query can have files and addresses read on the host of Neo4j.',
-            HINT = 'Have a superuser or the owner of the extension create it and GRANT SELECT, or use the option label.';
+            HINT = 'Have a superuser or the owner of the extension create it and GRANT SELECT,'
+                ' or use the option label.';
     END IF;
     IF context = 'pg_foreign_table' AND given ? 'cypher' AND given ?| ARRAY['label', 'kind'] THEN
         RAISE EXCEPTION 'option "cypher" does not go with options "label" and "kind"' USING
@@ -111,4 +129,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.validator(text[], oid) IS
-'the validator of the foreign-data wrapper neo4j: option names, values, places, and those that only superusers set';
+'the validator of the foreign-data wrapper neo4j: names, values and places of options, and which only superusers may '
+'set';

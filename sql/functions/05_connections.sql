@@ -1,4 +1,4 @@
--- In: the connections to Neo4j that this session keeps. Out: a view of them, and their end.
+-- In: the connections to Neo4j that this session keeps. Out: a view of them, and a function that closes them.
 
 CREATE OR REPLACE FUNCTION _deal_sync.kept_connections(
     OUT server name, OUT login name, OUT uri text, OUT state text, OUT idle_seconds double precision, OUT valid boolean
@@ -21,11 +21,15 @@ SELECT
     c.valid
 FROM _deal_sync.kept_connections() AS c;
 COMMENT ON VIEW deal_sync.connections IS 'the connections to Neo4j that this session keeps';
-COMMENT ON COLUMN deal_sync.connections.server IS 'NULL: no server has these options any more';
-COMMENT ON COLUMN deal_sync.connections.login IS 'the role whose user mapping it uses';
-COMMENT ON COLUMN deal_sync.connections.state IS 'in use: a scan or a cursor reads by it; or idle';
+COMMENT ON COLUMN deal_sync.connections.server IS
+'the foreign server; NULL if no server has the options any more that the connection was made with';
+COMMENT ON COLUMN deal_sync.connections.login IS 'the role whose user mapping was used';
+COMMENT ON COLUMN deal_sync.connections.uri IS 'the address that it was made to';
+COMMENT ON COLUMN deal_sync.connections.state IS 'in use (by a scan or an open cursor) or idle';
+COMMENT ON COLUMN deal_sync.connections.idle_seconds IS 'how long it has been idle';
 COMMENT ON COLUMN deal_sync.connections.valid IS
-'false: options have changed, and the next statement makes a new one; NULL: the user mapping is not yours to read';
+'false if options have changed, so that the next statement makes a new connection; NULL if you may not see the user '
+'mapping';
 
 CREATE OR REPLACE FUNCTION _deal_sync.close_connections(server name, OUT closed bigint, OUT busy bigint)
 LANGUAGE plpython3u
@@ -46,7 +50,8 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_foreign_server AS s WHERE s.srvname = server) THEN
         RAISE EXCEPTION 'server "%" does not exist', server USING
             ERRCODE = 'undefined_object',
-            HINT = 'The servers are in pg_foreign_server, those of this session''s connections in deal_sync.connections.';
+            HINT = 'The servers are in pg_foreign_server,'
+                ' those of this session''s connections in deal_sync.connections.';
     END IF;
     result := _deal_sync.close_connections(server);
     IF result.busy > 0 THEN
@@ -57,4 +62,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION deal_sync.disconnect(name) IS
-'closes this session''s connections to a server, but for those in use; true where there was one';
+'closes this session''s connections to a server, except those in use; returns true if it closed any';

@@ -1,7 +1,7 @@
--- In: the catalog. Out: the mapping: which foreign tables, which columns, which targets, and what a target's type is.
+-- In: the catalog. Out: the mapping: its foreign tables and columns, their targets and the types of these.
 
--- The foreign table of a kind. Only one that a superuser or the extension's owner made on a server of theirs counts: the reader lends
--- it the owner's login.
+-- A foreign table counts only if it and its server belong to a superuser or to the extension's owner, because it is
+-- read with the owner's login.
 CREATE OR REPLACE FUNCTION _deal_sync.mapped(kind text) RETURNS regclass
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -37,9 +37,12 @@ BEGIN
         RAISE EXCEPTION 'no foreign table maps the %s of the graph', kind USING
             ERRCODE = 'undefined_object',
             DETAIL = CASE WHEN untrusted IS NULL THEN format('None has the option kind %L.', kind) ELSE format(
-                'Foreign table %s does not count: it and its server must belong to a superuser or to the owner of the extension.', untrusted
+                'Foreign table %s does not count: it and its server must belong to a superuser'
+                ' or to the owner of the extension.',
+                untrusted
             ) END,
-            HINT = 'CREATE SERVER neo4j FOREIGN DATA WRAPPER neo4j OPTIONS (uri ''bolt://host:7687''); SELECT deal_sync.attach();';
+            HINT = 'CREATE SERVER neo4j FOREIGN DATA WRAPPER neo4j OPTIONS (uri ''bolt://host:7687'');'
+                ' SELECT deal_sync.attach();';
     END IF;
     RETURN found[1];
 END
@@ -65,9 +68,9 @@ AS $$
     SELECT coalesce(_deal_sync.table_option('deal', 'stamps'), 'updated_at')
 $$;
 COMMENT ON FUNCTION _deal_sync.stamp_column() IS
-'the column of opportunities that gets the time of each change, if it is there';
+'the column of opportunities that is set to the time of each change, if it exists';
 
--- The application's table behind an option (target, links, tenants); a setup error where it does not exist.
+-- For the options target, links and tenants; a setup error if the table does not exist.
 CREATE OR REPLACE FUNCTION _deal_sync.application_table(kind text, option text) RETURNS regclass
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -124,7 +127,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.base_type(oid, integer) IS
-'the type and modifier as which a column is staged: under a domain, its base type';
+'the type and modifier that a column is staged with: of a domain, those of its base type';
 
 CREATE OR REPLACE FUNCTION _deal_sync.vector_type() RETURNS oid
 LANGUAGE sql STABLE
@@ -136,7 +139,7 @@ AS $$
     INNER JOIN pg_type AS t ON d.classid = 'pg_type'::regclass AND t.oid = d.objid AND t.typname = 'vector'
     WHERE e.extname = 'vector' AND d.deptype = 'e'
 $$;
-COMMENT ON FUNCTION _deal_sync.vector_type() IS 'pgvector''s type vector, in whichever schema it sits';
+COMMENT ON FUNCTION _deal_sync.vector_type() IS 'pgvector''s type vector, in whichever schema it is';
 
 CREATE OR REPLACE FUNCTION _deal_sync.mapping_columns(relation regclass) RETURNS SETOF _deal_sync.mapping_column
 LANGUAGE plpgsql STABLE -- it keeps its plan: a run asks some ten times
@@ -180,7 +183,11 @@ BEGIN
         w.target, w.write, w.target_type, w.target_modifier, w.target_is_there,
         coalesce(w.not_null, false), w.target_default,
         coalesce(w.not_null, false) AND w.target_default IS NULL AND NOT w.options ?| ARRAY['default', 'fallback'],
-        CASE WHEN w.due_type IS NULL THEN NULL WHEN own.stages THEN format_type(base.type, base.modifier) ELSE 'text' END,
+        CASE
+            WHEN w.due_type IS NULL THEN NULL
+            WHEN own.stages THEN format_type(base.type, base.modifier)
+            ELSE 'text'
+        END,
         CASE WHEN own.stages THEN base.type WHEN w.due_type IS NOT NULL THEN 'text'::regtype::oid END,
         CASE WHEN own.stages THEN own.typname::text WHEN w.due_type IS NOT NULL THEN 'text' END,
         CASE WHEN own.stages THEN base.modifier ELSE -1 END,
@@ -194,16 +201,17 @@ BEGIN
         WHERE
             b.oid = base.type
             AND (
-                b.oid = ANY (
-                    '{int2,int4,int8,float4,float8,numeric,text,varchar,bool,uuid,date,timestamp,timestamptz,json,jsonb}'::regtype[]
-                )
+                b.oid = ANY (ARRAY[
+                    'int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'text', 'varchar', 'bool', 'uuid', 'date',
+                    'timestamp', 'timestamptz', 'json', 'jsonb'
+                ]::regtype[])
                 OR b.oid = _deal_sync.vector_type()
             )
     ) AS own ON true;
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.mapping_columns(regclass) IS
-'the columns of a foreign table of the mapping: options, target, and the base type in which the sync stages it (NULL: not staged)';
+'the columns of a foreign table of the mapping: options, target, and the base type that each is staged in (NULL: none)';
 
 CREATE OR REPLACE FUNCTION deal_sync.attach(
     server name DEFAULT 'neo4j', schema name DEFAULT 'neo4j', application name DEFAULT NULL
@@ -306,7 +314,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION deal_sync.attach(name, name, name) IS
-'creates the foreign tables of the mapping, or adds what they lack, and gives the wrapper Multicorn''s handler where that is safe; application: the schema of opportunities';
+'creates the foreign tables of the mapping, or adds the columns that they lack, and sets Multicorn''s handler if that '
+'is safe; application: the schema of opportunities';
 
 CREATE OR REPLACE FUNCTION _deal_sync.crashes_with_multicorn(python integer) RETURNS boolean
 LANGUAGE sql IMMUTABLE
@@ -315,9 +324,9 @@ AS $$
     SELECT python >= 312
 $$;
 COMMENT ON FUNCTION _deal_sync.crashes_with_multicorn(integer) IS
-'whether the server would crash with Multicorn2 and PL/Python in one backend; python: 311 for 3.11';
+'whether Multicorn2 and PL/Python in one backend crash the server; python: 311 for 3.11';
 
--- Multicorn's handler only, never its validator: with that one a user mapping could name any Python class to load.
+-- Multicorn's handler only, never its validator: that one lets a user mapping name any Python class to load.
 CREATE OR REPLACE FUNCTION _deal_sync.set_handler(server name, python integer) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -328,7 +337,8 @@ DECLARE
 BEGIN
     IF _deal_sync.crashes_with_multicorn(python) THEN
         RETURN format(
-            'Multicorn2 is not used: with Python %s.%s it crashes the server beside PL/Python (it is safe before 3.12); read the tables with deal_sync.scan()',
+            'Multicorn2 is not used: with Python %s.%s it crashes the server beside PL/Python (it is safe before 3.12);'
+            ' read the tables with deal_sync.scan()',
             python / 100, python % 100
         );
     END IF;
@@ -360,7 +370,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.set_handler(name, integer) IS
-'gives the wrapper Multicorn''s handler where Multicorn2 is installed and Python is older than 3.12';
+'sets Multicorn''s handler if Multicorn2 is installed and Python is older than 3.12';
 
 CREATE OR REPLACE FUNCTION deal_sync.detach() RETURNS void
 LANGUAGE plpgsql
@@ -372,16 +382,20 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION deal_sync.detach() IS
-'takes Multicorn''s handler from the wrapper (before pg_upgrade, a newer Python, or dropping multicorn); tables, servers and scan() stay';
+'removes Multicorn''s handler from the foreign-data wrapper, before pg_upgrade, a newer Python or DROP EXTENSION '
+'multicorn; tables, servers and scan() stay';
 
 CREATE OR REPLACE FUNCTION _deal_sync.options_clause(options text[]) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce(' OPTIONS (' || string_agg(format('%I %L', o.option_name, o.option_value), ', ' ORDER BY o.option_name) || ')', '')
-    FROM pg_options_to_table(options) AS o
+    SELECT coalesce(' OPTIONS (' || string_agg(o.option, ', ' ORDER BY o.name) || ')', '')
+    FROM (
+        SELECT p.option_name AS name, format('%I %L', p.option_name, p.option_value) AS option
+        FROM pg_options_to_table(options) AS p
+    ) AS o
 $$;
-COMMENT ON FUNCTION _deal_sync.options_clause(text[]) IS 'options as SQL writes them';
+COMMENT ON FUNCTION _deal_sync.options_clause(text[]) IS 'an OPTIONS clause, or nothing';
 
 CREATE OR REPLACE FUNCTION deal_sync.mapping_ddl() RETURNS text
 LANGUAGE sql STABLE
@@ -436,7 +450,9 @@ BEGIN
             ERRCODE = 'invalid_schema_name',
             HINT = format('CREATE SCHEMA %I;', schema);
     END IF;
-    FOR this IN SELECT s.* FROM _deal_sync.import_statements(server, schema, limit_to, "except", sample, prefix) AS s LOOP
+    FOR this IN
+        SELECT s.* FROM _deal_sync.import_statements(server, schema, limit_to, "except", sample, prefix) AS s
+    LOOP
         EXECUTE this.statement;
         relation := format('%I.%I', schema, this.table_name)::regclass;
         label := this.label;
@@ -445,14 +461,16 @@ BEGIN
     END LOOP;
 EXCEPTION
     WHEN OTHERS OR query_canceled THEN
-        GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
+        GET STACKED DIAGNOSTICS
+            code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
         PERFORM _deal_sync.raise_again(code, said, detail, hint);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.import_schema(name, name, text[], text[], bigint, text) IS
-'makes a foreign table for each label of the graph, as IMPORT FOREIGN SCHEMA does with Multicorn2; limit_to and except name tables, sample is the nodes of a label that are looked at (10000; 0: all), prefix stands before each name';
+'creates a foreign table for each label of the graph, as IMPORT FOREIGN SCHEMA does with Multicorn2; limit_to and '
+'except name tables, sample is how many nodes of a label are looked at (10000; 0: all), prefix is put before each name';
 
--- PL/Python returns records, not anyelement; a PL/pgSQL function over it can.
+-- PL/Python can return records, but not anyelement.
 CREATE OR REPLACE FUNCTION deal_sync.scan(
     "table" anyelement, tenant uuid DEFAULT NULL, columns text[] DEFAULT NULL, row_limit bigint DEFAULT NULL
 ) RETURNS SETOF anyelement
@@ -493,9 +511,11 @@ BEGIN
     ) USING relation, tenant, columns, row_limit;
 EXCEPTION
     WHEN OTHERS OR query_canceled THEN
-        GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
+        GET STACKED DIAGNOSTICS
+            code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
         PERFORM _deal_sync.raise_again(code, said, detail, hint);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.scan(anyelement, uuid, text[], bigint) IS
-'the rows of a foreign table, with or without Multicorn2: SELECT * FROM deal_sync.scan(NULL::neo4j.deals, tenant => ..., columns => ..., row_limit => ...)';
+'the rows of a foreign table, with or without Multicorn2: SELECT * FROM deal_sync.scan(NULL::neo4j.deals); tenant, '
+'columns and row_limit keep it from reading more than you want';

@@ -1,4 +1,4 @@
--- In: a value of a foreign column. Out: the value in the type of its target, or NULL where it does not fit.
+-- In: a value of a foreign column. Out: the value in the type of its target, or NULL if it does not fit.
 -- For the MERGE by hand; what the sync stages has been converted by the reader, by the same rules.
 
 CREATE OR REPLACE FUNCTION _deal_sync.to_smallint(value bigint) RETURNS smallint
@@ -7,7 +7,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN value BETWEEN -32768 AND 32767 THEN value::smallint END
 $$;
-COMMENT ON FUNCTION _deal_sync.to_smallint(bigint) IS 'NULL where it does not fit';
+COMMENT ON FUNCTION _deal_sync.to_smallint(bigint) IS 'NULL if it is out of range';
 
 CREATE OR REPLACE FUNCTION _deal_sync.to_integer(value bigint) RETURNS integer
 LANGUAGE sql IMMUTABLE STRICT
@@ -15,7 +15,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN value BETWEEN -2147483648 AND 2147483647 THEN value::integer END
 $$;
-COMMENT ON FUNCTION _deal_sync.to_integer(bigint) IS 'NULL where it does not fit';
+COMMENT ON FUNCTION _deal_sync.to_integer(bigint) IS 'NULL if it is out of range';
 
 CREATE OR REPLACE FUNCTION _deal_sync.to_double(value double precision) RETURNS double precision
 LANGUAGE sql IMMUTABLE STRICT
@@ -23,15 +23,17 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN value NOT IN ('NaN', 'Infinity', '-Infinity') THEN value END
 $$;
-COMMENT ON FUNCTION _deal_sync.to_double(double precision) IS 'NULL where it is not finite';
+COMMENT ON FUNCTION _deal_sync.to_double(double precision) IS 'NULL if it is not finite';
 
 CREATE OR REPLACE FUNCTION _deal_sync.to_bigint(value double precision) RETURNS bigint
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE WHEN value = trunc(value) AND value >= -9223372036854775808 AND value < 9223372036854775808 THEN value::bigint END
+    SELECT CASE
+        WHEN value = trunc(value) AND value >= -9223372036854775808 AND value < 9223372036854775808 THEN value::bigint
+    END
 $$;
-COMMENT ON FUNCTION _deal_sync.to_bigint(double precision) IS 'NULL where it has a fraction or does not fit';
+COMMENT ON FUNCTION _deal_sync.to_bigint(double precision) IS 'NULL if it has a fraction or is out of range';
 
 CREATE OR REPLACE FUNCTION _deal_sync.to_text(value double precision) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
@@ -40,7 +42,7 @@ SET extra_float_digits = 1
 AS $$
     SELECT CASE WHEN value NOT IN ('NaN', 'Infinity', '-Infinity') THEN value::text END
 $$;
-COMMENT ON FUNCTION _deal_sync.to_text(double precision) IS 'the shortest decimal form; NULL where it is not finite';
+COMMENT ON FUNCTION _deal_sync.to_text(double precision) IS 'the shortest decimal form; NULL if it is not finite';
 
 -- precision NULL: numeric without limits.
 CREATE OR REPLACE FUNCTION _deal_sync.to_numeric(value numeric, "precision" integer, scale integer) RETURNS numeric
@@ -52,7 +54,8 @@ AS $$
         WHEN abs(round(value, scale)) < 10::numeric ^ ("precision" - scale) THEN round(value, scale)
     END
 $$;
-COMMENT ON FUNCTION _deal_sync.to_numeric(numeric, integer, integer) IS 'rounded to the scale; NULL where it is out of range';
+COMMENT ON FUNCTION _deal_sync.to_numeric(numeric, integer, integer) IS
+'rounded to the scale; NULL if it is out of range';
 
 -- By the shortest decimal form: 0.145 becomes 0.15.
 CREATE OR REPLACE FUNCTION _deal_sync.to_numeric(
@@ -64,7 +67,7 @@ AS $$
     SELECT _deal_sync.to_numeric(_deal_sync.to_text(value)::numeric, "precision", scale)
 $$;
 COMMENT ON FUNCTION _deal_sync.to_numeric(double precision, integer, integer) IS
-'by the shortest decimal form, rounded to the scale; NULL where it is not finite or out of range';
+'by the shortest decimal form, rounded to the scale; NULL if it is not finite or out of range';
 
 CREATE OR REPLACE FUNCTION _deal_sync.to_varchar(value text, length integer) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
@@ -72,7 +75,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN char_length(value) <= length THEN value END
 $$;
-COMMENT ON FUNCTION _deal_sync.to_varchar(text, integer) IS 'NULL where it is longer';
+COMMENT ON FUNCTION _deal_sync.to_varchar(text, integer) IS 'NULL if it is longer';
 
 CREATE OR REPLACE FUNCTION _deal_sync.to_uuid(value text) RETURNS uuid
 LANGUAGE sql IMMUTABLE STRICT
@@ -82,7 +85,7 @@ AS $$
         WHEN value ~* '^(\{[0-9a-f]{4}(-?[0-9a-f]{4}){7}\}|[0-9a-f]{4}(-?[0-9a-f]{4}){7})$' THEN value::uuid
     END
 $$;
-COMMENT ON FUNCTION _deal_sync.to_uuid(text) IS 'NULL where it is no UUID';
+COMMENT ON FUNCTION _deal_sync.to_uuid(text) IS 'NULL if it is not a UUID';
 
 -- For a domain, an enum or any other type: the type's own input, with the caller's rights.
 CREATE OR REPLACE FUNCTION _deal_sync.try_cast(value text, target anyelement) RETURNS anyelement
@@ -103,7 +106,7 @@ EXCEPTION
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.try_cast(text, anyelement) IS
-'the text as a value of the second argument''s type; NULL where it does not fit';
+'the text as a value of the second argument''s type; NULL if that type rejects it';
 
 CREATE OR REPLACE FUNCTION _deal_sync.cast_error(value text, type regtype, modifier integer) RETURNS jsonb
 LANGUAGE plpgsql STABLE
@@ -123,8 +126,10 @@ EXCEPTION
         END IF;
         RETURN jsonb_build_object(
             'sqlstate', code,
-            'message', format('not valid for type %s', format_type(type, NULL)) || CASE WHEN name <> '' THEN format(', constraint "%s"', name) ELSE '' END
+            'message', format('not valid for type %s', format_type(type, NULL))
+            || CASE WHEN name <> '' THEN format(', constraint "%s"', name) ELSE '' END
         );
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.cast_error(text, regtype, integer) IS 'why a text does not fit a type, as SQLSTATE and message';
+COMMENT ON FUNCTION _deal_sync.cast_error(text, regtype, integer) IS
+'why a type rejects a text, as SQLSTATE and message';

@@ -48,11 +48,15 @@ BEGIN
     IF narrow.name IS NOT NULL THEN
         RAISE EXCEPTION 'column "%" of foreign table % shows less than what the sync lands', narrow.name, relation USING
             ERRCODE = 'datatype_mismatch',
-            DETAIL = format('It is of type %s, its target of type %s, to which the sync converts the graph''s value itself.', narrow.type, narrow.due_as),
+            DETAIL = format(
+                'It is of type %s, its target of type %s, to which the sync converts the graph''s value itself.',
+                narrow.type, narrow.due_as
+            ),
             HINT = format('ALTER FOREIGN TABLE %s ALTER COLUMN %I TYPE %s;', relation, narrow.name, narrow.suitable);
     END IF;
     RETURN _deal_sync.merge_by_hand(kind);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.merge_statement(regclass) IS
-'the MERGE from the foreign table into the application''s table, for the tenant in app.tenant_id; with Multicorn2 it runs as it is';
+'the MERGE from the foreign table into the application''s table, for the tenant in app.tenant_id; with Multicorn2 it '
+'runs as it is';

@@ -1,6 +1,6 @@
--- In: a tenant's graph and tables. Out: what of the one is in the other, counted or listed. Nothing is written.
+-- In: a tenant's graph and tables. Out: how they differ, counted or listed. Nothing is written.
 
--- Columns that a comparison need not read: vectors that refuse no row. They are most of the bytes.
+-- A comparison need not read them, and they are most of the bytes; but not those for which a misfit rejects the row.
 CREATE OR REPLACE FUNCTION _deal_sync.embedding_columns(kind text) RETURNS text[]
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -11,10 +11,11 @@ AS $$
         m.staged_as IS NOT NULL AND m.staged_type = _deal_sync.vector_type() AND NOT coalesce(m.not_null, false)
         AND coalesce(m.options ->> 'on_misfit', 'null') IN ('null', 'keep')
 $$;
-COMMENT ON FUNCTION _deal_sync.embedding_columns(text) IS 'the vector columns of a kind that can be left out when it is read';
+COMMENT ON FUNCTION _deal_sync.embedding_columns(text) IS
+'the vector columns of a kind that a comparison can leave out';
 
--- By the plan of a replay (statements_of), so that what is missing or differs is what it would write. A row that a run has tried and the
--- table did not take is refused.
+-- By the plan of a replay (statements_of): what is missing or differs is what it would write. A row that a run has
+-- tried and the table has rejected is refused.
 CREATE OR REPLACE FUNCTION _deal_sync.compare_nodes(
     kind text, tenant uuid, without text[], lists boolean
 ) RETURNS SETOF _deal_sync.comparison
@@ -25,7 +26,9 @@ DECLARE
     made CONSTANT record := _deal_sync.statements_of_comparison(kind, tenant, without);
     staging CONSTANT text := format('pg_temp.%I', 'deal_sync_' || kind || 's');
     batches CURSOR FOR
-        SELECT _deal_sync.fill_staging(kind, tenant, quote_ident(current_user)::regrole, jsonb_build_object('without', without)) AS last;
+        SELECT _deal_sync.fill_staging(
+            kind, tenant, quote_ident(current_user)::regrole, jsonb_build_object('without', without)
+        ) AS last;
 BEGIN
     FOR batch IN batches LOOP
         RETURN QUERY EXECUTE made.nodes USING NULL::bigint[], _deal_sync.barred_of(tenant), tenant;
@@ -37,13 +40,13 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.compare_nodes(text, uuid, text[], boolean) IS
-'the nodes of a kind beside their rows; lists: also the values that differ';
+'the nodes of a kind compared with their rows; lists: also the values that differ';
 
--- `findings`: (kind, in_graph, in_table, graph_id, row_id, column_name, graph_value, table_value); in_graph and in_table say what a node or
--- a row is, and are NULL where there is none.
+-- in_graph and in_table: the state of a node and of a row, NULL if there is none.
 CREATE OR REPLACE FUNCTION _deal_sync.compare(tenant uuid, embeddings boolean, lists boolean)
 RETURNS TABLE (
-    kind text, in_graph text, in_table text, graph_id text, row_id text, column_name text, graph_value text, table_value text
+    kind text, in_graph text, in_table text, graph_id text, row_id text, column_name text,
+    graph_value text, table_value text
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -66,7 +69,9 @@ BEGIN
     PERFORM _deal_sync.check_server();
     PERFORM _deal_sync.check_setup(tenant);
     -- The first run remembers its graph; a comparison does not.
-    PERFORM _deal_sync.check_graph(g.database_id) FROM _deal_sync.graph_state() AS g WHERE EXISTS (SELECT FROM deal_sync.graph);
+    PERFORM _deal_sync.check_graph(g.database_id)
+    FROM _deal_sync.graph_state() AS g
+    WHERE EXISTS (SELECT FROM deal_sync.graph);
     RETURN QUERY EXECUTE format(
         $findings$
         WITH found AS MATERIALIZED (
@@ -118,7 +123,9 @@ BEGIN
         )
         SELECT n.kind, n.state, NULL::text, n.graph_id, NULL::text, NULL::text, NULL::text, NULL::text FROM nodes AS n
         UNION ALL
-        SELECT 'deal', NULL, CASE WHEN b.key IS NULL THEN 'extra' ELSE coalesce(b.state, 'kept') END, d.key::text, d.id::text, NULL, NULL, NULL
+        SELECT
+            'deal', NULL, CASE WHEN b.key IS NULL THEN 'extra' ELSE coalesce(b.state, 'kept') END,
+            d.key::text, d.id::text, NULL, NULL, NULL
         FROM deals AS d
         LEFT JOIN by_key AS b ON b.kind = 'deal' AND b.key = d.key
         UNION ALL
@@ -166,17 +173,18 @@ BEGIN
     ) USING tenant, embeddings, lists;
 EXCEPTION
     WHEN OTHERS OR query_canceled THEN
-        GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
+        GET STACKED DIAGNOSTICS
+            code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
         PERFORM _deal_sync.raise_again(code, said, detail, hint);
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.compare(uuid, boolean, boolean) IS
-'each node and each row of a tenant, what it is to the other side; lists: also the values that differ';
+'each node and each row of a tenant, and whether it has its counterpart; lists: also the values that differ';
 
 CREATE OR REPLACE FUNCTION deal_sync.reconcile(
     tenant uuid,
-    OUT kind text, OUT in_graph bigint, OUT in_postgres bigint, OUT matching bigint, OUT differing bigint, OUT missing bigint,
-    OUT extra bigint, OUT refused bigint, OUT legacy bigint, OUT kept bigint
+    OUT kind text, OUT in_graph bigint, OUT in_postgres bigint, OUT matching bigint, OUT differing bigint,
+    OUT missing bigint, OUT extra bigint, OUT refused bigint, OUT legacy bigint, OUT kept bigint
 ) RETURNS SETOF record
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -197,7 +205,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION deal_sync.reconcile(uuid) IS
-'one row a kind: in_graph = matching + differing + missing + refused, in_postgres = matching + differing + extra + legacy + kept; writes nothing, reads no embeddings';
+'one row per kind: in_graph = matching + differing + missing + refused, in_postgres = matching + differing + extra + '
+'legacy + kept; writes nothing, reads no embeddings';
 
 CREATE OR REPLACE FUNCTION deal_sync.differences(
     tenant uuid, embeddings boolean DEFAULT FALSE,
@@ -211,7 +220,10 @@ BEGIN
     RETURN QUERY
     SELECT
         c.kind, c.graph_id, coalesce(c.column_name, ''),
-        CASE WHEN c.in_graph = 'value' THEN c.graph_value WHEN c.in_graph = 'missing' THEN coalesce(c.row_id, c.graph_id) END,
+        CASE
+            WHEN c.in_graph = 'value' THEN c.graph_value
+            WHEN c.in_graph = 'missing' THEN coalesce(c.row_id, c.graph_id)
+        END,
         CASE WHEN c.in_graph = 'value' THEN c.table_value WHEN c.in_table = 'extra' THEN c.row_id END
     FROM _deal_sync.compare(tenant, coalesce(embeddings, false), true) AS c
     WHERE c.in_graph IN ('missing', 'value') OR c.in_table = 'extra'
@@ -219,7 +231,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION deal_sync.differences(uuid, boolean) IS
-'one row a value that a replay would write; of a row that is missing, or is in the table only, one with column_name '''' and its id on the side that has it';
+'one row per value that a replay would write; for a missing or an extra row, one with column_name '''' and its id on '
+'the side that has it';
 
 -- application_path: as in sync_deals().
 CREATE OR REPLACE FUNCTION deal_sync.replay(
@@ -229,20 +242,24 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    nonsense text;
+    invalid text;
+    wanted CONSTANT text[] := CASE
+        WHEN graph_ids IS NOT NULL THEN ARRAY(SELECT _deal_sync.to_uuid(g.id)::text FROM unnest(graph_ids) AS g (id))
+    END;
 BEGIN
     PERFORM _deal_sync.check_tenant('deal_sync.replay', tenant);
-    SELECT coalesce(g.id, 'NULL') INTO nonsense FROM unnest(graph_ids) AS g (id) WHERE _deal_sync.to_uuid(g.id) IS NULL LIMIT 1;
-    IF nonsense IS NOT NULL THEN
-        RAISE EXCEPTION 'invalid graph id "%"', nonsense USING
+    SELECT coalesce(g.id, 'NULL') INTO invalid
+    FROM unnest(graph_ids) AS g (id)
+    WHERE _deal_sync.to_uuid(g.id) IS NULL
+    LIMIT 1;
+    IF invalid IS NOT NULL THEN
+        RAISE EXCEPTION 'invalid graph id "%"', invalid USING
             ERRCODE = 'invalid_text_representation',
             HINT = 'A deal''s graph id is a UUID: opportunities.graph_opportunity_id.';
     END IF;
-    RETURN _deal_sync.sync_tenant(
-        tenant, 'replay', false, false, coalesce(application_path, ''),
-        CASE WHEN graph_ids IS NOT NULL THEN ARRAY(SELECT _deal_sync.to_uuid(g.id)::text FROM unnest(graph_ids) AS g (id)) END
-    );
+    RETURN _deal_sync.sync_tenant(tenant, 'replay', false, false, coalesce(application_path, ''), wanted);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.replay(uuid, text[], text) IS
-'lands what is missing or differs, also the values that a landed version lacks: of these deals and their versions, or, without ids, of the whole tenant; a run of mode replay';
+'lands what is missing or differs, also the values that a landed version lacks: of the given deals and their versions, '
+'or of the whole tenant; a run of mode replay';

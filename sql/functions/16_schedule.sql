@@ -1,4 +1,4 @@
--- In: a schedule as cron writes it. Out: pg_cron's jobs, and what has become of them.
+-- In: a schedule in the syntax of cron. Out: jobs of pg_cron, and how they ran.
 
 CREATE OR REPLACE FUNCTION _deal_sync.next_run(schedule text, after timestamptz, zone text) RETURNS timestamptz
 LANGUAGE plpython3u STABLE STRICT
@@ -10,8 +10,8 @@ return entry.next_run(plpy, schedule, after, zone)
 $$;
 COMMENT ON FUNCTION _deal_sync.next_run(text, timestamptz, text) IS 'when a schedule of pg_cron fires next';
 
--- With the owner's rights: the settings of pg_cron are a superuser's to see. pg_cron cannot be required by the extension, since it
--- lives in one database of the cluster only; so nothing here names its objects before they are known to be its own.
+-- With the owner's rights: only superusers see the settings of pg_cron. The extension cannot require pg_cron, which can
+-- be in one database of the server only, so nothing here names its objects before they are known to be its own.
 CREATE OR REPLACE FUNCTION _deal_sync.cron_facts(OUT home text, OUT version numeric, OUT zone text)
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -21,15 +21,18 @@ AS $$
         (
             SELECT substring(e.extversion FROM '^[0-9]+\.[0-9]+')::numeric
             FROM pg_extension AS e
-            INNER JOIN pg_depend AS d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
-            WHERE e.extname = 'pg_cron' AND d.classid = 'pg_class'::regclass AND d.objid = to_regclass('cron.job')
+            INNER JOIN pg_depend AS d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+            WHERE
+                e.extname = 'pg_cron' AND d.deptype = 'e'
+                AND d.classid = 'pg_class'::regclass AND d.objid = to_regclass('cron.job')
         ),
         coalesce(nullif(current_setting('cron.timezone', true), ''), 'GMT')
 $$;
 COMMENT ON FUNCTION _deal_sync.cron_facts() IS
-'the database that pg_cron works in (NULL: the server does not load it), its version here (NULL: it is not here), its time zone';
+'the database that pg_cron works in (NULL: the server does not load it), its version in this database (NULL: none), '
+'and its time zone';
 
--- pg_cron 1.4 cuts a name at 63 bytes: what tells jobs apart stands before the database's name, which may be as long.
+-- pg_cron 1.4 cuts a name at 63 bytes: what tells jobs apart comes before the database's name, which may be as long.
 CREATE OR REPLACE FUNCTION _deal_sync.job_name(tenant uuid, is_nightly boolean) RETURNS name
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -40,12 +43,12 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.job_name(uuid, boolean) IS 'the name of a job of pg_cron';
 
--- With the owner's rights: pg_cron shows a job to its owner only, and a monitor is to see when the next run is due. A command is not
--- shown, and only jobs with the names that schedule() gives are. What the server said of a run can hold people's data: it is for
--- whoever may be the job's owner.
+-- With the owner's rights: pg_cron shows a job to its owner only, but a monitor must see the next run. Only jobs with
+-- the names that schedule() gives are shown, and no commands. What the server returned for a run may contain
+-- application data: it is shown to members of the job's owner only.
 CREATE OR REPLACE FUNCTION _deal_sync.scheduled_jobs(
-    OUT job_id bigint, OUT job text, OUT tenant_id uuid, OUT task text, OUT owner name, OUT schedule text, OUT active boolean,
-    OUT next_run timestamptz, OUT last_run timestamptz, OUT last_status text, OUT last_message text
+    OUT job_id bigint, OUT job text, OUT tenant_id uuid, OUT task text, OUT owner name, OUT schedule text,
+    OUT active boolean, OUT next_run timestamptz, OUT last_run timestamptz, OUT last_status text, OUT last_message text
 ) RETURNS SETOF record
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -56,15 +59,23 @@ BEGIN
     IF facts.version IS NULL THEN
         RETURN;
     END IF;
-    FOR job_id, job, owner, schedule, active, last_run, last_status, last_message IN EXECUTE
-        'SELECT j.jobid, j.jobname, j.username, j.schedule, j.active, d.start_time, d.status, CASE WHEN EXISTS ('
-        'SELECT FROM pg_roles AS r WHERE r.rolname = j.username AND pg_has_role(session_user, r.oid, ''MEMBER'')'
-        ') THEN d.return_message END FROM cron.job AS j '
-        'LEFT JOIN LATERAL (SELECT r.* FROM cron.job_run_details AS r WHERE r.jobid = j.jobid ORDER BY r.runid DESC LIMIT 1) AS d ON true '
-        'WHERE j.database = current_database() AND starts_with(j.jobname, ''deal_sync '') ORDER BY j.jobname'
+    FOR job_id, job, owner, schedule, active, last_run, last_status, last_message IN EXECUTE $jobs$
+        SELECT
+            j.jobid, j.jobname, j.username, j.schedule, j.active, d.start_time, d.status,
+            CASE WHEN EXISTS (
+                SELECT FROM pg_roles AS r WHERE r.rolname = j.username AND pg_has_role(session_user, r.oid, 'MEMBER')
+            ) THEN d.return_message END
+        FROM cron.job AS j
+        LEFT JOIN LATERAL (
+            SELECT r.* FROM cron.job_run_details AS r WHERE r.jobid = j.jobid ORDER BY r.runid DESC LIMIT 1
+        ) AS d ON true
+        WHERE j.database = current_database() AND starts_with(j.jobname, 'deal_sync ')
+        ORDER BY j.jobname
+        $jobs$
     LOOP
         tenant_id := CASE
-            WHEN job NOT IN (_deal_sync.job_name(NULL, false), _deal_sync.job_name(NULL, true)) THEN _deal_sync.to_uuid(substring(job FROM 11 FOR 32))
+            WHEN job NOT IN (_deal_sync.job_name(NULL, false), _deal_sync.job_name(NULL, true))
+                THEN _deal_sync.to_uuid(substring(job FROM 11 FOR 32))
         END;
         CONTINUE WHEN job NOT IN (_deal_sync.job_name(tenant_id, false), _deal_sync.job_name(tenant_id, true));
         task := CASE WHEN job = _deal_sync.job_name(tenant_id, true) THEN 'full run and reconcile' ELSE 'sync' END;
@@ -72,7 +83,7 @@ BEGIN
             next_run := CASE WHEN active THEN _deal_sync.next_run(schedule, now(), facts.zone) END;
         EXCEPTION
             WHEN invalid_parameter_value THEN
-                next_run := NULL; -- somebody has altered the job to a schedule that never fires
+                next_run := NULL; -- somebody has altered the job's schedule to one that never fires
         END;
         RETURN NEXT;
     END LOOP;
@@ -93,8 +104,19 @@ SELECT
     s.last_status,
     s.last_message
 FROM _deal_sync.scheduled_jobs() AS s;
-COMMENT ON VIEW deal_sync.schedules IS 'the jobs that schedule() has made, when they run next and how they ended last; tenant_id NULL: all tenants';
-COMMENT ON COLUMN deal_sync.schedules.last_message IS 'the server''s own words, for whoever may be the job''s owner; NULL for others';
+COMMENT ON VIEW deal_sync.schedules IS
+'the jobs of pg_cron that schedule() has created, when they run next and how their last run ended';
+COMMENT ON COLUMN deal_sync.schedules.job IS 'name of the job';
+COMMENT ON COLUMN deal_sync.schedules.task IS 'sync, or full run and reconcile';
+COMMENT ON COLUMN deal_sync.schedules.tenant_id IS 'the tenant; NULL for all tenants';
+COMMENT ON COLUMN deal_sync.schedules.schedule IS 'when it runs, in the syntax of cron';
+COMMENT ON COLUMN deal_sync.schedules.active IS 'whether pg_cron runs it';
+COMMENT ON COLUMN deal_sync.schedules.owner IS 'the role that it runs as';
+COMMENT ON COLUMN deal_sync.schedules.next_run IS 'when it runs next; NULL if it is not active';
+COMMENT ON COLUMN deal_sync.schedules.last_run IS 'when its last run began';
+COMMENT ON COLUMN deal_sync.schedules.last_status IS 'how that run ended, as in cron.job_run_details';
+COMMENT ON COLUMN deal_sync.schedules.last_message IS
+'what the server returned for that run; NULL unless your role is a member of the job''s owner';
 
 CREATE OR REPLACE FUNCTION _deal_sync.check_cron(job text, schedule text, command text) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -118,14 +140,16 @@ BEGIN
             ERRCODE = 'object_not_in_prerequisite_state',
             DETAIL = 'Scheduling needs it; any other scheduler that runs SQL will do as well.',
             HINT = format(
-                'Install it, set shared_preload_libraries = ''pg_cron'' and cron.database_name = %L in postgresql.conf, restart, CREATE EXTENSION pg_cron.',
+                'Install it, set shared_preload_libraries = ''pg_cron'' and cron.database_name = %L in postgresql.conf,'
+                ' restart, CREATE EXTENSION pg_cron.',
                 current_database()
             );
     ELSIF facts.home <> current_database() THEN
         RAISE EXCEPTION 'pg_cron works in database "%", not in "%"', facts.home, current_database() USING
             ERRCODE = 'object_not_in_prerequisite_state',
             HINT = format(
-                'In database %I: SELECT cron.schedule_in_database(%L, %L, %L, %L); or set cron.database_name = %L in postgresql.conf and restart.',
+                'In database %I: SELECT cron.schedule_in_database(%L, %L, %L, %L);'
+                ' or set cron.database_name = %L in postgresql.conf and restart.',
                 facts.home, job, schedule, command, current_database(), current_database()
             );
     ELSIF facts.version IS NULL THEN
@@ -147,7 +171,8 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.check_cron(text, text, text) IS 'raises where pg_cron cannot take this schedule here, and says what to do';
+COMMENT ON FUNCTION _deal_sync.check_cron(text, text, text) IS
+'raises if pg_cron cannot run a schedule in this database';
 
 CREATE OR REPLACE FUNCTION _deal_sync.unschedule_job(job text) RETURNS integer
 LANGUAGE plpgsql
@@ -163,7 +188,8 @@ BEGIN
     RETURN removed;
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.unschedule_job(text) IS 'takes a job away, if there is one that the caller may see';
+COMMENT ON FUNCTION _deal_sync.unschedule_job(text) IS
+'removes a job that the caller owns; returns how many there were';
 
 CREATE OR REPLACE FUNCTION deal_sync.schedule(
     cron text, tenant uuid DEFAULT NULL, nightly text DEFAULT '17 2 * * *'
@@ -213,7 +239,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION deal_sync.schedule(text, uuid, text) IS
-'makes pg_cron sync all tenants, or one, at this schedule, as the calling role, and reconcile every night; again: replaces. nightly NULL: no such job';
+'has pg_cron sync all tenants, or one, on this schedule as the calling role, and reconcile every night; replaces the '
+'jobs of an earlier call. nightly NULL: no nightly job';
 
 CREATE OR REPLACE FUNCTION deal_sync.unschedule(tenant uuid DEFAULT NULL) RETURNS integer
 LANGUAGE sql
@@ -224,4 +251,4 @@ AS $$
     WHERE s.tenant_id = unschedule.tenant OR unschedule.tenant IS NULL
 $$;
 COMMENT ON FUNCTION deal_sync.unschedule(uuid) IS
-'takes the jobs of a tenant away, or all that schedule() has made in this database; returns how many';
+'removes the jobs of a tenant, or all that schedule() has created in this database; returns how many';

@@ -1,4 +1,5 @@
--- In: a tenant who left, or a deal that must not come back. Out: no record of it here. Application rows are never touched.
+-- In: a tenant that has left, or a deal that must not be synced again. Out: no record of it here. The application's
+-- rows are never touched.
 
 CREATE OR REPLACE FUNCTION _deal_sync.remove_tenant(tenant uuid) RETURNS void
 LANGUAGE sql SECURITY DEFINER
@@ -25,11 +26,14 @@ AS $$
         r.tenant_id = bar.tenant
         AND (
             r.element_id = ANY (bar.elements)
-            OR _deal_sync.to_uuid(CASE WHEN r.kind = 'version' THEN CASE WHEN r.sqlstate = '23503' THEN r.value END ELSE r.graph_id END) = bar.graph_id
+            OR _deal_sync.to_uuid(CASE
+                WHEN r.kind <> 'version' THEN r.graph_id
+                WHEN r.sqlstate = '23503' THEN r.value
+            END) = bar.graph_id
         )
 $$;
 COMMENT ON FUNCTION _deal_sync.bar(uuid, uuid, text[]) IS
-'the body of forget() for a deal; elements: its node and those of its versions, as far as they are known';
+'the body of forget() for a deal; elements: its node and those of its versions, if they are known';
 
 CREATE OR REPLACE FUNCTION _deal_sync.remove_bar(tenant uuid, graph_id uuid) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
@@ -47,7 +51,7 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.remove_bar(uuid, uuid) IS 'the body of unbar()';
 
--- Of the deal's node and those of its versions, the element ids: a refusal does not name the deal of its version.
+-- By them the rejects of its versions are found: such a reject does not name the deal.
 CREATE OR REPLACE FUNCTION _deal_sync.elements_of(tenant uuid, graph_id uuid) RETURNS text[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -60,7 +64,9 @@ DECLARE
     elements text[] := '{}';
     -- A bound cursor fetches a row at a time: the staging table is read between two.
     batches CURSOR (of_kind text) FOR
-        SELECT _deal_sync.fill_staging(of_kind, tenant, quote_ident(current_user)::regrole, jsonb_build_object('graph_ids', ARRAY[graph_id])) AS last;
+        SELECT _deal_sync.fill_staging(
+            of_kind, tenant, quote_ident(current_user)::regrole, jsonb_build_object('graph_ids', ARRAY[graph_id])
+        ) AS last;
 BEGIN
     PERFORM _deal_sync.check_package();
     FOREACH current_kind IN ARRAY ARRAY['deal', 'version'] LOOP
@@ -69,8 +75,10 @@ BEGIN
             WHERE m.target = CASE current_kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'opportunity_id' END
         );
         FOR batch IN batches (current_kind) LOOP
-            EXECUTE format('SELECT array_agg(s.element_id) FROM pg_temp.%I AS s WHERE s.%I = $1', 'deal_sync_' || current_kind || 's', owner)
-            INTO found USING graph_id;
+            EXECUTE format(
+                'SELECT array_agg(s.element_id) FROM pg_temp.%I AS s WHERE s.%I = $1',
+                'deal_sync_' || current_kind || 's', owner
+            ) INTO found USING graph_id;
             elements := elements || found;
             EXECUTE format('TRUNCATE pg_temp.%I', 'deal_sync_' || current_kind || 's');
         END LOOP;
@@ -78,9 +86,9 @@ BEGIN
     RETURN elements;
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.elements_of(uuid, uuid) IS 'the nodes of a deal and of its versions';
+COMMENT ON FUNCTION _deal_sync.elements_of(uuid, uuid) IS 'element ids of the nodes of a deal and its versions';
 
--- A function of its own: a graph id that a query does not find is NULL, and must not cost the whole tenant's records.
+-- Not the same function with a default: a graph id that is NULL by mistake must not remove the whole tenant's records.
 CREATE OR REPLACE FUNCTION deal_sync.forget(tenant uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -92,9 +100,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION deal_sync.forget(uuid) IS
-'removes the records of a tenant: its runs, refusals, watermark and reconciliations. Rows of the application stay';
+'removes the records of a tenant: its runs, rejects, watermark and reconciliations. Rows of the application stay';
 
--- It waits for a run that is under way: what that lands has landed before the bar.
+-- It waits for a run in progress: what that one lands has landed before the deal is barred.
 CREATE OR REPLACE FUNCTION deal_sync.forget(tenant uuid, graph_id uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -126,7 +134,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION deal_sync.forget(uuid, uuid) IS
-'removes the refusals of a deal and of its versions, and bars it from then on. Rows of the application stay: delete them there';
+'removes the rejects of a deal and of its versions, and bars it from then on. Rows of the application stay: delete '
+'them yourself';
 
 CREATE OR REPLACE FUNCTION deal_sync.unbar(tenant uuid, graph_id uuid) RETURNS boolean
 LANGUAGE plpgsql
@@ -139,4 +148,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION deal_sync.unbar(uuid, uuid) IS
-'lets a deal that forget() has barred land again, by the tenant''s next run, which is a full one; false where it was not barred';
+'lets a deal that forget() has barred land again, with the tenant''s next run, which is a full one; false if it was '
+'not barred';

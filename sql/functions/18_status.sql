@@ -1,4 +1,5 @@
--- In: runs, refusals, reconciliations, jobs. Out: what a person or a monitor wants to know. No offending value, no server's text.
+-- In: runs, rejects, reconciliations, jobs. Out: status for people and monitors, without offending values and server
+-- texts.
 
 CREATE OR REPLACE VIEW deal_sync.tenant_status AS
 WITH planned AS (
@@ -25,12 +26,17 @@ SELECT
     refusals.open AS refusals_open,
     refusals.new AS refusals_new,
     r.failures,
-    CASE WHEN r.failures > 0 THEN r.message WHEN NOT g.is_known THEN 'the application does not know this tenant' END AS last_error,
+    CASE
+        WHEN r.failures > 0 THEN r.message
+        WHEN NOT g.is_known THEN 'the application does not know this tenant'
+    END AS last_error,
     reconciled.reconciled_at AS last_reconcile,
     reconciled.missing,
     reconciled.differing,
     reconciled.extra,
-    CASE WHEN g.is_known IS NOT FALSE THEN greatest(least(own.next_run, everybodys.next_run), r.next_try) END AS next_run
+    CASE
+        WHEN g.is_known IS NOT FALSE THEN greatest(least(own.next_run, everybodys.next_run), r.next_try)
+    END AS next_run
 FROM _deal_sync.tenant_runs AS r
 CROSS JOIN (SELECT _deal_sync.setting('late_after')::interval AS after) AS late
 LEFT JOIN _deal_sync.graph_tenants AS g ON r.tenant_id = g.tenant_id
@@ -49,12 +55,29 @@ LEFT JOIN LATERAL (
 LEFT JOIN planned AS own ON r.tenant_id = own.tenant_id
 LEFT JOIN planned AS everybodys ON everybodys.tenant_id IS NULL;
 COMMENT ON VIEW deal_sync.tenant_status IS
-'one row a tenant: up to date, late, failing, backing off, never synced, or unknown to the application; and since when, with what refused';
-COMMENT ON COLUMN deal_sync.tenant_status.deals IS 'nodes in the graph when sync_all last looked, else read by the last full run';
-COMMENT ON COLUMN deal_sync.tenant_status.refusals_new IS 'first met in the last 24 hours';
-COMMENT ON COLUMN deal_sync.tenant_status.next_run IS 'NULL where nothing is scheduled; of a tenant that is backing off: not before this time';
+'one row per tenant that the graph has or that was ever synced: whether it is up to date, and if not, why';
+COMMENT ON COLUMN deal_sync.tenant_status.tenant_id IS 'the tenant';
+COMMENT ON COLUMN deal_sync.tenant_status.state IS
+'up to date, late (no good run within deal_sync.late_after), failing (the last run failed), backing off (five or more '
+'failed in a row, so that it is tried less often), never synced, or unknown (to the application)';
+COMMENT ON COLUMN deal_sync.tenant_status.last_good_run IS 'when the last run began that ended ok or partial';
+COMMENT ON COLUMN deal_sync.tenant_status.lag IS 'time since then';
+COMMENT ON COLUMN deal_sync.tenant_status.deals IS
+'deals in the graph, when sync_all last counted them or by the last full run';
+COMMENT ON COLUMN deal_sync.tenant_status.refusals_open IS
+'rows and values that are rejected at present: see deal_sync.rejects';
+COMMENT ON COLUMN deal_sync.tenant_status.refusals_new IS 'of these, first met in the last 24 hours';
+COMMENT ON COLUMN deal_sync.tenant_status.failures IS 'runs that failed since the last good one';
+COMMENT ON COLUMN deal_sync.tenant_status.last_error IS 'message of the last run, if it failed';
+COMMENT ON COLUMN deal_sync.tenant_status.last_reconcile IS 'when the tenant was last reconciled by the nightly job';
+COMMENT ON COLUMN deal_sync.tenant_status.missing IS 'deals, versions and links that had no row then';
+COMMENT ON COLUMN deal_sync.tenant_status.differing IS 'deals and versions whose row differed from the graph';
+COMMENT ON COLUMN deal_sync.tenant_status.extra IS 'rows that had no counterpart in the graph';
+COMMENT ON COLUMN deal_sync.tenant_status.next_run IS
+'when a job syncs it next, but not before the next try of one that is backing off; NULL if nothing is scheduled';
 
--- With the owner's rights: when a session's transaction began is shown to its own role only. It shows nothing else of it.
+-- With the owner's rights: PostgreSQL shows the start of a transaction to its own role only. Nothing else of it is
+-- shown.
 CREATE OR REPLACE FUNCTION _deal_sync.running(
     OUT pid integer, OUT tenant_id uuid, OUT phase text, OUT done bigint, OUT total bigint, OUT started_at timestamptz
 ) RETURNS SETOF record
@@ -66,11 +89,13 @@ AS $$
         m.found[3]::bigint, m.found[4]::bigint, greatest(a.xact_start, a.query_start)
     FROM pg_stat_activity AS a
     CROSS JOIN LATERAL (
-        SELECT regexp_match(a.application_name, '^deal_sync ([0-9a-f]{32})(?: ([dv]) ([0-9]{1,18})(?:/([0-9]{1,18}))?)?$') AS found
+        SELECT regexp_match(
+            a.application_name, '^deal_sync ([0-9a-f]{32})(?: ([dv]) ([0-9]{1,18})(?:/([0-9]{1,18}))?)?$'
+        ) AS found
     ) AS m
     WHERE a.datname = current_database() AND m.found IS NOT NULL AND a.state = 'active'
 $$;
-COMMENT ON FUNCTION _deal_sync.running() IS 'the runs under way in other sessions, by their application_name';
+COMMENT ON FUNCTION _deal_sync.running() IS 'the runs in progress in other sessions, by their application_name';
 
 CREATE OR REPLACE VIEW deal_sync.progress AS
 SELECT
@@ -82,9 +107,17 @@ SELECT
     r.started_at,
     round(r.done / nullif(extract(EPOCH FROM clock_timestamp() - r.started_at), 0)) AS per_second
 FROM _deal_sync.running() AS r;
-COMMENT ON VIEW deal_sync.progress IS 'the runs under way: the phase, how many of its nodes have landed, of how many the graph had at its start (NULL: an incremental run)';
+COMMENT ON VIEW deal_sync.progress IS 'the runs in progress in other sessions, and how far each has come';
+COMMENT ON COLUMN deal_sync.progress.pid IS 'process ID of the session that runs it';
+COMMENT ON COLUMN deal_sync.progress.tenant_id IS 'the tenant';
+COMMENT ON COLUMN deal_sync.progress.phase IS 'set-up, deals or versions';
+COMMENT ON COLUMN deal_sync.progress.done IS 'nodes of this phase that have landed';
+COMMENT ON COLUMN deal_sync.progress.total IS
+'nodes that the phase has to land, as counted when it began; NULL for an incremental run';
+COMMENT ON COLUMN deal_sync.progress.started_at IS 'when the run began';
+COMMENT ON COLUMN deal_sync.progress.per_second IS 'nodes of this phase per second since the run began';
 
--- One row a metric, tenant and other label, as postgres_exporter and sql_exporter take them.
+-- One row per metric and labels, as postgres_exporter and sql_exporter take them.
 CREATE OR REPLACE VIEW deal_sync.metrics AS
 WITH counted AS (
     SELECT
@@ -123,15 +156,27 @@ FROM deal_sync.tenant_status AS s
 INNER JOIN _deal_sync.tenant_runs AS r ON s.tenant_id = r.tenant_id
 CROSS JOIN LATERAL (
     VALUES
-    ('deal_sync_up_to_date', 'gauge', 'Whether the tenant is up to date: 1 or 0.', (s.state = 'up to date')::integer::double precision),
-    ('deal_sync_last_success_timestamp_seconds', 'gauge', 'When the last good run began.', extract(EPOCH FROM s.last_good_run)),
-    ('deal_sync_lag_seconds', 'gauge', 'Time since the last good run began.', extract(EPOCH FROM now() - s.last_good_run)),
+    (
+        'deal_sync_up_to_date', 'gauge', 'Whether the tenant is up to date: 1 or 0.',
+        (s.state = 'up to date')::integer::double precision
+    ),
+    (
+        'deal_sync_last_success_timestamp_seconds', 'gauge', 'When the last good run began.',
+        extract(EPOCH FROM s.last_good_run)
+    ),
+    (
+        'deal_sync_lag_seconds', 'gauge', 'Time since the last good run began.',
+        extract(EPOCH FROM now() - s.last_good_run)
+    ),
     ('deal_sync_last_run_duration_seconds', 'gauge', 'How long the last run took.', r.seconds),
     ('deal_sync_consecutive_failures', 'gauge', 'Runs that failed since the last good one.', s.failures),
     ('deal_sync_deals', 'gauge', 'Deals of the tenant in the graph.', s.deals),
     ('deal_sync_refusals_open', 'gauge', 'Rows and values that are refused at present.', s.refusals_open),
     ('deal_sync_refusals_new', 'gauge', 'Of these, first met in the last 24 hours.', s.refusals_new),
-    ('deal_sync_last_reconcile_timestamp_seconds', 'gauge', 'When the last reconcile was.', extract(EPOCH FROM s.last_reconcile)),
+    (
+        'deal_sync_last_reconcile_timestamp_seconds', 'gauge', 'When the last reconcile was.',
+        extract(EPOCH FROM s.last_reconcile)
+    ),
     ('deal_sync_reconcile_missing', 'gauge', 'Rows that the last reconcile found missing in PostgreSQL.', s.missing),
     ('deal_sync_reconcile_differing', 'gauge', 'Rows that the last reconcile found to differ.', s.differing)
 ) AS m (name, type, help, value)
@@ -162,4 +207,12 @@ CROSS JOIN LATERAL (
     ('deal_sync_runs_total', 'Runs by how they ended.', c.runs::double precision),
     ('deal_sync_rows_written_total', 'Deals and versions written by runs.', c.rows_written::double precision)
 ) AS m (name, help, value);
-COMMENT ON VIEW deal_sync.metrics IS 'what a monitoring system takes: one row a metric and tenant, and status or state where a metric has that label';
+COMMENT ON VIEW deal_sync.metrics IS
+'metrics for a monitoring system: one row per metric and tenant, and per status or state if the metric has that label';
+COMMENT ON COLUMN deal_sync.metrics.name IS 'name of the metric';
+COMMENT ON COLUMN deal_sync.metrics.type IS 'gauge or counter, as Prometheus defines them';
+COMMENT ON COLUMN deal_sync.metrics.help IS 'what the metric means';
+COMMENT ON COLUMN deal_sync.metrics.tenant_id IS 'the tenant';
+COMMENT ON COLUMN deal_sync.metrics.status IS 'for the counters, how the runs ended: deal_sync.runs.status';
+COMMENT ON COLUMN deal_sync.metrics.state IS 'for deal_sync_tenant_state, one of the states of deal_sync.tenant_status';
+COMMENT ON COLUMN deal_sync.metrics.value IS 'value of the metric';

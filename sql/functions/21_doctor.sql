@@ -1,6 +1,6 @@
--- In: the server's Python, and a role. Out: what neo4j_deals.doctor finds, or why it finds nothing.
+-- In: the server's Python, and a role. Out: what neo4j_deals.doctor finds, or why it cannot look.
 
--- Without the package: it may be what is missing.
+-- It does not use the package, which may be missing.
 CREATE OR REPLACE FUNCTION _deal_sync.python_version(OUT number integer, OUT said text)
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
@@ -8,7 +8,7 @@ AS $$
 import sys
 return sys.version_info.major * 100 + sys.version_info.minor, f"{sys.version.split()[0]} of {sys.prefix}"
 $$;
-COMMENT ON FUNCTION _deal_sync.python_version() IS 'the Python that this server runs, 311 for 3.11, and where it lies';
+COMMENT ON FUNCTION _deal_sync.python_version() IS 'the Python that this server runs, 311 for 3.11, and where it is';
 
 CREATE OR REPLACE FUNCTION _deal_sync.package_versions() RETURNS text
 LANGUAGE plpython3u
@@ -17,7 +17,8 @@ AS $$
 from neo4j_deals import entry
 return entry.package_versions()
 $$;
-COMMENT ON FUNCTION _deal_sync.package_versions() IS 'the Python package, what it needs, and where it lies';
+COMMENT ON FUNCTION _deal_sync.package_versions() IS
+'versions of the Python package and of what it requires, and where it is';
 
 -- With the caller's rights.
 CREATE OR REPLACE FUNCTION _deal_sync.examine(
@@ -32,8 +33,8 @@ $$;
 COMMENT ON FUNCTION _deal_sync.examine(regrole) IS
 'the checks of doctor() that the package makes: all but the first three';
 
--- With the owner's rights: the owner's user mapping is the one that the sync uses, and only a superuser may ask where
--- the data lies. No text comes in.
+-- With the owner's rights: the sync uses the owner's user mapping, and only superusers may see where the data directory
+-- is. No text comes in.
 CREATE OR REPLACE FUNCTION _deal_sync.examine_graph(
     is_mapped boolean, OUT name text, OUT ok boolean, OUT detail text, OUT hint text
 ) RETURNS SETOF record
@@ -46,8 +47,8 @@ $$;
 COMMENT ON FUNCTION _deal_sync.examine_graph(boolean) IS
 'the checks of doctor() that need the owner''s user mapping, or the server''s files';
 
--- By the first three checks it is known whether Python can make the others. If it cannot, one row "graph" stands for
--- those of the graph, and of the mapping is checked what a run checks in SQL.
+-- The first three checks tell whether Python can make the others. If it cannot, one row "graph" stands for those of the
+-- graph, and of the mapping only what a run checks in SQL is checked.
 CREATE OR REPLACE FUNCTION deal_sync.doctor(role regrole DEFAULT NULL)
 RETURNS TABLE (name text, ok boolean, detail text, hint text)
 LANGUAGE plpgsql
@@ -111,4 +112,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION deal_sync.doctor(regrole) IS
-'looks at everything that the sync stands on: one row per check, with what to do; role: whose rights are looked at, yours by default';
+'checks everything that the sync depends on: one row per check, with what to do; role: whose rights are checked, yours '
+'by default';

@@ -4,4 +4,5 @@
 CREATE SCHEMA deal_sync;
 CREATE SCHEMA _deal_sync;
 COMMENT ON SCHEMA deal_sync IS 'deal_sync: copies the Deals of a Neo4j graph into opportunities and deal_versions';
-COMMENT ON SCHEMA _deal_sync IS 'what the functions and views of the schema deal_sync are made of: not to be called by anything else';
+COMMENT ON SCHEMA _deal_sync IS
+'internal parts of deal_sync: only the functions and views of the schema deal_sync use them';

@@ -7,8 +7,9 @@ CREATE TABLE _deal_sync.graph_tenants (
 );
 COMMENT ON TABLE _deal_sync.graph_tenants IS
 'the tenants that the graph had when sync_all last looked, and those that were synced before';
-COMMENT ON COLUMN _deal_sync.graph_tenants.deals IS 'nodes in the graph';
-COMMENT ON COLUMN _deal_sync.graph_tenants.is_known IS 'whether the application''s table has the tenant; one that it has not is not synced';
+COMMENT ON COLUMN _deal_sync.graph_tenants.deals IS 'deals in the graph';
+COMMENT ON COLUMN _deal_sync.graph_tenants.is_known IS
+'whether the application''s table has the tenant; if not, it is not synced';
 
 CREATE TABLE deal_sync.reconciliations (
     tenant_id uuid NOT NULL,
@@ -20,7 +21,15 @@ CREATE TABLE deal_sync.reconciliations (
     report jsonb NOT NULL,
     PRIMARY KEY (tenant_id, reconciled_at)
 );
-COMMENT ON TABLE deal_sync.reconciliations IS 'what the nightly reconcile of a tenant found; report: its rows, one a kind';
+COMMENT ON TABLE deal_sync.reconciliations IS 'one row per nightly reconcile of a tenant, and what it found';
+COMMENT ON COLUMN deal_sync.reconciliations.tenant_id IS 'the tenant';
+COMMENT ON COLUMN deal_sync.reconciliations.reconciled_at IS 'when it ended';
+COMMENT ON COLUMN deal_sync.reconciliations.missing IS 'deals, versions and links in the graph that have no row';
+COMMENT ON COLUMN deal_sync.reconciliations.differing IS 'deals and versions whose row differs from the graph';
+COMMENT ON COLUMN deal_sync.reconciliations.extra IS 'rows that have no counterpart in the graph';
+COMMENT ON COLUMN deal_sync.reconciliations.refused IS
+'deals, versions and links in the graph that were rejected: see deal_sync.rejects';
+COMMENT ON COLUMN deal_sync.reconciliations.report IS 'the rows that deal_sync.reconcile() returned, one per kind';
 
 CREATE TABLE _deal_sync.removed_runs (
     tenant_id uuid NOT NULL,
@@ -29,7 +38,8 @@ CREATE TABLE _deal_sync.removed_runs (
     rows_written bigint NOT NULL,
     PRIMARY KEY (tenant_id, status)
 );
-COMMENT ON TABLE _deal_sync.removed_runs IS 'what runs that retention has removed add to the counters of deal_sync.metrics';
+COMMENT ON TABLE _deal_sync.removed_runs IS
+'what the runs that retention has removed add to the counters of deal_sync.metrics';
 
 SELECT pg_catalog.pg_extension_config_dump('_deal_sync.graph_tenants', '');
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.reconciliations', '');

@@ -40,6 +40,17 @@ def test_each_argument_is_explained(known: list[Member]) -> None:
             assert set(member.arguments) <= explained, member.called
 
 
+def test_each_column_is_explained(known: list[Member]) -> None:
+    unexplained = [
+        f"{member.called}.{column['name']}"
+        for member in known
+        if member.kind in ("table", "view", "type")
+        for column in member.columns
+        if not column["comment"]
+    ]
+    assert unexplained == []
+
+
 def column(name: str, type_: str, **more: object) -> dict[str, object]:
     return {"name": name, "type": type_, "out": False, **more}
 

@@ -17,7 +17,8 @@ WITH members AS (
                 'default', CASE WHEN a.mode = 'i' THEN pg_get_function_arg_default(p.oid, a.place::integer) END
             ) ORDER BY a.place)
             FROM ROWS FROM (
-                unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])), unnest(p.proargnames), unnest(p.proargmodes::text[])
+                unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])),
+                unnest(p.proargnames), unnest(p.proargmodes::text[])
             ) WITH ORDINALITY AS given (type, name, mode, place)
             CROSS JOIN LATERAL (SELECT given.type, given.name, coalesce(given.mode, 'i') AS mode, given.place) AS a
         ), '[]') AS columns
@@ -26,9 +27,11 @@ WITH members AS (
 ), relations AS (
     SELECT c.relname AS name, CASE c.relkind WHEN 'v' THEN 'view' WHEN 'c' THEN 'type' ELSE 'table' END AS kind,
         'deal_sync.' || c.relname AS called,
-        coalesce(obj_description(c.oid, 'pg_class'), obj_description(c.reltype, 'pg_type')) AS comment, NULL AS result, (
+        coalesce(obj_description(c.oid, 'pg_class'), obj_description(c.reltype, 'pg_type')) AS comment,
+        NULL AS result, (
             SELECT jsonb_agg(jsonb_build_object(
-                'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'comment', col_description(c.oid, a.attnum)
+                'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
+                'comment', col_description(c.oid, a.attnum)
             ) ORDER BY a.attnum)
             FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         ) AS columns
@@ -40,8 +43,12 @@ WITH members AS (
     SELECT c.relname AS name, 'foreign table' AS kind, 'neo4j.' || c.relname AS called,
         obj_description(c.oid, 'pg_class') AS comment, NULL AS result, (
             SELECT jsonb_agg(jsonb_build_object(
-                'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'comment', col_description(c.oid, a.attnum),
-                'options', (SELECT jsonb_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(a.attfdwoptions) AS o)
+                'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
+                'comment', col_description(c.oid, a.attnum),
+                'options', (
+                    SELECT jsonb_object_agg(o.option_name, o.option_value)
+                    FROM pg_options_to_table(a.attfdwoptions) AS o
+                )
             ) ORDER BY a.attnum)
             FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         ) AS columns

@@ -11,6 +11,7 @@ A folder of extension/upgrades has four parts, and `make` puts sql/functions bet
 
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ UPGRADES = CHECKOUT / "extension/upgrades"
 QUERY = Path(__file__).with_suffix(".sql")
 BEFORE, AFTER = "1_generated.sql", "3_generated.sql"
 HEAD = "-- In: the members of {}. Out: {}\n-- Written by `make upgrade`, from the catalogs of the two versions.\n"
+WIDTH = 120
 KINDS = ("ROUTINE", "VIEW", "TABLE", "TYPE")  # what stands in a schema: the types last, which the others name
 OWNER = """
 -- A new function of another owner would look for another user mapping.
@@ -102,13 +104,17 @@ def generated(before: list[Member], after: list[Member], version: str) -> dict[s
     statements = [f"DROP {member.kind} {member.called};" for member in dropped]
     statements += [f"CREATE SCHEMA {member.name};" for member in added if member.kind == "SCHEMA"]
     statements += [
-        f"ALTER {kind} {old.called} SET SCHEMA {new.schema};"
+        _broken(f"ALTER {kind} {old.called}", f"SET SCHEMA {new.schema};")
         for kind in KINDS
         for old, new in kept.items()
         if old.kind == kind and old.schema != new.schema
     ]
     statements += [_created(member) for member in added if member.kind == "TYPE"]
-    rights = [f"REVOKE EXECUTE ON ROUTINE {member.called} FROM PUBLIC;" for member in added if member.kind == "ROUTINE"]
+    rights = [
+        _broken(f"REVOKE EXECUTE ON ROUTINE {member.called}", "FROM PUBLIC;")
+        for member in added
+        if member.kind == "ROUTINE"
+    ]
     comments = list(_comments(after, {new: old for old, new in kept.items()}))
     moved = HEAD.format(version, "what has gone, moved or got another signature; never by CASCADE.")
     nobodys = HEAD.format(version, "the rights of what is new, and comments.")
@@ -117,6 +123,17 @@ def generated(before: list[Member], after: list[Member], version: str) -> dict[s
 
 def _lines(statements: list[str]) -> str:
     return "".join(f"\n{line}" for line in statements) + "\n" if statements else ""
+
+
+def _broken(head: str, tail: str) -> str:
+    """A statement, on two lines if it is too long for one."""
+    return f"{head} {tail}" if len(head) + len(tail) < WIDTH else f"{head}\n    {tail}"
+
+
+def _literal(text: str) -> str:
+    """A text as SQL takes it, as long as its lines may be."""
+    lines = textwrap.wrap(text.replace("'", "''"), WIDTH - 3, break_long_words=False, break_on_hyphens=False)
+    return "\n".join([*(f"'{line} '" for line in lines[:-1]), f"'{lines[-1]}'"])
 
 
 def _pairs(before: list[Member], after: list[Member]) -> Iterator[tuple[Member, Member]]:
@@ -161,8 +178,7 @@ def _comments(after: Iterable[Member], before: dict[Member, Member]) -> Iterator
             comment = member.comments.get(column)
             if comment != old.get(column) and (comment is None or not replaced):
                 what = f"COLUMN {member.called}.{column}" if column else f"{member.kind} {member.called}"
-                literal = "NULL" if comment is None else "'" + comment.replace("'", "''") + "'"
-                yield f"COMMENT ON {what} IS\n{literal};"
+                yield f"COMMENT ON {what} IS\n{'NULL' if comment is None else _literal(comment)};"
 
 
 def parts(instance: Instance) -> dict[Path, str]:

@@ -1,4 +1,5 @@
--- In: the catalog of a database with the extension. Out: one line of JSON: its members, and what an update must know of each.
+-- In: the catalog of a database with the extension. Out: one line of JSON: its members, and what an update must know of
+-- each.
 
 WITH members AS (
     SELECT d.classid, d.objid, e.extnamespace
@@ -18,12 +19,17 @@ needs AS (
 
 comments AS (
     SELECT
-        d.classoid, d.objoid,
+        CASE WHEN c.oid IS NULL THEN d.classoid ELSE 'pg_catalog.pg_type'::regclass END AS classoid,
+        coalesce(c.reltype, d.objoid) AS objoid,
         jsonb_object_agg(coalesce(a.attname, ''), d.description) AS texts
     FROM pg_catalog.pg_description AS d
+    -- The columns of a composite type are those of its relation, which is no member.
+    LEFT JOIN pg_catalog.pg_class AS c
+        ON d.classoid = 'pg_catalog.pg_class'::regclass AND d.objoid = c.oid AND c.relkind = 'c'
     LEFT JOIN pg_catalog.pg_attribute AS a
-        ON d.classoid = 'pg_catalog.pg_class'::regclass AND a.attrelid = d.objoid AND d.objsubid = a.attnum AND a.attnum > 0
-    GROUP BY d.classoid, d.objoid
+        ON d.classoid = 'pg_catalog.pg_class'::regclass
+        AND a.attrelid = d.objoid AND d.objsubid = a.attnum AND a.attnum > 0
+    GROUP BY 1, 2
 ),
 
 described AS (
@@ -57,7 +63,8 @@ described AS (
         c.relnamespace::regnamespace::text, c.relname::text, NULL,
         jsonb_build_object('columns', (
             SELECT jsonb_agg(
-                pg_catalog.quote_ident(a.attname) || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum
+                pg_catalog.quote_ident(a.attname) || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod)
+                ORDER BY a.attnum
             )
             FROM pg_catalog.pg_attribute AS a
             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -72,7 +79,8 @@ described AS (
         m.classid, m.objid, 'TYPE', t.typnamespace::regnamespace::text, t.typname::text, NULL,
         jsonb_build_object('columns', (
             SELECT jsonb_agg(
-                pg_catalog.quote_ident(a.attname) || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum
+                pg_catalog.quote_ident(a.attname) || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod)
+                ORDER BY a.attnum
             )
             FROM pg_catalog.pg_attribute AS a
             WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
@@ -95,8 +103,9 @@ described AS (
 )
 
 SELECT jsonb_agg(jsonb_build_object(
-    'oid', d.objid::bigint, 'kind', d.kind, 'schema', d.schema, 'name', pg_catalog.quote_ident(d.name), 'arguments', d.arguments,
-    'signature', d.signature, 'needs', coalesce(n.oids, '{}'), 'comments', coalesce(c.texts, '{}')
+    'oid', d.objid::bigint, 'kind', d.kind, 'schema', d.schema, 'name', pg_catalog.quote_ident(d.name),
+    'arguments', d.arguments, 'signature', d.signature, 'needs', coalesce(n.oids, '{}'),
+    'comments', coalesce(c.texts, '{}')
 ) ORDER BY d.kind, d.schema, d.name, d.arguments)
 FROM described AS d
 LEFT JOIN needs AS n ON d.objid = n.objid

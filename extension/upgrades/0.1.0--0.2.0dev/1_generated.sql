@@ -107,12 +107,14 @@ ALTER ROUTINE deal_sync.python_version() SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.raise_again(text, text, text, text, text) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.raise_applications(text, text, text, text, text, text[]) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.raise_unknown(uuid) SET SCHEMA _deal_sync;
-ALTER ROUTINE deal_sync.record_failure(uuid, text, timestamp with time zone, text, text, text, text, text) SET SCHEMA _deal_sync;
+ALTER ROUTINE deal_sync.record_failure(uuid, text, timestamp with time zone, text, text, text, text, text)
+    SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.record_reconciliation(uuid, jsonb) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.record_rejects(uuid, uuid, jsonb) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.record_run(deal_sync.run_result, timestamp with time zone, text, text) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.record_tenants(jsonb) SET SCHEMA _deal_sync;
-ALTER ROUTINE deal_sync.record_watermark(uuid, uuid, timestamp with time zone, text, boolean, jsonb) SET SCHEMA _deal_sync;
+ALTER ROUTINE deal_sync.record_watermark(uuid, uuid, timestamp with time zone, text, boolean, jsonb)
+    SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.refused_elements(uuid) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.remember_undated(uuid, text[], jsonb) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.remove_bar(uuid, uuid) SET SCHEMA _deal_sync;
@@ -133,7 +135,8 @@ ALTER ROUTINE deal_sync.settle_rejects(uuid, uuid, text[]) SET SCHEMA _deal_sync
 ALTER ROUTINE deal_sync.size_setting(text) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.stamp_column() SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.summary(deal_sync.run_result, boolean) SET SCHEMA _deal_sync;
-ALTER ROUTINE deal_sync.sync_tenant(uuid, text, boolean, boolean, text, text[], integer, timestamp with time zone) SET SCHEMA _deal_sync;
+ALTER ROUTINE deal_sync.sync_tenant(uuid, text, boolean, boolean, text, text[], integer, timestamp with time zone)
+    SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.table_option(text, text) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.target_tables() SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.target_tablespaces() SET SCHEMA _deal_sync;

@@ -5,7 +5,8 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.check_encoding() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_handler(integer) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_links() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_stamps(regclass, regclass) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.check_target_columns(text, regclass, regclass, _deal_sync.mapping_column[]) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.check_target_columns(text, regclass, regclass, _deal_sync.mapping_column[])
+    FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_target_table(regclass, regclass) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_unfilled(text, regclass, regclass, _deal_sync.mapping_column[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.conclude_run(deal_sync.run_result, text, bigint, boolean) FROM PUBLIC;
@@ -13,25 +14,214 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.crashes_with_multicorn(integer) FROM PUBLIC
 REVOKE EXECUTE ON ROUTINE _deal_sync.end_reading(deal_sync.run_result, boolean, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.examine(regrole) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.graph_state(uuid, boolean, boolean, double precision) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.land_batch(text, _deal_sync.statements, deal_sync.run_result, jsonb, jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.land_batch(text, _deal_sync.statements, deal_sync.run_result, jsonb, jsonb)
+    FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.merge_by_hand(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.statements_of(text, uuid, text[], boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.statements_of_comparison(text, uuid, text[]) FROM PUBLIC;
 COMMENT ON SCHEMA _deal_sync IS
-'what the functions and views of the schema deal_sync are made of: not to be called by anything else';
+'internal parts of deal_sync: only the functions and views of the schema deal_sync use them';
+COMMENT ON COLUMN _deal_sync.graph_tenants.deals IS
+'deals in the graph';
+COMMENT ON COLUMN _deal_sync.graph_tenants.is_known IS
+'whether the application''s table has the tenant; if not, it is not synced';
+COMMENT ON TABLE _deal_sync.removed_runs IS
+'what the runs that retention has removed add to the counters of deal_sync.metrics';
+COMMENT ON TABLE deal_sync.backfills IS
+'backfills that are not complete, and how far each has come; written in the same transaction as the rows';
+COMMENT ON COLUMN deal_sync.backfills.after IS
+'the last deal id that was read in this phase, as the graph has it';
+COMMENT ON COLUMN deal_sync.backfills.batch_at IS
+'when its last batch began';
 COMMENT ON COLUMN deal_sync.backfills.counts IS
-'the deal_sync.run_result so far; and what its first batch found: facts, remarks for the message, what was known before';
+'its deal_sync.run_result so far, and what its first batch found: facts, remarks for the message, and what was known '
+'before';
+COMMENT ON COLUMN deal_sync.backfills.held IS
+'how many values the tenant''s rows had when it began, by column that a run overwrites';
+COMMENT ON COLUMN deal_sync.backfills.mapping IS
+'as in deal_sync.watermarks, when it began; if it has changed, the backfill starts over';
+COMMENT ON COLUMN deal_sync.backfills.phase IS
+'what the next batch reads; nodes without id are those whose id is absent or not a text';
+COMMENT ON COLUMN deal_sync.backfills.run_id IS
+'the run that the backfill will be in deal_sync.runs';
+COMMENT ON COLUMN deal_sync.backfills.started_at IS
+'when its first batch began';
+COMMENT ON COLUMN deal_sync.backfills.tenant_id IS
+'the tenant';
+COMMENT ON COLUMN deal_sync.backfills.watermark IS
+'the tenant''s watermark once the backfill is complete';
+COMMENT ON TABLE deal_sync.barred IS
+'deals that are not synced, although the graph has them: deal_sync.forget() adds them, deal_sync.unbar() removes them';
+COMMENT ON COLUMN deal_sync.barred.barred_at IS
+'when it was barred';
+COMMENT ON COLUMN deal_sync.barred.barred_by IS
+'session_user at that time';
+COMMENT ON COLUMN deal_sync.barred.graph_id IS
+'the deal''s id in the graph: opportunities.graph_opportunity_id';
+COMMENT ON COLUMN deal_sync.barred.tenant_id IS
+'the tenant that the deal belongs to';
+COMMENT ON TABLE deal_sync.graph IS
+'the graph that this database is synced with; a run that finds another one fails, until deal_sync.accept_graph() '
+'confirms it';
+COMMENT ON COLUMN deal_sync.graph.accepted_at IS
+'when the first run found it, or accept_graph() confirmed it';
+COMMENT ON COLUMN deal_sync.graph.accepted_by IS
+'session_user at that time';
+COMMENT ON COLUMN deal_sync.graph.database_id IS
+'the id of the Neo4j database, as CALL db.info() returns it';
+COMMENT ON COLUMN deal_sync.graph.entry_id IS
+'identifies the row, for logical replication';
+COMMENT ON TABLE deal_sync.reconciliations IS
+'one row per nightly reconcile of a tenant, and what it found';
+COMMENT ON COLUMN deal_sync.reconciliations.differing IS
+'deals and versions whose row differs from the graph';
+COMMENT ON COLUMN deal_sync.reconciliations.extra IS
+'rows that have no counterpart in the graph';
+COMMENT ON COLUMN deal_sync.reconciliations.missing IS
+'deals, versions and links in the graph that have no row';
+COMMENT ON COLUMN deal_sync.reconciliations.reconciled_at IS
+'when it ended';
+COMMENT ON COLUMN deal_sync.reconciliations.refused IS
+'deals, versions and links in the graph that were rejected: see deal_sync.rejects';
+COMMENT ON COLUMN deal_sync.reconciliations.report IS
+'the rows that deal_sync.reconcile() returned, one per kind';
+COMMENT ON COLUMN deal_sync.reconciliations.tenant_id IS
+'the tenant';
+COMMENT ON TABLE deal_sync.rejects IS
+'what could not land, and why; a row is removed once its cause is gone';
+COMMENT ON COLUMN deal_sync.rejects.column_name IS
+'the column of the foreign table; empty if the whole row is meant';
+COMMENT ON COLUMN deal_sync.rejects.element_id IS
+'Neo4j''s element id of the node; it does not survive a restore of the graph';
+COMMENT ON COLUMN deal_sync.rejects.first_seen IS
+'when a run first met it';
+COMMENT ON COLUMN deal_sync.rejects.graph_id IS
+'opportunity_id of the deal or version_id of the version, as the graph has it';
+COMMENT ON COLUMN deal_sync.rejects.kind IS
+'deal, version or link';
+COMMENT ON COLUMN deal_sync.rejects.last_seen IS
+'when a run last met it';
+COMMENT ON COLUMN deal_sync.rejects.level IS
+'row: the whole row was rejected; value: one value was, and the rest of the row landed; note: nothing was rejected';
+COMMENT ON COLUMN deal_sync.rejects.message IS
+'the reason, in names and codes only: contains no application data';
+COMMENT ON COLUMN deal_sync.rejects.run_id IS
+'the last run that met it';
+COMMENT ON COLUMN deal_sync.rejects.server_text IS
+'the error as the server reported it; may contain application data, so monitoring roles cannot read it';
+COMMENT ON COLUMN deal_sync.rejects.sqlstate IS
+'SQLSTATE of the error; 00000 for a note';
+COMMENT ON COLUMN deal_sync.rejects.tenant_id IS
+'the tenant that the node belongs to';
+COMMENT ON COLUMN deal_sync.rejects.times_seen IS
+'how many runs have met it';
+COMMENT ON COLUMN deal_sync.rejects.value IS
+'the offending value, shortened; removed after deal_sync.values_kept, and monitoring roles cannot read it';
+COMMENT ON TABLE deal_sync.runs IS
+'one row per run: of a tenant, by sync_deals, sync_all, replay or backfill';
+COMMENT ON COLUMN deal_sync.runs.deals_adopted IS
+'deals that took over a row of the application: one without a graph id, whose id was that of the deal';
+COMMENT ON COLUMN deal_sync.runs.deals_inserted IS
+'deals for which a row was inserted into opportunities';
+COMMENT ON COLUMN deal_sync.runs.deals_read IS
+'deals read from the graph';
+COMMENT ON COLUMN deal_sync.runs.deals_unchanged IS
+'deals whose row was up to date already';
+COMMENT ON COLUMN deal_sync.runs.deals_updated IS
+'deals whose row was updated';
+COMMENT ON COLUMN deal_sync.runs.links_inserted IS
+'rows inserted into interaction_links';
+COMMENT ON COLUMN deal_sync.runs.message IS
+'what happened, in names and codes only: contains no application data';
+COMMENT ON COLUMN deal_sync.runs.mode IS
+'what was read: incremental (what has changed since the last run), full (everything), replay (everything or the given '
+'deals, to complete landed versions too) or backfill (everything, in batches)';
+COMMENT ON COLUMN deal_sync.runs.rows_rejected IS
+'deals, versions and links that could not land';
+COMMENT ON COLUMN deal_sync.runs.run_id IS
+'identifies the run; deal_sync.rejects refers to it';
+COMMENT ON COLUMN deal_sync.runs.seconds IS
+'how long the run took';
+COMMENT ON COLUMN deal_sync.runs.server_text IS
+'the error as the server reported it; may contain application data, so monitoring roles cannot read it';
+COMMENT ON COLUMN deal_sync.runs.sqlstate IS
+'SQLSTATE of the error that ended the run';
+COMMENT ON COLUMN deal_sync.runs.started_at IS
+'when the run began';
+COMMENT ON COLUMN deal_sync.runs.status IS
+'ok; partial (some rows or values were rejected: see deal_sync.rejects); failed (rolled back; of a backfill, the last '
+'batch only) or skipped (another session was syncing the tenant)';
+COMMENT ON COLUMN deal_sync.runs.tenant_id IS
+'the tenant that was synced';
+COMMENT ON COLUMN deal_sync.runs.values_rejected IS
+'single values that could not land, in rows that did';
+COMMENT ON COLUMN deal_sync.runs.versions_inserted IS
+'rows inserted into deal_versions';
+COMMENT ON COLUMN deal_sync.runs.watermark IS
+'up to when the graph has been read, by the graph''s clock; NULL if the run did not advance the tenant''s watermark';
+COMMENT ON TABLE deal_sync.watermarks IS
+'up to when each tenant''s graph has been read; written in the same transaction as the rows';
 COMMENT ON COLUMN deal_sync.watermarks.facts IS
-'what the run found: ahead (seconds of the graph''s clock before PostgreSQL''s), at_boot (what it said when PostgreSQL''s machine was started: boot), deals and versions (nodes, before it read), counted_at, count_ms, newest (moment of a deal, by a full run), rows_without_deal';
+'what the run found: ahead (seconds by which the graph''s clock is ahead of PostgreSQL''s), unsure (how exactly, in '
+'seconds), boot (the boot of PostgreSQL''s machine), at_boot (the graph''s clock at that boot), deals and versions '
+'(nodes), counted_at, count_ms, newest (last change of a deal, of a full run), rows_without_deal';
+COMMENT ON COLUMN deal_sync.watermarks.full_at IS
+'when the last full run began';
 COMMENT ON COLUMN deal_sync.watermarks.mapping IS
-'_deal_sync.mapping_fingerprint() then, and the graph''s id: a change makes the next run full';
+'fingerprint of the mapping, and the graph''s database id; if either changes, the next run is a full one';
+COMMENT ON COLUMN deal_sync.watermarks.run_id IS
+'the run that set the watermark';
+COMMENT ON COLUMN deal_sync.watermarks.tenant_id IS
+'the tenant';
+COMMENT ON COLUMN deal_sync.watermarks.undated IS
+'{"element id": digest} of nodes without a timestamp, as the last incremental run landed them; it reads them again if '
+'they differ';
+COMMENT ON COLUMN deal_sync.watermarks.watermark IS
+'a time of the graph''s clock: the next incremental run reads what has changed since then; it lies deal_sync.overlap '
+'before the run that set it';
 COMMENT ON TYPE _deal_sync.comparison IS
-'a node of the graph beside its row';
+'a node of the graph compared with its row';
 COMMENT ON TYPE _deal_sync.failure IS
-'a row that the application''s table refused';
+'a row that the application''s table rejected when it was written alone';
 COMMENT ON TYPE _deal_sync.reading IS
-'what a run reads, and up to where the graph has been read afterwards';
+'what a run reads, and up to when the graph has been read afterwards';
 COMMENT ON TYPE _deal_sync.statements IS
-'what a run executes for each batch of a kind';
+'the statements that a run executes for each batch of a kind';
 COMMENT ON TYPE _deal_sync.tenant_state IS
-'what tenant_status says of a tenant';
+'the states of deal_sync.tenant_status';
+COMMENT ON TYPE deal_sync.run_result IS
+'what a run did; deal_sync.runs keeps it, except for a dry run';
+COMMENT ON COLUMN deal_sync.run_result.deals_adopted IS
+'deals that took over a row of the application: one without a graph id, whose id was that of the deal';
+COMMENT ON COLUMN deal_sync.run_result.deals_inserted IS
+'deals for which a row was inserted into opportunities';
+COMMENT ON COLUMN deal_sync.run_result.deals_read IS
+'deals read from the graph';
+COMMENT ON COLUMN deal_sync.run_result.deals_unchanged IS
+'deals whose row was up to date already';
+COMMENT ON COLUMN deal_sync.run_result.deals_updated IS
+'deals whose row was updated';
+COMMENT ON COLUMN deal_sync.run_result.links_inserted IS
+'rows inserted into interaction_links';
+COMMENT ON COLUMN deal_sync.run_result.message IS
+'what happened, in names and codes only: contains no application data';
+COMMENT ON COLUMN deal_sync.run_result.mode IS
+'what was read: incremental (what has changed since the last run), full (everything), replay (everything or the given '
+'deals, to complete landed versions too) or backfill (everything, in batches)';
+COMMENT ON COLUMN deal_sync.run_result.rows_rejected IS
+'deals, versions and links that could not land';
+COMMENT ON COLUMN deal_sync.run_result.run_id IS
+'identifies the run; deal_sync.rejects refers to it';
+COMMENT ON COLUMN deal_sync.run_result.seconds IS
+'how long the run took';
+COMMENT ON COLUMN deal_sync.run_result.status IS
+'ok; partial (some rows or values were rejected: see deal_sync.rejects); failed (rolled back; of a backfill, the last '
+'batch only) or skipped (another session was syncing the tenant)';
+COMMENT ON COLUMN deal_sync.run_result.tenant_id IS
+'the tenant that was synced';
+COMMENT ON COLUMN deal_sync.run_result.values_rejected IS
+'single values that could not land, in rows that did';
+COMMENT ON COLUMN deal_sync.run_result.versions_inserted IS
+'rows inserted into deal_versions';
+COMMENT ON COLUMN deal_sync.run_result.watermark IS
+'up to when the graph has been read, by the graph''s clock; NULL if the run did not advance the tenant''s watermark';

@@ -15,7 +15,10 @@ CROSS JOIN LATERAL (
     LEFT JOIN pg_policy AS p
         ON
             t.relation = p.polrelid AND p.polpermissive AND p.polcmd::text IN ('*', d.code)
-            AND (0 = any(p.polroles) OR (SELECT bool_or(pg_has_role(o.oid, r.oid, 'USAGE')) FROM unnest(p.polroles) AS r (oid)))
+            AND (
+                0 = any(p.polroles)
+                OR (SELECT bool_or(pg_has_role(o.oid, r.oid, 'USAGE')) FROM unnest(p.polroles) AS r (oid))
+            )
     WHERE p.oid IS NULL AND (d.code <> 'w' OR t.relation = _deal_sync.application_table('deal', 'target'))
 ) AS lacking
 WHERE NOT c.relrowsecurity OR lacking.commands IS NOT NULL
