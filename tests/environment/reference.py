@@ -95,7 +95,7 @@ def _sentence(comment: str) -> str:
 
 def _cell(comment: str) -> str:
     """A comment as Markdown: what its signs would make of it is not meant."""
-    return re.sub(r"([|<*\[\]])", r"\\\1", comment)
+    return re.sub(r"([|*\[\]])", r"\\\1", comment).replace("<", "&lt;")
 
 
 def members(answer: str) -> list[Member]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import unescape
 from typing import Any
 
 import psycopg
@@ -228,7 +229,7 @@ def test_the_documentation_has_this_table() -> None:
     listed = {
         kind: (imported, re.findall(r"`([^`]+)`", also.partition(";")[0] if kind == "FLOAT" else also))
         for kind, imported, also in re.findall(
-            r"^\| ([^|]+) \| `([^|]+)` \| ([^|]*)\|$", PAGES["reference/types.md"], re.M
+            r"^\| ([^|]+) \| `([^|]+)` \| ([^|]*)\|$", unescape(PAGES["reference/types.md"]), re.M
         )
     }
 

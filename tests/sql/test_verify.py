@@ -1,7 +1,5 @@
 """Flows in: a tenant's rows after a sync. Flows out: how much of them is there, as deal_sync.verify shows it."""
 
-import uuid
-
 from neo4j_deals.mapping.defaults import DIMENSIONS, MEDDIC
 from support.database import Connection
 from support.graph import Graph

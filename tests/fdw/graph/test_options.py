@@ -73,14 +73,18 @@ def test_a_password_file_comes_first_is_read_anew_and_loses_its_line_break(tmp_p
     assert read.password() == "second"
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
-def test_a_password_file_that_cannot_be_read_says_so_without_its_content(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "why"), [(None, "No such file or directory"), (b"\xff\xfe", "it is not text in UTF-8")]
+)
+def test_a_password_file_that_cannot_be_read_says_why_without_its_content(
+    tmp_path: Path, content: bytes | None, why: str
+) -> None:
     file = tmp_path / "password"
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(DealSyncError) as caught:
         options({"user": "neo4j", "password_file": str(file)}).password()
-    assert caught.value.sqlstate == "28P01"
+    assert (caught.value.sqlstate, caught.value.detail) == ("28P01", why)
     assert caught.value.hint
     assert caught.value.__cause__ is None
     assert str(file) not in caught.value.message + (caught.value.detail or "")
