@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from neo4j_deals import catalog
-from neo4j_deals.doctor.case import Finding, OwnersCase, owners_check
+from neo4j_deals.doctor.case import Finding, OwnersCase, failure, owners_check
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.graph.options import ServerOptions
 from neo4j_deals.sync.staging import spool_folder
@@ -135,7 +135,7 @@ def password_file(case: OwnersCase) -> Finding:
             case.login.password()
             found = Path(path).stat()
         except DealSyncError as error:
-            return Finding(False, f"{error.message}: {error.detail}", f"let the server's user read {what}")
+            return failure(error)
         except OSError as error:
             return Finding(False, f"{what}: {error.strerror}", "let the server's user read it")
         allowed = 0o640 if found.st_uid == 0 and os.geteuid() != 0 else 0o600

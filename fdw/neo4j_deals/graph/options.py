@@ -82,8 +82,8 @@ class ServerOptions:
             raise DealSyncError(
                 "28P01",
                 f'the password file of the user mapping for server "{self.server}" cannot be read',
-                detail=type(error).__name__,
-                hint="the file must be readable by the operating system's user that runs PostgreSQL",
+                detail=error.strerror if isinstance(error, OSError) else "it is not text in UTF-8",
+                hint="let the server's operating-system user read it, and write the password into it, in UTF-8",
             ) from None
 
     def trusting(self) -> ssl.SSLContext | None:
