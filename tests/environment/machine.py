@@ -45,7 +45,6 @@ def needed_packages() -> list[str]:
         "mount",
         "maven",
         "default-jdk-headless",
-        "openssl",
         "shellcheck",
     ]
     if os_release()["VERSION_CODENAME"] == "bookworm":  # has no pgvector package, see build_pgvector

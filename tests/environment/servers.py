@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import certificates
 from .machine import BIN
 from .state import INSTANCES, NEO4J, SERVER_USER, VENV, SetupError, as_server, locked, run, say
 
 PORT = 5432  # names the socket file only: the socket's directory is the instance's own
+HOST = "localhost"  # of Neo4j's certificate, which is for no address: 127.0.0.1 is a wrong host name
 START_SECONDS = 90
 
 # What sets one instance apart: settings of postgresql.conf beyond the common ones, and Neo4j's memory.
@@ -62,8 +62,13 @@ class Instance:
 
     @property
     def certificates(self) -> Path:
-        """Neo4j's certificate and the root that signed it."""
+        """Neo4j's certificate and key."""
         return self.directory / "certificates"
+
+    @property
+    def root_certificate(self) -> Path:
+        """What signed Neo4j's certificate."""
+        return self.certificates / "root.crt"
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -180,8 +185,7 @@ class Instance:
         make_directory(self.neo4j, 0o700)
         password = secrets.token_urlsafe(24)  # a new one at each start: Neo4j refuses to set the one that it has
         write_private(self.neo4j / "password", password)
-        make_directory(self.certificates, 0o700)
-        certificates.make(self.certificates)
+        self._certify_neo4j()
         port = free_port(facts.get("neo4j_port", 0))
         _, page_cache = kind(self.name)
         write_private(
@@ -205,6 +209,16 @@ class Instance:
         }
         write_private(self.directory / "instance.json", json.dumps(facts, indent=2), owner=False)
         return True
+
+    def _certify_neo4j(self) -> None:
+        import trustme  # here, because set-up runs before any package is installed
+
+        make_directory(self.certificates, 0o700)
+        root = trustme.CA()
+        certificate = root.issue_cert(HOST)
+        root.cert_pem.write_to_path(self.root_certificate)
+        certificate.cert_chain_pems[0].write_to_path(self.certificates / "public.crt")  # the names that Neo4j looks for
+        write_private(self.certificates / "private.key", certificate.private_key_pem.bytes().decode())
 
     def _spawn_neo4j(self) -> int:
         classes = f"{NEO4J}/classes:{NEO4J}/lib/*"

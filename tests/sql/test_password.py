@@ -145,7 +145,7 @@ def test_a_token_and_the_place_of_a_password_are_in_no_error_log_line_view_or_ex
 ) -> None:
     """A statement that sets an option is logged as it is: it is set before anybody listens."""
     token, place = "the.TOKEN.of-the_test", "/not/there/the-place"
-    uri, root = servers.facts["neo4j_uri"], servers.certificates / "root.crt"
+    uri, root = servers.facts["neo4j_uri"], servers.root_certificate
     logins = [f"DROP \"user\", DROP password, ADD bearer_token '{token}'"]
     logins += [f"DROP bearer_token, ADD \"user\" 'x', ADD password_file '{place}'"]
     everything, start = "", servers.log.stat().st_size

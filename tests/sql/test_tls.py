@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from environment import certificates
-from environment.servers import Instance, make_directory
+import trustme
+from environment.servers import HOST, Instance
 from psycopg import sql
 from support.database import Connection
 from support.graph import Graph
@@ -27,16 +27,15 @@ READS = [pytest.param(SCAN, id="scan"), pytest.param(SELECT, id="select", marks=
 @pytest.fixture(scope="module")
 def root(servers: Instance) -> Path:
     """The root that signed Neo4j's certificate."""
-    return servers.certificates / certificates.ROOT
+    return servers.root_certificate
 
 
 @pytest.fixture(scope="module")
 def another_root(servers: Instance) -> Iterator[Path]:
-    directory = servers.directory / "another"
-    make_directory(directory, 0o700)
-    certificates.make(directory)
-    yield directory / certificates.ROOT
-    shutil.rmtree(directory)
+    file = servers.directory / "another.crt"
+    trustme.CA().cert_pem.write_to_path(file)
+    yield file
+    file.unlink()
 
 
 def set_server(pg: Connection, uri: str, root: Path | None = None) -> None:
@@ -45,7 +44,7 @@ def set_server(pg: Connection, uri: str, root: Path | None = None) -> None:
         pg.execute(sql.SQL("ALTER SERVER neo4j OPTIONS (ADD sslrootcert {})").format(str(root)))
 
 
-def uri(servers: Instance, scheme: str, host: str = certificates.HOST) -> str:
+def uri(servers: Instance, scheme: str, host: str = HOST) -> str:
     return f"{scheme}://{host}:{urlsplit(servers.facts['neo4j_uri']).port}"
 
 

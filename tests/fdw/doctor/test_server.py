@@ -4,9 +4,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from environment import certificates
 from environment.database import literal
-from environment.servers import Instance, write_private
+from environment.servers import HOST, Instance, write_private
 from neo4j_deals.doctor.server import disk, tls
 from support.database import Connection, execute
 from support.doctor import doctor, set_uri
@@ -101,7 +100,7 @@ def test_a_password_file_that_is_not_there_is_named_and_nobody_connects(
 
 def test_tls_that_takes_any_certificate_is_named(pg: Connection, graph: Graph, servers: Instance) -> None:
     assert "nothing leaves this machine" in doctor(pg)["tls"].detail
-    set_uri(pg, servers.facts["neo4j_uri"].replace("bolt://127.0.0.1", f"bolt+ssc://{certificates.HOST}"))
+    set_uri(pg, servers.facts["neo4j_uri"].replace("bolt://127.0.0.1", f"bolt+ssc://{HOST}"))
     check = doctor(pg)["tls"]
     assert check.ok is False
     execute(pg, check.hint)
@@ -109,7 +108,7 @@ def test_tls_that_takes_any_certificate_is_named(pg: Connection, graph: Graph, s
     assert checks["tls"].ok
     assert "no certificate that this server trusts" in checks["connection"].detail
     assert '"sslrootcert"' in str(checks["connection"].hint)
-    root = literal(str(servers.certificates / certificates.ROOT))
+    root = literal(str(servers.root_certificate))
     execute(pg, f"ALTER SERVER neo4j OPTIONS (ADD sslrootcert {root})")
     assert doctor(pg)["connection"].ok
 
