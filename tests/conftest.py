@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator
 import pytest
 from environment import database as environment_database
 from environment.machine import LIB
-from environment.servers import Instance, claimed
+from environment.servers import PORT, Instance, claimed
 from neo4j import GraphDatabase
-from support.database import Connection, Database
+from support.database import Connection, Database, execute, new_database
 from support.deals import AddNode, deal_node, version_node
 from support.graph import Graph
 from support.measures import Measures
 from support.server_log import ServerLog
 from support.sync import add_tenant
 
-TEMPLATE = "deal_sync_template"
 MEASURE = "measure"
+ENGLISH = "C"  # the cluster's own lc_messages
 SERVER_LOG = pytest.StashKey[ServerLog]()
 
 # Multicorn2 and PL/Python cannot live in one backend from Python 3.12 on; the venv's Python is PostgreSQL's.
@@ -36,6 +36,9 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Instance]:
     Fails at its end where PostgreSQL has crashed: the test that caused it may have passed.
     """
     with claimed("test") as instance:
+        # What the fixture postgresql_noproc connects to, once it is asked for.
+        request.config.option.postgresql_host = str(instance.socket_directory)
+        request.config.option.postgresql_port = PORT
         log = request.config.stash[SERVER_LOG] = ServerLog(instance.log)
         yield instance
         if lines := log.crashes():
@@ -43,39 +46,34 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Instance]:
 
 
 @pytest.fixture(scope="session")
-def template(servers: Instance) -> str:
+def template(servers: Instance, request: pytest.FixtureRequest) -> str:
     """The name of a database that is set up to the end, to be cloned."""
-    environment_database.create(servers, TEMPLATE)
-    return TEMPLATE
+    template = str(request.getfixturevalue("postgresql_noproc").template_dbname)
+    environment_database.set_up(servers, template)
+    return template
 
 
 @pytest.fixture
 def language(request: pytest.FixtureRequest) -> str:
     """The lc_messages of the test's database: a test marked `german` runs once more with German messages."""
-    return str(getattr(request, "param", "C"))
+    return str(getattr(request, "param", ENGLISH))
 
 
 @pytest.fixture
 def database(servers: Instance, template: str, language: str) -> Iterator[Database]:
     """A fresh database: `.connect(user)`, `.dsn(user)`."""
-    database = Database(servers, f"test_{uuid.uuid4().hex}")
-    database.create(template)
-    database.speak(language)
-    try:
+    with new_database(servers, template) as database:
+        if language != ENGLISH:
+            with database.connect() as connection:
+                execute(connection, f"ALTER DATABASE {database.name} SET lc_messages = '{language}'")
         yield database
-    finally:
-        database.close()
 
 
 @pytest.fixture(scope="session")
 def oracle(servers: Instance, template: str) -> Iterator[Connection]:
     """PostgreSQL as the judge of values: a superuser's connection, in UTC, to a database that no test changes."""
-    database = Database(servers, f"oracle_{uuid.uuid4().hex}")
-    database.create(template)
-    try:
+    with new_database(servers, template) as database:
         yield database.connect(options="-c timezone=UTC")
-    finally:
-        database.close()
 
 
 @pytest.fixture
@@ -141,7 +139,7 @@ def expects_kill(servers: Instance, request: pytest.FixtureRequest) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if any(metafunc.definition.iter_markers("german")):
-        metafunc.parametrize("language", ["C", "de_DE.UTF-8"], ids=["English", "German"], indirect=True)
+        metafunc.parametrize("language", [ENGLISH, "de_DE.UTF-8"], ids=["English", "German"], indirect=True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -14,7 +14,7 @@ from environment.machine import EXTENSIONS, PG_CONFIG, outer_environment
 from environment.servers import Instance
 from environment.state import CHECKOUT
 from neo4j_deals import __version__
-from support.database import Database
+from support.database import new_database
 
 DOCKERFILE = (CHECKOUT / "Dockerfile.postgres").read_text()
 BUILT = f"*--{__version__}.sql"
@@ -73,18 +73,15 @@ def test_the_package_is_installed_from_the_files_that_are_copied(context: Path) 
 
 
 def test_a_new_cluster_gets_the_extension_and_the_home_of_the_jobs(servers: Instance) -> None:
-    database = Database(servers, "dockerfile")
-    servers.psql("postgres", "-c", "DROP DATABASE IF EXISTS dockerfile WITH (FORCE)")
-    database.create("template0")
-    try:
-        servers.psql("dockerfile", "-f", CHECKOUT / "extra/initdb.sql")
-        set_for_the_next_start = servers.psql(
-            "dockerfile",
-            "-c",
-            "SELECT setting FROM pg_file_settings WHERE name = 'cron.database_name' ORDER BY seqno DESC LIMIT 1",
-        )
-        assert set_for_the_next_start.strip() == "dockerfile"
-        assert servers.psql("dockerfile", "-c", "SELECT _deal_sync.check_package() >= 311").strip() == "t"
-    finally:
-        servers.psql("postgres", "-c", "ALTER SYSTEM RESET cron.database_name")
-        database.close()
+    with new_database(servers) as database:
+        try:
+            servers.psql(database.name, "-f", CHECKOUT / "extra/initdb.sql")
+            set_for_the_next_start = servers.psql(
+                database.name,
+                "-c",
+                "SELECT setting FROM pg_file_settings WHERE name = 'cron.database_name' ORDER BY seqno DESC LIMIT 1",
+            )
+            assert set_for_the_next_start.strip() == database.name
+            assert servers.psql(database.name, "-c", "SELECT _deal_sync.check_package() >= 311").strip() == "t"
+        finally:
+            servers.psql("postgres", "-c", "ALTER SYSTEM RESET cron.database_name")

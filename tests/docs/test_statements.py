@@ -13,7 +13,7 @@ from environment import database as environment_database
 from environment.servers import Instance
 from environment.state import CHECKOUT
 from psycopg import errors
-from support.database import Connection, Database
+from support.database import Connection, Database, new_database
 from support.documents import PAGES, README, blocks, names_in_table, section
 from support.graph import Graph
 
@@ -32,13 +32,10 @@ SOURCE = "\n".join(
 @pytest.fixture
 def bare(servers: Instance) -> Iterator[Database]:
     """A team's own database: the application's tables with the demo's rows, nothing of deal_sync."""
-    bare = Database(servers, "documents")
-    servers.psql("postgres", "-c", "DROP DATABASE IF EXISTS documents WITH (FORCE)")
-    bare.create("template0")
-    for file in ("application.sql", "demo/application.sql"):
-        servers.psql("documents", "-f", CHECKOUT / "tests" / file)
-    yield bare
-    bare.close()
+    with new_database(servers) as bare:
+        for file in ("application.sql", "demo/application.sql"):
+            servers.psql(bare.name, "-f", CHECKOUT / "tests" / file)
+        yield bare
 
 
 @pytest.fixture
@@ -70,7 +67,7 @@ def test_every_sql_block_runs_in_order_as_it_stands(
     everything_but_the_end = "\n".join([*BLOCKS, "SELECT sync_deals(id) FROM tenants;"])
     script = tmp_path / "documents.sql"
     script.write_text(as_on_this_machine(everything_but_the_end, servers, password_file))
-    servers.psql("documents", "-v", "client_min_messages=warning", "-f", script)
+    servers.psql(bare.name, "-v", "client_min_messages=warning", "-f", script)
     pg = bare.connect()
 
     def deal(number: str) -> tuple[object, ...] | None:

@@ -14,7 +14,7 @@ from environment import database as environment_database
 from environment.servers import Instance, claimed
 from psycopg import errors
 from support.backend import await_true, running
-from support.database import Connection, Database
+from support.database import Connection, Database, new_database
 from support.graph import Graph
 from support.histories import History
 from support.sync import add_deal, add_tenant, add_version, one, sync
@@ -430,11 +430,12 @@ def waits(pg: Connection, pid: int) -> bool:
     return bool(one(pg, "SELECT count(*) FROM pg_locks WHERE pid = %s AND locktype = 'advisory' AND NOT granted", pid))
 
 
-@pytest.fixture(scope="module")
-def mortal(servers: Instance) -> Iterator[Instance]:
-    """A PostgreSQL of this test's own: a kill of one backend restarts all."""
-    with claimed("test", neo4j=False) as instance:
-        yield instance
+@pytest.fixture
+def mortal() -> Iterator[Database]:
+    """On a PostgreSQL of this test's own: a kill of one backend restarts all."""
+    with claimed("test", neo4j=False) as instance, new_database(instance) as database:
+        environment_database.set_up(instance, database.name)
+        yield database
 
 
 def again(database: Database) -> Connection:
@@ -450,12 +451,9 @@ def again(database: Database) -> Connection:
 
 
 def test_killed_three_times_it_goes_on_where_it_was_and_ends_as_a_full_run(
-    servers: Instance, mortal: Instance, graph: Graph
+    servers: Instance, mortal: Database, graph: Graph
 ) -> None:
-    name = "mortal"
-    environment_database.create(mortal, name)
-    database = Database(mortal, name)
-    pg = database.connect()
+    pg = mortal.connect()
     for option in ("user", "password"):
         secret = servers.facts[f"neo4j_{option}"]
         pg.execute(f"ALTER USER MAPPING FOR CURRENT_USER SERVER neo4j OPTIONS (SET \"{option}\" '{secret}')".encode())
@@ -474,15 +472,15 @@ def test_killed_three_times_it_goes_on_where_it_was_and_ends_as_a_full_run(
     places = []
     runs = set()
     for number in (1, 2, 3):
-        session = patient(database)
+        session = patient(mortal)
         pid = session.info.backend_pid
-        stop_at(database, number)
+        stop_at(mortal, number)
         with running(session, BACKFILL, tenant, 1) as killed:
             assert await_true(lambda: waits(pg, pid))  # noqa: B023
             os.kill(pid, signal.SIGKILL)
         assert isinstance(killed.result().error, psycopg.OperationalError)
         await_true(lambda: pg.closed or not lives(pg))  # noqa: B023
-        pg = again(database)
+        pg = again(mortal)
         places.append(pg.execute("SELECT phase, after FROM deal_sync.backfills").fetchone())
         runs.add(one(pg, "SELECT run_id FROM deal_sync.backfills"))
     assert places == [("deals", numbered(0)), ("deals", numbered(3)), ("versions", numbered(2))]
@@ -493,7 +491,6 @@ def test_killed_three_times_it_goes_on_where_it_was_and_ends_as_a_full_run(
         assert found[part] == expected[part], part
     assert pg.execute("SELECT run_id, mode FROM deal_sync.runs").fetchall() == [(runs.pop(), "backfill")]
     assert one(pg, "SELECT count(*) FROM deal_sync.watermarks") == 1
-    database.close()
 
 
 def lives(connection: Connection) -> bool:

@@ -20,7 +20,7 @@ from environment.state import CHECKOUT, SetupError
 from environment.upgrade import AFTER, BEFORE, Member, generated
 from neo4j_deals import SERVES, __version__
 from psycopg import sql
-from support.database import Connection, Database
+from support.database import Connection, Database, new_database
 from support.graph import Graph
 from support.roles import fresh, role
 from support.sync import one, sync
@@ -127,9 +127,7 @@ def rows(connection: Connection) -> dict[str, list[Any]]:
 @contextmanager
 def database_of(servers: Instance, version: str) -> Iterator[Database]:
     """A database with this version, the application and the server, as its user had it who lacks the Python package."""
-    database = Database(servers, f"of_{uuid.uuid4().hex}")
-    database.create("template0")
-    try:
+    with new_database(servers) as database:
         connection = database.connect()
         create = "SET client_min_messages = warning; CREATE EXTENSION deal_sync VERSION {} CASCADE"
         connection.execute(sql.SQL(create).format(version))
@@ -142,8 +140,6 @@ def database_of(servers: Instance, version: str) -> Iterator[Database]:
         ):
             environment_database.run_sql(servers, database.name, statement)
         yield database
-    finally:
-        database.close()
 
 
 def fill(old: Database, new: Connection, servers: Instance) -> Connection:

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from environment.servers import Instance
 from psycopg import sql
-from support.database import Connection, Database
+from support.database import Connection, new_database
 from support.graph import Graph
 from support.roles import fresh, role
 from support.sync import add_deal, sync
@@ -127,10 +127,8 @@ def test_options_that_do_not_go_together_are_refused_where_they_are_set(
 @pytest.fixture(scope="module")
 def pg_once(servers: Instance, template: str) -> Iterator[Connection]:
     """A database for all tests that change nothing."""
-    database = Database(servers, f"test_{uuid.uuid4().hex}")
-    database.create(template)
-    yield database.connect()
-    database.close()
+    with new_database(servers, template) as database:
+        yield database.connect()
 
 
 def test_a_wrapper_or_a_place_without_options_is_named(pg_once: Connection) -> None:

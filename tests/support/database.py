@@ -3,21 +3,23 @@
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from environment.servers import Instance
+from environment.servers import PORT, Instance
+from pytest_postgresql.janitor import DatabaseJanitor
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
+@dataclass(frozen=True)
 class Database:
-    """A clone of the template, until `close`; connections made here are closed with it."""
+    """Connections made here are closed before the database is dropped."""
 
-    def __init__(self, instance: Instance, name: str) -> None:
-        self.instance = instance
-        self.name = name
-        self._connections = ExitStack()
+    instance: Instance
+    name: str
+    _connections: ExitStack
 
     def dsn(self, user: str = "postgres") -> str:
         return self.instance.dsn(self.name, user)
@@ -27,20 +29,17 @@ class Database:
         connection = psycopg.connect(self.dsn(user), **{"autocommit": True} | options)
         return self._connections.enter_context(connection)
 
-    def create(self, template: str) -> None:
-        self._administer(f'CREATE DATABASE "{self.name}" TEMPLATE "{template}"')
 
-    def speak(self, language: str) -> None:
-        """What the server says to sessions that are opened from now on is in the language of this lc_messages."""
-        self._administer(f"ALTER DATABASE \"{self.name}\" SET lc_messages = '{language}'")
-
-    def close(self) -> None:
-        self._connections.close()
-        self._administer(f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)')
-
-    def _administer(self, statement: str) -> None:
-        with psycopg.connect(self.instance.dsn("postgres"), autocommit=True) as connection:
-            connection.execute(statement)
+@contextmanager
+def new_database(instance: Instance, template: str = "template0") -> Iterator[Database]:
+    """A clone of the template, while it lasts; of template0: an empty database."""
+    name = f"test_{uuid.uuid4().hex}"
+    host = str(instance.socket_directory)
+    with (
+        DatabaseJanitor(user="postgres", host=host, port=PORT, dbname=name, template_dbname=template),
+        ExitStack() as connections,
+    ):
+        yield Database(instance, name, connections)
 
 
 def execute(connection: Connection, statement: str | None) -> None:
@@ -48,14 +47,3 @@ def execute(connection: Connection, statement: str | None) -> None:
     assert statement is not None
     query: Any = statement
     connection.execute(query)
-
-
-@contextmanager
-def new_database(servers: Instance) -> Iterator[Database]:
-    """An empty database."""
-    database = Database(servers, f"test_{uuid.uuid4().hex}")
-    database.create("template0")
-    try:
-        yield database
-    finally:
-        database.close()

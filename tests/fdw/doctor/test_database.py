@@ -3,14 +3,13 @@ Flows out: what they name, with a hint that works.
 """
 
 import subprocess
-import uuid
 from pathlib import Path
 
 import psycopg
 import pytest
 from environment.machine import BIN, EXTENSIONS
 from environment.servers import Instance
-from support.database import Connection, Database, execute
+from support.database import Connection, Database, execute, new_database
 from support.doctor import broken, doctor
 from support.graph import Graph
 from support.sync import one
@@ -99,9 +98,7 @@ def test_after_a_dump_and_restore_the_handler_is_what_is_missing(
     pg: Connection, database: Database, graph: Graph, servers: Instance, tmp_path: Path
 ) -> None:
     before = broken(doctor(pg, "app_writer"))
-    restored = Database(servers, f"restored_{uuid.uuid4().hex}")
-    restored.create("template0")
-    try:
+    with new_database(servers) as restored:
         file = tmp_path / "dump.sql"
         with file.open("w") as output:
             subprocess.run([BIN / "pg_dump", "-d", database.dsn()], stdout=output, check=True)
@@ -112,8 +109,6 @@ def test_after_a_dump_and_restore_the_handler_is_what_is_missing(
         assert "as after a restore" in checks["multicorn"].detail
         execute(again, checks["multicorn"].hint)
         assert broken(doctor(again, "app_writer")) == before
-    finally:
-        restored.close()
 
 
 def test_a_handler_that_would_crash_the_server_is_named(pg: Connection) -> None:

@@ -11,7 +11,7 @@ import pytest
 from environment.servers import Instance
 from neo4j_deals.doctor.runner import CHECKS
 from psycopg import errors, sql
-from support.database import Connection, Database, execute
+from support.database import Connection, Database, execute, new_database
 from support.deals import full_deal
 from support.doctor import INDEXES, NAMES, broken, cypher, doctor
 from support.graph import Graph
@@ -79,11 +79,8 @@ def test_five_things_broken_at_once_are_all_named(
     }
 
 
-def test_nothing_set_up_yet_is_no_error(servers: Instance, database: Database) -> None:
-    bare = Database(servers, "doctors_bare")
-    servers.psql("postgres", "-c", "DROP DATABASE IF EXISTS doctors_bare WITH (FORCE)")
-    bare.create("template0")
-    try:
+def test_nothing_set_up_yet_is_no_error(servers: Instance) -> None:
+    with new_database(servers) as bare:
         pg = bare.connect()
         pg.execute("SET client_min_messages = warning; CREATE EXTENSION deal_sync CASCADE")
         checks = doctor(pg)
@@ -91,8 +88,6 @@ def test_nothing_set_up_yet_is_no_error(servers: Instance, database: Database) -
         assert {"foreign tables", "server", "last run"} <= broken(checks)
         assert checks["target tables"].detail == "not checked: foreign tables"
         assert checks["user mapping"].detail == "not checked: server"
-    finally:
-        bare.close()
 
 
 def test_a_cancel_is_no_finding(pg: Connection) -> None:

@@ -5,7 +5,6 @@ The table of scripts, messages, seconds and what was left is in the last lines o
 """
 
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -30,7 +29,7 @@ from support.bolt import (
     message,
     success,
 )
-from support.database import Connection, Database
+from support.database import Connection, Database, new_database
 
 TIMEOUT = 1  # seconds of connect_timeout and of query_timeout
 SCAN = "SELECT name FROM deal_sync.scan(NULL::scripted)"
@@ -163,9 +162,7 @@ CASES = {f"{step}: {name}": case for step, cases in STEPS.items() for name, case
 @pytest.fixture(scope="module")
 def scripted(servers: Instance, template: str) -> Iterator[Database]:
     """A database with a foreign table that one query fills."""
-    database = Database(servers, f"bolt_{uuid.uuid4().hex}")
-    database.create(template)
-    try:
+    with new_database(servers, template) as database:
         pg = database.connect()
         pg.execute(
             "CREATE FOREIGN TABLE scripted (name text) SERVER neo4j OPTIONS"
@@ -173,8 +170,6 @@ def scripted(servers: Instance, template: str) -> Iterator[Database]:
             f" ALTER SERVER neo4j OPTIONS (ADD connect_timeout '{TIMEOUT}', ADD query_timeout '{TIMEOUT}')".encode()
         )
         yield database
-    finally:
-        database.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,13 @@
 """Flows in: the servers. Flows out: databases that hold pgvector and the application's tables, and no deal_sync."""
 
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-import psycopg
 import pytest
 from environment.servers import Instance
 from psycopg import sql
 from support.database import Connection
+from support.database import new_database as empty_database
 from support.migration import APPLICATION, MIGRATION, NewDatabase, fill, fill_versions
 
 
@@ -18,11 +17,7 @@ def new_database(servers: Instance) -> Iterator[NewDatabase]:
     with ExitStack() as stack:
 
         def make(vector_schema: str | None = "public", application: bool = True) -> Connection:
-            name = f"migration_{uuid.uuid4().hex}"
-            main = stack.enter_context(psycopg.connect(servers.dsn("postgres"), autocommit=True))
-            main.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
-            stack.callback(main.execute, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-            connection = stack.enter_context(psycopg.connect(servers.dsn(name), autocommit=True))
+            connection = stack.enter_context(empty_database(servers)).connect()
             if vector_schema is not None:
                 schema = sql.Identifier(vector_schema)
                 connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
