@@ -85,8 +85,13 @@ lint-squawk: setup
 
 # PS017 wants qualified names where a function's own search_path already decides; PL/Python bodies are not SQL; its
 # parser of PL/pgSQL does not know the fields of composite types, and plpgsql_check reads those bodies. A procedure that
-# commits cannot have a SET clause.
-COMMITTING = \
+# commits cannot have a SET clause; one expression that needs its caller's settings must have none.
+WITHOUT_PATH = \
+	--proc-without-search-path '_deal_sync.raise_again(error _deal_sync.error)' \
+	--proc-without-search-path '_deal_sync.caller()' \
+	--proc-without-search-path '_deal_sync.check_tenant(function text,tenant uuid)' \
+	--proc-without-search-path 'extschema.sync_deals(tenant uuid,mode text,dry_run boolean,strict boolean)' \
+	--proc-without-search-path 'deal_sync.replay(tenant uuid,graph_ids text[])' \
 	--proc-without-search-path 'deal_sync.sync_all(mode text,time_limit interval,quiet boolean,tenant uuid,reconcile boolean)' \
 	--proc-without-search-path 'deal_sync.nightly(tenant uuid)' \
 	--proc-without-search-path 'deal_sync.backfill(tenant uuid,batch_size integer)'
@@ -95,7 +100,7 @@ COMMITTING = \
 lint-pgspot: setup
 	@echo 'CREATE SCHEMA extschema; CREATE SCHEMA deal_sync;' >$(STATE)/extschema.sql
 	@for script in $(SCRIPT) $(UPGRADE_SCRIPT); do \
-		$(DEV)/pgspot --append $(COMMITTING) --ignore PS017 --ignore-lang plpython3u --no-plpgsql \
+		$(DEV)/pgspot --append $(WITHOUT_PATH) --ignore PS017 --ignore-lang plpython3u --no-plpgsql \
 			$(STATE)/extschema.sql $$script || exit; done
 
 lint-shell: setup

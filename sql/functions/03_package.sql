@@ -2,52 +2,63 @@
 
 -- PL/Python puts the name of its exception before an error's message, and the message of an error in a set-returning
 -- function into the DETAIL: what it says instead is in the server's language.
-CREATE OR REPLACE FUNCTION _deal_sync.python_error(INOUT message text, INOUT detail text)
+CREATE OR REPLACE FUNCTION _deal_sync.as_meant(INOUT error _deal_sync.error)
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF detail ~ '^(plpy|spiexceptions)\.\w+: ' THEN
-        message := detail;
-        detail := NULL;
+    IF error.detail ~ '^(plpy|spiexceptions)\.\w+: ' THEN
+        error.message := error.detail;
+        error.detail := NULL;
     END IF;
-    message := regexp_replace(message, '^(plpy|spiexceptions)\.\w+: ', '');
-    detail := nullif(detail, '');
+    error.message := regexp_replace(error.message, '^(plpy|spiexceptions)\.\w+: ', '');
+    error.detail := nullif(error.detail, '');
+    error.hint := nullif(error.hint, '');
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.python_error(text, text) IS 'message and DETAIL of an error that PL/Python has raised';
+COMMENT ON FUNCTION _deal_sync.as_meant(_deal_sync.error) IS 'an error with message, DETAIL and HINT as they were raised';
 
--- origin goes into the error's field DATATYPE, and says whose words the error holds: 'own' are the extension's and may
--- be shown to everybody, 'application' may hold application data. Neither SQLSTATE nor CONTEXT proves it: the
--- application may raise the same SQLSTATE, and CONTEXT is in the server's language. A caller that has waited for Neo4j
--- catches query_canceled, too, so that a cancel is reported in PostgreSQL's own words.
-CREATE OR REPLACE FUNCTION _deal_sync.raise_again(
-    sqlstate text, message text, detail text, hint text, origin text DEFAULT 'own'
-) RETURNS void
+-- A public function of a run is one expression with this as its outermost function, so that the user's error has one
+-- line of CONTEXT.
+CREATE OR REPLACE FUNCTION _deal_sync.checked(outcome _deal_sync.outcome) RETURNS _deal_sync.outcome
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    meant CONSTANT record := _deal_sync.python_error(message, detail);
+    error _deal_sync.error := _deal_sync.as_meant(outcome.error);
 BEGIN
-    hint := coalesce(
-        nullif(hint, ''),
-        CASE WHEN sqlstate = '42501' THEN 'What the role lacks: SELECT * FROM deal_sync.doctor() WHERE NOT ok;' END
+    IF error.code IS NULL THEN
+        RETURN outcome;
+    END IF;
+    error.origin := coalesce(error.origin, 'own');
+    error.hint := coalesce(
+        error.hint,
+        CASE WHEN error.code = '42501' THEN 'What the role lacks: SELECT * FROM deal_sync.doctor() WHERE NOT ok;' END
     );
     -- An option of RAISE that is '' is printed as an empty line.
-    IF meant.detail IS NULL AND hint IS NULL THEN
-        RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message, DATATYPE = origin;
-    ELSIF meant.detail IS NULL THEN
-        RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message, HINT = hint, DATATYPE = origin;
-    ELSIF hint IS NULL THEN
-        RAISE EXCEPTION USING ERRCODE = sqlstate, MESSAGE = meant.message, DETAIL = meant.detail, DATATYPE = origin;
+    IF error.detail IS NULL AND error.hint IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = error.code, MESSAGE = error.message, DATATYPE = error.origin;
+    ELSIF error.detail IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = error.code, MESSAGE = error.message, HINT = error.hint, DATATYPE = error.origin;
+    ELSIF error.hint IS NULL THEN
+        RAISE EXCEPTION USING
+            ERRCODE = error.code, MESSAGE = error.message, DETAIL = error.detail, DATATYPE = error.origin;
     END IF;
     RAISE EXCEPTION USING
-        ERRCODE = sqlstate, MESSAGE = meant.message, DETAIL = meant.detail, HINT = hint, DATATYPE = origin;
+        ERRCODE = error.code, MESSAGE = error.message, DETAIL = error.detail, HINT = error.hint,
+        DATATYPE = error.origin;
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.raise_again(text, text, text, text, text) IS
-'raises an error again, without internal functions in its CONTEXT; origin: whose words it holds';
+COMMENT ON FUNCTION _deal_sync.checked(_deal_sync.outcome) IS 'an outcome as it is; raises its error, if it has one';
+
+-- An assignment leaves one line less in CONTEXT than PERFORM. A caller that has waited for Neo4j catches query_canceled,
+-- too, so that a cancel is reported in PostgreSQL's own words.
+CREATE OR REPLACE FUNCTION _deal_sync.raise_again(error _deal_sync.error) RETURNS _deal_sync.error
+LANGUAGE sql
+AS $$
+    SELECT (_deal_sync.checked(ROW(NULL, error)::_deal_sync.outcome)).error
+$$;
+COMMENT ON FUNCTION _deal_sync.raise_again(_deal_sync.error) IS 'raises an error that was caught; does nothing if its code is NULL';
 
 CREATE OR REPLACE FUNCTION _deal_sync.load_package() RETURNS integer
 LANGUAGE plpython3u
@@ -75,17 +86,15 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    code text;
-    said text;
-    detail text;
-    hint text;
+    error _deal_sync.error;
 BEGIN
     RETURN _deal_sync.load_package();
 EXCEPTION
     WHEN OTHERS THEN
         GET STACKED DIAGNOSTICS
-            code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
-        PERFORM _deal_sync.raise_again(code, said, detail, hint);
+            error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
+            error.hint := PG_EXCEPTION_HINT;
+        error := _deal_sync.raise_again(error);
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.check_package() IS

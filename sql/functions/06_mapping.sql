@@ -435,10 +435,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     this record;
-    code text;
-    said text;
-    detail text;
-    hint text;
+    error _deal_sync.error;
 BEGIN
     PERFORM _deal_sync.check_package();
     IF limit_to IS NOT NULL AND "except" IS NOT NULL THEN
@@ -462,8 +459,9 @@ BEGIN
 EXCEPTION
     WHEN OTHERS OR query_canceled THEN
         GET STACKED DIAGNOSTICS
-            code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
-        PERFORM _deal_sync.raise_again(code, said, detail, hint);
+            error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
+            error.hint := PG_EXCEPTION_HINT;
+        error := _deal_sync.raise_again(error);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.import_schema(name, name, text[], text[], bigint, text) IS
@@ -480,10 +478,7 @@ AS $$
 DECLARE
     relation regclass := (SELECT t.typrelid FROM pg_type AS t WHERE t.oid = pg_typeof("table"));
     unknown text;
-    code text;
-    said text;
-    detail text;
-    hint text;
+    error _deal_sync.error;
 BEGIN
     PERFORM _deal_sync.check_package();
     IF NOT EXISTS (SELECT FROM pg_foreign_table AS ft WHERE ft.ftrelid = relation) THEN
@@ -512,8 +507,9 @@ BEGIN
 EXCEPTION
     WHEN OTHERS OR query_canceled THEN
         GET STACKED DIAGNOSTICS
-            code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
-        PERFORM _deal_sync.raise_again(code, said, detail, hint);
+            error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
+            error.hint := PG_EXCEPTION_HINT;
+        error := _deal_sync.raise_again(error);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.scan(anyelement, uuid, text[], bigint) IS

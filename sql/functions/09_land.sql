@@ -90,7 +90,7 @@ COMMENT ON FUNCTION _deal_sync.place_of_error(text) IS
 -- For whoever has run the application's code: its triggers, defaults and policies. Whatever they have set in the error, its origin is
 -- 'application' from here on; its field CONSTRAINT says where it was.
 CREATE OR REPLACE FUNCTION _deal_sync.raise_applications(
-    sqlstate text, message text, detail text, hint text, context text, statements text[] DEFAULT '{}'
+    error _deal_sync.error, context text, statements text[] DEFAULT '{}'
 ) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -100,16 +100,36 @@ DECLARE
     place CONSTANT text := _deal_sync.place_of_error(lines);
 BEGIN
     RAISE EXCEPTION USING
-        ERRCODE = sqlstate,
-        MESSAGE = message,
-        DETAIL = concat_ws(E'\n', nullif(detail, ''), 'In ' || place || ':', lines),
-        HINT = coalesce(hint, ''),
+        ERRCODE = error.code,
+        MESSAGE = error.message,
+        DETAIL = concat_ws(E'\n', nullif(error.detail, ''), 'In ' || place || ':', lines),
+        HINT = error.hint,
         DATATYPE = 'application',
         CONSTRAINT = coalesce(place, '');
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.raise_applications(text, text, text, text, text, text[]) IS
+COMMENT ON FUNCTION _deal_sync.raise_applications(_deal_sync.error, text, text[]) IS
 'raises an error of the application''s code, with where it was in its DETAIL';
+
+CREATE OR REPLACE FUNCTION _deal_sync.ask(statement text, tenant_id uuid, INOUT answer anyelement)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    error _deal_sync.error;
+    context text;
+BEGIN
+    EXECUTE statement INTO answer USING tenant_id;
+EXCEPTION
+    WHEN OTHERS OR assert_failure THEN -- the application's policies run there
+        GET STACKED DIAGNOSTICS
+            error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
+            error.hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
+        PERFORM _deal_sync.raise_applications(error, context, ARRAY[statement]);
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.ask(text, uuid, anyelement) IS
+'the one value that a statement over a tenant''s rows of the application returns, of the type of answer';
 
 CREATE OR REPLACE FUNCTION _deal_sync.explain_error(
     sqlstate text, "table" text, "column" text, "constraint" text, place text DEFAULT NULL

@@ -23,28 +23,17 @@ $$;
 COMMENT ON FUNCTION _deal_sync.mapping_fingerprint() IS
 'changes when the mapping does: a column, an option, the type of a target, the extension''s version';
 
--- The application's policies run there.
 CREATE OR REPLACE FUNCTION _deal_sync.keys_held(kind text, tenant_id uuid) RETURNS SETOF uuid
-LANGUAGE plpgsql
+LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    statement CONSTANT text := format(
-        'SELECT t.%1$I::uuid FROM %2$s AS t WHERE t.tenant_id = $1 AND t.%1$I IS NOT NULL',
-        CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END, _deal_sync.application_table(kind, 'target')
-    );
-    said text;
-    detail text;
-    hint text;
-    context text;
-BEGIN
-    RETURN QUERY EXECUTE statement USING keys_held.tenant_id;
-EXCEPTION
-    WHEN OTHERS OR assert_failure THEN
-        GET STACKED DIAGNOSTICS
-            said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
-        PERFORM _deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
-END
+    SELECT unnest(_deal_sync.ask(
+        format(
+            'SELECT array_agg(t.%1$I::uuid) FROM %2$s AS t WHERE t.tenant_id = $1 AND t.%1$I IS NOT NULL',
+            CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END, _deal_sync.application_table(kind, 'target')
+        ),
+        keys_held.tenant_id, NULL::uuid[]
+    ))
 $$;
 COMMENT ON FUNCTION _deal_sync.keys_held(text, uuid) IS 'the keys of a tenant''s rows that have one';
 
@@ -191,9 +180,7 @@ AS $$
 DECLARE
     statement CONSTANT text := _deal_sync.count_of_values();
     counts refcursor;
-    said text;
-    detail text;
-    hint text;
+    error _deal_sync.error;
     context text;
 BEGIN
     OPEN counts FOR EXECUTE statement USING open_count.tenant_id;
@@ -201,40 +188,35 @@ BEGIN
 EXCEPTION
     WHEN OTHERS OR assert_failure THEN
         GET STACKED DIAGNOSTICS
-            said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
-        PERFORM _deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
+            error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
+            error.hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
+        PERFORM _deal_sync.raise_applications(error, context, ARRAY[statement]);
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.open_count(uuid) IS 'a cursor over the statement of count_of_values(), opened';
 
--- The application's policies run there. `before`: that cursor; without it, what is there now.
-CREATE OR REPLACE FUNCTION _deal_sync.values_held(tenant_id uuid, before refcursor DEFAULT NULL) RETURNS jsonb
+-- The application's policies run there.
+CREATE OR REPLACE FUNCTION _deal_sync.fetch_count(counts refcursor) RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    statement CONSTANT text := _deal_sync.count_of_values();
     counted jsonb;
-    said text;
-    detail text;
-    hint text;
+    error _deal_sync.error;
     context text;
 BEGIN
-    IF before IS NULL THEN
-        EXECUTE statement INTO counted USING values_held.tenant_id;
-    ELSE
-        FETCH before INTO counted;
-    END IF;
+    FETCH counts INTO counted;
     RETURN counted;
 EXCEPTION
     WHEN OTHERS OR assert_failure THEN
         GET STACKED DIAGNOSTICS
-            said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
-        PERFORM _deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
+            error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
+            error.hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
+        PERFORM _deal_sync.raise_applications(error, context, ARRAY[_deal_sync.count_of_values()]);
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.values_held(uuid, refcursor) IS
-'how many values a tenant''s rows have in each column that a run overwrites';
+COMMENT ON FUNCTION _deal_sync.fetch_count(refcursor) IS
+'how many values a tenant''s rows had in each column that a run overwrites, when open_count() was called';
 
 CREATE OR REPLACE FUNCTION _deal_sync.add_counts(counts jsonb, more jsonb, times integer DEFAULT 1) RETURNS jsonb
 LANGUAGE sql IMMUTABLE
@@ -331,10 +313,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     state record;
-    code text;
-    said text;
-    detail text;
-    hint text;
+    error _deal_sync.error;
 BEGIN
     PERFORM _deal_sync.check_package();
     state := _deal_sync.graph_state();
@@ -342,8 +321,10 @@ BEGIN
     RETURN state.database_id;
 EXCEPTION
     WHEN OTHERS OR query_canceled THEN
-        GET STACKED DIAGNOSTICS code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
-        PERFORM _deal_sync.raise_again(code, said, detail, hint);
+        GET STACKED DIAGNOSTICS
+            error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
+            error.hint := PG_EXCEPTION_HINT;
+        error := _deal_sync.raise_again(error);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.accept_graph() IS

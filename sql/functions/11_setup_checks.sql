@@ -505,25 +505,12 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET "app.tenant_id" = ''
 AS $$
-DECLARE
-    statement CONSTANT text := format(
-        'SELECT EXISTS (SELECT FROM %s WHERE id = $1)', _deal_sync.application_table('deal', 'tenants')
-    );
-    found boolean;
-    said text;
-    detail text;
-    hint text;
-    context text;
 BEGIN
     PERFORM set_config('app.tenant_id', tenant::text, true);
-    EXECUTE statement INTO found USING tenant;
-    RETURN found;
-EXCEPTION
-    WHEN OTHERS OR assert_failure THEN
-        GET STACKED DIAGNOSTICS
-            said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT,
-            context := PG_EXCEPTION_CONTEXT;
-        PERFORM _deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
+    RETURN _deal_sync.ask(
+        format('SELECT EXISTS (SELECT FROM %s WHERE id = $1)', _deal_sync.application_table('deal', 'tenants')),
+        tenant, NULL::boolean
+    );
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.tenant_exists(uuid) IS

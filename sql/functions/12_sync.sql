@@ -20,9 +20,7 @@ DECLARE
     landed record;
     most record;
     read record;
-    said text;
-    detail text;
-    hint text;
+    error _deal_sync.error;
     context text;
     batches CURSOR FOR
         SELECT _deal_sync.fill_staging(kind, result.tenant_id, quote_ident(current_user)::regrole, selection) AS last;
@@ -53,9 +51,10 @@ BEGIN
         EXCEPTION
             WHEN OTHERS OR assert_failure THEN -- the application's policies and triggers run there
                 GET STACKED DIAGNOSTICS
-                    said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
+                    error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
+                    error.hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
                 PERFORM _deal_sync.raise_applications(
-                    SQLSTATE, said, detail, hint, context, ARRAY(SELECT s.value FROM jsonb_each_text(to_jsonb(statements)) AS s)
+                    error, context, ARRAY(SELECT s.value FROM jsonb_each_text(to_jsonb(statements)) AS s)
                 );
         END;
         result := landed.result;
@@ -121,17 +120,16 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    said text;
-    detail text;
-    hint text;
+    error _deal_sync.error;
     context text;
 BEGIN
     SET CONSTRAINTS ALL IMMEDIATE;
 EXCEPTION
     WHEN OTHERS OR assert_failure THEN
         GET STACKED DIAGNOSTICS
-            said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
-        PERFORM _deal_sync.raise_applications(SQLSTATE, said, detail, hint, context);
+            error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
+            error.hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
+        PERFORM _deal_sync.raise_applications(error, context);
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.hurry_constraints() IS 'SET CONSTRAINTS ALL IMMEDIATE, for the rest of the transaction';
@@ -143,23 +141,14 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    statement CONSTANT text := format(
-        'SELECT count(*) FROM %s AS t WHERE t.tenant_id = $1 AND t.graph_opportunity_id IS NOT NULL', _deal_sync.application_table('deal', 'target')
+    held CONSTANT bigint := _deal_sync.ask(
+        format(
+            'SELECT count(*) FROM %s AS t WHERE t.tenant_id = $1 AND t.graph_opportunity_id IS NOT NULL',
+            _deal_sync.application_table('deal', 'target')
+        ),
+        result.tenant_id, NULL::bigint
     );
-    held bigint;
-    said text;
-    detail text;
-    hint text;
-    context text;
 BEGIN
-    BEGIN
-        EXECUTE statement INTO held USING result.tenant_id;
-    EXCEPTION
-        WHEN OTHERS OR assert_failure THEN -- the application's policies run there
-            GET STACKED DIAGNOSTICS
-                said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
-            PERFORM _deal_sync.raise_applications(SQLSTATE, said, detail, hint, context, ARRAY[statement]);
-    END;
     IF held = result.deals_inserted + result.deals_updated + result.deals_unchanged + result.deals_adopted THEN
         RETURN 0;
     END IF;
@@ -227,7 +216,7 @@ DECLARE
     reading CONSTANT _deal_sync.reading := _deal_sync.plan_reading(result.tenant_id, result.mode);
     selection CONSTANT jsonb := reading.selection || CASE WHEN only_deals IS NULL THEN '{}' ELSE jsonb_build_object('graph_ids', only_deals) END;
     is_full CONSTANT boolean := reading.mode IN ('full', 'replay') AND only_deals IS NULL;
-    values_before refcursor;
+    counts_before refcursor;
     deals record;
     versions record;
     ended record;
@@ -237,12 +226,12 @@ DECLARE
 BEGIN
     PERFORM _deal_sync.hurry_constraints();
     result.mode := reading.mode;
-    values_before := _deal_sync.open_count(result.tenant_id);
+    counts_before := _deal_sync.open_count(result.tenant_id);
     deals := _deal_sync.run_kind('deal', selection, result, '{}', '{}');
     IF EXISTS (SELECT FROM jsonb_each_text(deals.cleared) AS c WHERE _deal_sync.is_mass(c.value::bigint)) THEN
-        PERFORM _deal_sync.check_losses(deals.cleared, _deal_sync.values_held(result.tenant_id, values_before));
+        PERFORM _deal_sync.check_losses(deals.cleared, _deal_sync.fetch_count(counts_before));
     END IF;
-    CLOSE values_before;
+    CLOSE counts_before;
     -- All versions of a deal that is read are read, too.
     versions := _deal_sync.run_kind(
         'version', CASE WHEN is_full THEN selection ELSE selection || jsonb_build_object('graph_ids', deals.graph_ids || only_deals) END,
@@ -320,27 +309,71 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.wait_for_tenant(uuid) IS 'takes the lock of a tenant''s runs, when they have ended';
 
-CREATE OR REPLACE FUNCTION _deal_sync.check_tenant(what text, tenant uuid) RETURNS void
-LANGUAGE plpgsql
+-- A function with SET clauses finds its own settings: this one has none, and is called where the caller stands.
+CREATE OR REPLACE FUNCTION _deal_sync.caller() RETURNS _deal_sync.caller
+LANGUAGE sql STABLE
+AS $$
+    SELECT ROW(
+        pg_catalog.current_setting('search_path'), pg_catalog.current_setting('app.tenant_id', true)
+    )::_deal_sync.caller
+$$;
+COMMENT ON FUNCTION _deal_sync.caller() IS 'the settings of the caller that a run replaces by its own';
+
+CREATE OR REPLACE FUNCTION _deal_sync.tenant_error(function text, tenant uuid, tenant_setting text) RETURNS _deal_sync.error
+LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    -- What the caller has set: it must be read before a function sets its own.
-    setting CONSTANT text := nullif(current_setting('app.tenant_id', true), '');
-BEGIN
-    IF tenant IS NULL THEN
-        RAISE EXCEPTION '% requires a tenant', what USING
-            ERRCODE = 'null_value_not_allowed',
-            HINT = format('SELECT * FROM %s(''00000000-0000-0000-0000-000000000000'');', what);
-    ELSIF setting IS NOT NULL AND _deal_sync.to_uuid(setting) IS DISTINCT FROM tenant THEN
-        RAISE EXCEPTION 'app.tenant_id is set to another tenant than %', tenant USING
-            ERRCODE = 'insufficient_privilege',
-            HINT = 'RESET app.tenant_id, or pass that tenant.';
-    END IF;
-END
+    SELECT CASE
+        WHEN tenant IS NULL THEN ROW(
+            '22004', function || ' requires a tenant', NULL,
+            format('%s %s(''00000000-0000-0000-0000-000000000000'');',
+                CASE function WHEN 'deal_sync.backfill' THEN 'CALL' ELSE 'SELECT * FROM' END, function), 'own', NULL
+        )::_deal_sync.error
+        WHEN nullif(tenant_setting, '') IS NOT NULL AND _deal_sync.to_uuid(tenant_setting) IS DISTINCT FROM tenant THEN ROW(
+            '42501', format('app.tenant_id is set to another tenant than %s', tenant), NULL,
+            'RESET app.tenant_id, or pass that tenant.', 'own', NULL
+        )::_deal_sync.error
+    END
+$$;
+COMMENT ON FUNCTION _deal_sync.tenant_error(text, uuid, text) IS
+'what is wrong if there is no tenant, or the caller has set app.tenant_id to another one; else NULL';
+
+-- In the place of the call, as caller() is.
+CREATE OR REPLACE FUNCTION _deal_sync.check_tenant(function text, tenant uuid) RETURNS _deal_sync.error
+LANGUAGE sql
+AS $$
+    SELECT _deal_sync.raise_again(
+        _deal_sync.tenant_error(function, tenant, pg_catalog.current_setting('app.tenant_id', true))
+    )
 $$;
 COMMENT ON FUNCTION _deal_sync.check_tenant(text, uuid) IS
-'raises where there is no tenant, or the caller has set app.tenant_id to another one';
+'raises if there is no tenant, or the caller has set app.tenant_id to another one';
+
+CREATE OR REPLACE FUNCTION _deal_sync.request_error(
+    tenant uuid, request _deal_sync.request, caller _deal_sync.caller
+) RETURNS _deal_sync.error
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN (e.error).code IS NOT NULL THEN e.error
+        WHEN request.function = 'sync_deals' AND coalesce(request.mode, '') NOT IN ('incremental', 'full') THEN ROW(
+            '22023', format('unknown mode "%s"', coalesce(request.mode, '<NULL>')), NULL, 'The mode is incremental or full.', 'own', NULL
+        )::_deal_sync.error
+        ELSE (
+            SELECT ROW(
+                '22P02', format('invalid graph id "%s"', coalesce(g.id, 'NULL')), NULL,
+                'A deal''s graph id is a UUID: opportunities.graph_opportunity_id.', 'own', NULL
+            )::_deal_sync.error
+            FROM unnest(request.graph_ids) AS g (id)
+            WHERE _deal_sync.to_uuid(g.id) IS NULL
+            LIMIT 1
+        )
+    END
+    FROM (SELECT _deal_sync.tenant_error(request.function, tenant, caller.tenant_setting) AS error) AS e
+$$;
+COMMENT ON FUNCTION _deal_sync.request_error(uuid, _deal_sync.request, _deal_sync.caller) IS
+'what is wrong with the arguments of a run; else NULL';
 
 CREATE OR REPLACE FUNCTION _deal_sync.nothing_done(result deal_sync.run_result) RETURNS deal_sync.run_result
 LANGUAGE sql IMMUTABLE
@@ -379,12 +412,59 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.target_tablespaces() IS 'where the tables that the sync writes lie, and their indexes';
 
--- `batch_size`: of a backfill, whose next batch is what is run; else NULL. `began`: when what is recorded as one run began.
+CREATE OR REPLACE FUNCTION _deal_sync.is_for_the_caller(error _deal_sync.error, is_set_up boolean) RETURNS boolean
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Before a run is set up every error is a setup error, but a lock, a deadlock or a lack of resources.
+    SELECT
+        (NOT is_set_up AND error.code NOT IN ('55P03', '40P01') AND left(error.code, 2) <> '53')
+        OR left(error.code, 2) IN ('42', '0A', '3D', '3F', '57')
+$$;
+COMMENT ON FUNCTION _deal_sync.is_for_the_caller(_deal_sync.error, boolean) IS
+'whether an error is raised: setup errors, a cancel, a termination; all others become a run that failed';
+
+CREATE OR REPLACE FUNCTION _deal_sync.message_of(error _deal_sync.error, mode text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN
+            error.origin = 'own'
+            AND (error.code ~ '^(DS|HV)' OR error.code IN ('08006', '08P01', '28P01', '53000', '53100', '53200'))
+            THEN concat_ws('; ', error.message, error.detail, error.hint)
+        WHEN error.code = '55P03' THEN format(
+            'a row is locked by another transaction for longer than deal_sync.lock_timeout (%s)',
+            _deal_sync.setting('lock_timeout')
+        )
+        WHEN error.code = '40P01' THEN 'deadlock with another transaction'
+        WHEN error.code = '53100' THEN concat_ws(
+            '; ', 'no space is left on a disk of the database', 'the tables lie in ' || _deal_sync.target_tablespaces(),
+            'make room and sync again; server_text in deal_sync.runs names the file'
+        )
+        ELSE concat_ws(', in ', format('SQLSTATE %s ended the run', error.code), nullif(error.place, ''))
+    END || CASE mode WHEN 'backfill' THEN '; nothing of this batch was written' ELSE '; nothing was written' END
+$$;
+COMMENT ON FUNCTION _deal_sync.message_of(_deal_sync.error, text) IS 'the message of a run of a mode that failed; it holds nobody''s data';
+
+CREATE OR REPLACE FUNCTION _deal_sync.holder_of(lock_key bigint, OUT pid integer, OUT role name, OUT application text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT a.pid, a.usename, a.application_name
+    FROM pg_locks AS l
+    INNER JOIN pg_stat_activity AS a USING (pid)
+    WHERE
+        l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+        AND (l.classid::bigint << 32 | l.objid::bigint) = holder_of.lock_key
+        AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+$$;
+COMMENT ON FUNCTION _deal_sync.holder_of(bigint) IS 'the session that holds an advisory lock';
+
 -- The SET clauses give the caller's values back whichever way the function ends; the values for the run are set inside.
 CREATE OR REPLACE FUNCTION _deal_sync.sync_tenant(
-    tenant uuid, mode text, dry_run boolean, strict boolean, application_path text, only_deals text[] DEFAULT NULL,
-    batch_size integer DEFAULT NULL, began timestamptz DEFAULT clock_timestamp()
-) RETURNS deal_sync.run_result
+    tenant uuid, request _deal_sync.request, caller _deal_sync.caller
+) RETURNS _deal_sync.outcome
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET "deal_sync.search_path" = ''
@@ -400,29 +480,29 @@ SET jit = off
 SET application_name = 'deal_sync' -- the reader shows its progress there
 AS $$
 DECLARE
+    began CONSTANT timestamptz := coalesce(request.began, clock_timestamp());
     lock_key CONSTANT bigint := _deal_sync.lock_key(tenant);
+    dry_run CONSTANT boolean := coalesce(request.is_dry_run, false);
+    error _deal_sync.error := _deal_sync.request_error(tenant, request, caller);
     result deal_sync.run_result;
+    holder record;
     is_set_up boolean := false;
     is_undone boolean := false;
-    is_own boolean;
-    holder text;
-    application text;
-    code text;
-    said text;
-    detail text;
-    hint text;
-    origin text;
-    place text;
 BEGIN
+    IF error.code IS NOT NULL THEN
+        RETURN ROW(NULL, error)::_deal_sync.outcome;
+    END IF;
     PERFORM set_config('app.tenant_id', tenant::text, true);
     PERFORM set_config(
         'deal_sync.search_path',
-        concat_ws(', ', 'pg_catalog', nullif(application_path, ''), CASE WHEN application_path !~ 'pg_temp' THEN 'pg_temp' END),
+        concat_ws(
+            ', ', 'pg_catalog', nullif(caller.search_path, ''), CASE WHEN caller.search_path !~ 'pg_temp' THEN 'pg_temp' END
+        ),
         true
     );
     result.run_id := gen_random_uuid();
     result.tenant_id := tenant;
-    result.mode := mode;
+    result.mode := request.mode;
     result := _deal_sync.nothing_done(result);
 
     IF pg_try_advisory_xact_lock(lock_key) THEN
@@ -434,10 +514,11 @@ BEGIN
             PERFORM _deal_sync.check_setup(tenant);
             PERFORM set_config('lock_timeout', _deal_sync.setting('lock_timeout'), true);
             is_set_up := true;
-            result := CASE
-                WHEN batch_size IS NULL THEN _deal_sync.run_tenant(result, only_deals) ELSE _deal_sync.run_backfill_batch(result, batch_size)
+            result := CASE request.mode
+                WHEN 'backfill' THEN _deal_sync.run_backfill_batch(result, request.batch_size)
+                ELSE _deal_sync.run_tenant(result, request.graph_ids::uuid[]::text[])
             END;
-            IF strict AND result.status = 'partial' THEN
+            IF request.is_strict AND result.status = 'partial' THEN
                 RAISE EXCEPTION 'the sync of tenant % has rejects, and strict is set', tenant USING
                     ERRCODE = 'DS002',
                     DETAIL = format('Rejected: %s rows, %s values.', result.rows_rejected, result.values_rejected),
@@ -448,81 +529,57 @@ BEGIN
             END IF;
         EXCEPTION
             WHEN OTHERS OR query_canceled THEN
-                GET STACKED DIAGNOSTICS
-                    code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT,
-                    origin := PG_DATATYPE_NAME, place := CONSTRAINT_NAME;
-                -- The reader's own errors, and ours, hold nobody's data; those of the application's code may.
-                is_own := origin <> 'application';
-                IF is_undone THEN
-                    NULL; -- the counts stay, nothing else
-                ELSE
-                    IF strict
-                        OR (NOT is_set_up AND code NOT IN ('55P03', '40P01') AND left(code, 2) <> '53')
-                        OR left(code, 2) IN ('42', '0A', '3D', '3F') OR left(code, 2) = '57' THEN
-                        PERFORM _deal_sync.raise_again(code, said, detail, hint, CASE WHEN is_own THEN 'own' ELSE 'application' END);
+                IF NOT is_undone THEN -- else the counts stay, nothing else
+                    GET STACKED DIAGNOSTICS
+                        error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
+                        error.hint := PG_EXCEPTION_HINT, error.origin := PG_DATATYPE_NAME, error.place := CONSTRAINT_NAME;
+                    -- The reader's own errors, and ours, hold nobody's data; those of the application's code may.
+                    IF error.origin <> 'application' THEN
+                        error.origin := 'own';
+                        error.place := NULL;
                     END IF;
-                    SELECT e.message, e.detail INTO said, detail FROM _deal_sync.python_error(said, detail) AS e;
+                    error := _deal_sync.as_meant(error);
+                    IF request.is_strict OR _deal_sync.is_for_the_caller(error, is_set_up) THEN
+                        RETURN ROW(NULL, error)::_deal_sync.outcome;
+                    END IF;
                     result := _deal_sync.nothing_done(result);
                     result.status := 'failed';
-                    result.message := CASE
-                        WHEN is_own AND (code ~ '^(DS|HV)' OR code IN ('08006', '08P01', '28P01', '53000', '53100', '53200'))
-                            THEN concat_ws('; ', said, detail, nullif(hint, ''))
-                        WHEN code = '55P03' THEN format(
-                            'a row is locked by another transaction for longer than deal_sync.lock_timeout (%s)', _deal_sync.setting('lock_timeout')
-                        )
-                        WHEN code = '40P01' THEN 'deadlock with another transaction'
-                        WHEN code = '53100' THEN concat_ws(
-                            '; ', 'no space is left on a disk of the database', 'the tables lie in ' || _deal_sync.target_tablespaces(),
-                            'make room and sync again; server_text in deal_sync.runs names the file'
-                        )
-                        ELSE format('SQLSTATE %s ended the run%s', code, CASE WHEN NOT is_own THEN ', in ' || nullif(place, '') END)
-                    END || CASE WHEN batch_size IS NULL THEN '; nothing was written' ELSE '; nothing of this batch was written' END;
+                    result.message := _deal_sync.message_of(error, request.mode);
                 END IF;
         END;
     ELSE
-        SELECT format('pid %s (%s)', a.pid, a.usename), nullif(a.application_name, '') INTO holder, application
-        FROM pg_locks AS l
-        INNER JOIN pg_stat_activity AS a USING (pid)
-        WHERE
-            l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-            AND (l.classid::bigint << 32 | l.objid::bigint) = lock_key
-            AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database());
+        holder := _deal_sync.holder_of(lock_key);
         result.status := 'skipped';
-        result.message := format('tenant %s is being synced by another session%s', tenant, ': ' || holder);
-        RAISE NOTICE '%', concat_ws(', ', result.message, application); -- a client's own text: not for the log
+        result.message := concat_ws(
+            ': ', format('tenant %s is being synced by another session', tenant), 'pid ' || holder.pid || format(' (%s)', holder.role)
+        );
+        RAISE NOTICE '%', concat_ws(', ', result.message, nullif(holder.application, '')); -- a client's own text: not for the log
     END IF;
 
     result.seconds := extract(EPOCH FROM clock_timestamp() - began);
     -- A backfill is one run, recorded at its end.
     IF NOT dry_run AND result.status <> 'running' THEN
-        PERFORM _deal_sync.record_run(result, began, code, concat_ws(E'\n', said, detail));
+        PERFORM _deal_sync.record_run(result, began, error.code, concat_ws(E'\n', error.message, error.detail));
     END IF;
     IF result.status NOT IN ('skipped', 'running') THEN
         RAISE NOTICE '%', _deal_sync.summary(result, dry_run);
     END IF;
-    RETURN result;
+    RETURN ROW(result, NULL)::_deal_sync.outcome;
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.sync_tenant(uuid, text, boolean, boolean, text, text[], integer, timestamptz) IS
-'sync_deals, or a batch of a backfill, after its arguments were checked';
+COMMENT ON FUNCTION _deal_sync.sync_tenant(uuid, _deal_sync.request, _deal_sync.caller) IS
+'a run, or a batch of a backfill: its result, recorded, or the error that its caller must see';
 
--- application_path: a default is evaluated where the caller stands, so it brings the caller's search_path past the SET clause.
+-- One expression without SET clauses and with qualified names only, which PostgreSQL puts in the place of the call: caller() finds the
+-- caller's settings.
 CREATE OR REPLACE FUNCTION @extschema@.sync_deals(
-    tenant uuid, mode text DEFAULT 'incremental', dry_run boolean DEFAULT FALSE, strict boolean DEFAULT FALSE,
-    application_path text DEFAULT pg_catalog.current_setting('search_path')
+    tenant uuid, mode text DEFAULT 'incremental', dry_run boolean DEFAULT FALSE, strict boolean DEFAULT FALSE
 ) RETURNS deal_sync.run_result
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
+LANGUAGE sql
 AS $$
-BEGIN
-    PERFORM _deal_sync.check_tenant('sync_deals', tenant);
-    IF mode IS NULL OR mode NOT IN ('incremental', 'full') THEN
-        RAISE EXCEPTION 'unknown mode "%"', mode USING
-            ERRCODE = 'invalid_parameter_value',
-            HINT = 'The mode is incremental or full.';
-    END IF;
-    RETURN _deal_sync.sync_tenant(tenant, mode, coalesce(dry_run, false), coalesce(strict, false), coalesce(application_path, ''));
-END
+    SELECT (_deal_sync.checked(_deal_sync.sync_tenant(
+        tenant, ROW('sync_deals', mode, dry_run, strict, NULL, NULL, NULL)::_deal_sync.request, _deal_sync.caller()
+    ))).result
 $$;
-COMMENT ON FUNCTION @extschema@.sync_deals(uuid, text, boolean, boolean, text) IS
+COMMENT ON FUNCTION @extschema@.sync_deals(uuid, text, boolean, boolean) IS
 'copies a tenant''s deals, versions and links from the graph, in one transaction; SELECT * FROM sync_deals(tenant)';

@@ -61,7 +61,7 @@ BEGIN
             result.tenant_id, result.run_id, reading.mapping, reading.watermark, now(), now(), 'deals', NULL, 0, '{}', '{}',
             to_jsonb(result) || reading.facts || jsonb_build_object('remarks', reading.remarks, 'known', reading.known)
         );
-        state.held := _deal_sync.values_held(result.tenant_id);
+        state.held := _deal_sync.ask(_deal_sync.count_of_values(), result.tenant_id, NULL::jsonb);
     END IF;
     result := jsonb_populate_record(result, state.counts);
     kind := CASE WHEN state.phase LIKE 'deals%' THEN 'deal' ELSE 'version' END;
@@ -140,26 +140,24 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     began CONSTANT timestamptz := pg_catalog.clock_timestamp();
-    application_path CONSTANT text := pg_catalog.current_setting('search_path');
+    caller CONSTANT _deal_sync.caller := _deal_sync.caller();
     told timestamptz := began;
+    outcome _deal_sync.outcome;
     result deal_sync.run_result;
     state record;
 BEGIN
     COMMIT; -- in a transaction block this raises at once, and not after the first batch
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    IF tenant IS NULL THEN
-        RAISE EXCEPTION 'deal_sync.backfill requires a tenant' USING
-            ERRCODE = 'null_value_not_allowed',
-            HINT = 'CALL deal_sync.backfill(''00000000-0000-0000-0000-000000000000'');';
-    END IF;
-    PERFORM _deal_sync.check_tenant('deal_sync.backfill', tenant);
     IF batch_size IS NULL OR batch_size < 1 THEN
         RAISE EXCEPTION 'batch_size must be at least 1' USING
             ERRCODE = 'invalid_parameter_value',
             HINT = 'batch_size is the number of deals that are committed together, 1 or more.';
     END IF;
     LOOP
-        result := _deal_sync.sync_tenant(tenant, 'backfill', false, false, application_path, NULL, batch_size, began);
+        outcome := _deal_sync.checked(_deal_sync.sync_tenant(
+            tenant, ROW('deal_sync.backfill', 'backfill', false, false, NULL, batch_size, began)::_deal_sync.request, caller
+        ));
+        result := outcome.result;
         COMMIT;
         PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         EXIT WHEN result.status <> 'running';

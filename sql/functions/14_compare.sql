@@ -60,10 +60,7 @@ SET jit = off
 SET application_name = 'deal_sync'
 AS $$
 DECLARE
-    code text;
-    said text;
-    detail text;
-    hint text;
+    error _deal_sync.error;
 BEGIN
     PERFORM set_config('app.tenant_id', tenant::text, true);
     PERFORM _deal_sync.check_server();
@@ -174,8 +171,9 @@ BEGIN
 EXCEPTION
     WHEN OTHERS OR query_canceled THEN
         GET STACKED DIAGNOSTICS
-            code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
-        PERFORM _deal_sync.raise_again(code, said, detail, hint);
+            error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
+            error.hint := PG_EXCEPTION_HINT;
+        error := _deal_sync.raise_again(error);
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.compare(uuid, boolean, boolean) IS
@@ -186,12 +184,11 @@ CREATE OR REPLACE FUNCTION deal_sync.reconcile(
     OUT kind text, OUT in_graph bigint, OUT in_postgres bigint, OUT matching bigint, OUT differing bigint,
     OUT missing bigint, OUT extra bigint, OUT refused bigint, OUT legacy bigint, OUT kept bigint
 ) RETURNS SETOF record
-LANGUAGE plpgsql
+LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-BEGIN
-    PERFORM _deal_sync.check_tenant('deal_sync.reconcile', tenant);
-    RETURN QUERY
+    SELECT _deal_sync.check_tenant('deal_sync.reconcile', tenant);
+
     SELECT
         k.kind || 's', count(c.in_graph), count(c.in_table),
         count(*) FILTER (WHERE c.in_graph = 'matching'), count(*) FILTER (WHERE c.in_graph = 'differing'),
@@ -201,8 +198,7 @@ BEGIN
     FROM (VALUES (1, 'deal'), (2, 'version'), (3, 'link')) AS k (place, kind)
     LEFT JOIN _deal_sync.compare(tenant, false, false) AS c ON c.kind = k.kind
     GROUP BY k.place, k.kind
-    ORDER BY k.place;
-END
+    ORDER BY k.place
 $$;
 COMMENT ON FUNCTION deal_sync.reconcile(uuid) IS
 'one row per kind: in_graph = matching + differing + missing + refused, in_postgres = matching + differing + extra + '
@@ -212,12 +208,11 @@ CREATE OR REPLACE FUNCTION deal_sync.differences(
     tenant uuid, embeddings boolean DEFAULT FALSE,
     OUT kind text, OUT graph_id text, OUT column_name text, OUT graph_value text, OUT table_value text
 ) RETURNS SETOF record
-LANGUAGE plpgsql
+LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-BEGIN
-    PERFORM _deal_sync.check_tenant('deal_sync.differences', tenant);
-    RETURN QUERY
+    SELECT _deal_sync.check_tenant('deal_sync.differences', tenant);
+
     SELECT
         c.kind, c.graph_id, coalesce(c.column_name, ''),
         CASE
@@ -227,39 +222,20 @@ BEGIN
         CASE WHEN c.in_graph = 'value' THEN c.table_value WHEN c.in_table = 'extra' THEN c.row_id END
     FROM _deal_sync.compare(tenant, coalesce(embeddings, false), true) AS c
     WHERE c.in_graph IN ('missing', 'value') OR c.in_table = 'extra'
-    ORDER BY 1, 2, 3, 4, 5;
-END
+    ORDER BY 1, 2, 3, 4, 5
 $$;
 COMMENT ON FUNCTION deal_sync.differences(uuid, boolean) IS
 'one row per value that a replay would write; for a missing or an extra row, one with column_name '''' and its id on '
 'the side that has it';
 
--- application_path: as in sync_deals().
-CREATE OR REPLACE FUNCTION deal_sync.replay(
-    tenant uuid, graph_ids text[] DEFAULT NULL, application_path text DEFAULT pg_catalog.current_setting('search_path')
-) RETURNS deal_sync.run_result
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
+CREATE OR REPLACE FUNCTION deal_sync.replay(tenant uuid, graph_ids text[] DEFAULT NULL) RETURNS deal_sync.run_result
+LANGUAGE sql
 AS $$
-DECLARE
-    invalid text;
-    wanted CONSTANT text[] := CASE
-        WHEN graph_ids IS NOT NULL THEN ARRAY(SELECT _deal_sync.to_uuid(g.id)::text FROM unnest(graph_ids) AS g (id))
-    END;
-BEGIN
-    PERFORM _deal_sync.check_tenant('deal_sync.replay', tenant);
-    SELECT coalesce(g.id, 'NULL') INTO invalid
-    FROM unnest(graph_ids) AS g (id)
-    WHERE _deal_sync.to_uuid(g.id) IS NULL
-    LIMIT 1;
-    IF invalid IS NOT NULL THEN
-        RAISE EXCEPTION 'invalid graph id "%"', invalid USING
-            ERRCODE = 'invalid_text_representation',
-            HINT = 'A deal''s graph id is a UUID: opportunities.graph_opportunity_id.';
-    END IF;
-    RETURN _deal_sync.sync_tenant(tenant, 'replay', false, false, coalesce(application_path, ''), wanted);
-END
+    SELECT (_deal_sync.checked(_deal_sync.sync_tenant(
+        tenant, ROW('deal_sync.replay', 'replay', false, false, graph_ids, NULL, NULL)::_deal_sync.request,
+        _deal_sync.caller()
+    ))).result
 $$;
-COMMENT ON FUNCTION deal_sync.replay(uuid, text[], text) IS
+COMMENT ON FUNCTION deal_sync.replay(uuid, text[]) IS
 'lands what is missing or differs, also the values that a landed version lacks: of the given deals and their versions, '
 'or of the whole tenant; a run of mode replay';

@@ -120,10 +120,8 @@ COMMENT ON FUNCTION _deal_sync.is_backfilled(uuid) IS 'whether a backfill of the
 
 -- Those to sync, longest-waiting first, and those that the application does not know. A tenant that has left the graph is still
 -- synced, as one without deals: else it would be late for ever, and no reconcile would tell. Asking the graph may fail as a run may: then
--- those that were synced before are what there is, and what went wrong is said in `code` and the next ones.
-CREATE OR REPLACE FUNCTION _deal_sync.line_up(
-    tenant uuid, OUT todo uuid[], OUT unknown uuid[], OUT code text, OUT said text, OUT detail text, OUT hint text, OUT origin text
-)
+-- those that were synced before are what there is, and `error` says what went wrong.
+CREATE OR REPLACE FUNCTION _deal_sync.line_up(tenant uuid, OUT todo uuid[], OUT unknown uuid[], OUT error _deal_sync.error)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -174,13 +172,15 @@ BEGIN
     EXCEPTION
         WHEN OTHERS OR query_canceled THEN
             GET STACKED DIAGNOSTICS
-                code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT,
-                origin := PG_DATATYPE_NAME;
-            origin := CASE WHEN origin = 'application' THEN origin ELSE 'own' END; -- but for tenant_exists(), the graph alone is asked
-            IF left(code, 2) = '57' THEN
-                PERFORM _deal_sync.raise_again(code, said, detail, hint);
+                error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
+                error.hint := PG_EXCEPTION_HINT, error.origin := PG_DATATYPE_NAME;
+            IF error.origin <> 'application' THEN
+                error.origin := 'own'; -- but for tenant_exists(), the graph alone is asked
             END IF;
-            SELECT e.message, e.detail INTO said, detail FROM _deal_sync.python_error(said, detail) AS e;
+            IF left(error.code, 2) = '57' THEN
+                error := _deal_sync.raise_again(error);
+            END IF;
+            error := _deal_sync.as_meant(error);
             todo := ARRAY(SELECT r.tenant_id FROM _deal_sync.tenant_runs AS r WHERE r.tried_at IS NOT NULL);
     END;
     SELECT array_agg(t.id ORDER BY r.tried_at NULLS FIRST, t.id) INTO todo
@@ -192,7 +192,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.line_up(uuid) IS 'the tenants that sync_all goes through, in their order';
 
 CREATE OR REPLACE FUNCTION _deal_sync.record_failure(
-    tenant uuid, mode text, began timestamptz, code text, said text, detail text, hint text, origin text
+    tenant uuid, mode text, began timestamptz, error _deal_sync.error
 ) RETURNS deal_sync.run_result
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -206,19 +206,19 @@ BEGIN
     result.status := 'failed';
     result := _deal_sync.nothing_done(result);
     result.message := CASE
-        WHEN origin = 'own' THEN concat_ws('; ', said, nullif(detail, ''), nullif(hint, ''))
-        ELSE format('SQLSTATE %s ended the run', code)
+        WHEN error.origin = 'own' THEN concat_ws('; ', error.message, error.detail, error.hint)
+        ELSE format('SQLSTATE %s ended the run', error.code)
     END || '; nothing was written';
     result.seconds := extract(EPOCH FROM clock_timestamp() - began);
-    PERFORM _deal_sync.record_run(result, began, code, concat_ws(E'\n', said, detail));
+    PERFORM _deal_sync.record_run(result, began, error.code, concat_ws(E'\n', error.message, error.detail));
     RETURN result;
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.record_failure(uuid, text, timestamptz, text, text, text, text, text) IS
-'a run that ended with an error, as a row of deal_sync.runs; origin: as raise_again() has it';
+COMMENT ON FUNCTION _deal_sync.record_failure(uuid, text, timestamptz, _deal_sync.error) IS
+'a run that ended with an error, as a row of deal_sync.runs';
 
 CREATE OR REPLACE FUNCTION _deal_sync.attempt(
-    tenant uuid, mode text, application_path text
+    tenant uuid, mode text, caller _deal_sync.caller
 ) RETURNS deal_sync.run_result
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -226,33 +226,39 @@ SET "app.tenant_id" = ''
 AS $$
 DECLARE
     began CONSTANT timestamptz := clock_timestamp();
-    code text;
-    said text;
-    detail text;
-    hint text;
-    origin text;
+    outcome _deal_sync.outcome;
+    error _deal_sync.error;
 BEGIN
-    -- An incremental run that is skipped comes again in minutes, a full one tomorrow: it waits for a run that is under way.
-    IF mode = 'full' THEN
-        BEGIN
-            PERFORM _deal_sync.wait_for_tenant(tenant);
-        EXCEPTION
-            WHEN lock_not_available THEN
-                NULL; -- sync_tenant() says who has it
-        END;
-    END IF;
-    RETURN _deal_sync.sync_tenant(tenant, mode, false, false, application_path);
-EXCEPTION
-    WHEN OTHERS THEN
-        GET STACKED DIAGNOSTICS
-            code := RETURNED_SQLSTATE, said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT, origin := PG_DATATYPE_NAME;
-        IF left(code, 2) = '57' THEN
-            RAISE;
+    BEGIN
+        -- An incremental run that is skipped comes again in minutes, a full one tomorrow: it waits for a run that is under way.
+        IF mode = 'full' THEN
+            BEGIN
+                PERFORM _deal_sync.wait_for_tenant(tenant);
+            EXCEPTION
+                WHEN lock_not_available THEN
+                    NULL; -- sync_tenant() says who has it
+            END;
         END IF;
-        RETURN _deal_sync.record_failure(tenant, mode, began, code, said, detail, hint, origin);
+        outcome := _deal_sync.sync_tenant(
+            tenant, ROW('deal_sync.sync_all', mode, false, false, NULL, NULL, NULL)::_deal_sync.request, caller
+        );
+        error := outcome.error;
+    EXCEPTION
+        WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS
+                error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
+                error.hint := PG_EXCEPTION_HINT, error.origin := PG_DATATYPE_NAME;
+            error := _deal_sync.as_meant(error);
+    END;
+    IF left(error.code, 2) = '57' THEN
+        error := _deal_sync.raise_again(error);
+    ELSIF error.code IS NOT NULL THEN
+        RETURN _deal_sync.record_failure(tenant, mode, began, error);
+    END IF;
+    RETURN outcome.result;
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.attempt(uuid, text, text) IS
+COMMENT ON FUNCTION _deal_sync.attempt(uuid, text, _deal_sync.caller) IS
 'a run that records a setup error, too, and raises a cancel or termination only';
 
 CREATE OR REPLACE FUNCTION _deal_sync.attempt_reconcile(tenant uuid) RETURNS text
@@ -358,7 +364,7 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     began CONSTANT timestamptz := pg_catalog.clock_timestamp();
-    application_path CONSTANT text := pg_catalog.current_setting('search_path');
+    caller CONSTANT _deal_sync.caller := _deal_sync.caller();
     loudness CONSTANT text := pg_catalog.current_setting('client_min_messages');
     queue record;
     waiting record;
@@ -383,11 +389,11 @@ BEGIN
     queue := _deal_sync.line_up(tenant);
     IF tenant = ANY (queue.unknown) THEN
         PERFORM _deal_sync.raise_unknown(tenant);
-    ELSIF queue.code IS NOT NULL THEN
-        PERFORM _deal_sync.record_failure(t.id, mode, began, queue.code, queue.said, queue.detail, queue.hint, queue.origin)
+    ELSIF (queue.error).code IS NOT NULL THEN
+        PERFORM _deal_sync.record_failure(t.id, mode, began, queue.error)
         FROM unnest(queue.todo) AS t (id);
         COMMIT;
-        PERFORM _deal_sync.raise_again(queue.code, queue.said, queue.detail, queue.hint, queue.origin);
+        PERFORM _deal_sync.raise_again(queue.error);
     ELSIF queue.unknown IS NOT NULL AND NOT quiet THEN
         RAISE WARNING 'tenants of the graph that the application does not know: %', cardinality(queue.unknown) USING
             DETAIL = array_to_string(queue.unknown[1:20], ', ') || CASE WHEN cardinality(queue.unknown) > 20 THEN ', ...' ELSE '' END,
@@ -415,7 +421,7 @@ BEGIN
                 r.tenant_id = due AND r.status <> 'skipped' AND r.mode IN (sync_all.mode, 'full')
                 AND r.started_at + r.seconds * interval '1 second' > began
         );
-        result := _deal_sync.attempt(due, mode, application_path);
+        result := _deal_sync.attempt(due, mode, caller);
         COMMIT;
         PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);

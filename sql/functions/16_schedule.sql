@@ -124,16 +124,16 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     facts CONSTANT record := _deal_sync.cron_facts();
-    said text;
-    detail text;
-    hint text;
+    error _deal_sync.error;
 BEGIN
     BEGIN
         PERFORM _deal_sync.next_run(schedule, now(), facts.zone);
     EXCEPTION
         WHEN invalid_parameter_value THEN
-            GET STACKED DIAGNOSTICS said := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
-            PERFORM _deal_sync.raise_again(SQLSTATE, said, detail, hint);
+            GET STACKED DIAGNOSTICS
+                error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
+                error.hint := PG_EXCEPTION_HINT;
+            error := _deal_sync.raise_again(error);
     END;
     IF facts.home IS NULL THEN
         RAISE EXCEPTION 'pg_cron is not loaded by this server' USING

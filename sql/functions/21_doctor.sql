@@ -58,9 +58,7 @@ DECLARE
     whose CONSTANT regrole := coalesce(role, quote_ident(current_user)::regrole);
     lost text;
     newest text;
-    code text;
-    said text;
-    more text;
+    error _deal_sync.error;
 BEGIN
     FOREACH name IN ARRAY ARRAY['python', 'package', 'extension', 'graph', 'target columns', 'target types'] LOOP
         ok := true;
@@ -95,14 +93,15 @@ BEGIN
         EXCEPTION
             WHEN OTHERS OR query_canceled THEN
                 GET STACKED DIAGNOSTICS
-                    code := RETURNED_SQLSTATE, said := MESSAGE_TEXT,
-                    more := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
-                IF code LIKE '57%' THEN
-                    PERFORM _deal_sync.raise_again(code, said, more, hint);
+                    error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
+                    error.hint := PG_EXCEPTION_HINT;
+                IF left(error.code, 2) = '57' THEN
+                    error := _deal_sync.raise_again(error);
                 END IF;
+                error := _deal_sync.as_meant(error);
                 ok := false;
-                SELECT concat_ws(': ', m.message, m.detail) INTO detail FROM _deal_sync.python_error(said, more) AS m;
-                hint := nullif(hint, '');
+                detail := concat_ws(': ', error.message, error.detail);
+                hint := error.hint;
         END;
         RETURN NEXT;
         IF ok IS NOT TRUE AND name IN ('python', 'package') THEN

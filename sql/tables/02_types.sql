@@ -20,6 +20,25 @@ CREATE TYPE deal_sync.run_result AS (
 );
 COMMENT ON TYPE deal_sync.run_result IS 'what a run did; deal_sync.runs keeps it, except for a dry run';
 
+-- origin says whose words the error holds: 'own' are the extension's and may be shown to everybody, 'application' may hold
+-- application data. Neither SQLSTATE nor CONTEXT proves it: the application may raise the same SQLSTATE, and CONTEXT is in
+-- the server's language. place: the application's trigger or function that raised it.
+CREATE TYPE _deal_sync.error AS (code text, message text, detail text, hint text, origin text, place text);
+COMMENT ON TYPE _deal_sync.error IS 'an error that was caught';
+
+-- function: the public function that was called. began: when the run began, of which this may be a part; NULL for now.
+CREATE TYPE _deal_sync.request AS (
+    function text, mode text, is_dry_run boolean, is_strict boolean, graph_ids text [], batch_size integer, began timestamptz
+);
+COMMENT ON TYPE _deal_sync.request IS 'what a run was asked for';
+
+CREATE TYPE _deal_sync.caller AS (search_path text, tenant_setting text);
+COMMENT ON TYPE _deal_sync.caller IS
+'the settings of the caller that a run replaces by its own; tenant_setting: app.tenant_id';
+
+CREATE TYPE _deal_sync.outcome AS (result deal_sync.run_result, error _deal_sync.error);
+COMMENT ON TYPE _deal_sync.outcome IS 'the result of a run, or the error that is raised instead';
+
 -- neo4j_deals.sync.statements says what each of them does.
 CREATE TYPE _deal_sync.statements AS (
     planned text, to_write text, locks text, cleared text, merge text, completion text, failed text, unwritten text,

@@ -64,7 +64,11 @@ def test_a_backfill_that_has_passed_the_deal_by_starts_over_when_the_bar_is_lift
     graph.run("MATCH (d:Deal) SET d.last_updated_at = datetime() - duration('P2D')")
     pg.execute(FORGET, [tenant, first])
     for _ in range(2):  # as one that was killed then
-        pg.execute("SELECT _deal_sync.sync_tenant(%s, 'backfill', false, false, 'public', NULL, 1)", [tenant])
+        pg.execute(
+            "SELECT _deal_sync.sync_tenant(%s, ROW('deal_sync.backfill', 'backfill', false, false, NULL, 1, NULL)"
+            "::_deal_sync.request, _deal_sync.caller())",
+            [tenant],
+        )
     assert one(pg, DEALS, tenant) == 1
     assert one(pg, "SELECT deal_sync.unbar(%s, %s)", tenant, first)
     pg.execute("CALL deal_sync.backfill(%s, 1)", [tenant])

@@ -23,6 +23,7 @@ def refused(connection: Connection, tenant: uuid.UUID | None) -> psycopg.errors.
     said = raised.value.diag
     assert "iterator" not in str(said.message_primary), "an error of Python arrives as it was meant"
     assert not str(said.message_primary).startswith("plpy")
+    assert len(str(said.context).splitlines()) == 1
     return said
 
 

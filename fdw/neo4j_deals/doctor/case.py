@@ -198,7 +198,9 @@ class _Told:
         if not hasattr(error, "spidata"):
             return error
         code, detail, hint = error.spidata[:3]
-        plan = self._plpy.prepare("SELECT * FROM _deal_sync.python_error($1, $2)", ["text", "text"])
-        [meant] = self._plpy.execute(plan, [str(error), detail])
+        plan = self._plpy.prepare(
+            "SELECT * FROM _deal_sync.as_meant(ROW(NULL, $1, $2, $3, NULL, NULL))", ["text", "text", "text"]
+        )
+        [meant] = self._plpy.execute(plan, [str(error), detail, hint])
         sqlstate = "".join(chr((code >> 6 * place & 0x3F) + ord("0")) for place in range(5))
-        return DealSyncError(sqlstate, meant["message"], meant["detail"], hint or None)
+        return DealSyncError(sqlstate, meant["message"], meant["detail"], meant["hint"])
