@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neo4j_deals.mapping.model import Application, Column, Table
@@ -18,6 +19,10 @@ from neo4j_deals.mapping.types import type_named
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+
+FOLDER = Path(__file__).parent
+COMPILED = "compiled"  # the folder beside sql/ that only an installed package has
 
 
 class Sql(str):
@@ -457,10 +462,11 @@ def _render(statement: str, quoting: Quoting, **names: Any) -> str:
 
 @cache
 def _environment(quoting: Quoting) -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # a run with nothing changed needs none of it
+    # A run with nothing changed needs none of it.
+    from jinja2 import ChoiceLoader, Environment, ModuleLoader, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("neo4j_deals.sync", "sql"),
+        loader=ChoiceLoader([ModuleLoader(FOLDER / COMPILED), PackageLoader("neo4j_deals.sync", "sql")]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -468,6 +474,14 @@ def _environment(quoting: Quoting) -> Environment:
     )
     environment.filters |= {"ident": quoting.ident, "literal": quoting.literal, "sql": _sql}
     return environment
+
+
+def compile_templates(folder: Path) -> None:
+    """Write the templates as Python into a folder: where COMPILED is, a new session need not compile them."""
+    from jinja2 import FileSystemLoader
+
+    environment = _environment(Quoting(str, str)).overlay(loader=FileSystemLoader(FOLDER / "sql"))
+    environment.compile_templates(folder, extensions=["sql"], zip=None, ignore_errors=False)
 
 
 def _sql(text: Any, indent: int = 0) -> str:

@@ -4,10 +4,14 @@ What the statements are, tests/sql/test_golden.py shows; what they do, all tests
 """
 
 from importlib import resources
+from pathlib import Path
+from typing import LiteralString
 
 import pytest
-from jinja2 import Environment, nodes
-from neo4j_deals.sync.statements import Quoting, Sql, _environment
+from jinja2 import Environment, ModuleLoader, nodes
+from neo4j_deals.sync.statements import Quoting, Sql, _environment, compile_templates
+from support.database import Connection
+from support.sync import one
 
 TEMPLATES = sorted(
     file.name for file in resources.files("neo4j_deals.sync").joinpath("sql").iterdir() if file.name.endswith(".sql")
@@ -61,3 +65,21 @@ def test_a_line_break_in_a_name_or_a_value_is_not_indented() -> None:
     part = Sql(template.render(value="two\nlines"))
     whole = _environment(QUOTING).from_string("    {{ part | sql(4) }}").render(part=part)
     assert whole == "    'two\0lines' AS \"two\0lines\""
+
+
+def test_an_installed_package_has_each_template_compiled(tmp_path: Path) -> None:
+    compile_templates(tmp_path)
+    loader, environment = ModuleLoader(tmp_path), _environment(QUOTING)
+    for template in TEMPLATES:
+        assert loader.load(environment, template).name == template
+
+
+def test_a_session_of_the_server_compiles_no_template(pg: Connection) -> None:
+    statement: LiteralString = (
+        "CREATE FUNCTION pg_temp.loaded(OUT folder text) LANGUAGE plpython3u AS $$\n"
+        "from neo4j_deals.sync import statements\n"
+        "folder = statements.FOLDER / statements.COMPILED\n"
+        "return len(list(folder.glob('*.py')))\n$$"
+    )
+    pg.execute(statement)
+    assert one(pg, "SELECT pg_temp.loaded()") == str(len(TEMPLATES))
