@@ -14,6 +14,8 @@ BEGIN
 END
 $$;
 
+DROP ROUTINE @extschema@.sync_deals(uuid, text, boolean, boolean, text);
+DROP ROUTINE deal_sync.attempt(uuid, text, text);
 DROP ROUTINE deal_sync.cast_expression(text, oid, integer, oid, integer);
 DROP ROUTINE deal_sync.check_foreign_tables();
 DROP ROUTINE deal_sync.check_last_run();
@@ -25,13 +27,22 @@ DROP ROUTINE deal_sync.check_role(regrole);
 DROP ROUTINE deal_sync.check_row_security(regrole);
 DROP ROUTINE deal_sync.check_schedule();
 DROP ROUTINE deal_sync.check_settings();
+DROP ROUTINE deal_sync.check_tenant(text, uuid);
 DROP ROUTINE deal_sync.conclude_run(deal_sync.run_result, text, boolean);
 DROP ROUTINE deal_sync.differs(deal_sync.merge_column[], text[]);
 DROP ROUTINE deal_sync.examine(text, regrole);
 DROP ROUTINE deal_sync.graph_state(uuid, boolean, boolean, double precision);
+DROP ROUTINE deal_sync.line_up(uuid);
 DROP ROUTINE deal_sync.merge_columns(text, boolean, boolean);
 DROP ROUTINE deal_sync.merge_parts(text, uuid, text[], boolean);
+DROP ROUTINE deal_sync.python_error(text, text);
+DROP ROUTINE deal_sync.raise_again(text, text, text, text, text);
+DROP ROUTINE deal_sync.raise_applications(text, text, text, text, text, text[]);
+DROP ROUTINE deal_sync.record_failure(uuid, text, timestamp with time zone, text, text, text, text, text);
+DROP ROUTINE deal_sync.replay(uuid, text[], text);
+DROP ROUTINE deal_sync.sync_tenant(uuid, text, boolean, boolean, text, text[], integer, timestamp with time zone);
 DROP ROUTINE deal_sync.to_text(timestamp with time zone);
+DROP ROUTINE deal_sync.values_held(uuid, refcursor);
 DROP TYPE deal_sync.merge_column;
 DROP ROUTINE deal_sync.land_batch(text, deal_sync.statements, deal_sync.run_result, jsonb, jsonb);
 DROP ROUTINE deal_sync.statements_of(text, uuid, text[], boolean);
@@ -40,7 +51,6 @@ CREATE SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.add_counts(jsonb, jsonb, integer) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.application_table(text, text) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.applications_context(text, text[]) SET SCHEMA _deal_sync;
-ALTER ROUTINE deal_sync.attempt(uuid, text, text) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.attempt_reconcile(uuid) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.bar(uuid, uuid, text[]) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.barred_of(uuid) SET SCHEMA _deal_sync;
@@ -56,7 +66,6 @@ ALTER ROUTINE deal_sync.check_server() SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.check_setup(uuid) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.check_source(text) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.check_targets() SET SCHEMA _deal_sync;
-ALTER ROUTINE deal_sync.check_tenant(text, uuid) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.check_writable() SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.cleared_columns(jsonb) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.close_connections(name) SET SCHEMA _deal_sync;
@@ -86,7 +95,6 @@ ALTER ROUTINE deal_sync.kept_connections() SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.keys_held(text, uuid) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.land(text, bigint[], uuid[]) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.left_out(text[], text[], jsonb) SET SCHEMA _deal_sync;
-ALTER ROUTINE deal_sync.line_up(uuid) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.load_package() SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.lock_key(uuid) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.mapped(text) SET SCHEMA _deal_sync;
@@ -102,13 +110,8 @@ ALTER ROUTINE deal_sync.options_of(text[]) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.package_versions() SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.place_of_error(text) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.plan_reading(uuid, text) SET SCHEMA _deal_sync;
-ALTER ROUTINE deal_sync.python_error(text, text) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.python_version() SET SCHEMA _deal_sync;
-ALTER ROUTINE deal_sync.raise_again(text, text, text, text, text) SET SCHEMA _deal_sync;
-ALTER ROUTINE deal_sync.raise_applications(text, text, text, text, text, text[]) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.raise_unknown(uuid) SET SCHEMA _deal_sync;
-ALTER ROUTINE deal_sync.record_failure(uuid, text, timestamp with time zone, text, text, text, text, text)
-    SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.record_reconciliation(uuid, jsonb) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.record_rejects(uuid, uuid, jsonb) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.record_run(deal_sync.run_result, timestamp with time zone, text, text) SET SCHEMA _deal_sync;
@@ -135,8 +138,6 @@ ALTER ROUTINE deal_sync.settle_rejects(uuid, uuid, text[]) SET SCHEMA _deal_sync
 ALTER ROUTINE deal_sync.size_setting(text) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.stamp_column() SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.summary(deal_sync.run_result, boolean) SET SCHEMA _deal_sync;
-ALTER ROUTINE deal_sync.sync_tenant(uuid, text, boolean, boolean, text, text[], integer, timestamp with time zone)
-    SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.table_option(text, text) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.target_tables() SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.target_tablespaces() SET SCHEMA _deal_sync;
@@ -156,7 +157,6 @@ ALTER ROUTINE deal_sync.try_cast(text, anyelement) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.unread(text, uuid) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.unschedule_job(text) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.validator(text[], oid) SET SCHEMA _deal_sync;
-ALTER ROUTINE deal_sync.values_held(uuid, refcursor) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.vector_type() SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.verify_tenant(uuid) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.wait_for_tenant(uuid) SET SCHEMA _deal_sync;
@@ -169,6 +169,31 @@ ALTER TYPE deal_sync.failure SET SCHEMA _deal_sync;
 ALTER TYPE deal_sync.mapping_column SET SCHEMA _deal_sync;
 ALTER TYPE deal_sync.reading SET SCHEMA _deal_sync;
 ALTER TYPE deal_sync.tenant_state SET SCHEMA _deal_sync;
+CREATE TYPE _deal_sync.caller AS (
+    search_path text,
+    tenant_setting text
+);
+CREATE TYPE _deal_sync.error AS (
+    code text,
+    message text,
+    detail text,
+    hint text,
+    origin text,
+    place text
+);
+CREATE TYPE _deal_sync.outcome AS (
+    result deal_sync.run_result,
+    error _deal_sync.error
+);
+CREATE TYPE _deal_sync.request AS (
+    function text,
+    mode text,
+    is_dry_run boolean,
+    is_strict boolean,
+    graph_ids text[],
+    batch_size integer,
+    began timestamp with time zone
+);
 CREATE TYPE _deal_sync.statements AS (
     planned text,
     to_write text,

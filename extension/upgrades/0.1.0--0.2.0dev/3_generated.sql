@@ -1,6 +1,11 @@
 -- In: the members of 0.1.0. Out: the rights of what is new, and comments.
 -- Written by `make upgrade`, from the catalogs of the two versions.
 
+REVOKE EXECUTE ON ROUTINE @extschema@.sync_deals(uuid, text, boolean, boolean) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.as_meant(_deal_sync.error) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.ask(text, uuid, anyelement) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.attempt(uuid, text, _deal_sync.caller) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.caller() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_encoding() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_handler(integer) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_links() FROM PUBLIC;
@@ -8,17 +13,31 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.check_stamps(regclass, regclass) FROM PUBLI
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_target_columns(text, regclass, regclass, _deal_sync.mapping_column[])
     FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_target_table(regclass, regclass) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.check_tenant(text, uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_unfilled(text, regclass, regclass, _deal_sync.mapping_column[]) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.checked(_deal_sync.outcome) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.conclude_run(deal_sync.run_result, text, bigint, boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.crashes_with_multicorn(integer) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.end_reading(deal_sync.run_result, boolean, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.examine(regrole) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.fetch_count(refcursor) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.graph_state(uuid, boolean, boolean, double precision) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.holder_of(bigint) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.is_for_the_caller(_deal_sync.error, boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.land_batch(text, _deal_sync.statements, deal_sync.run_result, jsonb, jsonb)
     FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.line_up(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.merge_by_hand(text) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.message_of(_deal_sync.error, text) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.raise_again(_deal_sync.error) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.raise_applications(_deal_sync.error, text, text[]) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.record_failure(uuid, text, timestamp with time zone, _deal_sync.error) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.request_error(uuid, _deal_sync.request, _deal_sync.caller) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.statements_of(text, uuid, text[], boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.statements_of_comparison(text, uuid, text[]) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.sync_tenant(uuid, _deal_sync.request, _deal_sync.caller) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.tenant_error(text, uuid, text) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE deal_sync.replay(uuid, text[]) FROM PUBLIC;
 COMMENT ON SCHEMA _deal_sync IS
 'internal parts of deal_sync: only the functions and views of the schema deal_sync use them';
 COMMENT ON COLUMN _deal_sync.graph_tenants.deals IS
@@ -179,12 +198,20 @@ COMMENT ON COLUMN deal_sync.watermarks.undated IS
 COMMENT ON COLUMN deal_sync.watermarks.watermark IS
 'a time of the graph''s clock: the next incremental run reads what has changed since then; it lies deal_sync.overlap '
 'before the run that set it';
+COMMENT ON TYPE _deal_sync.caller IS
+'the settings of the caller that a run replaces by its own; tenant_setting: app.tenant_id';
 COMMENT ON TYPE _deal_sync.comparison IS
 'a node of the graph compared with its row';
+COMMENT ON TYPE _deal_sync.error IS
+'an error that was caught';
 COMMENT ON TYPE _deal_sync.failure IS
 'a row that the application''s table rejected when it was written alone';
+COMMENT ON TYPE _deal_sync.outcome IS
+'the result of a run, or the error that is raised instead';
 COMMENT ON TYPE _deal_sync.reading IS
 'what a run reads, and up to when the graph has been read afterwards';
+COMMENT ON TYPE _deal_sync.request IS
+'what a run was asked for';
 COMMENT ON TYPE _deal_sync.statements IS
 'the statements that a run executes for each batch of a kind';
 COMMENT ON TYPE _deal_sync.tenant_state IS
