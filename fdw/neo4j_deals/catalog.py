@@ -52,6 +52,11 @@ def query(plpy: Plpy, text: str, types: Sequence[str] = (), values: Sequence[Any
     return plpy.execute(plpy.prepare(text, types), values)
 
 
+def serve_interrupt(plpy: Plpy) -> None:
+    """Lets PostgreSQL process a pending interrupt, which may raise an error."""
+    plpy.execute("SELECT 1")
+
+
 def mapped(plpy: Plpy, kind: str) -> str:
     """The foreign table that maps a kind (`_deal_sync.mapped` says which ones count), as its OID: a role that runs a
     sync need not have USAGE on its schema.
@@ -63,9 +68,8 @@ def table(plpy: Plpy, relation: str) -> Table:
     """A foreign table of the mapping; `relation` is a regclass."""
     head = query(
         plpy,
-        "SELECT _deal_sync.options_of(ftoptions) AS options, ftrelid::text AS oid,"
-        " ftrelid::pg_catalog.regclass::text AS name FROM pg_catalog.pg_foreign_table"
-        " WHERE ftrelid = $1",
+        "SELECT _deal_sync.options_of(ftoptions) AS options, ftrelid::pg_catalog.regclass::text AS name"
+        " FROM pg_catalog.pg_foreign_table WHERE ftrelid = $1",
         ["pg_catalog.regclass"],
         [relation],
     )[0]
@@ -86,7 +90,6 @@ def table(plpy: Plpy, relation: str) -> Table:
         options.get("kind", ""),
         source,
         tuple(Column.read(row, keys_of(options)) for row in columns),
-        head["oid"],
     )
 
 
@@ -110,7 +113,7 @@ def application(plpy: Plpy) -> Application:
     return Application(**row, link_columns=tuple((column["name"], column["value"]) for column in columns))
 
 
-def nodes(plpy: Plpy, kind: str) -> tuple[str, str]:
+def label_and_tenant(plpy: Plpy, kind: str) -> tuple[str, str]:
     """The label of a kind, and the property with the tenant's id: a part of `table` that is much cheaper to read."""
     [row] = query(
         plpy,

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from neo4j_deals import SERVES, __version__, catalog
@@ -19,7 +20,7 @@ from neo4j_deals.graph.connection import connection
 from neo4j_deals.mapping.checks import check_types
 from neo4j_deals.mapping.defaults import TABLES
 from neo4j_deals.rows.values import Misfit, landing
-from neo4j_deals.sync import schedule, staging, state
+from neo4j_deals.sync import cron, staging, state
 from neo4j_deals.sync import statements as compiler
 from neo4j_deals.sync.selection import Selection
 from neo4j_deals.tables import imports, scan, sessions
@@ -187,7 +188,7 @@ def import_statements(
     with _reported(plpy):
         wish = imports.Wish.read(options, only, but)
         to = connection(catalog.options_of_server(plpy, server))
-        _, result = imports.read(to, wish, catalog.vector_type(plpy), lambda: plpy.execute("SELECT 1"))
+        _, result = imports.read(to, wish, catalog.vector_type(plpy), partial(catalog.serve_interrupt, plpy))
     for notice in result.notices:
         plpy.notice(notice)
     for warning in result.warnings:
@@ -206,13 +207,13 @@ def close_connections(plpy: Plpy, server: str) -> dict[str, int]:
     return sessions.close(plpy, server)
 
 
-def next_run(plpy: Plpy, cron: str, after: str, zone: str) -> str | None:
-    """See `schedule.next_run`; times as texts."""
+def next_run(plpy: Plpy, schedule: str, after: str, zone: str) -> str | None:
+    """See `cron.next_run`; times as texts."""
     try:
-        found = schedule.next_run(cron, datetime.fromisoformat(after), zone)
+        found = cron.next_run(schedule, datetime.fromisoformat(after), zone)
     except ValueError as error:
         plpy.error(
-            f'"{cron}" is no schedule that pg_cron takes',
+            f'"{schedule}" is no schedule that pg_cron takes',
             sqlstate="22023",
             detail=f"{error}.",
             hint="'*/5 * * * *' is every five minutes; the fields are minute, hour, day, month and day of the week",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.resources import files
 from types import ModuleType
 from typing import Any, Generic, NoReturn, TypeVar
@@ -15,7 +15,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from neo4j_deals import catalog
 from neo4j_deals.catalog import Plpy
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.graph import whole
+from neo4j_deals.graph import results
 from neo4j_deals.graph.connection import Ask, connection
 from neo4j_deals.graph.cypher import Query
 from neo4j_deals.graph.options import ServerOptions
@@ -130,15 +130,15 @@ class OwnersCase(Case):
         """The result of `work` in a transaction of its own, because one that has failed cannot go on."""
         seconds = min(self.login.query_timeout or _QUERY_SECONDS, _QUERY_SECONDS)
         to = connection(replace(self.login, query_timeout=seconds))
-        return answer(to, work, lambda: self.plpy.execute("SELECT 1"))
+        return answer(to, work, partial(catalog.serve_interrupt, self.plpy))
 
     def rows(self, query: Query, *types: Any) -> list[tuple[Any, ...]]:
         """All rows of an answer with values of these types."""
-        return self.ask(lambda ask: list(whole.many(ask, query, *types)))
+        return self.ask(lambda ask: list(results.many(ask, query, *types)))
 
     def row(self, query: Query, *types: Any) -> tuple[Any, ...]:
         """The only row of an answer with values of these types."""
-        return self.ask(lambda ask: whole.one(ask, query, *types))
+        return self.ask(lambda ask: results.one(ask, query, *types))
 
     def table(self, kind: str) -> Table:
         """The foreign table of a kind."""

@@ -10,7 +10,7 @@ from typing import Any
 from neo4j_deals import catalog
 from neo4j_deals.doctor.case import REACHED, Finding, OwnersCase, failure, owners_check
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.graph import cypher, whole
+from neo4j_deals.graph import cypher, results
 from neo4j_deals.graph.cypher import Query
 from neo4j_deals.graph.reader import unless_forbidden
 
@@ -24,7 +24,7 @@ def connects(case: OwnersCase) -> Finding:
     try:
         case.rows(Query("RETURN 1"), int)
     except DealSyncError as error:
-        if error.sqlstate[:2] in ("08", "57") or error.sqlstate == "HV00D":
+        if error.is_cancel or error.sqlstate[:2] == "08" or error.sqlstate == "HV00D":
             raise
         case.first_error = error
     return Finding(True, f"answers in {1000 * (time.monotonic() - began):.0f} ms")
@@ -101,7 +101,7 @@ def open_transactions(case: OwnersCase) -> Finding:
     [row] = case.query("overlap")
     query = cypher.open_transactions(case.database[0], int(row["seconds"] * 1000))
     found: list[Any] | None = unless_forbidden(
-        lambda: case.ask(lambda ask: whole.rows_of(whole.one(ask, query, list)[0], str, int))
+        lambda: case.ask(lambda ask: results.rows_of(results.one(ask, query, list)[0], str, int))
     )
     return transactions(found, row["overlap"], found is not None and _sees_others(case))
 

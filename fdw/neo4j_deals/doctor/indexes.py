@@ -20,7 +20,7 @@ def key_index(case: OwnersCase, table: Table) -> Finding:
 @check_of_nodes("watermark index")
 def watermark_index(case: OwnersCase, table: Table) -> Finding:
     """Can a tenant's nodes be found that have changed since a given time?"""
-    return _index(case, table, "watermark", [[table.tenant.property, table.moments[0]]])
+    return _index(case, table, "watermark", [[table.tenant.property, table.changed_by[0]]])
 
 
 @check_of_nodes("tenant index")

@@ -11,6 +11,7 @@ from neo4j_deals.graph import cypher
 from neo4j_deals.graph.cypher import Query, is_a_tenant, quoted
 from neo4j_deals.mapping.defaults import DIMENSION_PREFIX, TABLES
 from neo4j_deals.mapping.model import Table
+from neo4j_deals.quoting import literal
 from neo4j_deals.tables import imports
 
 _FUTURE = "PT10M"  # writers' clocks may be ahead
@@ -60,8 +61,7 @@ def tenants(case: OwnersCase, table: Table) -> Finding:
 @check_of_nodes("timestamps")
 def timestamps(case: OwnersCase, table: Table) -> Finding:
     """Do nodes say when they were changed?"""
-    moments = table.moments
-    first = f"coalesce({', '.join(f'n.{quoted(name)}' for name in moments)})"
+    first = f"coalesce({', '.join(f'n.{quoted(name)}' for name in table.changed_by)})"
     is_a_time = " OR ".join(f"{first} IS :: {type_} NOT NULL" for type_ in ("ZONED DATETIME", "LOCAL DATETIME", "DATE"))
     unreadable = f"NOT ({is_a_time} OR {first} IS :: STRING NOT NULL AND {first} =~ '{_SAYS_A_DAY}')"
     match = f"MATCH (n:{quoted(table.label)})"
@@ -75,7 +75,7 @@ def timestamps(case: OwnersCase, table: Table) -> Finding:
         ),
         *[int] * (4 + len(epochs)),
     )
-    said = f"nodes without {' and '.join(moments)}: {absent} of {nodes}"
+    said = f"nodes without {' and '.join(table.changed_by)}: {absent} of {nodes}"
     if local:
         said += f", with one that says no zone: {local}; it counts as UTC, and runs look for it 14 hours further back"
     if not wrong and absent <= nodes * _WITHOUT_MOMENT:
@@ -102,7 +102,7 @@ def _epochs(table: Table) -> list[tuple[str, str]]:
             f"n.{quoted(name)} IS :: INTEGER NOT NULL AND {since_2000} <= n.{quoted(name)} <= datetime().{unit}",
             f"n.{quoted(name)} = datetime({{{unit}: n.{quoted(name)}}})",
         )
-        for name in table.moments
+        for name in table.changed_by
         for unit, since_2000 in (("epochSeconds", 946_684_800), ("epochMillis", 946_684_800_000))
     ]
 
@@ -113,7 +113,7 @@ def future(case: OwnersCase, table: Table) -> Finding:
 
     Times are compared with the graph's clock; texts by their date, because they may have any offset.
     """
-    name = f"n.{quoted(table.moments[0])}"
+    name = f"n.{quoted(table.changed_by[0])}"
     day = (datetime.now(UTC) + timedelta(days=2)).date().isoformat()
     condition = " OR ".join(
         [
@@ -126,7 +126,7 @@ def future(case: OwnersCase, table: Table) -> Finding:
         return Finding(True, "no timestamp is ahead of the clock")
     return Finding(
         False,
-        f"nodes with a {table.moments[0]} in the future: {nodes}; every run reads them",
+        f"nodes with a {table.changed_by[0]} in the future: {nodes}; every run reads them",
         _set_moment(case, table, f"({condition})"),
     )
 
@@ -137,12 +137,12 @@ def _set_moment(case: OwnersCase, table: Table, condition: str, *, keeping: bool
     The old value is kept in another property whose name no node has, because it may be all that is known. The statement
     skips nodes that have this property by now, so that it destroys nothing if it is run again.
     """
-    match, moment = f"MATCH (n:{quoted(table.label)}) WHERE {condition}", f"n.{quoted(table.moments[0])}"
+    match, moment = f"MATCH (n:{quoted(table.label)}) WHERE {condition}", f"n.{quoted(table.changed_by[0])}"
     if table.kind != "deal":
         return f"set it to the moment of the change, a ZONED DATETIME; they are: {match} RETURN elementId(n), {moment}"
     if not keeping:
         return f"{match} SET {moment} = datetime()"
-    kept = f"n.{quoted(_free_name(case, table, f'{table.moments[0]}_before'))}"
+    kept = f"n.{quoted(_free_name(case, table, f'{table.changed_by[0]}_before'))}"
     return f"{match} AND {kept} IS NULL SET {kept} = {moment}, {moment} = datetime()"
 
 
@@ -178,7 +178,7 @@ def unmapped(case: OwnersCase, table: Table) -> Finding:
     if not found:
         return Finding(True, f"each property of the first {imports.SAMPLE} nodes has a column")
     vector = catalog.vector_type(case.plpy)
-    wish = imports.Wish(only=[table.label], sample=1000)
+    wish = imports.Wish(only=[table.label], sample=imports.SMALL_SAMPLE)
     _, named, labels = case.ask(lambda ask: imports.found(ask, wish, {}))
     types = {
         options.get("property", name): type_
@@ -235,7 +235,7 @@ def absent(case: OwnersCase, table: Table) -> Finding:
         "let the column show the property that the nodes have: "
         + " ".join(
             f"ALTER FOREIGN TABLE {table.name} ALTER COLUMN {case.ident(shown[name].name)} OPTIONS"
-            f" ({'SET' if shown[name].name in set_before else 'ADD'} property {imports.literal(alike.get(name, '…'))});"
+            f" ({'SET' if shown[name].name in set_before else 'ADD'} property {literal(alike.get(name, '…'))});"
             for name in wrong
         ),
     )

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 from neo4j_deals.catalog import Plpy, query
-from neo4j_deals.doctor import connection, database, indexes, nodes, schedule, server, tables
+from neo4j_deals.doctor import application, connection, indexes, nodes, postgresql, schedule, server
 from neo4j_deals.doctor.case import Case, Check, Finding, OwnersCase, checks_of, failure
 from neo4j_deals.errors import DealSyncError
 
@@ -16,7 +16,9 @@ Row = tuple[str, bool | None, str, str | None]
 
 #: All checks in the order of their rows: that of these modules, and of the functions in each.
 CHECKS: list[Check[Any]] = [
-    one for module in (database, server, connection, indexes, nodes, tables, schedule) for one in checks_of(module)
+    one
+    for module in (postgresql, server, connection, indexes, nodes, application, schedule)
+    for one in checks_of(module)
 ]
 
 
@@ -51,8 +53,8 @@ class _Rows:
     def make(self, checks: Iterable[Check[C]], case: C) -> None:
         """Makes the checks in their order."""
         for one in checks:
-            lost = next((need for need in one.needs if need in self._failed), None)
-            found = self._made(one, case) if lost is None else Finding(None, f"not checked: {lost}")
+            unmet = next((need for need in one.needs if need in self._failed), None)
+            found = self._made(one, case) if unmet is None else Finding(None, f"not checked: {unmet}")
             self._add(one.name, found.ok, found.detail, found.hint)
 
     def take(self, case: Case) -> None:
@@ -88,6 +90,6 @@ class _Rows:
 
 
 def _answer(error: DealSyncError) -> Finding:
-    if error.sqlstate[:2] == "57":  # a cancel
+    if error.is_cancel:
         raise error
     return failure(error)

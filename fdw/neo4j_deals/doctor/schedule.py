@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from neo4j_deals import catalog
 from neo4j_deals.doctor.case import Case, Finding, check
-from neo4j_deals.tables.imports import literal
+from neo4j_deals.quoting import literal
 
 
 @check("pg_cron")

@@ -18,8 +18,8 @@ from neo4j_deals import catalog
 from neo4j_deals.doctor.case import Finding, OwnersCase, failure, owners_check
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.graph.options import ServerOptions
+from neo4j_deals.quoting import literal
 from neo4j_deals.sync.staging import spool_folder
-from neo4j_deals.tables.imports import literal
 
 _FREE_BYTES = 1 << 30
 

@@ -9,42 +9,37 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import logging
 import math
 import os
-import re
 import socket
-import ssl
 import struct
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any, TypeVar, cast
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the driver imports numpy if it can, whose threads take signals
 
 import neo4j
 from neo4j import exceptions
-from neo4j._exceptions import BoltSecurityError
 
 from neo4j_deals.errors import DealSyncError, Garbled
 from neo4j_deals.graph import cypher
 from neo4j_deals.graph.cypher import Query
-from neo4j_deals.graph.hydration import MOMENTS
+from neo4j_deals.graph.failures import Overdue, explained, lacking
+from neo4j_deals.graph.hydration import HYDRATION
 from neo4j_deals.graph.options import ServerOptions
 
 Ask = Callable[[Query], Iterator[tuple[Any, ...]]]
 """Runs a query in the transaction of the read; a record is the tuple of its columns."""
 
 _TRIES = 3
+_PAUSE = 0.2  # seconds after the first try, twice as many after the second
+_MOST_SOCKETS = 4  # of a driver: one reads, the others ask the members of a cluster where to read
 _AT_ONCE = struct.pack("ii", 1, 0)  # a struct linger
-_LONGEST = 500  # characters of a text of Neo4j or the driver: a server may send anything
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # raised by writes to a spool file, never by a socket
 
 logging.getLogger("neo4j").addHandler(logging.NullHandler())  # or each stop would write to the server's log
 logging.getLogger("neo4j").propagate = False
@@ -64,13 +59,9 @@ class _Step:
     waited: float = 0.0
     began: float = 0.0
 
-
-class Overdue(Exception):
-    """Neo4j did not answer within the time-out of a step."""
-
-    def __init__(self, step: _Step) -> None:
-        super().__init__(f"{step.option} ({step.allowed:g} s)")
-        self.step = step
+    def error(self) -> Overdue:
+        """That it has taken longer."""
+        return Overdue(self.option, self.allowed)
 
 
 @dataclass(eq=False)
@@ -153,12 +144,12 @@ class Connection:
                 if self.stopped.is_set():
                     raise Stopped from None
                 retryable = getattr(error, "is_retryable", bool)()
-                if was_kept and isinstance(error, Overdue) and error.step is connecting:
+                if was_kept and isinstance(error, Overdue) and self.overdue is connecting:
                     retryable = True  # the test of an idle connection may use up all of the connect_timeout
                     self._start_anew()
                     connecting = self._as_long_as_connecting()
-                if not retryable or attempt == _TRIES or began() or self.stopped.wait(0.2 * attempt):
-                    raise _explained(error, self.options) from None
+                if not retryable or attempt == _TRIES or began() or self.stopped.wait(_PAUSE * attempt):
+                    raise explained(error, self.options) from None
 
     def _start_anew(self) -> None:
         """Drops the sockets, also if the other end does not answer."""
@@ -187,13 +178,11 @@ class Connection:
                     # The text comes from `cypher` only: values travel as parameters, names are quoted.
                     result = transaction.run(cast("Any", query.text), dict(query.parameters))
                     if query.moments:  # for this result only; it took seven tenths of a scan's time
-                        result._hydration_scope._struct_hydration_functions.update(MOMENTS)
+                        result._hydration_scope._struct_hydration_functions.update(HYDRATION)
                     for record in result:
                         yield tuple(tuple.__iter__(record))  # Record's own access raises for broken values
                 except exceptions.CypherSyntaxError as error:
-                    if (lacking := _lacking(error, query, agent, options)) is not None:
-                        raise lacking from None
-                    raise
+                    raise lacking(query, agent, options) or error from None
 
             with self._within(self._querying()):
                 produce(ask)
@@ -231,16 +220,15 @@ class Connection:
             with self.lock:
                 self.step = None  # it can no longer time out
         if self.overdue is not None and (failure is None or not self.stopped.is_set()):
-            raise Overdue(self.overdue) from failure
+            raise self.overdue.error() from failure
         if failure is not None:
             raise failure
 
     def waited(self, since: float) -> float:
-        """The read's only clock: a caller has been waiting for it, and for nothing else, since then.
+        """Called after each wait of the main thread: adds the time since `since` to the current step.
 
-        The time that PostgreSQL spends on a batch does not count, nor the time until a client fetches on: meanwhile the
-        reader is blocked, or has had its answer but not Python's lock. If a step has timed out, this ends the read by
-        shutting the sockets down. Returns the seconds that are left.
+        If the step's time is over, shuts the sockets, which ends the read. Returns the seconds left. Only time spent
+        waiting counts: not a batch in PostgreSQL, not a slow client.
         """
         with self.lock:
             step = self.step
@@ -257,7 +245,7 @@ class Connection:
         """The error of a read that its time-out does not end at once, because it hangs in a name look-up or still has
         much of the answer to process."""
         assert self.overdue is not None
-        return _explained(Overdue(self.overdue), self.options)
+        return explained(self.overdue.error(), self.options)
 
 
 def _never_waits_in_vain(bolt: Any) -> str:
@@ -277,30 +265,6 @@ def _never_waits_in_vain(bolt: Any) -> str:
 
     bolt.fetch_message = fetch_message
     return str(bolt.server_info.agent)
-
-
-#: What queries use and older versions of Neo4j lack: its text, its name, since when it exists, and a way round it.
-_FEATURES = (
-    ("elementId(", "function elementId()", (5, 0), ""),
-    (" IS :: ", "type predicate IS ::", (5, 9), "; until then, full runs work: mode => 'full'"),
-    ("SHOW VECTOR INDEXES", "command SHOW VECTOR INDEXES", (5, 13), "; until then, write CREATE FOREIGN TABLE by hand"),
-)
-
-
-def _lacking(error: Exception, query: Query, agent: str, options: ServerOptions) -> DealSyncError | None:
-    """The error of a Neo4j that is too old for the query."""
-    version = re.match(r"Neo4j/(\d+)\.(\d+)", agent)
-    if version is None:
-        return None
-    for text, feature, since, meanwhile in _FEATURES:
-        if text in query.text and (int(version[1]), int(version[2])) < since:
-            return DealSyncError(
-                "0A000",
-                f'Neo4j server "{options.server}" is of version {version[1]}.{version[2]}, which has no {feature}',
-                f"Neo4j has it since {since[0]}.{since[1]}",
-                f"upgrade Neo4j; deal_sync is tested with 5.26{meanwhile}",
-            )
-    return None
 
 
 def _driver(options: ServerOptions) -> neo4j.Driver:
@@ -323,7 +287,7 @@ def _driver(options: ServerOptions) -> neo4j.Driver:
         connection_timeout=longest,
         connection_acquisition_timeout=longest,  # bounds handshake and login, too
         liveness_check_timeout=options.idle_timeout,
-        max_connection_pool_size=4,
+        max_connection_pool_size=_MOST_SOCKETS,
         max_transaction_retry_time=0,
         **tls,
     )
@@ -413,140 +377,3 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_watch)
-
-
-def no_descriptor(error: BaseException) -> DealSyncError | None:
-    """The error if the operating system has no file descriptor left; None if it is another error."""
-    if any(isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE) for cause in _causes(error)):
-        return DealSyncError(
-            "53000",
-            "no file descriptor is left to read the graph",
-            "the backend has as many files open as the operating system allows it",
-            "reconnect; if it happens again, raise the limit of open files that PostgreSQL is started with (ulimit -n)",
-        )
-    return None
-
-
-#: What to do, by the option that sets the time-out.
-_OVERDUE = {
-    "connect_timeout": 'check that Neo4j runs there and speaks Bolt, and the server\'s options "uri" and'
-    ' "connect_timeout"',
-    "query_timeout": "see whether Neo4j still answers there, and what keeps it busy (SHOW TRANSACTIONS), or raise the"
-    ' server\'s option "query_timeout"',
-}
-
-
-def _explained(error: Exception, options: ServerOptions) -> DealSyncError:
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        return DealSyncError(
-            "53100",
-            "no room for PostgreSQL's temporary files",
-            os.strerror(error.errno),
-            "make room where its data lies",
-        )
-    if (none_left := no_descriptor(error)) is not None:
-        return none_left
-    where = f'Neo4j server "{options.server}"'
-    if isinstance(error, Overdue):
-        return DealSyncError(
-            "08006",
-            f"{where} at {options.redact(options.uri)} did not answer within {error}",
-            hint=_OVERDUE[error.step.option],
-        )
-    if isinstance(error, MemoryError):
-        return DealSyncError("53200", "not enough memory to read the graph", hint="lower deal_sync.batch_bytes")
-    if isinstance(error, Garbled) or _came_up_in_reading(error):
-        return DealSyncError(
-            "08P01",
-            f"{where} sent an answer that cannot be read",
-            str(error) if isinstance(error, Garbled) else type(error).__name__,  # its text may contain data
-            'check that Neo4j itself, and no other program, answers at the server\'s option "uri"',
-        )
-    if not isinstance(error, exceptions.Neo4jError | exceptions.DriverError | OSError):
-        return internal_error(error)
-    said = error.message if isinstance(error, exceptions.Neo4jError) else str(error)
-    reason = " ".join(options.redact(said or type(error).__name__).split())[:_LONGEST]
-    if isinstance(error, exceptions.AuthError):
-        login = "bearer_token" if options.bearer_token else "user and password"
-        return DealSyncError("28P01", f"{where} refused the login", reason, f"check the user mapping's {login}")
-    if isinstance(error, exceptions.UnsupportedServerProduct):
-        return DealSyncError(
-            "08P01",
-            f"{where} speaks no version of Bolt that deal_sync knows",
-            reason,
-            "upgrade Neo4j; deal_sync is tested with 5.26",
-        )
-    if isinstance(error, exceptions.ConfigurationError):
-        return DealSyncError("HV00D", f"the options of {where} do not fit together", reason)
-    if (cause := _tls_failure(error)) is not None and "+s" in options.uri:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return DealSyncError(
-                "08006",
-                f"{where} has no certificate that this server trusts",
-                cause.verify_message,
-                'check the host name in the option "uri", and "sslrootcert": the root that signed the certificate',
-            )
-        return DealSyncError(
-            "08006",
-            f"no TLS connection to {where} at {options.redact(options.uri)}",
-            type(cause).__name__,
-            'where Neo4j has no TLS, the option "uri" begins with bolt:// or neo4j://',
-        )
-    if isinstance(error, exceptions.DriverError | OSError):
-        return DealSyncError(
-            "08006",
-            f"no connection to {where} at {options.redact(options.uri)}, or it broke",
-            _of_the_system(error) or reason,
-            'check that Neo4j runs there and speaks Bolt, and the server\'s option "uri"',
-        )
-    code = getattr(error, "code", None)
-    return DealSyncError("HV000", f"{where} refused the query ({code})", reason)
-
-
-def _came_up_in_reading(error: Exception) -> bool:
-    """Whether the driver, or a function of ours that it calls to read a value, failed on what the server sent.
-
-    Not an error that the driver raises on purpose, and not one in writing a request, which came from us.
-    """
-    if isinstance(error, exceptions.Neo4jError | exceptions.DriverError | OSError):
-        return False
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return any(_module(frame).startswith("neo4j._") for frame in frames) and not any(
-        frame.f_code.co_name == "append_message" for frame in frames
-    )
-
-
-def internal_error(error: Exception) -> DealSyncError:
-    """The error for a bug of ours: where it is, and nothing of what was read."""
-    places = [
-        f"{_module(frame)}, line {line}"
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if _module(frame).startswith("neo4j_deals.")
-    ]
-    return DealSyncError(
-        "XX000",
-        f"internal error of deal_sync: {type(error).__name__}",
-        f"in {places[-1]}" if places else None,
-        "report it, with this line",
-    )
-
-
-def _module(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", ""))
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and its causes, back to the first."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _of_the_system(error: BaseException) -> str | None:
-    """The operating system's text for a connection that failed; the driver's contains names of its classes."""
-    return next((cause.strerror for cause in _causes(error) if isinstance(cause, OSError) and cause.strerror), None)
-
-
-def _tls_failure(error: BaseException) -> BaseException | None:
-    """The cause of a TLS handshake that failed, if one did."""
-    return next((cause.__cause__ for cause in _causes(error) if isinstance(cause, BoltSecurityError)), None)

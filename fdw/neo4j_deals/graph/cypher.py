@@ -88,9 +88,9 @@ def rows(
     """The rows of a source: the element id, then the properties in their order.
 
     `conditions` and `order` are Cypher, with `parameters`. With `labels` the node's labels follow, with
-    `dimensions_but` a list of [name, value] of each property "dim_…" that is not among those named. `headed`: an empty
-    row comes first, and a last column says how many others there are. Raises DealSyncError if labels or dimensions are
-    asked of a query, whose rows are not nodes.
+    `dimensions_but` a list of [name, value] of each property "dim_…" that is not among those named. `headed`: the first
+    record has null for the node and, as its last column, the number of rows that follow; so an answer that was cut
+    short shows. Raises DealSyncError if labels or dimensions are asked of a query, whose rows are not nodes.
     """
     if source.query is not None and (labels or dimensions_but is not None):
         raise DealSyncError(
@@ -266,12 +266,12 @@ def open_transactions(database: str, milliseconds: int) -> Query:
     )
 
 
-def newest(label: str, tenant: str, tenant_property: str, moment: str) -> Query:
+def newest(label: str, tenant: str, tenant_property: str, changed_by: str) -> Query:
     """The newest moments of a tenant's nodes that are not in the future: ZONED DATETIME, LOCAL DATETIME, text in UTC.
 
     In every Neo4j 5 a comparison of two types is null, so that each condition is true for its own type only.
     """
-    name = f"n.{quoted(moment)}"
+    name = f"n.{quoted(changed_by)}"
     now = "datetime.realtime()"
     past = (
         f"{name} <= {now}",

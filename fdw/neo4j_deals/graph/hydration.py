@@ -34,4 +34,4 @@ def moment(seconds: int, nanoseconds: int, zone: int | str | None = None) -> Any
 
 
 #: By the tag of a structure in Bolt: a ZONED DATETIME with an offset or in a zone, and a LOCAL DATETIME.
-MOMENTS = {b"I": moment, b"i": moment, b"d": moment}
+HYDRATION = {b"I": moment, b"i": moment, b"d": moment}

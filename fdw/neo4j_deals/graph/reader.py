@@ -24,6 +24,7 @@ from neo4j_deals.graph.connection import Ask, Connection, Stopped, reading
 AHEAD = 2  # batches that may wait; with the one being loaded and the one being filled they limit disk and memory
 LOOK = 0.2  # seconds between two checks for an interrupt
 PATIENCE = 5  # checks after a time-out, before a read is given up that does not end when its sockets are shut down
+_GRACE = 0.5  # seconds for the thread to end: it takes longer only in a name look-up, which nothing can interrupt
 _NOTHING: Any = object()  # the box is empty
 
 
@@ -154,9 +155,9 @@ class Reader(threading.Thread):
         finally:  # also runs in an aborted transaction and at exit, so it must not call PostgreSQL
             if not finished:
                 self._connection.shut()
-            self._room.release(99)
+            self._room.release()  # a thread that waits for it goes on, and sees that it is stopped
             if self.ident:
-                self.join(0.5)  # it takes longer only in a name look-up, which nothing can interrupt
+                self.join(_GRACE)
             if finished:
                 self._connection.give_back()
             elif not self.is_alive():

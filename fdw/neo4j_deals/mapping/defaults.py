@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 #: The prefix of the properties that hold the score of a dimension.
 DIMENSION_PREFIX = "dim_"
+#: Of the property with the confidence of another one.
+CONFIDENCE_SUFFIX = "_confidence"
 
 DIMENSIONS = (
     # qualification
@@ -70,7 +72,7 @@ def _column(name: str, type_: str, target: str | None = None, **options: str) ->
 
 
 def _with_confidence(name: str, type_: str) -> list[Definition]:
-    return [_column(name, type_, "="), _column(f"{name}_confidence", "double precision", "=")]
+    return [_column(name, type_, "="), _column(name + CONFIDENCE_SUFFIX, "double precision", "=")]
 
 
 DEALS: tuple[Definition, ...] = (
@@ -89,7 +91,7 @@ DEALS: tuple[Definition, ...] = (
     _column("meddic_completeness", "double precision", "=", derive="meddic_completeness", of=",".join(MEDDIC)),
     _column("meddic_paper_process", "text", "="),
     _column("meddic_competition", "text", "="),
-    *(column for name in DIMENSIONS for column in _with_confidence(f"dim_{name}", "bigint")),
+    *(column for name in DIMENSIONS for column in _with_confidence(DIMENSION_PREFIX + name, "bigint")),
     _column("ontology_scores_json", "jsonb", "=", derive="ontology_scores"),
     _column("ontology_completeness", "double precision", "=", derive="ontology_completeness"),
     _column("ontology_version", "text", "="),
@@ -119,8 +121,8 @@ DEAL_VERSIONS: tuple[Definition, ...] = (
     _column("evolution_summary", "text", "="),
     *(_column(name, "text", "=") for name in MEDDIC),
     _column("meddic_completeness", "double precision", "=", derive="meddic_completeness", of=",".join(MEDDIC)),
-    *(_column(f"dim_{name}", "bigint") for name in DIMENSIONS),
-    *(_column(f"dim_{name}_confidence", "double precision") for name in DIMENSIONS),
+    *(_column(DIMENSION_PREFIX + name, "bigint") for name in DIMENSIONS),
+    *(_column(DIMENSION_PREFIX + name + CONFIDENCE_SUFFIX, "double precision") for name in DIMENSIONS),
     _column("ontology_scores_json", "jsonb", "=", derive="ontology_scores"),
     _column("ontology_completeness", "double precision", "=", derive="ontology_completeness"),
     _column("ontology_version", "text", "="),

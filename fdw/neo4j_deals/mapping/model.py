@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.mapping.types import convertible
+from neo4j_deals.mapping.types import TEXTS, convertible
 
 
 @dataclass(frozen=True)
@@ -41,58 +41,100 @@ class Source:
 READY_MADE = frozenset({"ontology_scores", "workflow_metadata", "element_id", "conversion_errors"})
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of a foreign table.
+class Written:
+    """What the option `write` means for a row that exists. An insert writes all columns but those with `never`."""
 
-    `type_name` and `type_modifier` are the foreign column's own; `staged_*` those of the staging table, None if the
-    column is not staged; `due_*` those of its target, if it is staged as text, which the target type's input reads.
-    `*_family` is a type as format_type() spells it without its modifier, `target_as` with it. On insert, an absent
-    value is replaced by `fallback`, a column, by `default`, a constant, or by `target_default`, the default expression
-    of a target that is NOT NULL.
-    `required`: the target is NOT NULL and an insert has nothing else to put there.
-    `strict`: a misfit is an error in a SELECT; the sync rejects the row, as with `reject`.
-    `key`: nodes are looked up by it (the mapping's ids, and the columns in the table's option "key"), so that Neo4j can
-    use an index for equality; a text with a NUL character is not a key.
+    write: str
+
+    @property
+    def is_written(self) -> bool:
+        """Whether its target is written at all."""
+        return self.write != "never"
+
+    @property
+    def overwrites(self) -> bool:
+        """Whether an update replaces what the row has."""
+        return self.write == "always"
+
+    @property
+    def fills(self) -> bool:
+        """Whether an update replaces NULL, and nothing else."""
+        return self.write == "fill"
+
+    @property
+    def keeps(self) -> bool:
+        """Whether an update leaves what the row has."""
+        return self.write in ("insert", "fill")
+
+
+@dataclass(frozen=True)
+class Policy(Written):
+    """A value of the option by itself."""
+
+    write: str
+
+
+@dataclass(frozen=True)
+class Column(Written):
+    """A column of a foreign table. A type is its name in pg_type and its modifier; `*_family` is the type as
+    format_type() spells it without the modifier, `*_as` with it.
     """
 
     name: str
+    #: The property that it shows.
     property: str
+    #: Its own type.
     type_name: str
     type_modifier: int = -1
+    type_family: str = ""
+
+    #: What it shows instead of a property, and the properties from which that is derived.
     derive: str | None = None
     of: tuple[str, ...] = ()
+    #: Nodes are looked up by it (the mapping's ids, and the columns in the table's option "key"), so that Neo4j can use
+    #: an index for equality; a text with a NUL character is not a key.
+    key: bool = False
+    #: The column that it fills, and how.
     target: str | None = None
     write: str = "always"
+    #: What becomes of a misfit: `null`, `keep` or `reject`.
     on_misfit: str = "null"
+    #: A misfit is an error in a SELECT; the sync rejects the row, as with `reject`.
     strict: bool = False
     empty_is_null: bool = False
+    #: Its value is the id of an interaction, to be linked with the deal.
     link: bool = False
-    required: bool = False
-    not_null: bool = False
+    #: What an insert writes instead of an absent value: another column, or a constant.
+    fallback: str | None = None
+    default: str | None = None
+
+    #: The type in the staging table; None if the column is not staged.
     staged_as: str | None = None
     staged_name: str | None = None
     staged_modifier: int = -1
+    staged_family: str | None = None
+    #: The type of its target; of a domain, the base type. `due_name` is None unless the column is staged as text, which
+    #: the target type's input reads.
     due_as: str | None = None
     due_name: str | None = None
     due_modifier: int = -1
-    key: bool = False
-    fallback: str | None = None
-    default: str | None = None
-    type_family: str = ""
-    staged_family: str | None = None
+
+    #: The target itself. Its default expression, if it is NOT NULL, is written instead of an absent value, too.
     target_is_there: bool = False
     target_family: str | None = None
     target_as: str | None = None
     target_modifier: int = -1
     target_default: str | None = None
+    not_null: bool = False
+    #: The target is NOT NULL, and an insert has nothing else to put there.
+    required: bool = False
 
     @classmethod
     def read(cls, row: Mapping[str, Any], keys: Sequence[str] = ()) -> Column:
         """From a row of `_deal_sync.mapping_columns`; `keys` are the columns in the table's option "key"."""
         options = json.loads(row["options"] or "{}")
         due = row["due_name"] if row["staged_name"] == "text" else None
-        if due in ("text", "bpchar", "varchar") or (due and not convertible(due)):
+        if due in TEXTS or (due and not convertible(due)):
             due = None  # a type that is unknown here: its input function decides what it takes
         return replace(
             cls.defined(row["name"], row["type_name"], row["type_modifier"], options, keys),
@@ -138,8 +180,11 @@ class Column:
         )
 
 
-#: Columns of the targets that hold the ids of the graph.
-_KEY_TARGETS = frozenset({"tenant_id", "graph_opportunity_id", "opportunity_id", "id"})
+#: By kind, the target with the node's own id, and the one with its deal's.
+_KEY = {"deal": "graph_opportunity_id", "version": "id"}
+_DEAL = {"deal": "graph_opportunity_id", "version": "opportunity_id"}
+_TENANT = "tenant_id"
+_KEY_TARGETS = frozenset({_TENANT, *_KEY.values(), *_DEAL.values()})
 
 
 def keys_of(options: Mapping[str, str]) -> list[str]:
@@ -149,13 +194,14 @@ def keys_of(options: Mapping[str, str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Table:
-    """A foreign table: what it is in the graph, and its columns in their order."""
+    """A foreign table: what it is in the graph, and its columns in their order. `kind` is empty of one that is not of
+    the mapping.
+    """
 
     name: str
     kind: str
     source: Source
     columns: tuple[Column, ...]
-    oid: str = ""
 
     @property
     def label(self) -> str:
@@ -176,29 +222,47 @@ class Table:
         raise DealSyncError("42703", f'no column of foreign table {self.name} has the target "{target}"')
 
     @property
+    def key_target(self) -> str:
+        """The target with the node's own id."""
+        return _KEY[self.kind]
+
+    @property
+    def deal_target(self) -> str:
+        """The target with the deal's id: of the node itself, or of the deal that a version belongs to."""
+        return _DEAL[self.kind]
+
+    @property
     def key(self) -> Column:
         """The column with the node's own id."""
-        return self.targeting("graph_opportunity_id" if self.kind == "deal" else "id")
+        return self.targeting(self.key_target)
 
     @property
     def deal(self) -> Column:
         """The column with the deal's id: of the node itself, or of the deal that a version belongs to."""
-        return self.targeting("graph_opportunity_id" if self.kind == "deal" else "opportunity_id")
-
-    @property
-    def moments(self) -> list[str]:
-        """The properties that say when a node changed; the first one that a node has counts.
-
-        Not a version's last_updated_at, which is a copy of its deal's. If the table lacks a column, its name counts.
-        """
-        behind = {column.name: column.property for column in self.columns}
-        names = ("last_updated_at",) if self.kind == "deal" else ("valid_until", "created_at")
-        return [behind.get(name, name) for name in names]
+        return self.targeting(self.deal_target)
 
     @property
     def tenant(self) -> Column:
         """The column with the tenant's id."""
-        return self.targeting("tenant_id")
+        return self.targeting(_TENANT)
+
+    @property
+    def changed_by(self) -> list[str]:
+        """The properties that say when a node changed; the first one that a node has counts.
+
+        Not a version's last_updated_at, which is a copy of its deal's.
+        """
+        names = ("last_updated_at",) if self.kind == "deal" else ("valid_until", "created_at")
+        return [self.behind(name) for name in names]
+
+    @property
+    def created_by(self) -> list[str]:
+        """The properties that say when a node was created; the first one that a node has counts."""
+        return [self.behind(name) for name in ("created_at", "valid_until")]
+
+    def behind(self, name: str) -> str:
+        """The property that a foreign column shows; if the table lacks the column, its name."""
+        return next((column.property for column in self.columns if column.name == name), name)
 
 
 @dataclass(frozen=True)

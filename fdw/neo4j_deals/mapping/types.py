@@ -7,14 +7,14 @@ from __future__ import annotations
 
 TEXTS = frozenset({"text", "varchar", "bpchar"})
 NUMBERS = frozenset({"int2", "int4", "int8", "float4", "float8", "numeric"})
-MOMENTS = frozenset({"date", "timestamp", "timestamptz"})
+TEMPORAL = frozenset({"date", "timestamp", "timestamptz"})
 JSON = frozenset({"json", "jsonb"})
 VECTORS = frozenset({"vector", "halfvec"})
 #: By the types of a foreign column, the other types that its target may have.
 _BECOMES: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
-    (TEXTS, TEXTS | NUMBERS | MOMENTS | {"uuid", "bool", "time", "timetz"}),
+    (TEXTS, TEXTS | NUMBERS | TEMPORAL | {"uuid", "bool", "time", "timetz"}),
     (NUMBERS, NUMBERS | TEXTS),
-    (MOMENTS, MOMENTS | TEXTS),
+    (TEMPORAL, TEMPORAL | TEXTS),
     (frozenset({"time", "timetz"}), TEXTS | {"time", "timetz"}),
     (frozenset({"bool", "uuid"}), TEXTS),
     (JSON, JSON | TEXTS),
@@ -53,7 +53,7 @@ def convertible(type_name: str) -> bool:
     """Whether values of the graph can be converted to a type."""
     if type_name.startswith("_"):
         return type_name[1:] not in VECTORS | JSON and convertible(type_name[1:])
-    return type_name in TEXTS | NUMBERS | MOMENTS | JSON | VECTORS | _OTHERS
+    return type_name in TEXTS | NUMBERS | TEMPORAL | JSON | VECTORS | _OTHERS
 
 
 def takes(foreign: str, target: str) -> bool:
@@ -61,3 +61,33 @@ def takes(foreign: str, target: str) -> bool:
     if foreign == target or any(foreign in ones and target in others for ones, others in _BECOMES):
         return True
     return foreign[0] == target[0] == "_" and takes(foreign[1:], target[1:])
+
+
+def suitable(target: str, spelling: str) -> str:
+    """A type for a foreign column that holds every value of a target's type, and that Multicorn2 can serve.
+
+    `spelling` is the target's type in SQL.
+    """
+    return _SUITABLE.get(target, spelling if convertible(target) else "text")
+
+
+_SUITABLE = {
+    "varchar": "text",
+    "uuid": "text",
+    "int2": "bigint",
+    "int4": "bigint",
+    "float4": "double precision",
+    "numeric": "double precision",
+    "json": "jsonb",
+    "timestamp": "timestamp with time zone",
+}
+
+
+def length(modifier: int) -> int | None:
+    """The characters that a varchar or char of this modifier holds; None: any number."""
+    return modifier - 4 if modifier >= 0 else None
+
+
+def digits(modifier: int) -> tuple[int, int] | None:
+    """Precision and scale of a numeric of this modifier; None: without limits. The scale has 11 bits, one its sign."""
+    return ((modifier - 4) >> 16 & 0xFFFF, ((modifier - 4) & 0x7FF ^ 1024) - 1024) if modifier >= 0 else None

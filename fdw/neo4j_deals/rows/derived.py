@@ -13,14 +13,14 @@ from typing import Any
 
 import orjson
 
-from neo4j_deals.mapping.defaults import DIMENSION_PREFIX
+from neo4j_deals.mapping.defaults import CONFIDENCE_SUFFIX, DIMENSION_PREFIX
 from neo4j_deals.rows.values import MAX_VALUE_BYTES, Misfit, converter, json_scalar, to_text
 
 Properties = Mapping[str, Any]
-Lost = Callable[[str, Misfit], None]
+Tell = Callable[[str, Misfit], None]
 """Called with each property whose value was a misfit."""
 
-_CONFIDENCE, _EVIDENCE = "_confidence", "_evidence"
+_EVIDENCE = "_evidence"
 
 #: The keys of ai_workflow_metadata, and the property that each is filled from.
 WORKFLOW_METADATA = {
@@ -38,12 +38,12 @@ _integer, _number = converter("int8"), converter("float8")
 
 def dimension_of(property_name: str) -> str | None:
     """The dimension whose score a property holds ("dim_x" → "x"), or None."""
-    if not property_name.startswith(DIMENSION_PREFIX) or property_name.endswith((_CONFIDENCE, _EVIDENCE)):
+    if not property_name.startswith(DIMENSION_PREFIX) or property_name.endswith((CONFIDENCE_SUFFIX, _EVIDENCE)):
         return None
     return property_name.removeprefix(DIMENSION_PREFIX)
 
 
-def ontology_scores(properties: Properties, dimensions: Collection[str], lost: Lost) -> str | None:
+def ontology_scores(properties: Properties, dimensions: Collection[str], tell: Tell) -> str | None:
     """The JSON document of those of `dimensions` that have a score or a confidence; None if there are none.
 
     For each one, score (an integer), confidence (a number) and evidence (a text), or null.
@@ -57,11 +57,11 @@ def ontology_scores(properties: Properties, dimensions: Collection[str], lost: L
         evidence = properties.get(its_evidence)
         # The usual types are checked here, because a call for each value would double the time.
         if type(score) is not int:
-            score = _carried(name, score, _integer, lost)
+            score = _carried(name, score, _integer, tell)
         if type(confidence) is not float or not isfinite(confidence):
-            confidence = _carried(its_confidence, confidence, _finite_number, lost)
+            confidence = _carried(its_confidence, confidence, _finite_number, tell)
         if evidence is not None:
-            evidence = _carried(its_evidence, evidence, to_text, lost)
+            evidence = _carried(its_evidence, evidence, to_text, tell)
         scores[dimension] = {"score": score, "confidence": confidence, "evidence": evidence}
     return orjson.dumps(scores).decode() if scores else None
 
@@ -69,20 +69,20 @@ def ontology_scores(properties: Properties, dimensions: Collection[str], lost: L
 @cache
 def _names(dimension: str) -> tuple[str, str, str]:
     name = DIMENSION_PREFIX + dimension
-    return name, name + _CONFIDENCE, name + _EVIDENCE
+    return name, name + CONFIDENCE_SUFFIX, name + _EVIDENCE
 
 
 def _finite_number(value: Any) -> int | float:
     return value if type(value) is int else float(_number(value))
 
 
-def _carried(name: str, value: Any, convert: Callable[[Any], Any], lost: Lost) -> Any:
+def _carried(name: str, value: Any, convert: Callable[[Any], Any], tell: Tell) -> Any:
     if value is None:
         return None
     try:
         return convert(value)
     except Misfit as misfit:
-        lost(name, misfit)
+        tell(name, misfit)
         return misfit.substitute
 
 
@@ -117,7 +117,7 @@ def _is_filled(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
 
-def workflow_metadata(properties: Properties, lost: Lost, limit: int = MAX_VALUE_BYTES) -> str:
+def workflow_metadata(properties: Properties, tell: Tell, limit: int = MAX_VALUE_BYTES) -> str:
     """The JSON document of the eight keys; a value that is not finite or not a scalar becomes null, and is a misfit.
 
     `limit` is the maximum length of a text in bytes.
@@ -126,5 +126,5 @@ def workflow_metadata(properties: Properties, lost: Lost, limit: int = MAX_VALUE
     def scalar(value: Any) -> Any:
         return json_scalar(value, limit)
 
-    document = {key: _carried(name, properties.get(name), scalar, lost) for key, name in WORKFLOW_METADATA.items()}
+    document = {key: _carried(name, properties.get(name), scalar, tell) for key, name in WORKFLOW_METADATA.items()}
     return orjson.dumps({"source": "deal_graph", **document}).decode()

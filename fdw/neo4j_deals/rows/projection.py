@@ -12,27 +12,25 @@ from typing import Any
 import orjson
 
 from neo4j_deals.errors import DealSyncError, Garbled
-from neo4j_deals.mapping.defaults import DIMENSION_PREFIX
+from neo4j_deals.mapping.defaults import CONFIDENCE_SUFFIX, DIMENSION_PREFIX
 from neo4j_deals.mapping.model import READY_MADE, Column
-from neo4j_deals.mapping.types import convertible
+from neo4j_deals.mapping.types import TEXTS, convertible
 from neo4j_deals.rows import derived
 from neo4j_deals.rows.copy_format import Unusual
 from neo4j_deals.rows.derived import dimension_of
+from neo4j_deals.rows.shown import shown
 from neo4j_deals.rows.values import (
     MAX_VALUE_BYTES,
     Converter,
     Misfit,
+    Misfits,
     as_text,
     clean,
     converter,
     finite,
     landing,
-    shown,
     vector_text,
 )
-
-Lost = dict[str, tuple[Misfit, Any]]
-"""By column name: the misfit and the value."""
 
 _ERRORS = "conversion_errors"
 _THE_REST = ""  # the substitute of a misfit in a document, which lands without it
@@ -42,7 +40,7 @@ _MAX_JSON = 0x0FFFFFFF  # bytes of the elements of one jsonb object or array
 def to_foreign(column: Column) -> Converter:
     """The conversion to the foreign column's own type, for a SELECT. Raises DealSyncError if there is none."""
     if column.derive in READY_MADE:
-        return unchanged
+        return ready
     if not convertible(column.type_name):
         raise DealSyncError(
             "HV004",
@@ -50,12 +48,12 @@ def to_foreign(column: Column) -> Converter:
             hint="make it text, or jsonb, and cast in the query",
         )
     convert = converter(column.type_name, column.type_modifier)
-    if column.empty_is_null and column.type_name not in ("text", "varchar", "bpchar"):
+    if column.empty_is_null and column.type_name not in TEXTS:
         convert = _without_empty_texts(convert)
-    return _whole(convert) if column.key else convert
+    return _whole_key(convert) if column.key else convert
 
 
-def _whole(convert: Converter) -> Converter:
+def _whole_key(convert: Converter) -> Converter:
     """Removes no character from a key: a text with a NUL character is not an id."""
 
     def converter(value: Any) -> Any:
@@ -71,7 +69,7 @@ def to_staged(column: Column, limit: int = MAX_VALUE_BYTES) -> Converter:
     """The conversion to the target's type, in the form that is staged; texts have at most `limit` bytes."""
     assert column.staged_name is not None
     if column.derive in READY_MADE:
-        return unchanged
+        return ready
     due = column.due_name
     if due is None:
         convert = landing(column.type_name, column.staged_name, column.staged_modifier, limit)
@@ -97,12 +95,12 @@ def _without_empty_texts(convert: Converter) -> Converter:
     return converter
 
 
-def unchanged(value: Any) -> Any:
+def ready(value: Any) -> Any:
     """The conversion and the encoder of a value that needs none."""
     return value
 
 
-class Unchanged:
+class AsItIs:
     """A short cut for values of a Python type that need neither conversion nor encoder, unless they are unusual: a
     number that is not finite, a text that is long or has a character that PostgreSQL does not support.
 
@@ -123,10 +121,10 @@ class Unchanged:
 _AS_IT_IS = {"text": str, "int8": int, "float8": float, "bool": bool}
 
 
-def as_it_is(column: Column) -> Unchanged | None:
+def as_it_is(column: Column) -> AsItIs | None:
     """The short cut of a column whose values PostgreSQL itself converts."""
     due = None if column.derive else _AS_IT_IS.get(column.type_name)
-    return Unchanged(due) if due else None
+    return AsItIs(due) if due else None
 
 
 _FORMS = 256  # kinds of records, by the types of their values; beyond these, planning costs more than it saves
@@ -143,7 +141,7 @@ class _Form:
         for to, (at, short, _, convert, finish) in enumerate(plain):
             if types[at] is type(None):
                 continue
-            if not isinstance(short, Unchanged):
+            if not isinstance(short, AsItIs):
                 rest.append((to, at, short))
             elif short.due is not types[at]:
                 rest.append((to, at, _both(convert, finish)))
@@ -188,7 +186,7 @@ class Projection:
         by_property = {column.property: column for column in known if not column.derive}
         self._dimensions = [name for column in known if not column.derive and (name := dimension_of(column.property))]
         #: By property, the dimensions' columns that report a misfit of their own, whatever the row has.
-        self._landing = {name: c.name for name, c in by_property.items() if c.target and c.write == "always"}
+        self._landing = {name: c.name for name, c in by_property.items() if c.target and c.overwrites}
         #: The dimensions in the document of scores: also one of which only the confidence is mapped.
         self._documented = list(
             dict.fromkeys(
@@ -212,7 +210,7 @@ class Projection:
             if not column.derive
         ]
         self._fast = [(at, short) for at, short, *_ in self._plain]
-        as_they_are = any(isinstance(short, Unchanged) for _, short in self._fast)
+        as_they_are = any(isinstance(short, AsItIs) for _, short in self._fast)
         self._forms: dict[tuple[type, ...], _Form] | None = {} if as_they_are else None
         self._derived = sorted(
             (column[:3] for column in columns if column[0].derive),
@@ -238,9 +236,9 @@ class Projection:
                 return list(derived.WORKFLOW_METADATA.values())
         return []
 
-    def row(self, record: tuple[Any, ...]) -> tuple[list[Any], Lost]:
+    def row(self, record: tuple[Any, ...]) -> tuple[list[Any], Misfits]:
         """The values in the order of `columns`, and the misfits."""
-        lost: Lost = {}
+        misfits: Misfits = {}
         try:  # most rows need nothing else, and most of the time is spent here
             if form := self._form(record):
                 values = form.row(record)
@@ -248,21 +246,21 @@ class Projection:
                 values = [None if (value := record[at]) is None else short(value) for at, short in self._fast]
         except (Misfit, Unusual, TypeError):
             values = [
-                self._value(record[at], short, column, convert, finish, lost)
+                self._value(record[at], short, column, convert, finish, misfits)
                 for at, short, column, convert, finish in self._plain
             ]
         if self._derived:
             properties = self._named(record)
             for column, convert, finish in self._derived:
                 try:
-                    value = self._derive(column, record, properties, lost)
+                    value = self._derive(column, record, properties, misfits)
                     if isinstance(value, str) and len(value) > _MAX_JSON // 4 and len(value.encode()) > _MAX_JSON:
                         raise Misfit("54000", f"a document longer than jsonb takes ({_MAX_JSON} bytes)")
                     values.append(None if value is None else finish(convert(value)))
                 except Misfit as misfit:  # the conversion raises it, too: a figure out of its column's range
-                    lost[column.name] = (misfit, properties.get(column.property))
+                    misfits[column.name] = (misfit, properties.get(column.property))
                     values.append(None)
-        return values, lost
+        return values, misfits
 
     def _form(self, record: tuple[Any, ...]) -> _Form | None:
         """The form of a record, if there are columns that show values unchanged."""
@@ -275,8 +273,10 @@ class Projection:
         return form
 
     @staticmethod
-    def _value(value: Any, short: Converter, column: Column, convert: Converter, finish: Converter, lost: Lost) -> Any:
-        """One value; a misfit is added to `lost`, and its substitute lands."""
+    def _value(
+        value: Any, short: Converter, column: Column, convert: Converter, finish: Converter, misfits: Misfits
+    ) -> Any:
+        """One value; a misfit is added to `misfits`, and its substitute lands."""
         if value is None:
             return None
         try:
@@ -286,7 +286,7 @@ class Projection:
         try:
             left = convert(value)
         except Misfit as misfit:
-            lost[column.name] = (misfit, value)
+            misfits[column.name] = (misfit, value)
             left = misfit.substitute
         return None if left is None else finish(left)
 
@@ -298,26 +298,26 @@ class Projection:
             properties |= record[-1]
         return properties
 
-    def _derive(self, column: Column, record: tuple[Any, ...], properties: dict[str, Any], lost: Lost) -> Any:
-        def lose(name: str, misfit: Misfit) -> None:
-            if column.derive == "ontology_scores" and self._landing.get(name) in lost:
+    def _derive(self, column: Column, record: tuple[Any, ...], properties: dict[str, Any], misfits: Misfits) -> Any:
+        def tell(name: str, misfit: Misfit) -> None:
+            if column.derive == "ontology_scores" and self._landing.get(name) in misfits:
                 return  # its own column reports it
             reason = f"{name}: {misfit.reason}"
-            if column.name in lost:
-                reason = f"{lost[column.name][0].reason}; {reason}"
-            lost[column.name] = (Misfit(misfit.sqlstate, reason, _THE_REST), properties.get(name))
+            if column.name in misfits:
+                reason = f"{misfits[column.name][0].reason}; {reason}"
+            misfits[column.name] = (Misfit(misfit.sqlstate, reason, _THE_REST), properties.get(name))
 
         match column.derive:
             case "ontology_scores":
                 unmapped = [name for key, _ in record[-1] if (name := self._unmapped(key))]
                 names = dict.fromkeys([*self._documented, *unmapped]) if unmapped else self._documented
-                return derived.ontology_scores(properties, names, lose)
+                return derived.ontology_scores(properties, names, tell)
             case "ontology_completeness":
                 return derived.ontology_completeness(properties, self._dimensions)
             case "meddic_completeness":
                 return derived.meddic_completeness(properties, column.of)
             case "workflow_metadata":
-                return derived.workflow_metadata(properties, lose, self._limit)
+                return derived.workflow_metadata(properties, tell, self._limit)
             case "element_id":
                 return record[0]
             case "labels":
@@ -326,13 +326,13 @@ class Projection:
                     raise Garbled("a node came with something else than a list of labels")
                 return sorted(labels)
             case "conversion_errors":
-                return errors_json(lost)
+                return errors_json(misfits)
         raise AssertionError(column.derive)  # the validator accepts no other
 
     @staticmethod
     def _unmapped(key: str) -> str | None:
         """The dimension that a property belongs to, score or confidence."""
-        return dimension_of(key.removesuffix("_confidence"))
+        return dimension_of(key.removesuffix(CONFIDENCE_SUFFIX))
 
 
 def _are_pairs(values: Any) -> bool:
@@ -345,9 +345,9 @@ def _both(convert: Converter, finish: Converter) -> Converter:
     return lambda value: None if (converted := convert(value)) is None else finish(converted)
 
 
-def errors_json(lost: Lost) -> str | None:
+def errors_json(misfits: Misfits) -> str | None:
     """`conversion_errors`: by column, SQLSTATE, message and the offending value; None if there are no misfits."""
-    if not lost:
+    if not misfits:
         return None
     return orjson.dumps(
         {
@@ -357,6 +357,6 @@ def errors_json(lost: Lost) -> str | None:
                 "value": shown(value),
                 "landed": misfit.substitute is not None,
             }
-            for name, (misfit, value) in lost.items()
+            for name, (misfit, value) in misfits.items()
         }
     ).decode()

@@ -23,8 +23,9 @@ from neo4j import time as neo4j_time
 from neo4j._codec.hydration import BrokenHydrationObject
 from neo4j.vector import Vector
 
-from neo4j_deals.mapping.types import JSON, NUMBERS, TEXTS, VECTORS
+from neo4j_deals.mapping.types import JSON, NUMBERS, TEXTS, VECTORS, digits, length
 from neo4j_deals.moment import Moment, zone_named
+from neo4j_deals.rows.shown import CONTROL, datetime_text, elements_of, iso, kind_of, with_article
 
 Converter = Callable[[Any], Any]
 
@@ -34,9 +35,6 @@ MAX_VALUE_BYTES = 128 * 1024 * 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WIDE = Context(prec=1000)  # the maximum precision of PostgreSQL's numeric(p,s)
 MOST_DIMENSIONS = 16000  # of pgvector
-_SHOWN = 200  # characters of an offending value that a reject keeps
-_MOST_SHOWN = 8  # elements of a list that it shows
-_CONTROL = re.compile("[\0\ud800-\udfff]")
 _UUID = re.compile(r"(\{)?[0-9a-f]{4}(?:-?[0-9a-f]{4}){7}(?(1)\})", re.IGNORECASE)
 _ISO = re.compile(
     r"(?P<date>\d{4}-\d\d-\d\d)"
@@ -63,131 +61,8 @@ class Misfit(ValueError):
         self.substitute = substitute
 
 
-def shown(value: Any) -> str:
-    """The offending value as Neo4j has it: a text unchanged, anything else in Cypher's syntax; cut to a readable length
-    and without characters that PostgreSQL rejects."""
-    text = value if isinstance(value, str) else cypher_form(value, _MOST_SHOWN)
-    text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-def cypher_form(value: Any, most: int | None = None) -> str:
-    """A value in Cypher's syntax; of a list the first `most` elements (None: all)."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case float() if not math.isfinite(value):
-            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        case str():
-            return _quoted(value if most is None else value[:_SHOWN])
-        case Moment():
-            zone = f"[{value.zone}]" if value.zone else ""
-            return _datetime_form(_iso(value.seconds, value.nanoseconds, value.offset) + zone, value.offset is not None)
-        case neo4j_time.DateTime():
-            name = getattr(value.tzinfo, "zone", None)
-            zone = f"[{name}]" if name and name != "UTC" else ""  # the driver's name for an offset of zero
-            return _datetime_form(_datetime_text(value) + zone, value.utcoffset() is not None)
-        case neo4j_time.Date():
-            return f"date({_quoted(value.iso_format())})"
-        case neo4j_time.Time():
-            return f"{'localtime' if value.utc_offset() is None else 'time'}({_quoted(value.iso_format())})"
-        case neo4j_time.Duration():
-            return f"duration({_quoted(value.iso_format())})"
-        case spatial.Point():
-            parts = zip("xyz", (cypher_form(float(part)) for part in value), strict=False)
-            return f"point({{{', '.join(f'{name}: {part}' for name, part in parts)}, srid: {value.srid}}})"
-        case dict():
-            return f"{{{', '.join(f'{key}: {cypher_form(inner, most)}' for key, inner in value.items())}}}"
-        case BrokenHydrationObject():
-            return _raw_form(value.raw_data, most)
-    elements = _elements(value)
-    if not isinstance(elements, list):
-        return repr(value)
-    shown = ", ".join(cypher_form(inner, most) for inner in elements[:most])
-    return f"[{shown}]" if most is None or len(elements) <= most else f"[{shown}, … {len(elements)} elements]"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _datetime_form(text: str, zoned: bool) -> str:
-    return f"{'datetime' if zoned else 'localdatetime'}({_quoted(text)})"
-
-
-def _raw_form(raw: Any, most: int | None) -> str:
-    """A value that the driver could not read, because Python does not support its year or the driver does not know its
-    zone; or a list or map with such a value in it."""
-    match getattr(raw, "tag", None), getattr(raw, "fields", None):
-        case b"D", [int(days)]:
-            return f"date({_quoted(_day(days))})"
-        case b"d", [int(seconds), int(nanoseconds)]:
-            return _datetime_form(_iso(seconds, nanoseconds, None), False)
-        case b"I", [int(seconds), int(nanoseconds), int(offset)]:
-            return _datetime_form(_iso(seconds, nanoseconds, offset), True)
-        case b"i", [int(seconds), int(nanoseconds), str(zone)]:
-            return f"datetime({{epochSeconds: {seconds}, nanosecond: {nanoseconds}, timezone: {_quoted(zone)}}})"
-    return cypher_form(raw, most) if isinstance(raw, list | dict | str | int) else kind_of(raw)
-
-
-def _iso(seconds: int, nanoseconds: int, offset: int | None) -> str:
-    """ISO 8601 for any year, with the value's own offset: Neo4j's are up to 18 hours."""
-    days, clock = divmod(seconds + (offset or 0), 86_400)
-    text = f"{_day(days)}T{clock // 3600:02}:{clock // 60 % 60:02}:{clock % 60:02}.{nanoseconds:09}"
-    return text if offset is None else text + _offset_text(offset)
-
-
-def _day(days: int) -> str:
-    """The day so many days after 1970-01-01; the calendar repeats itself after 400 years."""
-    cycles, rest = divmod(days, 146_097)
-    day = date.fromordinal(_EPOCH.toordinal() + rest)
-    year = day.year + 400 * cycles
-    return f"{year:04}{day:-%m-%d}" if 0 <= year <= 9999 else f"{year:+05}{day:-%m-%d}"
-
-
-def _offset_text(offset: int) -> str:
-    minutes, seconds = divmod(abs(offset), 60)
-    ending = f":{seconds:02}" if seconds else ""
-    return f"{'-' if offset < 0 else '+'}{minutes // 60:02}:{minutes % 60:02}{ending}"
-
-
-def with_article(name: str) -> str:
-    """The name with its article."""
-    return f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
-
-
-def kind_of(value: Any) -> str:
-    """Neo4j's name of a value's type, as `valueType()` returns it."""
-    if isinstance(value, BrokenHydrationObject):
-        return _RAW_NAMES.get(getattr(value.raw_data, "tag", b"")) or kind_of(value.raw_data)
-    for python, name in _NEO4J_NAMES:
-        if isinstance(value, python):
-            return name
-    return f"value that the driver cannot read ({type(value).__name__})"
-
-
-_NEO4J_NAMES: tuple[tuple[type, str], ...] = (
-    (bool, "BOOLEAN"),
-    (int, "INTEGER"),
-    (float, "FLOAT"),
-    (str, "STRING"),
-    (bytes, "BYTES"),
-    (neo4j_time.Duration, "DURATION"),
-    (spatial.Point, "POINT"),
-    (Vector, "VECTOR"),
-    (list, "LIST"),
-    (dict, "MAP"),
-    (neo4j_time.DateTime, "DATETIME"),
-    (Moment, "DATETIME"),
-    (neo4j_time.Date, "DATE"),
-    (neo4j_time.Time, "TIME"),
-)
-
-
-#: Types by the tag of their structure in Bolt.
-_RAW_NAMES = {b"D": "DATE", b"d": "DATETIME", b"I": "DATETIME", b"i": "DATETIME"}
+Misfits = dict[str, tuple[Misfit, Any]]
+"""By column name: the misfit and the value."""
 
 
 def _wrong_type(value: Any, due: str) -> Misfit:
@@ -202,8 +77,8 @@ def to_text(value: Any, limit: int = MAX_VALUE_BYTES) -> str:
     if type(value) is str:
         if len(value) > limit // 4 and len(value.encode("utf-8", "surrogatepass")) > limit:
             raise Misfit("54000", f"a text longer than deal_sync.max_value_bytes ({limit} bytes)")
-        if _CONTROL.search(value):
-            raise Misfit("22021", "a NUL character or lone surrogate was left out", _CONTROL.sub("", value))
+        if CONTROL.search(value):
+            raise Misfit("22021", "a NUL character or lone surrogate was left out", CONTROL.sub("", value))
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -212,9 +87,9 @@ def to_text(value: Any, limit: int = MAX_VALUE_BYTES) -> str:
     if isinstance(value, float):
         return _float_text(_finite(value))
     if isinstance(value, Moment):
-        return _iso(value.seconds, value.nanoseconds, value.offset)
+        return iso(value.seconds, value.nanoseconds, value.offset)
     if isinstance(value, neo4j_time.DateTime):
-        return _datetime_text(value)
+        return datetime_text(value)
     if isinstance(value, neo4j_time.Date | neo4j_time.Time):
         return value.iso_format()
     if isinstance(value, BrokenHydrationObject):
@@ -229,7 +104,7 @@ def clean(texts: Sequence[str]) -> bool:
     together = "".join(texts)
     if "\0" in together or len(together) > MAX_VALUE_BYTES // 4:
         return False
-    return together.isascii() or not _CONTROL.search(together)
+    return together.isascii() or not CONTROL.search(together)
 
 
 def _float_text(value: float) -> str:
@@ -242,25 +117,18 @@ def _float_text(value: float) -> str:
     return f"{sign}{digits[0]}{'.' if digits[1:] else ''}{digits[1:]}e+15"
 
 
-def _datetime_text(value: neo4j_time.DateTime) -> str:
-    """ISO 8601 with the offset; the driver's own text is an hour wrong for offsets such as -03:30."""
-    offset = value.utcoffset()
-    text = str(value.replace(tzinfo=None).iso_format())
-    return text if offset is None else text + _offset_text(int(offset.total_seconds()))
-
-
-def _varchar(length: int, limit: int) -> Converter:
+def _varchar(longest: int, limit: int) -> Converter:
     def convert(value: Any) -> str:
         try:
-            text, lost = to_text(value, limit), None
+            text, found = to_text(value, limit), None
         except Misfit as misfit:
             if misfit.substitute is None:
                 raise
-            text, lost = misfit.substitute, misfit
-        if len(text) > length:
-            raise Misfit("22001", f"a text of {len(text)} characters where {length} fit")
-        if lost:
-            raise lost
+            text, found = misfit.substitute, misfit
+        if len(text) > longest:
+            raise Misfit("22001", f"a text of {len(text)} characters where {longest} fit")
+        if found:
+            raise found
         return text
 
     return convert
@@ -522,20 +390,11 @@ def _bytes(value: Any) -> bytes:
 # -- lists and documents -----------------------------------------------------------------------------------------------
 
 
-def _elements(value: Any) -> Any:
-    """The elements of a value that is a list in Cypher: a byte array one of INTEGERs, a VECTOR one of numbers."""
-    if isinstance(value, bytes | bytearray):
-        return [byte - 256 if byte > 127 else byte for byte in value]
-    if isinstance(value, BrokenHydrationObject) and isinstance(value.raw_data, list | dict):
-        return value.raw_data  # one of its elements is broken
-    return value.to_native() if isinstance(value, Vector) else value
-
-
 def _array(element: Converter) -> Converter:
     """A list; a misfit in it makes the whole list a misfit."""
 
     def convert(value: Any) -> list[Any]:
-        elements = _elements(value)
+        elements = elements_of(value)
         if not isinstance(elements, list):
             raise _wrong_type(value, "a list")
         if None in elements:
@@ -585,8 +444,8 @@ def _text_array(value: Any) -> list[str]:
     for item in value:
         if not isinstance(item, str):
             raise Misfit("2200G", f"{with_article(kind_of(item))} in a list of texts")
-    if any(_CONTROL.search(item) for item in value):
-        cleaned = [_CONTROL.sub("", item) for item in value]
+    if any(CONTROL.search(item) for item in value):
+        cleaned = [CONTROL.sub("", item) for item in value]
         raise Misfit("22021", "a NUL character or lone surrogate was left out", cleaned)
     return value
 
@@ -608,12 +467,12 @@ def to_json(value: Any) -> str:
 
     A DURATION becomes its ISO 8601 text, a POINT an object of srid and coordinates, a VECTOR or a byte array a list.
     """
-    lost: list[Misfit] = []
+    misfits: list[Misfit] = []
 
     def plain(item: Any) -> Any:
-        item = _elements(item)
+        item = elements_of(item)
         if isinstance(item, Mapping):
-            return {_CONTROL.sub("", str(key)): plain(inner) for key, inner in item.items()}
+            return {CONTROL.sub("", str(key)): plain(inner) for key, inner in item.items()}
         if isinstance(item, list):
             return [plain(inner) for inner in item]
         if isinstance(item, neo4j_time.Duration):
@@ -623,12 +482,12 @@ def to_json(value: Any) -> str:
         try:
             return json_scalar(item)
         except Misfit as misfit:
-            lost.append(misfit)
+            misfits.append(misfit)
             return misfit.substitute
 
     document = orjson.dumps(plain(value)).decode()
-    if lost:
-        raise Misfit(lost[0].sqlstate, f"inside a document: {lost[0].reason}", document)
+    if misfits:
+        raise Misfit(misfits[0].sqlstate, f"inside a document: {misfits[0].reason}", document)
     return document
 
 
@@ -642,14 +501,13 @@ def converter(type_name: str, modifier: int = -1, limit: int = MAX_VALUE_BYTES) 
     text in bytes.
     Raises KeyError for a type that is not `convertible`.
     """
-    if type_name in ("varchar", "bpchar") and modifier >= 0:
-        return _varchar(modifier - 4, limit)
-    if type_name == "numeric" and modifier >= 0:
-        scale = (((modifier - 4) & 0x7FF) ^ 1024) - 1024  # 11 bits, signed
-        return _numeric((modifier - 4) >> 16 & 0xFFFF, scale)
+    if type_name in ("varchar", "bpchar") and (longest := length(modifier)) is not None:
+        return _varchar(longest, limit)
+    if type_name == "numeric" and (limits := digits(modifier)) is not None:
+        return _numeric(*limits)
     if type_name in VECTORS:
         return _vector(modifier if modifier > 0 else None, "f" if type_name == "vector" else "e")
-    if type_name in ("text", "varchar", "bpchar"):
+    if type_name in TEXTS:
         return lambda value: to_text(value, limit)
     if type_name.startswith("_") and type_name not in _CONVERTERS and type_name[1:] not in (*VECTORS, *JSON):
         return _array(converter(type_name[1:], modifier, limit))

@@ -14,10 +14,11 @@ from typing import IO, Any
 
 import orjson
 
-from neo4j_deals.graph import cypher, whole
+from neo4j_deals.graph import cypher, results
 from neo4j_deals.graph.connection import Ask
 from neo4j_deals.graph.reader import Outlet
 from neo4j_deals.mapping.model import Column, Table
+from neo4j_deals.mapping.types import JSON, length
 from neo4j_deals.rows.copy_format import (
     HEADER,
     NULL,
@@ -29,29 +30,21 @@ from neo4j_deals.rows.copy_format import (
     short_uuid,
     short_vector,
 )
-from neo4j_deals.rows.projection import Lost, Projection, errors_json, to_staged
+from neo4j_deals.rows.projection import Projection, errors_json, to_staged
+from neo4j_deals.rows.shown import cypher_form, shown
 from neo4j_deals.rows.values import (
     Converter,
     Misfit,
+    Misfits,
     converter,
-    cypher_form,
     maybe_uuid,
-    shown,
     to_timestamptz,
     to_uuid,
 )
 from neo4j_deals.sync import selection
+from neo4j_deals.sync.names import OWN_COLUMNS as OWN_COLUMNS
 from neo4j_deals.sync.selection import Nodes, Selection
 
-#: The columns before those of the mapping, and their types, in the order of a row.
-OWN_COLUMNS = (
-    ("row_number", "bigint"),
-    ("element_id", "text"),
-    ("graph_id", "text"),
-    ("refusal", "jsonb"),
-    ("conversion_errors", "jsonb"),
-    ("undated", "text"),  # of a node that does not say when it changed, the digest of what was read
-)
 _AHEAD = 100  # nodes that a node yields to and that are told apart
 _integer = converter("int8")
 _text, _bigint, _jsonb = encoder("text"), encoder("int8"), encoder("jsonb")
@@ -70,28 +63,28 @@ class Limits:
 class Feed:
     """What a reader does for a tenant's nodes of one kind; the same in a thread and in a process of its own."""
 
-    def __init__(self, source: Table, tenant: str, limits: Limits, wanted: Selection) -> None:
-        self.source, self.tenant, self.limits, self.wanted = source, tenant, limits, wanted
+    def __init__(self, table: Table, tenant: str, limits: Limits, wanted: Selection) -> None:
+        self.table, self.tenant, self.limits, self.wanted = table, tenant, limits, wanted
         self._undated: set[str] = set()
-        self._nodes = Nodes(source.label, source.tenant.property, tenant)
-        self._equal = {source.tenant.property: cypher.spellings(tenant)}
+        self._nodes = Nodes(table.label, table.tenant.property, tenant)
+        self._equal = {table.tenant.property: cypher.spellings(tenant)}
         #: Asks how many nodes there are.
-        self.count = cypher.count(source.label, self._equal)
+        self.count = cypher.count(table.label, self._equal)
         staged = [
             _encoded(column, limits.value_bytes)
-            for column in source.columns
+            for column in table.columns
             if column.staged_as and column.name not in wanted.without
         ]
-        self._projection = Projection(staged, source.columns, limits.value_bytes)
+        self._projection = Projection(staged, table.columns, limits.value_bytes)
         #: The staged columns in the order of a row.
         self.columns = self._projection.columns
         self._must_be_there = [
             (at, c)
             for at, c in enumerate(self.columns)
-            if c is source.key or self._must_have(c) or (c.on_misfit == "reject" and self._is_written(c))
+            if c is table.key or self._must_have(c) or (c.on_misfit == "reject" and self._is_written(c))
         ]
         self._key_at, self._deal_at = (
-            1 + self._projection.properties.index(column.property) for column in (source.key, source.deal)
+            1 + self._projection.properties.index(column.property) for column in (table.key, table.deal)
         )
 
     def produce(self, ask: Ask, reader: Outlet) -> None:
@@ -119,20 +112,20 @@ class Feed:
 
     def _records(self, ask: Ask, elements: Sequence[str] | None) -> Iterator[tuple[Any, ...]]:
         """The nodes, all of the tenant or those with these element ids, without those of barred deals."""
-        nodes = whole.Nodes(
-            lambda part: self._whole(elements=part, order_by=self.source.key.property),
+        nodes = results.Expected(
+            lambda part: self._query(elements=part, order_by=self.table.key.property),
             self.count,
-            lambda part: cypher.element_ids(self.source.label, self._equal, part),
+            lambda part: cypher.element_ids(self.table.label, self._equal, part),
         )
-        for record in whole.every(ask, nodes) if elements is None else whole.those(ask, nodes, elements):
+        for record in results.every(ask, nodes) if elements is None else results.those(ask, nodes, elements):
             if not self.wanted.barred or maybe_uuid(record[self._deal_at]) not in self.wanted.barred:
                 yield record
 
-    def _whole(self, **which: Any) -> cypher.Query:
+    def _query(self, **which: Any) -> cypher.Query:
         """Nodes of the tenant with all that a row needs; `which` as `cypher.nodes` takes it."""
         projection = self._projection
         return cypher.nodes(
-            self.source.source,
+            self.table.source,
             projection.properties,
             equal=self._equal,
             labels=projection.wants_labels,
@@ -142,17 +135,17 @@ class Feed:
 
     def _selected(self, ask: Ask) -> dict[str, Any]:
         """The nodes that are wanted: element id and key."""
-        wanted, nodes, key = self.wanted, self._nodes, self.source.key.property
+        wanted, nodes, key = self.wanted, self._nodes, self.table.key.property
         queries: list[cypher.Query] = []
         if wanted.rest:
-            queries.append(selection.rest(nodes, self.source.deal.property, key))
+            queries.append(selection.rest(nodes, self.table.deal.property, key))
         if wanted.since is not None:
-            queries.append(selection.changed(nodes, self.source.moments, key, wanted.since))
+            queries.append(selection.changed(nodes, self.table.changed_by, key, wanted.since))
         if wanted.elements:
             queries.append(selection.among(nodes, wanted.elements, key))
         if wanted.graph_ids:
-            queries.append(selection.having(nodes, self.source.deal.property, wanted.graph_ids, key))
-        found: dict[str, Any] = dict(pair for query in queries for pair in whole.everything(ask, query))
+            queries.append(selection.having(nodes, self.table.deal.property, wanted.graph_ids, key))
+        found: dict[str, Any] = dict(pair for query in queries for pair in results.everything(ask, query))
         if wanted.since is not None:
             found |= self._undated_that_differ(ask)
         return found
@@ -160,7 +153,7 @@ class Feed:
     def _undated_that_differ(self, ask: Ask) -> dict[str, Any]:
         """Of the nodes that do not say when they changed, those that are not as they last landed."""
         differ: dict[str, Any] = {}
-        for record in whole.headed(ask, self._whole(absent=self.source.moments, headed=True)):
+        for record in results.headed(ask, self._query(absent=self.table.changed_by, headed=True)):
             element = record[0]
             self._undated.add(element)
             if self.wanted.undated.get(element) != _digest(record):
@@ -169,25 +162,25 @@ class Feed:
 
     def _with_rivals(self, ask: Ask, found: dict[str, Any]) -> dict[str, Any]:
         """Versions with their rivals, the other versions of their deal and those of their id; deals as they are."""
-        if not found or self.source.kind == "deal":
+        if not found or self.table.kind == "deal":
             return found
-        compared, key = dict(found), self.source.key.property
-        rivalry = [self.source.deal.property, key]
-        values = whole.one(ask, selection.ids(self._nodes, list(found), rivalry), list, list)
+        compared, key = dict(found), self.table.key.property
+        rivalry = [self.table.deal.property, key]
+        values = results.one(ask, selection.ids(self._nodes, list(found), rivalry), list, list)
         for name, ids in zip(rivalry, values, strict=True):
             texts = [id for id in ids if isinstance(id, str)]
-            compared |= dict(whole.everything(ask, selection.having(self._nodes, name, texts, key)))
+            compared |= dict(results.everything(ask, selection.having(self._nodes, name, texts, key)))
         return compared
 
     def _in_key_order(self, ask: Ask, found: dict[str, Any], rivals: Iterable[str]) -> list[str]:
-        """With the rivals of the nodes: only together it shows which of them lands.
+        """Element ids in key order, those of rivals added: which node lands shows only when all are read.
 
-        Of some deals these are the nodes that spell an id of theirs in another way; others come with their own.
+        If a replay named the deals, a rival counts only if its key is one of theirs.
         """
         missing = [element for element in rivals if element not in found]
         if missing:
-            which = selection.among(self._nodes, missing, self.source.key.property)
-            added: dict[str, Any] = dict(whole.everything(ask, which))
+            which = selection.among(self._nodes, missing, self.table.key.property)
+            added: dict[str, Any] = dict(results.everything(ask, which))
             if self.wanted.since is None:
                 ids = set(map(maybe_uuid, found.values()))
                 added = {element: value for element, value in added.items() if maybe_uuid(value) in ids}
@@ -195,91 +188,87 @@ class Feed:
         return sorted(found, key=lambda element: (isinstance(found[element], str), str(found[element]), element))
 
     def _row(self, number: int, record: tuple[Any, ...], duplicates: dict[str, dict[str, Any]]) -> bytes:
-        values, lost = self._projection.row(record)
+        values, misfits = self._projection.row(record)
         key = record[self._key_at]
-        refusal = duplicates.get(record[0]) or self._refusal(values, lost)
+        refusal = duplicates.get(record[0]) or self._refusal(values, misfits)
         return row(
             [
                 _bigint(number),
                 _text(record[0]),
                 NULL if key is None else _text(shown(key)),
                 NULL if refusal is None else _jsonb(orjson.dumps(refusal).decode()),
-                _jsonb(document) if (document := errors_json(lost)) else NULL,
+                _jsonb(document) if (document := errors_json(misfits)) else NULL,
                 _text(_digest(record)) if record[0] in self._undated else NULL,
                 *[value or NULL for value in values],  # no field is empty: it begins with its length
             ]
         )
 
-    def _refusal(self, values: list[Any], lost: Lost) -> dict[str, Any] | None:
+    def _refusal(self, values: list[Any], misfits: Misfits) -> dict[str, Any] | None:
         """Why the row cannot land at all, as far as the node itself tells."""
-        if self._has_no_number(values, lost):
+        if self._has_no_number(values, misfits):
             return None
         for at, column in self._must_be_there:
             if values[at] is not None:
                 continue
-            if column.name in lost:
-                if column.on_misfit == "keep" and column is not self.source.key:
+            if column.name in misfits:
+                if column.on_misfit == "keep" and column is not self.table.key:
                     continue  # the row may have a value; where it has none, the table refuses
-                misfit, offending = lost[column.name]
+                misfit, offending = misfits[column.name]
                 return _refusal(misfit.sqlstate, misfit.reason, column.name, shown(offending))
-            if column is self.source.key or (self._must_have(column) and column.target != "version_number"):
+            if column is self.table.key or (self._must_have(column) and column.target != "version_number"):
                 return _refusal("23502", f'no property "{column.property}", and the column takes no NULL', column.name)
         return None
 
-    def _has_no_number(self, values: list[Any], lost: Lost) -> bool:
+    def _has_no_number(self, values: list[Any], misfits: Misfits) -> bool:
         """Whether it is a version that has a key and no number: worth a note, whatever else is wrong with it."""
-        if self.source.kind != "version":
+        if self.table.kind != "version":
             return False
         named = dict(zip((column.name for column in self.columns), values, strict=True))
-        number = self.source.targeting("version_number").name
-        return named[number] is None and number not in lost and named[self.source.key.name] is not None
+        number = self.table.targeting("version_number").name
+        return named[number] is None and number not in misfits and named[self.table.key.name] is not None
 
     def _is_written(self, column: Column) -> bool:
         """Whether a bad value counts whatever the row has; of other columns the table's rows decide."""
-        return self.source.kind == "version" or column.write == "always"
+        return self.table.kind == "version" or column.overwrites
 
     def _must_have(self, column: Column) -> bool:
         """Whether a row without this value is refused by the table, whatever stands there already."""
-        return column.required and (self.source.kind == "version" or column.write == "always")
+        return column.required and self._is_written(column)
 
     def _duplicates(self, ask: Ask, elements: list[str] | None) -> tuple[dict[str, dict[str, Any]], set[str]]:
         """By element id why a node yields to another one with the same key; and the deals that share theirs.
 
         Of deals the whole tenant's are looked at, of versions those that are read: another one that counts has landed.
         """
-        source = self.source
+        table = self.table
         if elements == []:
             return {}, set()
-        if source.kind == "deal":
-            check = cypher.may_share(source.label, self.tenant, source.tenant.property, source.key.property)
-            if not whole.one(ask, check, bool)[0]:
+        if table.kind == "deal":
+            check = cypher.may_share(table.label, self.tenant, table.tenant.property, table.key.property)
+            if not results.one(ask, check, bool)[0]:
                 return {}, set()
-            return self._yielding(ask, [source.key], self.source.moments, "duplicate deal", newest=True)
-        number, deal = source.targeting("version_number"), source.targeting("opportunity_id")
-        created = [self._property("created_at"), self._property("valid_until")]  # the one stands in for the other
-        by_id, _ = self._yielding(ask, [source.key], created, "duplicate version", newest=False, among=elements)
-        able, what = self._land_by_themselves(), "duplicate version number"
+            return self._yielding(ask, [table.key], table.changed_by, "duplicate deal", newest=True)
+        number, deal = table.targeting("version_number"), table.targeting("opportunity_id")
+        created, able = table.created_by, self._land_by_themselves()
+        by_id, _ = self._yielding(ask, [table.key], created, "duplicate version", newest=False, among=elements)
+        what = "duplicate version number"
         by_number, _ = self._yielding(
             ask, [deal, number], created, what, newest=False, able=able, but=by_id, among=elements
         )
         return by_number | {element: refusal | {"even_if_there": True} for element, refusal in by_id.items()}, set()
-
-    def _property(self, name: str) -> str:
-        """The property behind a foreign column; of a column that is not there, the one of its name."""
-        return next((column.property for column in self.source.columns if column.name == name), name)
 
     def _land_by_themselves(self) -> list[tuple[Column, Converter]]:
         """The columns without which, or with a bad value in which, a version cannot land."""
         return [
             (column, to_staged(column, self.limits.value_bytes))
             for column in self.columns
-            if not column.derive and (column is self.source.key or column.not_null or column.on_misfit == "reject")
+            if not column.derive and (column is self.table.key or column.not_null or column.on_misfit == "reject")
         ]
 
     def _is_able(self, able: Sequence[tuple[Column, Converter]], values: list[Any]) -> bool:
         for (column, convert), value in zip(able, values, strict=True):
             if value is None:
-                if column.required or column is self.source.key:
+                if column.required or column is self.table.key:
                     return False
                 continue
             try:
@@ -293,7 +282,7 @@ class Feed:
         self,
         ask: Ask,
         keys: list[Column],
-        moments: list[str],
+        times: list[str],
         what: str,
         *,
         newest: bool,
@@ -303,24 +292,24 @@ class Feed:
     ) -> tuple[dict[str, dict[str, Any]], set[str]]:
         """Of the nodes that share `keys`, why those yield that do not go first; and all of them.
 
-        First goes the newest (or oldest) by the first of `moments` that is there, then the smaller key, then the
-        smaller element id. Nodes that cannot land by `able`, and those in `but`, are no rivals. With several `keys`
-        (a version's number) a node is told whose ids go `ahead`: those that have landed are no rivals any more.
+        First goes the newest (or oldest) by the first of the properties `times` that is there, then the smaller key,
+        then the smaller element id. Nodes that cannot land by `able`, and those in `but`, are no rivals. With several
+        `keys` (a version's number) a node is told whose ids go `ahead`: those that have landed are no rivals any more.
         """
-        order = [*moments, self.source.key.property]
+        order = [*times, self.table.key.property]
         names = [column.property for column in keys]
         groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
         others = [*order, *(column.property for column, _ in able)]
-        found = cypher.duplicates(self.source.label, self.tenant, self.source.tenant.property, names, others, among)
-        for element, *values in whole.everything(ask, found):
+        found = cypher.duplicates(self.table.label, self.tenant, self.table.tenant.property, names, others, among)
+        for element, *values in results.everything(ask, found):
             identity = tuple(map(_identity, keys, values))
             rest = values[len(keys) :]
             if element in but or None in identity or not self._is_able(able, rest[len(order) :]):
                 continue
-            moment = next((value for value in rest[: len(moments)] if value is not None), None)
+            moment = next((value for value in rest[: len(times)] if value is not None), None)
             rank = (
                 _moment(moment, newest),
-                str(identity if len(keys) == 1 else to_uuid(rest[len(moments)])),
+                str(identity if len(keys) == 1 else to_uuid(rest[len(times)])),
                 element,
             )
             groups.setdefault(identity, []).append((*rank, values[len(keys) - 1]))
@@ -345,8 +334,8 @@ def _encoded(column: Column, limit: int) -> tuple[Column, Converter, Encoder, En
         pass
     elif name in ("int2", "int4", "numeric", "bool", "date"):  # few values, often
         short = lru_cache(maxsize=4096, typed=True)(lambda value: encode(convert(value)))
-    elif name in ("text", "varchar") and column.type_name not in ("json", "jsonb"):
-        short = short_text(column.staged_modifier - 4 if column.staged_modifier > 0 else limit, limit)
+    elif name in ("text", "varchar") and column.type_name not in JSON:
+        short = short_text(length(column.staged_modifier) or limit, limit)
     elif name == "uuid":
         short = short_uuid
     elif name == "vector" and column.staged_modifier > 0:

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.graph.connection import Connection, internal_error, no_descriptor
+from neo4j_deals.graph.connection import Connection
+from neo4j_deals.graph.failures import internal_error, no_descriptor
 from neo4j_deals.graph.options import ServerOptions
 from neo4j_deals.graph.reader import AHEAD, LOOK, Reader, look
 from neo4j_deals.sync.feed import Feed
@@ -33,14 +34,15 @@ from neo4j_deals.sync.feed import Feed
 _LAST = struct.Struct(">q")
 _OUTCOME = b"outcome"  # in place of the number of the last row
 _PR_SET_PDEATHSIG = 1
-_BY_ITSELF = "the backend can read by itself: SET deal_sync.process_from = 999999999;"
+_NEVER = 999_999_999  # nodes, of deal_sync.process_from: no tenant has them
+_BY_ITSELF = f"the backend can read by itself: SET deal_sync.process_from = {_NEVER};"
 
 
 class ReaderProcess:
     """A process that reads and encodes; it ends with the iterator of `batches`, and with the backend."""
 
     def __init__(self, options: ServerOptions, feed: Feed, folder: str) -> None:
-        self._job = os.getpid(), options, feed.source, feed.tenant, feed.limits, feed.wanted, folder
+        self._job = os.getpid(), options, feed.table, feed.tenant, feed.limits, feed.wanted, folder
         try:
             self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
@@ -158,11 +160,11 @@ def _work(peer: socket.socket) -> None:
     job = socket.recv_fds(peer, 3, 1)[1]
     if not job:  # the backend was gone before it sent one
         raise SystemExit(1)
-    backend, options, source, tenant, limits, wanted, folder = _received_object(job)
+    backend, options, table, tenant, limits, wanted, folder = _received_object(job)
     if os.getppid() != backend:  # it was gone before prctl
         raise SystemExit(1)
     gc.disable()  # it would look through every vector again and again, and nothing here makes cycles worth it
-    reader = Reader(Connection(options), Feed(source, tenant, limits, wanted).produce, folder, ahead=1)
+    reader = Reader(Connection(options), Feed(table, tenant, limits, wanted).produce, folder, ahead=1)
     outcome: Exception | None = None
     try:
         _pass_on(reader, peer)

@@ -89,18 +89,18 @@ class Nodes:
         return f"MATCH (n:{quoted(self.label)}) WHERE {' AND '.join([tenant, *conditions])}"
 
 
-def changed(nodes: Nodes, moments: Sequence[str], key: str, since: datetime) -> Query:
+def changed(nodes: Nodes, changed_by: Sequence[str], key: str, since: datetime) -> Query:
     """Element id and key of the nodes that changed at `since` or later, or whose moment cannot be compared.
 
-    A moment that says no zone may be that of a place west of UTC: it is looked for 14 hours further back.
+    `changed_by` are the properties that tell when; the first that is there counts. Nodes that have none are not found.
 
-    `moments` are the properties that tell when, the first that is there counts. Each type is compared with a parameter
-    of its own, since a comparison of two types is null, and drops the node. Nodes that have none are not found.
+    Each type is compared with a parameter of its own, since a comparison of two types is null, and drops the node. A
+    moment that says no zone may be that of a place west of UTC: it is looked for 14 hours further back.
     """
-    first, *others = moments
+    first, *others = changed_by
     parts = [nodes.where(condition) for condition in _since(f"n.{quoted(first)}")]  # each by its part of an index
     for at, name in enumerate(others, start=1):  # no index finds what is absent: one look at each node
-        absent = (f"n.{quoted(before)} IS NULL" for before in moments[:at])
+        absent = (f"n.{quoted(before)} IS NULL" for before in changed_by[:at])
         parts.append(nodes.where(*absent, " OR ".join(f"({each})" for each in _since(f"n.{quoted(name)}")).join("()")))
     widest, local = since - _FURTHEST, (since - _FURTHEST_LOCAL).replace(tzinfo=None)
     return _union(

@@ -9,28 +9,22 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-from neo4j_deals.catalog import Plpy, TellingPlpy, query, server_options, table
+from neo4j_deals import catalog
+from neo4j_deals.catalog import Plpy, TellingPlpy, query
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.graph import whole
+from neo4j_deals.graph import results
 from neo4j_deals.graph.connection import connection
 from neo4j_deals.graph.options import ServerOptions
 from neo4j_deals.graph.reader import Reader, answer
 from neo4j_deals.mapping.model import Table
-from neo4j_deals.sync.feed import OWN_COLUMNS, Feed, Limits
+from neo4j_deals.sync import names
+from neo4j_deals.sync.feed import Feed, Limits
+from neo4j_deals.sync.names import OWN_COLUMNS
 from neo4j_deals.sync.process import ReaderProcess
 from neo4j_deals.sync.selection import Selection
-
-
-def staging_name(kind: str) -> str:
-    """The staging table of a kind, qualified."""
-    return f"pg_temp.deal_sync_{kind}s"
-
-
-def plan_name(kind: str) -> str:
-    """The table in which the plan of a batch stands (`statements`), qualified."""
-    return f"pg_temp.deal_sync_{kind}_plan"
 
 
 def fill(plpy: TellingPlpy, relation: str, tenant: str, caller: str, wanted: Selection) -> Iterator[int]:
@@ -38,23 +32,20 @@ def fill(plpy: TellingPlpy, relation: str, tenant: str, caller: str, wanted: Sel
     empties the table then. Where there are none, no table is made.
 
     `caller` is a role's name as SQL takes it: it may read and truncate the table, nothing else, and write the plan of
-    the batch, a table beside it. Raises
-    DealSyncError for what the graph or the network refused, and whatever PostgreSQL raises, a cancel too.
+    the batch, a table beside it. Raises DealSyncError for what the graph or the network refused, and whatever
+    PostgreSQL raises, a cancel too.
     """
-    source, limits = table(plpy, relation), _limits(plpy)
-    feed = Feed(source, tenant, limits, wanted)
-    name = staging_name(source.kind)
+    table, limits = catalog.table(plpy, relation), _limits(plpy)
+    feed = Feed(table, tenant, limits, wanted)
+    name = names.staging(table.kind)
     filled = ", ".join([*(own for own, _ in OWN_COLUMNS), *(plpy.quote_ident(column.name) for column in feed.columns)])
     made: int | None = None
-
-    def serve_interrupt() -> object:
-        return plpy.execute("SELECT 1")
-
-    options, folder = server_options(plpy, relation), spool_folder(plpy)
+    serve_interrupt = partial(catalog.serve_interrupt, plpy)
+    options, folder = catalog.server_options(plpy, relation), spool_folder(plpy)
     reader: Reader | ReaderProcess
     # A selection is not counted: that would be a query as dear as the read.
     amount = _amount(options, feed, serve_interrupt) if wanted.is_everything else None
-    progress = Progress(plpy, source.kind, tenant, amount)
+    progress = Progress(plpy, table.kind, tenant, amount)
     progress.show(0)
     if amount is not None and amount >= limits.process_from:
         reader = ReaderProcess(options, feed, folder)
@@ -63,7 +54,7 @@ def fill(plpy: TellingPlpy, relation: str, tenant: str, caller: str, wanted: Sel
     with contextlib.closing(reader.batches(serve_interrupt)) as batches:
         for file, last in batches:
             if made is None:
-                made = _make(plpy, name, source, caller)
+                made = _make(plpy, name, table, caller)
             _check_ours(plpy, name, made)
             plpy.execute(f"COPY {name} ({filled}) FROM '/proc/self/fd/{file.fileno()}' (FORMAT binary)")
             reader.done_with(file)
@@ -71,18 +62,18 @@ def fill(plpy: TellingPlpy, relation: str, tenant: str, caller: str, wanted: Sel
             progress.show(last)
     if made is not None:
         _check_ours(plpy, name, made)
-        plpy.execute(f"DROP TABLE {name}, {plan_name(source.kind)}")
+        plpy.execute(f"DROP TABLE {name}, {names.plan(table.kind)}")
 
 
-def _make(plpy: Plpy, name: str, source: Table, caller: str) -> int:
+def _make(plpy: Plpy, name: str, table: Table, caller: str) -> int:
     """Makes the staging table, with every column that is staged; its oid."""
-    columns = [*OWN_COLUMNS, *((plpy.quote_ident(c.name), c.staged_as) for c in source.columns if c.staged_as)]
+    columns = [*OWN_COLUMNS, *((plpy.quote_ident(c.name), c.staged_as) for c in table.columns if c.staged_as)]
     plpy.execute(f"CREATE TEMPORARY TABLE {name} ({', '.join(f'{n} {t}' for n, t in columns)}) ON COMMIT DROP")
     # For a plan that goes through the application's rows and looks for each here: the planner takes it when it believes
     # that they are few, of a tenant that it has no statistics of, or after an ANALYZE while they are loaded.
-    plpy.execute(f"CREATE INDEX ON {name} ({plpy.quote_ident(source.deal.name)})")
+    plpy.execute(f"CREATE INDEX ON {name} ({plpy.quote_ident(table.deal.name)})")
     plpy.execute(f"GRANT SELECT, TRUNCATE ON {name} TO {caller}")
-    plan = plan_name(source.kind)
+    plan = names.plan(table.kind)
     plpy.execute(
         f"CREATE TEMPORARY TABLE {plan} (row_number bigint PRIMARY KEY, state text, place tid, part oid, refusal jsonb,"
         " note text, sqlstate text, message text, server_text text, null_in text) ON COMMIT DROP"
@@ -106,7 +97,7 @@ def _limits(plpy: Plpy) -> Limits:
 
 def _amount(options: ServerOptions, feed: Feed, serve_interrupt: Callable[[], object]) -> int:
     """How many nodes there are to read: from Neo4j's index, in a few milliseconds."""
-    return int(answer(connection(options), lambda ask: whole.one(ask, feed.count, int)[0], serve_interrupt))
+    return int(answer(connection(options), lambda ask: results.one(ask, feed.count, int)[0], serve_interrupt))
 
 
 class Progress:

@@ -6,7 +6,8 @@ Each question is a read transaction of its own and raises DealSyncError for what
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,9 +16,11 @@ from neo4j.time import DateTime
 from neo4j_deals import catalog
 from neo4j_deals.catalog import Plpy
 from neo4j_deals.errors import Garbled
-from neo4j_deals.graph import cypher, whole
+from neo4j_deals.graph import cypher, results
 from neo4j_deals.graph.connection import Ask, connection
+from neo4j_deals.graph.cypher import Query
 from neo4j_deals.graph.reader import answer, unless_forbidden
+from neo4j_deals.mapping.model import Table
 from neo4j_deals.rows.values import Misfit, maybe_uuid, to_timestamptz
 from neo4j_deals.sync.selection import Nodes, everyone, keys
 
@@ -25,61 +28,71 @@ T = TypeVar("T")
 
 
 def graph_state(plpy: Plpy, tenant: str | None, counts: bool, newest: bool, late: float | None) -> dict[str, Any]:
-    """The graph's database id and its clock as a text that PostgreSQL reads; of a tenant what its runs need to know.
+    """What there is to know of the graph, and of a tenant: a row of `_deal_sync.graph_state`.
 
-    `ahead`: seconds that the graph's clock is ahead of PostgreSQL's, give or take `unsure`, what the answer was under
-    way. `at_boot`: what it said when PostgreSQL's machine was started (`boot`), by a clock there that nobody sets: the
-    same each time, until one sets the graph's clock, with or without PostgreSQL's. With `counts`: `deals` and
-    `versions`, the numbers of its nodes, and `count_ms`, what the counting took. `open`: transactions of others that
-    have been open for longer than `late` seconds (None: not asked), each with its seconds; None where Neo4j does not
-    tell. With `newest`: the newest moment of its deals that is past.
+    `database_id`, and `clock` as a text that PostgreSQL reads. `ahead`: seconds that the graph's clock is ahead of
+    PostgreSQL's; `unsure`: half the round trip. `at_boot`: the graph's clock minus this machine's CLOCK_BOOTTIME; it
+    changes only when the graph's clock is set. `boot`: this start of the machine.
+    With `counts`: `deals` and `versions`, the numbers of the tenant's nodes, and `count_ms`, what the counting took.
+    `open`: transactions of others that have been open for longer than `late` seconds (None: not asked), each with its
+    seconds; None where Neo4j does not tell. With `newest`: the newest moment of the tenant's deals that is past.
     """
     relation = catalog.mapped(plpy, "deal")
-    counted = [(*catalog.nodes(plpy, kind), tenant) for kind in ("deal", "version")] if tenant and counts else []
+    counted = [(*catalog.label_and_tenant(plpy, k), tenant) for k in ("deal", "version")] if tenant and counts else []
     latest = None
     if tenant and newest:
         table = catalog.table(plpy, relation)
-        latest = cypher.newest(table.label, tenant, table.tenant.property, table.moments[0])
-
-    def work(ask: Ask, late: float | None) -> dict[str, Any]:
-        before = time.time()
-        id_, name, clock, numbers, milliseconds = whole.one(ask, cypher.state(counted), str, str, DateTime, list, int)
-        [numbers] = whole.rows_of([numbers], *[int] * len(counted))
-        after = time.time() - milliseconds / 1000
-        ahead = clock.to_native().timestamp() - (before + after) / 2
-        found = {
-            "database_id": id_,
-            "clock": clock.iso_format(),
-            "ahead": ahead,
-            "unsure": (after - before) / 2,
-            "boot": _boot(),
-            "at_boot": ahead + time.time() - time.clock_gettime(time.CLOCK_BOOTTIME),
-            "deals": numbers[0] if counted else None,
-            "versions": numbers[1] if counted else None,
-            "count_ms": milliseconds if counted else None,
-            "open": None,
-            "newest": None,
-        }
-        if late is not None:
-            (rows,) = whole.one(ask, cypher.open_transactions(name, int(late * 1000)), list)
-            open_ = whole.rows_of(rows, str, int)
-            found["open"] = [f"{transaction} ({seconds} s)" for transaction, seconds in open_]
-        if latest is not None:
-            moments = []
-            for value in whole.one(ask, latest, *[object] * 3):
-                try:
-                    moments += [] if value is None else [to_timestamptz(value)]
-                except Misfit:
-                    raise Garbled("it is no moment that was asked for") from None
-            found["newest"] = max(moments).isoformat() if moments else None
-        return found
+        latest = cypher.newest(table.label, tenant, table.tenant.property, table.changed_by[0])
 
     def answered(late: float | None) -> dict[str, Any]:
-        return _asked(plpy, relation, lambda ask: work(ask, late))
+        def work(ask: Ask) -> dict[str, Any]:
+            database, found = _identity_and_counts(ask, counted)
+            found["open"] = None if late is None else _open(ask, database, late)
+            found["newest"] = None if latest is None else _newest(ask, latest)
+            return found
+
+        return _asked(plpy, relation, work)
 
     if late is None:
         return answered(None)
     return unless_forbidden(lambda: answered(late)) or answered(None)
+
+
+def _identity_and_counts(ask: Ask, counted: Sequence[tuple[str, str, str]]) -> tuple[str, dict[str, Any]]:
+    """The database's name, and the part of `graph_state` that one query answers; `counted` is `cypher.state`'s."""
+    before = time.time()
+    id_, name, clock, numbers, milliseconds = results.one(ask, cypher.state(counted), str, str, DateTime, list, int)
+    after = time.time() - milliseconds / 1000
+    [numbers] = results.rows_of([numbers], *[int] * len(counted))
+    ahead = clock.to_native().timestamp() - (before + after) / 2
+    return name, {
+        "database_id": id_,
+        "clock": clock.iso_format(),
+        "ahead": ahead,
+        "unsure": (after - before) / 2,
+        "boot": _boot(),
+        "at_boot": ahead + time.time() - time.clock_gettime(time.CLOCK_BOOTTIME),
+        "deals": numbers[0] if counted else None,
+        "versions": numbers[1] if counted else None,
+        "count_ms": milliseconds if counted else None,
+    }
+
+
+def _open(ask: Ask, database: str, late: float) -> list[str]:
+    """Transactions of others that have been open for longer than `late` seconds."""
+    (rows,) = results.one(ask, cypher.open_transactions(database, int(late * 1000)), list)
+    return [f"{transaction} ({seconds} s)" for transaction, seconds in results.rows_of(rows, str, int)]
+
+
+def _newest(ask: Ask, query: Query) -> str | None:
+    """The newest of what `cypher.newest` finds, one for each type."""
+    moments = []
+    for value in results.one(ask, query, *[object] * 3):
+        try:
+            moments += [] if value is None else [to_timestamptz(value)]
+        except Misfit:
+            raise Garbled("it is no moment that was asked for") from None
+    return max(moments).isoformat() if moments else None
 
 
 def _boot() -> str | None:
@@ -92,19 +105,17 @@ def _boot() -> str | None:
 
 def graph_keys(plpy: Plpy, kind: str, tenant: str) -> list[tuple[str, str | None]]:
     """Of each node of a kind that a tenant has, the element id and the key; None where it is no UUID."""
-    relation = catalog.mapped(plpy, kind)
-    table = catalog.table(plpy, relation)
+    relation, table = _mapped(plpy, kind)
     wanted = everyone(Nodes(table.label, table.tenant.property, tenant), table.key.property)
-    nodes = _asked(plpy, relation, lambda ask: whole.everything(ask, wanted, str, object))
+    nodes = _asked(plpy, relation, lambda ask: results.everything(ask, wanted, str, object))
     return [(element, None if (key := maybe_uuid(value)) is None else str(key)) for element, value in nodes]
 
 
 def deal_keys(plpy: Plpy, kind: str, tenant: str, after: str | None, size: int) -> list[str]:
     """The next ids of a tenant's deals, those that its nodes of a kind name: see `selection.keys`."""
-    relation = catalog.mapped(plpy, kind)
-    source = catalog.table(plpy, relation)
-    wanted = keys(Nodes(source.label, source.tenant.property, tenant), source.deal.property, after, size)
-    return _asked(plpy, relation, lambda ask: [key for (key,) in whole.everything(ask, wanted, str)])
+    relation, table = _mapped(plpy, kind)
+    wanted = keys(Nodes(table.label, table.tenant.property, tenant), table.deal.property, after, size)
+    return _asked(plpy, relation, lambda ask: [key for (key,) in results.everything(ask, wanted, str)])
 
 
 def graph_tenants(plpy: Plpy) -> list[tuple[str, int]]:
@@ -125,12 +136,17 @@ def nobodys_nodes(plpy: Plpy, kind: str) -> int:
 
 def _tenant_counts(plpy: Plpy, kind: str) -> list[tuple[Any, int]]:
     """The values of the tenant's property on the nodes of a kind, whatever they are, with the number of nodes."""
-    relation = catalog.mapped(plpy, kind)
-    source = catalog.table(plpy, relation)
-    query = cypher.tenant_counts(source.label, source.tenant.property)
-    counts = _asked(plpy, relation, lambda ask: whole.everything(ask, query, object, int))
+    relation, table = _mapped(plpy, kind)
+    query = cypher.tenant_counts(table.label, table.tenant.property)
+    counts = _asked(plpy, relation, lambda ask: results.everything(ask, query, object, int))
     return [(value, nodes) for value, nodes in counts]
 
 
+def _mapped(plpy: Plpy, kind: str) -> tuple[str, Table]:
+    relation = catalog.mapped(plpy, kind)
+    return relation, catalog.table(plpy, relation)
+
+
 def _asked(plpy: Plpy, relation: str, work: Callable[[Ask], T]) -> T:
-    return answer(connection(catalog.server_options(plpy, relation)), work, lambda: plpy.execute("SELECT 1"))
+    to = connection(catalog.server_options(plpy, relation))
+    return answer(to, work, partial(catalog.serve_interrupt, plpy))

@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from neo4j_deals import quoting
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.graph import cypher, whole
+from neo4j_deals.graph import cypher, results
 from neo4j_deals.graph.connection import Ask, Connection
 from neo4j_deals.graph.cypher import Query, quoted
 from neo4j_deals.graph.reader import answer, unless_forbidden
@@ -22,6 +23,8 @@ T = TypeVar("T")
 
 SAMPLE = 10_000
 """How many nodes of a label are looked at by default."""
+SMALL_SAMPLE = 1_000
+"""How many are enough to propose a type."""
 
 _NAME_BYTES = 63  # PostgreSQL's limit for a name
 _MOST_COLUMNS = 1600  # PostgreSQL's limit for a table
@@ -106,7 +109,7 @@ Column = tuple[str, str, Mapping[str, str]]
 def as_definition(column: Column) -> str:
     """A column as CREATE and ALTER FOREIGN TABLE take it."""
     name, type_, options = column
-    return f"{_ident(name)} {type_}{_options(options)}"
+    return f"{quoting.ident(name)} {type_}{quoting.options(options)}"
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,8 @@ class Table:
         """CREATE FOREIGN TABLE, with names of any characters. Multicorn calls this method."""
         columns = ",\n".join(f"    {as_definition(column)}" for column in self.columns)
         return (
-            f"CREATE FOREIGN TABLE {_ident(schema)}.{_ident(self.name)} (\n{columns}\n)"
-            f" SERVER {_ident(server)}{_options({'label': self.label})}"
+            f"CREATE FOREIGN TABLE {quoting.ident(schema)}.{quoting.ident(self.name)} (\n{columns}\n)"
+            f" SERVER {quoting.ident(server)}{quoting.options({'label': self.label})}"
         )
 
 
@@ -160,18 +163,18 @@ def found(
 
     `widths` are those of vector indexes, by label and property.
     """
-    (database,) = whole.one(ask, Query("CALL db.info() YIELD name RETURN name"), str)
+    (database,) = results.one(ask, Query("CALL db.info() YIELD name RETURN name"), str)
     labels = Query("CALL db.labels() YIELD label RETURN label ORDER BY label")
-    names = [name for (name,) in whole.many(ask, labels, str)]
+    names = [name for (name,) in results.many(ask, labels, str)]
     tables = table_names(names, wish.prefix)
     wanted = [label for label, table in tables if wish.includes(table)]
     return database, tables, [_label(ask, name, wish.sample, widths.get(name, {})) for name in wanted]
 
 
 def _label(ask: Ask, name: str, sample: int, dimensions: Mapping[str, int]) -> Label:
-    (nodes,) = whole.one(ask, cypher.count(name, {}), int)
+    (nodes,) = results.one(ask, cypher.count(name, {}), int)
     properties: dict[str, dict[str, int]] = {}
-    for key, type_, spatial, amount in whole.many(ask, _types(name, sample), str, str, bool, int):
+    for key, type_, spatial, amount in results.many(ask, _types(name, sample), str, str, bool, int):
         kinds = properties.setdefault(key, {})
         kind = _kind(type_, spatial)
         kinds[kind] = kinds.get(kind, 0) + amount
@@ -181,7 +184,7 @@ def _label(ask: Ask, name: str, sample: int, dimensions: Mapping[str, int]) -> L
         if kinds.keys() == {"LIST<INTEGER>"}
         and all(
             isinstance(value, bytes | bytearray)
-            for (value,) in whole.many(ask, _some_values(name, key, sample), object)
+            for (value,) in results.many(ask, _some_values(name, key, sample), object)
         )
     ]
     return Label(name, nodes, properties, dimensions, byte_arrays)
@@ -230,7 +233,7 @@ def _vector_widths(ask: Ask) -> dict[str, dict[str, int]]:
         "SHOW VECTOR INDEXES YIELD entityType, labelsOrTypes, properties, options WHERE entityType = 'NODE'"
         " RETURN labelsOrTypes, properties, options"
     )
-    for labels, properties, options in whole.many(ask, indexes, list, list, dict):
+    for labels, properties, options in results.many(ask, indexes, list, list, dict):
         configured = options.get("indexConfig")
         width = configured.get("vector.dimensions") if isinstance(configured, dict) else None
         if isinstance(width, int) and width <= MOST_DIMENSIONS:
@@ -355,17 +358,3 @@ def free_name(name: str, used: set[str]) -> str:
         free = _clipped(name, _NAME_BYTES - len(f"_{number}")) + f"_{number}"
     used.add(free)
     return free
-
-
-def _ident(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A text as SQL takes it."""
-    quoted_text = "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
-    return f"E{quoted_text}" if "\\" in text else quoted_text
-
-
-def _options(options: Mapping[str, str]) -> str:
-    return f" OPTIONS ({', '.join(f'{name} {literal(value)}' for name, value in options.items())})" if options else ""

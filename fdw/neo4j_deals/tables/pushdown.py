@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from neo4j.time import DateTime
 
 from neo4j_deals.mapping.model import Column
+from neo4j_deals.mapping.types import TEMPORAL
 
 
 class Qual(Protocol):
@@ -42,12 +43,11 @@ class Qual(Protocol):
 
 
 class SortKey(Protocol):
-    """One column of an ORDER BY; `collate` is None for the column's own collation."""
+    """One column of an ORDER BY."""
 
     attname: str
     is_reversed: bool
     nulls_first: bool
-    collate: str | None
 
 
 @dataclass
@@ -90,7 +90,6 @@ _RANGES = frozenset({"<", "<=", ">", ">="})
 
 _INTEGERS = {"int2": 16, "int4": 32, "int8": 64}
 _TEXTS = frozenset({"text", "varchar"})
-_MOMENTS = frozenset({"timestamptz", "timestamp", "date"})
 _EXACT = 1 << 53  # below it, comparing an integer and a float is exact in both systems
 _LONGEST = 1 << 25  # characters: a longer text may have more bytes than a column shows
 _MOST = 1.7976931348623157e308
@@ -191,7 +190,7 @@ def _equal(
     if column.type_name == "bool":
         asked = [_boolean(value) for value in values]
         return None if None in asked else Condition(f"{expression} IN {parameters.add(asked)}", exact=True)
-    if column.type_name in _MOMENTS:
+    if column.type_name in TEMPORAL:
         return _within(column, values, expression, parameters)
     numbers, exact = _numbers(column, values, floats_exact)
     if numbers is None:
@@ -286,7 +285,7 @@ def _range(
     column: Column, operator: str, value: Any, expression: str, parameters: Parameters, floats_exact: bool
 ) -> Condition | None:
     """The order of numbers, booleans and moments. That of texts depends on a collation that Multicorn does not tell."""
-    if column.type_name in _MOMENTS:
+    if column.type_name in TEMPORAL:
         return _before_or_after(column, operator, value, expression, parameters)
     if column.type_name == "bool":
         asked = _boolean(value)

@@ -15,15 +15,16 @@ from uuid import UUID
 
 import orjson
 
-from neo4j_deals.catalog import TellingPlpy, server_options, table
+from neo4j_deals import catalog
+from neo4j_deals.catalog import TellingPlpy
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.graph import cypher, whole
+from neo4j_deals.graph import cypher, results
 from neo4j_deals.graph.connection import Ask, bounded, connection
 from neo4j_deals.graph.reader import Outlet, Reader
 from neo4j_deals.mapping.model import Column, Table
-from neo4j_deals.rows.misfits import Losses
-from neo4j_deals.rows.projection import Lost, Projection, as_it_is, to_foreign
-from neo4j_deals.rows.values import Converter
+from neo4j_deals.rows.projection import Projection, as_it_is, to_foreign
+from neo4j_deals.rows.values import Converter, Misfits
+from neo4j_deals.rows.warning import MisfitCount
 
 CHUNK = 500  # rows that the thread hands over at once
 
@@ -58,24 +59,24 @@ def selection(columns: Sequence[Column], names: Collection[str] | None) -> tuple
 def hand_over(records: Iterable[tuple[Any, ...]], projection: Projection, to: Outlet) -> None:
     """In the reader: records as rows, in chunks, each with the misfits of its rows (by place: node and misfits)."""
     chunk: list[list[Any]] = []
-    losses: dict[int, tuple[str, Lost]] = {}
+    misfits: dict[int, tuple[str, Misfits]] = {}
     for record in records:
-        values, lost = projection.row(record)
-        if lost:
-            losses[len(chunk)] = record[0], lost
+        values, found = projection.row(record)
+        if found:
+            misfits[len(chunk)] = record[0], found
         chunk.append(values)
         if len(chunk) == CHUNK:
-            to.put(chunk, losses)
-            chunk, losses = [], {}
-    to.put(chunk, losses)
+            to.put(chunk, misfits)
+            chunk, misfits = [], {}
+    to.put(chunk, misfits)
 
 
-def handed_over(batches: Iterable[tuple[Any, ...]], losses: Losses) -> Iterator[list[Any]]:
-    """The rows from `hand_over`; the misfits of those that are read are added to `losses`, which may raise."""
-    for chunk, lost in batches:
+def handed_over(batches: Iterable[tuple[Any, ...]], count: MisfitCount) -> Iterator[list[Any]]:
+    """The rows from `hand_over`; the misfits of those that are read are added to `count`, which may raise."""
+    for chunk, misfits in batches:
         for at, values in enumerate(chunk):
-            if at in lost:
-                losses.add(*lost[at])
+            if at in misfits:
+                count.add(*misfits[at])
             yield values
 
 
@@ -89,13 +90,13 @@ def rows(
     """
     if row_limit is not None and row_limit < 0:
         raise DealSyncError("2201W", "row_limit must not be negative")
-    source = table(plpy, relation)
-    projection, places = selection(source.columns, columns)
-    equal = {_tenant_property(source): cypher.spellings(tenant)} if tenant else {}
+    table = catalog.table(plpy, relation)
+    projection, places = selection(table.columns, columns)
+    equal = {_tenant_property(table): cypher.spellings(tenant)} if tenant else {}
 
     def read(elements: Sequence[str] | None) -> cypher.Query:
         return cypher.nodes(
-            source.source,
+            table.source,
             projection.properties,
             equal=equal,
             elements=elements,
@@ -105,29 +106,29 @@ def rows(
         )
 
     def records(ask: Ask) -> Iterator[tuple[Any, ...]]:
-        label = source.source.label
+        label = table.source.label
         if label is None:  # the rows of a query cannot be counted
             return ask(read(None))
-        count, ids = cypher.count(label, equal), partial(cypher.element_ids, label, equal)
-        return whole.every(ask, whole.Nodes(read, count, ids), row_limit)
+        ids = partial(cypher.element_ids, label, equal)
+        return results.every(ask, results.Expected(read, cypher.count(label, equal), ids), row_limit)
 
-    losses = Losses(f"foreign table {relation}", projection.columns)
-    options = server_options(plpy, relation)
+    count = MisfitCount(f"foreign table {relation}", projection.columns)
+    options = catalog.server_options(plpy, relation)
     reader = Reader(connection(options), lambda ask, to: hand_over(bounded(records(ask), options), projection, to))
-    with contextlib.closing(reader.batches(lambda: plpy.execute("SELECT 1"))) as batches:
-        for values in handed_over(batches, losses):
+    with contextlib.closing(reader.batches(partial(catalog.serve_interrupt, plpy))) as batches:
+        for values in handed_over(batches, count):
             yield tuple(None if at is None else values[at] for at in places)
-    if warning := losses.warning(source.columns):
+    if warning := count.warning(table.columns):
         plpy.warning(warning.message, detail=warning.detail, hint=warning.hint)
 
 
-def _tenant_property(source: Table) -> str:
+def _tenant_property(table: Table) -> str:
     """The property with the tenant's id: by the mapping, or a column tenant_id of an imported table."""
-    for column in source.columns:
-        if column.target == "tenant_id" or (not source.kind and column.name == "tenant_id" and not column.derive):
+    for column in table.columns:
+        if column.target == "tenant_id" or (not table.kind and column.name == "tenant_id" and not column.derive):
             return column.property
     raise DealSyncError(
         "42703",
-        f"foreign table {source.name} has no column for the tenant",
+        f"foreign table {table.name} has no column for the tenant",
         hint="leave out the argument tenant, or give a column the option target 'tenant_id'",
     )

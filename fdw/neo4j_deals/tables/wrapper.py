@@ -24,14 +24,14 @@ from multicorn import ForeignDataWrapper  # type: ignore[import-untyped, import-
 from multicorn.utils import log_to_postgres  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.graph import cypher, whole
+from neo4j_deals.graph import cypher, results
 from neo4j_deals.graph.connection import bounded, connection
 from neo4j_deals.graph.options import ServerOptions
 from neo4j_deals.graph.reader import Reader, answer, client_is_gone, pending, setting
 from neo4j_deals.mapping.model import Column, Source, keys_of
 from neo4j_deals.mapping.types import type_named
-from neo4j_deals.rows.misfits import Losses
 from neo4j_deals.rows.projection import Projection
+from neo4j_deals.rows.warning import MisfitCount
 from neo4j_deals.tables.imports import Wish, read
 from neo4j_deals.tables.pushdown import Pushed, order, pushed, sortable
 from neo4j_deals.tables.scan import hand_over, handed_over, selection
@@ -217,9 +217,9 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         seconds = _COUNT_SECONDS
         try:
             query = cypher.count(label, {})
-            nodes = answer(connection(options), lambda ask: int(whole.one(ask, query, int)[0]), _interrupted)
+            nodes = answer(connection(options), lambda ask: int(results.one(ask, query, int)[0]), _interrupted)
         except DealSyncError as error:
-            if error.sqlstate == "57014":
+            if error.is_cancel:
                 raise
             seconds, nodes = _FAILED_SECONDS, _UNKNOWN
         _counts[options, label] = time.monotonic() + seconds, nodes
@@ -269,7 +269,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
         _rolling_back.clear()
 
     def _rows(self, asked: _Asked) -> Generator[list[Any], None, None]:
-        losses = Losses(str(self._source), asked.projection.columns)
+        count = MisfitCount(str(self._source), asked.projection.columns)
         try:
             with _reported():
                 options = _server_options(self._options)
@@ -278,17 +278,17 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
                     lambda ask, to: hand_over(bounded(ask(asked.query), options), asked.projection, to),
                 )
                 with contextlib.closing(reader.batches(_interrupted)) as batches:
-                    for values in handed_over(batches, losses):
+                    for values in handed_over(batches, count):
                         yield [None if at is None else values[at] for at in asked.places]
         except GeneratorExit:  # a LIMIT has enough rows, or the query has failed
             if not _rolling_back.is_set():
-                self._warn(losses)
+                self._warn(count)
             raise
-        self._warn(losses)
+        self._warn(count)
 
-    def _warn(self, losses: Losses) -> None:
+    def _warn(self, count: MisfitCount) -> None:
         """At the end of a scan, and only once: with Python 3.14 a second WARNING crashes the backend."""
-        if warning := losses.warning(self._columns):
+        if warning := count.warning(self._columns):
             log_to_postgres(warning.message, WARNING, hint=warning.hint, detail=warning.detail)
 
 

@@ -14,7 +14,8 @@ from neo4j_deals.graph.connection import Ask, Connection, bounded, connection, k
 from neo4j_deals.graph.cypher import Query
 from neo4j_deals.graph.options import ServerOptions
 from neo4j_deals.moment import Moment
-from neo4j_deals.rows.values import converter, shown
+from neo4j_deals.rows.shown import shown
+from neo4j_deals.rows.values import converter
 from support.graph import Graph
 from support.proxy import Proxy, closed_port
 

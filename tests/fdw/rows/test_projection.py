@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from neo4j_deals.mapping.defaults import DEAL_VERSIONS, DEALS, DIMENSIONS, MEDDIC, Definition
 from neo4j_deals.mapping.model import Column
-from neo4j_deals.rows.projection import Projection, as_it_is, to_foreign, to_staged, unchanged
+from neo4j_deals.rows.projection import Projection, as_it_is, ready, to_foreign, to_staged
 from neo4j_deals.rows.values import Misfit
 from support.properties import neo4j_values
 
@@ -62,7 +62,7 @@ VERSION = [column(definition) for definition in DEAL_VERSIONS]
 def selected(names: list[str], known: list[Column] = DEAL) -> Projection:
     """The projection of a SELECT of these columns."""
     wanted = [next(column for column in known if column.name == name) for name in names]
-    return Projection([(column, to_foreign(column), unchanged, None) for column in wanted], known)
+    return Projection([(column, to_foreign(column), ready, None) for column in wanted], known)
 
 
 def record(projection: Projection, unknown: Any = None, **properties: Any) -> tuple[Any, ...]:
@@ -91,7 +91,7 @@ def test_only_the_properties_of_the_columns_wanted_are_asked_for() -> None:
 
 def test_a_renamed_property_is_asked_for_by_its_name_in_the_graph() -> None:
     renamed = Column("title", "name", "text")
-    projection = Projection([(renamed, to_foreign(renamed), unchanged, None)], [renamed])
+    projection = Projection([(renamed, to_foreign(renamed), ready, None)], [renamed])
     assert projection.properties == ["name"]
     assert projection.row(("4:element:7", "Acme")) == (["Acme"], {})
 
@@ -147,7 +147,7 @@ def test_absent_is_null_and_nothing_is_lost() -> None:
 def test_an_empty_name_or_summary_is_staged_as_null_and_another_empty_text_is_not(empty: str) -> None:
     names = ["name", "opportunity_summary", "evolution_summary", "deal_ref"]
     wanted = [replace(column, staged_as="text", staged_name="text") for column in DEAL if column.name in names]
-    projection = Projection([(column, to_staged(column), unchanged, None) for column in wanted], DEAL)
+    projection = Projection([(column, to_staged(column), ready, None) for column in wanted], DEAL)
     values, lost = projection.row(record(projection, **dict.fromkeys(names, empty)))
     assert {column.name: value for column, value in zip(wanted, values, strict=True)} == {
         "name": None,
@@ -206,7 +206,7 @@ def test_a_share_that_its_target_cannot_hold_is_lost_and_the_deal_lands(share: s
 
     derived = next(column for column in DEAL if column.name == share)
     name = next(column for column in DEAL if column.name == "name")
-    projection = Projection([(derived, to_target, unchanged, None), (name, to_foreign(name), unchanged, None)], DEAL)
+    projection = Projection([(derived, to_target, ready, None), (name, to_foreign(name), ready, None)], DEAL)
     values, lost = projection.row(record(projection, name="Acme", **{share: 1000.0}))
     assert values == ["Acme", None], "derived columns come last"
     assert [(misfit.sqlstate, value) for misfit, value in lost.values()] == [("22003", 1000.0)]
@@ -268,7 +268,7 @@ def test_a_document_longer_than_jsonb_takes_is_lost_and_its_neighbours_land(monk
 def test_a_dimension_of_which_only_the_confidence_is_mapped_is_in_the_document() -> None:
     known = [*DEAL, Column("dim_zz_confidence", "dim_zz_confidence", "float8", target="zz")]
     scores = next(at for at in known if at.derive == "ontology_scores")
-    projection = Projection([(scores, to_foreign(scores), unchanged, None)], known)
+    projection = Projection([(scores, to_foreign(scores), ready, None)], known)
     values, lost = projection.row(record(projection, dim_zz_confidence=0.5))
     assert json.loads(values[0])["zz"] == {"score": None, "confidence": 0.5, "evidence": None}
     assert lost == {}
@@ -278,7 +278,7 @@ def test_a_score_that_its_own_column_takes_and_the_document_does_not_is_lost_fro
     half = Column("dim_half", "dim_half", "float8", target="half")
     known = [*DEAL, half]
     scores = next(at for at in known if at.derive == "ontology_scores")
-    projection = Projection([(c, to_foreign(c), unchanged, None) for c in (half, scores)], known)
+    projection = Projection([(c, to_foreign(c), ready, None) for c in (half, scores)], known)
     values, lost = projection.row(record(projection, dim_half=2.5))
     assert values[0] == 2.5
     assert json.loads(values[1])["half"]["score"] is None
@@ -312,8 +312,8 @@ _ODD = [
 def test_values_looked_at_together_are_the_row_that_each_makes_alone(nodes: list[list[Any]]) -> None:
     names = ["tenant_id", "name", "stage", "amount", "confidence", "version", "dim_responsiveness", "created_at"]
     wanted = [next(column for column in DEAL if column.name == name) for name in names]
-    alone = Projection([(c, to_foreign(c), unchanged, None) for c in wanted], DEAL)
-    together = Projection([(c, to_foreign(c), unchanged, as_it_is(c)) for c in wanted], DEAL)
+    alone = Projection([(c, to_foreign(c), ready, None) for c in wanted], DEAL)
+    together = Projection([(c, to_foreign(c), ready, as_it_is(c)) for c in wanted], DEAL)
     for values in nodes:
         found = [p.row(record(p, **dict(zip(names, values, strict=True)))) for p in (alone, together)]
         one, other = [
@@ -326,7 +326,7 @@ def test_values_looked_at_together_are_the_row_that_each_makes_alone(nodes: list
 def test_of_forms_beyond_those_that_are_planned_each_value_is_looked_at() -> None:
     names = [c.name for c in DEAL if c.type_name in ("text", "int8", "float8") and not c.derive][:12]
     wanted = [next(c for c in DEAL if c.name == name) for name in names]
-    projection = Projection([(c, to_foreign(c), unchanged, as_it_is(c)) for c in wanted], DEAL)
+    projection = Projection([(c, to_foreign(c), ready, as_it_is(c)) for c in wanted], DEAL)
     due = {"text": "a", "int8": 1, "float8": 0.5}
     for form in range(600):  # more than there is room for, each with its own columns absent
         values = [due[c.type_name] if form >> at & 1 else None for at, c in enumerate(wanted)]

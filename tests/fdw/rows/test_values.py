@@ -22,13 +22,12 @@ from neo4j.vector import Vector
 from neo4j_deals.graph.hydration import moment
 from neo4j_deals.mapping.types import convertible, type_named
 from neo4j_deals.rows.copy_format import encoder
+from neo4j_deals.rows.shown import kind_of, shown
 from neo4j_deals.rows.values import (
     MAX_VALUE_BYTES,
     Misfit,
     converter,
-    kind_of,
     landing,
-    shown,
     to_timestamptz,
     to_uuid,
 )

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from neo4j import time as neo4j_time
 from neo4j_deals.graph.hydration import driver_datetime, moment
 from neo4j_deals.moment import zone_named
+from neo4j_deals.rows.shown import kind_of, shown
 from neo4j_deals.rows.values import (
     Misfit,
     converter,
-    kind_of,
-    shown,
     to_timestamptz,
 )
 from support.database import Connection

@@ -1,11 +1,11 @@
-"""In: the database and the extension in it. Out: whether they are usable, whatever the graph and the mapping are."""
+"""In: the database in PostgreSQL, and the extension in it. Out: whether they are usable with any graph and mapping."""
 
 from __future__ import annotations
 
 from neo4j_deals import catalog
 from neo4j_deals.doctor.case import Case, Finding, check
 from neo4j_deals.errors import DealSyncError
-from neo4j_deals.tables.imports import literal
+from neo4j_deals.quoting import literal
 
 
 @check("encoding")

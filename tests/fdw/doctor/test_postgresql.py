@@ -1,4 +1,4 @@
-"""Flows in: neo4j_deals.doctor.package and database, on servers and databases that will not do.
+"""Flows in: neo4j_deals.doctor.package and postgresql, on servers and databases that will not do.
 Flows out: what they name, with a hint that works.
 """
 

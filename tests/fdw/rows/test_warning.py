@@ -3,8 +3,8 @@
 import pytest
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.mapping.model import Column
-from neo4j_deals.rows.misfits import Losses
 from neo4j_deals.rows.values import Misfit
+from neo4j_deals.rows.warning import MisfitCount
 
 COLUMNS = [Column("b", "b", "int8"), Column("a", "a", "text"), Column("c", "c", "int8", strict=True)]
 
@@ -14,15 +14,15 @@ def lost(*names: str) -> dict[str, tuple[Misfit, object]]:
 
 
 def test_nothing_lost_is_nothing_said() -> None:
-    assert Losses("x", COLUMNS).warning(COLUMNS) is None
+    assert MisfitCount("x", COLUMNS).warning(COLUMNS) is None
 
 
 def test_columns_are_named_in_the_tables_order_with_count_and_first_reason() -> None:
-    losses = Losses("foreign table x", COLUMNS)
-    losses.add("4:x:1", lost("a", "b"))
-    losses.add("4:x:2", lost("b"))
+    count = MisfitCount("foreign table x", COLUMNS)
+    count.add("4:x:1", lost("a", "b"))
+    count.add("4:x:2", lost("b"))
 
-    warning = losses.warning(COLUMNS)
+    warning = count.warning(COLUMNS)
 
     assert warning is not None
     assert warning.message == '3 values of foreign table x did not fit: "b" 2, "a" 1'
@@ -32,16 +32,16 @@ def test_columns_are_named_in_the_tables_order_with_count_and_first_reason() -> 
 
 
 def test_a_single_value_is_one_value() -> None:
-    losses = Losses("x", COLUMNS)
-    losses.add("4:x:1", lost("a"))
-    warning = losses.warning(COLUMNS)
+    count = MisfitCount("x", COLUMNS)
+    count.add("4:x:1", lost("a"))
+    warning = count.warning(COLUMNS)
     assert warning is not None
     assert warning.message == '1 value of x did not fit: "a" 1'
 
 
 def test_a_strict_column_is_an_error_with_the_misfits_sqlstate() -> None:
     with pytest.raises(DealSyncError) as refused:
-        Losses("x", COLUMNS).add("4:x:7", lost("c"))
+        MisfitCount("x", COLUMNS).add("4:x:7", lost("c"))
     assert refused.value.sqlstate == "22003"
     assert refused.value.message == 'the value of column "c" of node "4:x:7" does not fit'
     assert refused.value.detail == "reason of c"

@@ -6,7 +6,7 @@ import re
 
 from neo4j_deals import catalog
 from neo4j_deals.doctor.case import Case, Finding, check
-from neo4j_deals.tables.imports import literal
+from neo4j_deals.quoting import literal
 
 
 @check("target tables", "foreign tables")

@@ -1,4 +1,4 @@
-"""Flows in: neo4j_deals.doctor.tables, on tables, policies and roles that will not do.
+"""Flows in: neo4j_deals.doctor.application, on tables, policies and roles that will not do.
 Flows out: what it names, with a hint that works.
 """
 

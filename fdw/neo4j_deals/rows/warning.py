@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.mapping.model import Column
-from neo4j_deals.rows.projection import Lost
+from neo4j_deals.rows.values import Misfits
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Warned:
     hint: str
 
 
-class Losses:
-    """Counts by column. `source` names what the values belong to, for the message."""
+class MisfitCount:
+    """Misfits by column. `source` names what the values belong to, for the message."""
 
     def __init__(self, source: str, columns: Iterable[Column]) -> None:
         self._source = source
@@ -33,9 +33,9 @@ class Losses:
         self._counts: Counter[str] = Counter()
         self._reasons: dict[str, str] = {}
 
-    def add(self, element_id: str, lost: Lost) -> None:
+    def add(self, element_id: str, misfits: Misfits) -> None:
         """Adds the misfits of a row. Raises DealSyncError, with the misfit's SQLSTATE, for on_misfit 'error'."""
-        for name, (misfit, _) in lost.items():
+        for name, (misfit, _) in misfits.items():
             if name in self._strict:
                 raise DealSyncError(
                     misfit.sqlstate,

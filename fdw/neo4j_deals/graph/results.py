@@ -1,4 +1,4 @@
-"""In: queries. Out: their complete answers: a result that a server or a proxy ended early is an error, or is completed.
+"""In: queries. Out: their complete results: one that a server or a proxy ended early is an error, or is completed.
 
 A result that was cut short looks complete: SUCCESS follows it in Bolt. So small answers come as one record, which is
 there or is not, and nodes are counted.
@@ -69,7 +69,7 @@ def _element_id(record: tuple[Any, ...]) -> str:
 
 
 @dataclass(frozen=True)
-class Nodes:
+class Expected:
     """How to read some nodes: `read` asks for all of them (None) or for those with these element ids, id first.
 
     `count` asks how many there are; `ids` for the element ids of all (None), or of those of some that still exist.
@@ -80,7 +80,7 @@ class Nodes:
     ids: Callable[[Sequence[str] | None], Query]
 
 
-def every(ask: Ask, nodes: Nodes, limit: int | None = None) -> Iterator[tuple[Any, ...]]:
+def every(ask: Ask, nodes: Expected, limit: int | None = None) -> Iterator[tuple[Any, ...]]:
     """The records of all the nodes, or of `limit` of them.
 
     Nodes that are created or deleted meanwhile may be among them or not. If there are fewer than were counted before
@@ -97,7 +97,7 @@ def every(ask: Ask, nodes: Nodes, limit: int | None = None) -> Iterator[tuple[An
     yield from those(ask, nodes, missing if limit is None else missing[: limit - len(arrived)])
 
 
-def those(ask: Ask, nodes: Nodes, elements: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+def those(ask: Ask, nodes: Expected, elements: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """The records of the nodes with these element ids, except those that no longer exist."""
     for _ in range(_TRIES):
         arrived: set[str] = set()
