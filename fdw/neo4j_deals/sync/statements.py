@@ -8,14 +8,16 @@ was made here by `sql`: a test finds an interpolation without one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neo4j_deals.mapping.model import Application, Column, Table
-from neo4j_deals.mapping.types import type_named
+from neo4j_deals.errors import MOST_SHOWN
+from neo4j_deals.mapping.model import Application, Column, Policy, Table, Written
+from neo4j_deals.mapping.types import TEXTS, digits, length, type_named
+from neo4j_deals.sync import names
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -40,49 +42,51 @@ class Quoting:
 
     def ident(self, name: str) -> str:
         """A name as SQL takes it."""
-        return _kept(self.name(name))
+        return _masked(self.name(name))
 
     def literal(self, value: str | int) -> str:
         """A text or a number as SQL takes it."""
-        return str(value) if isinstance(value, int) else _kept(self.value(value))
+        return str(value) if isinstance(value, int) else _masked(self.value(value))
 
 
-def _kept(text: str) -> str:
+def _masked(text: str) -> str:
     """A line break in a name or a value is not to be indented. PostgreSQL has no text with a NUL character."""
     return text.replace("\n", "\0")
 
 
-def _whole(text: str) -> str:
+def _unmasked(text: str) -> str:
     return text.replace("\0", "\n")
 
 
 @dataclass(frozen=True)
-class MergeColumn:
-    """A column of a MERGE, as expressions: `selected` over the source `s`, the others over what that selects.
-
-    `target` is None if nothing is written, `write` the policy that counts for this kind and use. `lost` is true if the
-    graph has a value that the target cannot take (None: nobody asks), `exotic` if that shows only when the value is
-    cast. `updated` is None if an update leaves the column alone.
-    """
+class MergeColumn(Written):
+    """A column of a MERGE, as expressions."""
 
     name: str
+    #: What it writes; None: nothing.
     target: str | None
+    #: The policy that counts for this kind and use.
     write: str
     on_misfit: str
+    #: The staged or foreign value.
     source: Sql
+    #: That in the type of the target, NULL if it does not fit. The expressions that follow are over what this selects.
     selected: Sql
-    lost: Sql | None
+    #: True if the graph has a value that the target cannot take; None: nobody asks.
+    misfit: Sql | None
+    #: Only the cast to the target's type shows that.
+    cast_decides: bool
     inserted: Sql
+    #: None: an update leaves the target alone.
     updated: Sql | None
-    exotic: bool
     link: bool
     target_family: str | None
     target_modifier: int
 
     @property
-    def lost_name(self) -> str:
-        """The name of the column with `lost`."""
-        return f"{self.name} lost"
+    def misfit_name(self) -> str:
+        """The name of the column with `misfit`."""
+        return names.misfit(self.name)
 
 
 @dataclass(frozen=True)
@@ -90,38 +94,43 @@ class Statements:
     """What a run executes for each batch of a kind; None: nothing of this sort is to be done.
 
     A batch's plan is a temporary table with a row for each that is staged: its state (new, changed, adopted, unchanged,
-    rejected, none), where the row is that it changes, and what became of it. `planned` fills it, `to_write` gives the
-    rows to be written and the number of those that are there, `locks` takes these in the order of their keys. `cleared`
-    counts, by column, the values that a MERGE of the rows $1 would replace by NULL. `merge` writes, `completion` a
-    batch that changes rows (its UPDATE needs a right that an INSERT does not). `failed` puts the rows that the table
-    refused into the plan, `unwritten` those that a trigger kept from being written. `counted` counts what has become of
-    all, `rejects` gives what is to be recorded. `links` connects interactions (`linked`: those of the batch;
-    `unlinked`: rows whose link is missing; `suppressed`: those whose link is missing still).
+    rejected, none), where the row is that it changes, and what became of it.
     """
 
+    #: Fills the plan.
     planned: str
+    #: The rows to be written, and the number of those that are there.
     to_write: str
+    #: Locks these, in the order of their keys.
     locks: str
+    #: Of the rows $1, by column, the values that a MERGE would replace by NULL.
     cleared: str | None
+    #: Writes a batch; `completion` one that changes rows, whose UPDATE needs a right that an INSERT does not.
     merge: str
     completion: str
+    #: Puts the rows that the table refused into the plan; `unwritten` those that a trigger kept from being written.
     failed: str
     unwritten: str
+    #: Counts what has become of all.
     counted: str
+    #: What is to be recorded.
     rejects: str
+    #: Connects interactions.
     links: str | None
+    #: The interactions of the batch.
     linked: str | None
+    #: The rows whose link is missing; `suppressed` those whose link is missing still.
     unlinked: str | None
     suppressed: str | None
 
 
-def merge_by_hand(source: Table, application: Application, quoting: Quoting) -> str:
+def merge_by_hand(table: Table, application: Application, quoting: Quoting) -> str:
     """The MERGE from a foreign table into the application's table, for the tenant in app.tenant_id."""
-    return _Merge(source, application, quoting, tenant=None).statement("merge")
+    return _Merge(table, application, quoting, tenant=None).statement("merge")
 
 
 def statements(
-    source: Table,
+    table: Table,
     application: Application,
     quoting: Quoting,
     tenant: str,
@@ -131,7 +140,7 @@ def statements(
     """The statements that land a batch of a tenant's. The columns `without` were not read: they make no row differ.
     `completes`: versions that are there get what they lack.
     """
-    parts = _Merge(source, application, quoting, tenant, without, completes)
+    parts = _Merge(table, application, quoting, tenant, without, completes)
     merge = parts.statement("merge")
     links = any(column.link for column in parts.columns)
     missing = Sql(parts.render("missing_links"))
@@ -143,13 +152,13 @@ def statements(
         planned=parts.statement("planned", plan=Sql(parts.render("plan"))),
         to_write=parts.statement("to_write"),
         locks=parts.statement("locks"),
-        cleared=parts.statement("cleared") if source.kind == "deal" and parts.overwritten else None,
-        merge=_Merge(source, application, quoting, tenant, without).statement("merge") if completes else merge,
+        cleared=parts.statement("cleared") if table.kind == "deal" and parts.overwritten else None,
+        merge=_Merge(table, application, quoting, tenant, without).statement("merge") if completes else merge,
         completion=merge,
         failed=parts.statement("failed"),
         unwritten=parts.statement("unwritten"),
         counted=parts.statement("counted"),
-        rejects=parts.statement("rejects", losses=Sql(parts.render("losses"))),
+        rejects=parts.statement("rejects", misfits=Sql(parts.render("misfits"))),
         links=linking("links"),
         linked=linking("linked"),
         unlinked=linking("unlinked"),
@@ -157,89 +166,113 @@ def statements(
     )
 
 
-def count_of_values(source: Table, application: Application, quoting: Quoting) -> str:
+def count_of_values(table: Table, application: Application, quoting: Quoting) -> str:
     """The statement that counts a tenant's ($1) values in each column of the deals' table that a run overwrites."""
     columns = [
         column
-        for column in source.columns
-        if column.target_is_there and column.staged_as is not None and column.write == "always"
+        for column in table.columns
+        if column.target_is_there and column.staged_as is not None and column.overwrites
     ]
-    return _whole(_render("count_of_values", quoting, columns=columns, target=Sql(application.deals)))
+    return _unmasked(_render("count_of_values", quoting, columns=columns, target=Sql(application.deals)))
 
 
 def comparison(
-    source: Table, application: Application, quoting: Quoting, tenant: str, without: Collection[str]
+    table: Table, application: Application, quoting: Quoting, tenant: str, without: Collection[str]
 ) -> tuple[str, str | None]:
     """The statements that compare a batch with its rows, by the plan of a replay: what is missing or differs is what it
     would write. The first gives the nodes, each with its state; the second the values that differ, if any can.
     """
-    parts = _Merge(source, application, quoting, tenant, without, completes=True)
+    parts = _Merge(table, application, quoting, tenant, without, completes=True)
     nodes = Sql(parts.render("compared_nodes", plan=Sql(parts.render("plan"))))
-    return _whole(nodes), parts.statement("compared_values", nodes=nodes) if parts.differing else None
+    return _unmasked(nodes), parts.statement("compared_values", nodes=nodes) if parts.differing else None
 
 
 class _Merge:
-    """A MERGE and its parts: over the staging table of a tenant, or, without one, over the foreign table."""
+    """A MERGE and its parts: over the staging table of a tenant, or, without one, over the foreign table.
+
+    `completes`: a version that is there gets what it lacks, but for what says which version of which deal it is.
+    """
 
     def __init__(
         self,
-        source: Table,
+        table: Table,
         application: Application,
         quoting: Quoting,
         tenant: str | None,
         without: Collection[str] = (),
         completes: bool = False,
     ) -> None:
-        self.quoting = quoting
-        self.table = source
-        self.kind = source.kind
-        self.staged = tenant is not None
-        self.completes = completes
-        self.columns = _merge_columns(source, self.staged, completes, quoting)
+        self.quoting, self.table, self.kind = quoting, table, table.kind
+        self.staged, self.completes = tenant is not None, completes
+        self._own = table.key_target, table.deal_target
+        self._span = self._columns_of_the_span()
+        self.columns = [self._column(column) for column in table.columns if column.staged_as is not None]
         self.written = [column for column in self.columns if column.target is not None]
         self.updated = [column for column in self.columns if column.updated is not None]
         self.differing = [column for column in self.updated if column.name not in without]
-        self.overwritten = [column for column in self.updated if column.write == "always"]
-        key = "graph_opportunity_id" if self.kind == "deal" else "id"
-        owner = "graph_opportunity_id" if self.kind == "deal" else "opportunity_id"
-        targets = {column.target: column.name for column in self.columns}
-        stamp = application.stamp if self.kind == "deal" and application.stamp not in targets else None
+        self.overwritten = [column for column in self.updated if column.overwrites]
         #: What the templates know.
-        self.names: dict[str, Any] = {
-            "kind": self.kind,
-            "staged": self.staged,
-            "completes": completes,
+        self.known = self._lists() | self._names(application, tenant)
+        self.known["matching"] = Sql(f"t.tenant_id = {self.known['tenant']}::uuid AND t.id = s.landed_id")
+        self.known["differs"] = self._differs()
+        self.known["rows"] = Sql(self.render("rows"))
+        self.known["source"] = Sql(self.render("source"))
+
+    def statement(self, name: str, **more: Any) -> str:
+        """A template as a statement, with what templates know and `more`."""
+        return _unmasked(self.render(name, **more))
+
+    def render(self, name: str, **more: Any) -> str:
+        """The same as a part of others."""
+        return _render(name, self.quoting, **self.known, **more)
+
+    def _lists(self) -> dict[str, Any]:
+        """Lists of columns."""
+        return {
             "columns": self.columns,
             "updated": self.updated,
             "differing": self.differing,
             "overwritten": self.overwritten,
             "held_back_columns": [column for column in self.columns if self._holds_back(column)],
-            "exotic": [column for column in self.columns if column.exotic],
-            "keeping": [column for column in self.written if column.write in ("insert", "fill")],
-            "inserted": [column for column in self.written if column.target not in (key, "opportunity_id")],
-            "key": targets[key],
-            "key_target": key,
-            "owner": targets[owner],
+            "cast_columns": [column for column in self.columns if column.cast_decides],
+            "keeping": [column for column in self.written if column.keeps],
+            "inserted": [column for column in self.written if column.target not in self._own],
+            "written": self.written,
+            "mapped": self.table.columns,
+            "dated_by": self._dated_by(),
+        }
+
+    def _names(self, application: Application, tenant: str | None) -> dict[str, Any]:
+        """Names of tables and columns, and what else is one for the whole statement."""
+        targets = {column.target: column.name for column in self.columns}
+        return {
+            "kind": self.kind,
+            "staged": self.staged,
+            "completes": self.completes,
+            "key": self.table.key.name,
+            "key_target": self.table.key_target,
+            "owner": self.table.deal.name,
+            "owner_target": self.table.deal_target,
             "number": targets.get("version_number"),
-            "stamp": stamp,
-            "tenant_column": source.tenant.name,
+            "stamp": application.stamp if self.kind == "deal" and application.stamp not in targets else None,
+            "tenant_column": self.table.tenant.name,
             # Of a run, a constant: a trigger of the application may change the setting.
-            "tenant": Sql(quoting.literal(tenant) if tenant is not None else "current_setting('app.tenant_id')"),
-            "relation": Sql(source.name),
+            "tenant": Sql(self.quoting.literal(tenant) if tenant is not None else "current_setting('app.tenant_id')"),
+            "relation": Sql(self.table.name),
             "target": Sql(application.deals if self.kind == "deal" else application.versions),
             "deals": Sql(application.deals),
             "versions": Sql(application.versions),
             "links": Sql(application.links),
             "link_columns": [(name, Sql(value)) for name, value in application.link_columns],
-            "written": self.written,
-            "mapped": source.columns,
-            "staging": Sql(f"pg_temp.deal_sync_{self.kind}s"),
-            "plan_table": Sql(f"pg_temp.deal_sync_{self.kind}_plan"),
+            "staging": Sql(names.staging(self.kind)),
+            "plan_table": Sql(names.plan(self.kind)),
+            "shown": MOST_SHOWN,
         }
-        self.names["matching"] = Sql(f"t.tenant_id = {self.names['tenant']}::uuid AND t.id = s.landed_id")
-        self.names["differs"] = self._differs()
-        self.names["rows"] = Sql(self.render("rows"))
-        self.names["source"] = Sql(self.render("source"))
+
+    def _dated_by(self) -> list[str]:
+        """The foreign column by which one of several nodes with the same key goes first."""
+        times = self.table.changed_by if self.kind == "deal" else self.table.created_by
+        return [column.name for column in self.table.columns if column.property == times[0] and not column.derive][:1]
 
     def _differs(self) -> Sql:
         """True if an update by the source `s` would change the row `t`. No value is compared by an operator of its
@@ -255,122 +288,115 @@ class _Merge:
         """Whether its misfit is found by the plan and not by the reader, and holds the row back."""
         if column.on_misfit != "reject":
             return False
-        fills = self.kind == "deal" and column.write != "always"
-        return column.exotic or (fills and column.target is not None and column.lost is not None)
+        keeps = self.kind == "deal" and column.target is not None and not column.overwrites
+        return column.cast_decides or (keeps and column.misfit is not None)
 
-    def statement(self, name: str, **more: Any) -> str:
-        """A template as a statement, with what templates know and `more`."""
-        return _whole(self.render(name, **more))
+    # What becomes of one column.
 
-    def render(self, name: str, **more: Any) -> str:
-        """The same as a part of others."""
-        return _render(name, self.quoting, **self.names, **more)
+    def _column(self, column: Column) -> MergeColumn:
+        name = self._of_source(column.name)
+        value = name
+        if column.empty_is_null and column.type_name in TEXTS and not self.staged:
+            value = f"nullif({name}, '')"
+        selected, stand_ins = self._selected(column, value), self._stand_ins(column)
+        cast_decides = self.staged and selected != value
+        asked = stand_ins or column.on_misfit != "null" or cast_decides
+        inserted = name
+        if stand_ins:
+            choices = ", ".join([name, *stand_ins])
+            inserted = f"CASE WHEN {self._is_misfit(column)} THEN NULL ELSE coalesce({choices}) END"
+        updated = self._updated(column, name, stand_ins, inserted)
+        return MergeColumn(
+            name=column.name,
+            target=column.target if column.is_written else None,
+            write=self._policy(column).write,
+            on_misfit=column.on_misfit,
+            source=Sql(name),
+            selected=Sql(selected),
+            misfit=self._misfit(column, value, selected) if asked else None,
+            cast_decides=cast_decides,
+            inserted=Sql(inserted),
+            updated=None if updated is None else Sql(updated),
+            link=column.link,
+            target_family=column.target_family,
+            target_modifier=column.target_modifier,
+        )
 
+    def _of_source(self, name: str) -> str:
+        return "s." + self.quoting.ident(name)
 
-def _merge_columns(source: Table, staged: bool, completes: bool, quoting: Quoting) -> list[MergeColumn]:
-    """`completes`: a version that is there gets what it lacks, but for what says which version of which deal it is.
+    def _is_misfit(self, column: Column) -> str:
+        return self._of_source(names.misfit(column.name))
 
-    Where it lacks its end, or ends before it begins, the old service has put the moment of insertion into its other
-    times: all become the node's.
-    """
-    ident, literal = quoting.ident, quoting.literal
-    fallbacks = {column.name: column.fallback for column in source.columns if column.fallback is not None}
-    span: dict[str | None, str] = {
-        column.target: column.name
-        for column in source.columns
-        if completes and source.kind == "version" and column.write != "never" and column.target in _TIMES
-    }
-    found = []
-    for column in source.columns:
-        if column.staged_as is None:
-            continue
-        target = column.target if column.write != "never" else None
-        write = column.write
-        if source.kind == "version":
-            write = "fill" if completes and column.target not in ("id", "opportunity_id") else "insert"
-        name = "s." + ident(column.name)
-        value = f"nullif({name}, '')" if not staged and column.empty_is_null and column.type_name in _TEXTS else name
-        writes = column.write != "never" and column.target_family is not None
-        selected = cast(
+    def _policy(self, column: Column) -> Policy:
+        """Of a version the column's own does not count: it is inserted, or completed."""
+        if self.kind == "deal":
+            return Policy(column.write)
+        return Policy("fill" if self.completes and column.target not in self._own else "insert")
+
+    def _selected(self, column: Column, value: str) -> str:
+        """The value in the type of its target, or, if nothing is written, in the one that it is staged in."""
+        writes = column.is_written and column.target_family is not None
+        return cast(
             value,
-            column.staged_family if staged else column.type_family,
-            column.staged_modifier if staged else column.type_modifier,
+            column.staged_family if self.staged else column.type_family,
+            column.staged_modifier if self.staged else column.type_modifier,
             (column.target_family if writes else column.staged_family) or "text",
             column.target_modifier if writes else column.staged_modifier,
             (column.target_as if writes else column.staged_as) or "text",
-            literal,
+            self.quoting.literal,
         )
-        exotic = staged and selected != value
-        is_there = f"{value} IS NOT NULL OR " if selected != value else ""
-        misfit = f"coalesce(jsonb_exists(s.conversion_errors, {literal(column.name)}::text), false)"
-        lost: str | None = f"{selected} IS NULL AND ({is_there}{misfit})"
 
-        # What stands in for an absent value on insert: other columns, a constant, the column's own default.
-        after: list[str] = []
+    def _misfit(self, column: Column, value: str, selected: str) -> Sql:
+        """True if the graph has a value that does not fit."""
+        is_there = f"{value} IS NOT NULL OR " if selected != value else ""
+        told = f"coalesce(jsonb_exists(s.conversion_errors, {self.quoting.literal(column.name)}::text), false)"
+        return Sql(f"{selected} IS NULL AND ({is_there}{told})")
+
+    def _stand_ins(self, column: Column) -> list[str]:
+        """What stands in for an absent value on an insert: other columns, a constant, the column's own default."""
+        fallbacks = {column.name: column.fallback for column in self.table.columns}
+        found: list[str] = []
         fallback = column.fallback
-        while fallback is not None and f"s.{ident(fallback)}" not in after:
-            after.append(f"s.{ident(fallback)}")
+        while fallback is not None and self._of_source(fallback) not in found:
+            found.append(self._of_source(fallback))
             fallback = fallbacks.get(fallback)
         if column.default is not None:
-            after.append(literal(column.default))
+            found.append(self.quoting.literal(column.default))
         elif column.not_null and column.target_default is not None:
-            after.append(_kept(column.target_default))
-        inserted = name
-        if after:
-            flag = ident(f"{column.name} lost")
-            inserted = f"CASE WHEN s.{flag} THEN NULL ELSE coalesce({', '.join([name, *after])}) END"
-        elif column.on_misfit == "null" and not exotic:
-            lost = None
-        updated = _updated(column, target, write, inserted, name, after, span, ident)
-        found.append(
-            MergeColumn(
-                name=column.name,
-                target=target,
-                write=write,
-                on_misfit=column.on_misfit,
-                source=Sql(name),
-                selected=Sql(selected),
-                lost=None if lost is None else Sql(lost),
-                inserted=Sql(inserted),
-                updated=None if updated is None else Sql(updated),
-                exotic=exotic,
-                link=column.link,
-                target_family=column.target_family,
-                target_modifier=column.target_modifier,
+            found.append(_masked(column.target_default))
+        return found
+
+    def _columns_of_the_span(self) -> dict[str, str]:
+        """Those of a version's times, by target. If it lacks its end, or ends before it begins, the old service has put
+        the moment of insertion into its other times: all become the node's.
+        """
+        if self.kind != "version" or not self.completes:
+            return {}
+        found = {c.target or "": c.name for c in self.table.columns if c.is_written and c.target in _TIMES}
+        return found if {"valid_from", "valid_until"} <= found.keys() else {}
+
+    def _updated(self, column: Column, name: str, stand_ins: Sequence[str], inserted: str) -> str | None:
+        """The value that an update gives a column; None: it leaves it alone."""
+        policy = self._policy(column)
+        if column.target is None or not column.is_written or not (policy.overwrites or policy.fills):
+            return None
+        here = f"t.{self.quoting.ident(column.target)}"
+        if column.target in self._span:
+            end = self._of_source(self._span["valid_until"])
+            return (
+                f"CASE WHEN {end} IS NOT NULL AND (t.valid_until IS NULL OR t.valid_until < t.valid_from)"
+                f" THEN coalesce({inserted}, {here}) ELSE coalesce({here}, {name}) END"
             )
-        )
-    return found
+        if policy.fills:
+            return f"coalesce({here}, {name})"
+        if column.on_misfit == "keep":
+            new = f"coalesce({', '.join([name, *stand_ins])})" if stand_ins else name
+            return f"CASE WHEN {self._is_misfit(column)} THEN {here} ELSE {new} END"
+        return inserted  # with its stand-in: else the next run would take away what this one has put there
 
 
-_TEXTS = ("text", "varchar", "bpchar")
 _TIMES = ("valid_from", "valid_until", "created_at")
-
-
-def _updated(
-    column: Column,
-    target: str | None,
-    write: str,
-    inserted: str,
-    name: str,
-    after: Sequence[str],
-    span: Mapping[str | None, str],
-    ident: Callable[[str], str],
-) -> str | None:
-    """The value that an update gives a column; None: it leaves it alone."""
-    if target is None or write not in ("always", "fill"):
-        return None
-    here = f"t.{ident(target)}"
-    if target in span and {"valid_from", "valid_until"} <= span.keys():
-        return (
-            f"CASE WHEN s.{ident(span['valid_until'])} IS NOT NULL AND (t.valid_until IS NULL OR t.valid_until <"
-            f" t.valid_from) THEN coalesce({inserted}, {here}) ELSE coalesce({here}, {name}) END"
-        )
-    if write == "fill":
-        return f"coalesce({here}, {name})"
-    if column.on_misfit == "keep":
-        new = f"coalesce({', '.join([name, *after])})" if after else name
-        return f"CASE WHEN s.{ident(f'{column.name} lost')} THEN {here} ELSE {new} END"
-    return inserted  # with its stand-in: else the next run would take away what this one has put there
 
 
 def cast(
@@ -403,9 +429,10 @@ def cast(
             return cast(whole, "bigint", -1, target, target_modifier, target_as, literal)
         case "bigint" | "double precision" | "numeric", "numeric":
             number = f"{value}::numeric" if source == "bigint" else value
-            return f"_deal_sync.to_numeric({number}, {_digits(target_modifier)})::{target_as}"
-        case _, "character varying" | "character" if target_modifier >= 0:
-            return f"_deal_sync.to_varchar({as_text}, {target_modifier - 4})::{target_as}"
+            precision, scale = digits(target_modifier) or ("NULL", "NULL")
+            return f"_deal_sync.to_numeric({number}, {precision}, {scale})::{target_as}"
+        case _, "character varying" | "character" if (longest := length(target_modifier)) is not None:
+            return f"_deal_sync.to_varchar({as_text}, {longest})::{target_as}"
         case _, "text":
             return as_text
         case _, "character varying":
@@ -446,18 +473,11 @@ _CONVERTED = frozenset(
 )
 
 
-def _digits(modifier: int) -> str:
-    """Precision and scale of a numeric type, as two arguments."""
-    if modifier < 0:
-        return "NULL, NULL"
-    return f"{(modifier - 4) >> 16 & 65535}, {((modifier - 4) & 2047 ^ 1024) - 1024}"
-
-
 # -- the templates -----------------------------------------------------------------------------------------------------
 
 
-def _render(statement: str, quoting: Quoting, **names: Any) -> str:
-    return _environment(quoting).get_template(f"{statement}.sql").render(names).strip("\n")
+def _render(statement: str, quoting: Quoting, **known: Any) -> str:
+    return _environment(quoting).get_template(f"{statement}.sql").render(known).strip("\n")
 
 
 @cache

@@ -29,7 +29,7 @@ WHEN MATCHED AND {{ differs | sql }} THEN UPDATE SET
 WHEN NOT MATCHED THEN INSERT (
     id,
     tenant_id,
-    {{ "graph_opportunity_id" if kind == "deal" else "opportunity_id" }}{{ "," if inserted or stamp }}
+    {{ owner_target | ident }}{{ "," if inserted or stamp }}
     {% for c in inserted %}
     {{ c.target | ident }}{{ "," if stamp or not loop.last }}
     {% endfor %}

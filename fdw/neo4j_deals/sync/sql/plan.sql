@@ -1,9 +1,9 @@
 {% macro held_back() %}
 {% for c in held_back_columns %}
-        WHEN s.{{ c.lost_name | ident }}{% if kind == "deal" and c.write != "always" %} AND t.{{ c.target | ident }} IS NULL{% endif %} THEN
+        WHEN s.{{ c.misfit_name | ident }}{% if kind == "deal" and not c.overwrites %} AND t.{{ c.target | ident }} IS NULL{% endif %} THEN
             jsonb_build_object(
                 'column', {{ c.name | literal }}, 'message', 'rejected, since a value does not fit', 'sqlstate', '22000',
-                'value', left(raw.{{ c.name | ident }}::text, 200)
+                'value', left(raw.{{ c.name | ident }}::text, {{ shown | literal }})
             ) || coalesce(s.conversion_errors -> {{ c.name | literal }}, '{}')
 {% endfor %}
 {% endmacro %}

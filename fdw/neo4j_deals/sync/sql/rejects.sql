@@ -31,7 +31,7 @@ FROM (
     UNION ALL
     SELECT {{ kind | literal }}, 'value', v.row_number, v.field, v.error ->> 'sqlstate', concat(v.error ->> 'message', v.remark), v.error ->> 'value', NULL
     FROM (
-        {{ losses | sql(8) }}
+        {{ misfits | sql(8) }}
     ) AS v
 ) AS f
 INNER JOIN {{ staging | sql }} AS s USING (row_number)

@@ -16,8 +16,8 @@ WHERE
     AND NOT coalesce(jsonb_exists(f.conversion_errors, {{ c.name | literal }}::text), false)
     {% endfor %}
 {% if kind == "deal" %}
-ORDER BY {{ uuid(key) }}, f.last_updated_at DESC NULLS LAST, f.element_id
+ORDER BY {{ uuid(key) }},{% for name in dated_by %} f.{{ name | ident }} DESC NULLS LAST,{% endfor %} f.element_id
 {% else %}
-ORDER BY {{ uuid(owner) }}, f.{{ number | ident }}, f.created_at, f.{{ key | ident }}
+ORDER BY {{ uuid(owner) }}, f.{{ number | ident }},{% for name in dated_by %} f.{{ name | ident }},{% endfor %} f.{{ key | ident }}
 {% endif %}
 {% endif %}

@@ -16,9 +16,9 @@ SELECT
     s.conversion_errors,
     {% endif %}
     {% for c in columns %}
-    {{ c.selected | sql }} AS {{ c.name | ident }}{{ "," if c.lost or not loop.last }}
-    {% if c.lost %}
-    {{ c.lost | sql }} AS {{ c.lost_name | ident }}{{ "," if not loop.last }}
+    {{ c.selected | sql }} AS {{ c.name | ident }}{{ "," if c.misfit or not loop.last }}
+    {% if c.misfit %}
+    {{ c.misfit | sql }} AS {{ c.misfit_name | ident }}{{ "," if not loop.last }}
     {% endif %}
     {% endfor %}
 FROM (

@@ -1,7 +1,7 @@
 {# Of the rows that are there ($1). A bad value of a column that an existing row keeps counts when the row is new, and as long as the
    row has NULL there, or the text that landed without some characters. #}
 WITH s AS (
-    {% if exotic %}
+    {% if cast_columns %}
     {{ source | sql(4) }}
     {% else %}
     SELECT * FROM {{ staging | sql }} AS f WHERE f.row_number = ANY ($1) AND f.conversion_errors IS NOT NULL
@@ -12,15 +12,15 @@ lost (row_number, field, error) AS (
     SELECT s.row_number, e.key, e.value
     FROM s
     CROSS JOIN LATERAL jsonb_each(s.conversion_errors) AS e
-    {% for c in exotic %}
+    {% for c in cast_columns %}
     UNION ALL
     SELECT
         s.row_number, {{ c.name | literal }},
         _deal_sync.cast_error(raw.{{ c.name | ident }}::text, {{ c.target_family | literal }}::regtype, {{ c.target_modifier | literal }})
-        || jsonb_build_object('value', left(raw.{{ c.name | ident }}::text, 200), 'landed', false)
+        || jsonb_build_object('value', left(raw.{{ c.name | ident }}::text, {{ shown | literal }}), 'landed', false)
     FROM s
     INNER JOIN {{ staging | sql }} AS raw USING (row_number)
-    WHERE s.{{ c.lost_name | ident }} AND NOT coalesce(jsonb_exists(s.conversion_errors, {{ c.name | literal }}), false)
+    WHERE s.{{ c.misfit_name | ident }} AND NOT coalesce(jsonb_exists(s.conversion_errors, {{ c.name | literal }}), false)
     {% endfor %}
 )
 
