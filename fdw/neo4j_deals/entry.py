@@ -19,8 +19,9 @@ from neo4j_deals.errors import DealSyncError
 from neo4j_deals.graph.connection import connection
 from neo4j_deals.mapping.checks import check_types
 from neo4j_deals.mapping.defaults import TABLES
+from neo4j_deals.mapping.types import suitable
 from neo4j_deals.rows.values import Misfit, landing
-from neo4j_deals.sync import cron, staging, state
+from neo4j_deals.sync import cron, names, staging, state
 from neo4j_deals.sync import statements as compiler
 from neo4j_deals.sync.selection import Selection
 from neo4j_deals.tables import imports, scan, sessions
@@ -219,6 +220,17 @@ def next_run(plpy: Plpy, schedule: str, after: str, zone: str) -> str | None:
             hint="'*/5 * * * *' is every five minutes; the fields are minute, hour, day, month and day of the week",
         )
     return None if found is None else found.isoformat()
+
+
+def suitable_type(target: str, spelling: str) -> str:
+    """See `types.suitable`."""
+    return suitable(target, spelling)
+
+
+def reserved_names() -> dict[str, Any]:
+    """See `names.reserved`."""
+    reserved, longest = names.reserved()
+    return {"names": reserved, "longest": longest}
 
 
 def to_type(value: str | None, type_name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 from environment.servers import Instance
-from neo4j_deals.sync.feed import OWN_COLUMNS
+from neo4j_deals.sync.names import OWN_COLUMNS
 from support.database import Connection, Database, execute
 from support.graph import Graph
 from support.migration import MIGRATION

@@ -177,7 +177,7 @@ class Connection:
                 try:
                     # The text comes from `cypher` only: values travel as parameters, names are quoted.
                     result = transaction.run(cast("Any", query.text), dict(query.parameters))
-                    if query.moments:  # for this result only; it took seven tenths of a scan's time
+                    if query.as_moments:  # for this result only; it took seven tenths of a scan's time
                         result._hydration_scope._struct_hydration_functions.update(HYDRATION)
                     for record in result:
                         yield tuple(tuple.__iter__(record))  # Record's own access raises for broken values

@@ -17,14 +17,14 @@ from neo4j_deals.mapping.model import Source
 
 @dataclass(frozen=True)
 class Query:
-    """A Cypher text and its parameters. With `moments`, a DATETIME may come as a `Moment`.
+    """A Cypher text and its parameters. With `as_moments`, a DATETIME may come as a `Moment`.
 
     `names` are those of the columns, if the rows may be gathered into one record.
     """
 
     text: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    moments: bool = False
+    as_moments: bool = False
     names: tuple[str, ...] = ()
 
     def gathered(self) -> Query:
@@ -119,7 +119,7 @@ def rows(
     if headed:
         returned.append("size(found)")
     text.append("RETURN " + ", ".join(f"{expression} AS c{number}" for number, expression in enumerate(returned)))
-    return Query("\n".join(text), values, moments=True)
+    return Query("\n".join(text), values, as_moments=True)
 
 
 def _bracketed(condition: str) -> str:

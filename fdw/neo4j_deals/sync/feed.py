@@ -42,8 +42,7 @@ from neo4j_deals.rows.values import (
     to_uuid,
 )
 from neo4j_deals.sync import selection
-from neo4j_deals.sync.names import OWN_COLUMNS as OWN_COLUMNS
-from neo4j_deals.sync.selection import Nodes, Selection
+from neo4j_deals.sync.selection import Selection, TenantsNodes
 
 _AHEAD = 100  # nodes that a node yields to and that are told apart
 _integer = converter("int8")
@@ -66,7 +65,7 @@ class Feed:
     def __init__(self, table: Table, tenant: str, limits: Limits, wanted: Selection) -> None:
         self.table, self.tenant, self.limits, self.wanted = table, tenant, limits, wanted
         self._undated: set[str] = set()
-        self._nodes = Nodes(table.label, table.tenant.property, tenant)
+        self._nodes = TenantsNodes(table.label, table.tenant.property, tenant)
         self._equal = {table.tenant.property: cypher.spellings(tenant)}
         #: Asks how many nodes there are.
         self.count = cypher.count(table.label, self._equal)

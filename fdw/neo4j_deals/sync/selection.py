@@ -76,7 +76,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Nodes:
+class TenantsNodes:
     """Nodes of a label and a tenant; the names are properties."""
 
     label: str
@@ -89,7 +89,7 @@ class Nodes:
         return f"MATCH (n:{quoted(self.label)}) WHERE {' AND '.join([tenant, *conditions])}"
 
 
-def changed(nodes: Nodes, changed_by: Sequence[str], key: str, since: datetime) -> Query:
+def changed(nodes: TenantsNodes, changed_by: Sequence[str], key: str, since: datetime) -> Query:
     """Element id and key of the nodes that changed at `since` or later, or whose moment cannot be compared.
 
     `changed_by` are the properties that tell when; the first that is there counts. Nodes that have none are not found.
@@ -141,7 +141,7 @@ def _literal(pattern: str) -> str:
     return pattern.replace("\\", "\\\\")
 
 
-def having(nodes: Nodes, name: str, ids: Iterable[str], key: str) -> Query:
+def having(nodes: TenantsNodes, name: str, ids: Iterable[str], key: str) -> Query:
     """Element id and key of the nodes whose property is one of these ids, in any of a UUID's usual spellings."""
     forms = sorted({form for id in ids for form in _forms(id)})
     return _union([nodes.where(f"n.{quoted(name)} IN $ids")], key, {"tenant": spellings(nodes.tenant), "ids": forms})
@@ -152,25 +152,25 @@ def _forms(id: str) -> set[str]:
     return {form for text in (id, bare) for form in (text, text.lower(), text.upper())}
 
 
-def among(nodes: Nodes, elements: Sequence[str], key: str) -> Query:
+def among(nodes: TenantsNodes, elements: Sequence[str], key: str) -> Query:
     """Element id and key of those of the elements that still are nodes of the tenant."""
     parameters = {"tenant": spellings(nodes.tenant), "elements": list(elements)}
     return _union([nodes.where("elementId(n) IN $elements")], key, parameters)
 
 
-def everyone(nodes: Nodes, key: str) -> Query:
+def everyone(nodes: TenantsNodes, key: str) -> Query:
     """Element id and key of all the nodes."""
     return _union([nodes.where()], key, {"tenant": spellings(nodes.tenant)})
 
 
-def ids(nodes: Nodes, elements: Sequence[str], names: Sequence[str]) -> Query:
+def ids(nodes: TenantsNodes, elements: Sequence[str], names: Sequence[str]) -> Query:
     """The values of the properties of these nodes, each in a list."""
     returned = ", ".join(f"collect(DISTINCT n.{quoted(name)})" for name in names)
     parameters = {"tenant": spellings(nodes.tenant), "elements": list(elements)}
     return Query(f"{nodes.where('elementId(n) IN $elements')} RETURN {returned}", parameters)
 
 
-def keys(nodes: Nodes, name: str, after: str | None, size: int) -> Query:
+def keys(nodes: TenantsNodes, name: str, after: str | None, size: int) -> Query:
     """The next texts of a property, in their order and each once: so many that are greater than `after`.
 
     A text with a NUL character is not among them, since PostgreSQL cannot hold it.
@@ -184,7 +184,7 @@ def keys(nodes: Nodes, name: str, after: str | None, size: int) -> Query:
     )
 
 
-def rest(nodes: Nodes, name: str, key: str) -> Query:
+def rest(nodes: TenantsNodes, name: str, key: str) -> Query:
     """Element id and key of the nodes whose property `keys` lists nowhere: absent, no text, or with a NUL character."""
     expression = f"n.{quoted(name)}"
     unlisted = f"({expression} IS NULL OR NOT {expression} IS :: STRING OR {expression} CONTAINS $nul)"

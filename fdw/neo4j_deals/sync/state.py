@@ -22,7 +22,7 @@ from neo4j_deals.graph.cypher import Query
 from neo4j_deals.graph.reader import answer, unless_forbidden
 from neo4j_deals.mapping.model import Table
 from neo4j_deals.rows.values import Misfit, maybe_uuid, to_timestamptz
-from neo4j_deals.sync.selection import Nodes, everyone, keys
+from neo4j_deals.sync.selection import TenantsNodes, everyone, keys
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ def _boot() -> str | None:
 def graph_keys(plpy: Plpy, kind: str, tenant: str) -> list[tuple[str, str | None]]:
     """Of each node of a kind that a tenant has, the element id and the key; None where it is no UUID."""
     relation, table = _mapped(plpy, kind)
-    wanted = everyone(Nodes(table.label, table.tenant.property, tenant), table.key.property)
+    wanted = everyone(TenantsNodes(table.label, table.tenant.property, tenant), table.key.property)
     nodes = _asked(plpy, relation, lambda ask: results.everything(ask, wanted, str, object))
     return [(element, None if (key := maybe_uuid(value)) is None else str(key)) for element, value in nodes]
 
@@ -114,7 +114,7 @@ def graph_keys(plpy: Plpy, kind: str, tenant: str) -> list[tuple[str, str | None
 def deal_keys(plpy: Plpy, kind: str, tenant: str, after: str | None, size: int) -> list[str]:
     """The next ids of a tenant's deals, those that its nodes of a kind name: see `selection.keys`."""
     relation, table = _mapped(plpy, kind)
-    wanted = keys(Nodes(table.label, table.tenant.property, tenant), table.deal.property, after, size)
+    wanted = keys(TenantsNodes(table.label, table.tenant.property, tenant), table.deal.property, after, size)
     return _asked(plpy, relation, lambda ask: [key for (key,) in results.everything(ask, wanted, str)])
 
 

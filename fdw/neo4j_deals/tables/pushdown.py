@@ -96,7 +96,7 @@ _MOST = 1.7976931348623157e308
 _NEXT_TO_NOTHING = 2.2e-314  # greater than all doubles whose upper half is zero
 
 
-def pushed(quals: Iterable[Qual], columns: Mapping[str, Column], of: Expression, floats_exact: bool = True) -> Pushed:
+def pushed(quals: Iterable[Qual], columns: Mapping[str, Column], of: Expression, floats_exact: bool) -> Pushed:
     """The conditions for all quals. `floats_exact`: the server prints floats with all their digits."""
     parameters, conditions, superset, left = Parameters(), [], [], []
     for qual in quals:
@@ -129,7 +129,7 @@ def condition(
     value: Any,
     expression: str,
     parameters: Parameters,
-    floats_exact: bool = True,
+    floats_exact: bool,
 ) -> Condition | None:
     """One qual in Cypher, or None if it cannot be pushed."""
     if column.derive:

@@ -156,7 +156,7 @@ def test_a_datetime_comes_in_the_short_form_where_that_is_asked_for(
     for moments in (True, False):
 
         def produce(ask: Ask, moments: bool = moments) -> None:
-            found.extend(ask(Query(text, moments=moments)))
+            found.extend(ask(Query(text, as_moments=moments)))
 
         connection(options).read(produce, lambda: False)
     (offset, local, zone, [listed]), own = found
@@ -202,7 +202,7 @@ def test_what_is_shown_of_a_value_is_cypher_that_neo4j_takes_for_that_value(
     for form in FORMS:
         graph.run(f"CREATE (:Form {{text: $text, v: {form}}})", text=form)
     read: list[tuple[Any, ...]] = []
-    asked = Query("MATCH (f:Form) RETURN f.text, f.v", moments=moments)
+    asked = Query("MATCH (f:Form) RETURN f.text, f.v", as_moments=moments)
     connection(options).read(lambda ask: read.extend(ask(asked)), lambda: False)
     assert len(read) == len(FORMS)
     for form, value in read:

@@ -7,10 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from neo4j_deals.rows.values import to_timestamptz
-from neo4j_deals.sync.selection import _IN_UTC, _INSTANT, _LOCAL, Nodes, Selection, among, changed, having, keys, rest
+from neo4j_deals.sync.selection import (
+    _IN_UTC,
+    _INSTANT,
+    _LOCAL,
+    Selection,
+    TenantsNodes,
+    among,
+    changed,
+    having,
+    keys,
+    rest,
+)
 from support.graph import Graph
 
-NODES = Nodes("A `label`", "the tenant", "AAAAAAAA-0000-4000-8000-00000000000a")
+NODES = TenantsNodes("A `label`", "the tenant", "AAAAAAAA-0000-4000-8000-00000000000a")
 SINCE = datetime(2026, 3, 1, 9, 30, 15, 250_000, UTC)
 MOMENTS = st.datetimes(datetime(2024, 1, 1), datetime(2028, 12, 31), timezones=st.just(UTC))
 MINUTES = st.integers(-17 * 60 - 59, 17 * 60 + 59)
@@ -145,7 +156,7 @@ def test_the_ends_of_every_type_are_found_with_and_without_an_index(graph: Graph
     graph.run("UNWIND range(1, 500) AS i CREATE (:N {tenant_id: toString(i), at: datetime('2026-02-27T00:00Z')})")
     graph.run("CALL db.awaitIndexes()")
     for moments in (["at"], ["never", "at"]):
-        query = changed(Nodes("N", "tenant_id", "t"), moments, "key", SINCE)
+        query = changed(TenantsNodes("N", "tenant_id", "t"), moments, "key", SINCE)
         found = graph.run(query.text, **query.parameters)
         assert sorted(row["key"] for row in found) == sorted(due), moments
 

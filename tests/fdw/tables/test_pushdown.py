@@ -33,7 +33,7 @@ def module() -> Iterator[Any]:
 def said(column: Column, operator: str | tuple[str, bool], value: Any) -> str | None:
     """The condition on `x`, with the values in the place of their parameters."""
     parameters = Parameters()
-    found = condition(column, operator, value, "x", parameters)
+    found = condition(column, operator, value, "x", parameters, floats_exact=True)
     if found is None:
         return None
     text = found.text
@@ -131,7 +131,7 @@ def test_what_is_left_to_postgresql_is_named_without_values() -> None:
         Qual("c", ("=", True), "?"),
         Qual("d", "<>", None),
     ]
-    found = pushed(quals, columns, lambda c: None if c.derive else "x")
+    found = pushed(quals, columns, lambda c: None if c.derive else "x", floats_exact=True)
     assert found.superset == ("c ~~*",)
     assert found.left == ("d =", "c = ANY", "d IS NOT NULL")
 
