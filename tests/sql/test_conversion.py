@@ -7,6 +7,7 @@ The values' own extremes are fdw/rows/test_values.py's; one sync lands a value b
 
 import psycopg
 import pytest
+from neo4j_deals.rows.values import MAX_VALUE_BYTES
 from support.database import Connection
 from support.deals import deal_node, version_node
 from support.graph import Graph
@@ -108,6 +109,10 @@ def test_each_pair_of_types_lands_exactly_or_has_a_remedy_that_does(
     if kind == "deal":
         assert target not in mended
         assert sync(types, tenant).deals_updated == 0
+
+
+def test_by_default_the_sync_takes_as_long_a_text_as_a_select_does(pg: Connection) -> None:
+    assert pg.execute("SELECT _deal_sync.size_setting('max_value_bytes')").fetchone() == (MAX_VALUE_BYTES,)
 
 
 def test_a_text_that_is_a_number_lands_by_way_of_a_text_column(types: Connection, graph: Graph) -> None:

@@ -29,7 +29,8 @@ from neo4j_deals.rows.shown import CONTROL, datetime_text, elements_of, iso, kin
 
 Converter = Callable[[Any], Any]
 
-#: A longer text is a misfit, because a row may have 1 GB only (`deal_sync.max_value_bytes`).
+#: A longer text is a misfit, because a row may have 1 GB only: in a SELECT, and the default of the setting
+#: deal_sync.max_value_bytes for the sync.
 MAX_VALUE_BYTES = 128 * 1024 * 1024
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

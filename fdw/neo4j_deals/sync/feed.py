@@ -80,7 +80,7 @@ class Feed:
         self._must_be_there = [
             (at, c)
             for at, c in enumerate(self.columns)
-            if c is table.key or self._must_have(c) or (c.on_misfit == "reject" and self._is_written(c))
+            if c is table.key or self._must_have(c) or (c.on_misfit == "reject" and self._counts_always(c))
         ]
         self._key_at, self._deal_at = (
             1 + self._projection.properties.index(column.property) for column in (table.key, table.deal)
@@ -226,13 +226,13 @@ class Feed:
         number = self.table.targeting("version_number").name
         return named[number] is None and number not in misfits and named[self.table.key.name] is not None
 
-    def _is_written(self, column: Column) -> bool:
+    def _counts_always(self, column: Column) -> bool:
         """Whether a bad value counts whatever the row has; of other columns the table's rows decide."""
         return self.table.kind == "version" or column.overwrites
 
     def _must_have(self, column: Column) -> bool:
         """Whether a row without this value is refused by the table, whatever stands there already."""
-        return column.required and self._is_written(column)
+        return column.required and self._counts_always(column)
 
     def _duplicates(self, ask: Ask, elements: list[str] | None) -> tuple[dict[str, dict[str, Any]], set[str]]:
         """By element id why a node yields to another one with the same key; and the deals that share theirs.
@@ -247,12 +247,12 @@ class Feed:
             if not results.one(ask, check, bool)[0]:
                 return {}, set()
             return self._yielding(ask, [table.key], table.changed_by, "duplicate deal", newest=True)
-        number, deal = table.targeting("version_number"), table.targeting("opportunity_id")
+        number = table.targeting("version_number")
         created, able = table.created_by, self._land_by_themselves()
         by_id, _ = self._yielding(ask, [table.key], created, "duplicate version", newest=False, among=elements)
         what = "duplicate version number"
         by_number, _ = self._yielding(
-            ask, [deal, number], created, what, newest=False, able=able, but=by_id, among=elements
+            ask, [table.deal, number], created, what, newest=False, able=able, but=by_id, among=elements
         )
         return by_number | {element: refusal | {"even_if_there": True} for element, refusal in by_id.items()}, set()
 

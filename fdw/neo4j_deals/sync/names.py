@@ -1,6 +1,6 @@
-"""In: a kind of node. Out: the names that a run takes for itself: those of its temporary tables and of their columns.
+"""In: a kind of node. Out: the names that a run uses for its temporary tables and for its own columns in them.
 
-Pure. A column of the mapping that is staged stands beside these under its own name.
+Pure. The staged columns of the mapping stand beside these, under their own names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ OWN_COLUMNS = (
     ("conversion_errors", "jsonb"),
     ("undated", "text"),  # of a node that does not say when it changed, the digest of what was read
 )
-#: What the statements add to a staged row.
+#: What the statements add to a staged row: `sql/source.sql`.
 _ADDED = ("landed_id", "shadows", "landed deal", "number taken by")
 _MISFIT = " lost"
 _LONGEST = 63  # bytes of a name in PostgreSQL
@@ -26,15 +26,15 @@ def staging(kind: str) -> str:
 
 
 def plan(kind: str) -> str:
-    """The table in which the plan of a batch stands (`statements`), qualified."""
+    """The table with the plan of a batch (`statements`), qualified."""
     return f"pg_temp.deal_sync_{kind}_plan"
 
 
 def misfit(column: str) -> str:
-    """The column that says whether a column's value does not fit."""
+    """The column that says whether the value of a column is a misfit."""
     return column + _MISFIT
 
 
 def reserved() -> tuple[list[str], int]:
-    """What no column that is staged may be called, and how many bytes its name may have."""
+    """The names that a staged column cannot have, and how many bytes its name can have."""
     return [*(name for name, _ in OWN_COLUMNS), *_ADDED], _LONGEST - len(_MISFIT)
