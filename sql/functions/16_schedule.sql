@@ -10,9 +10,12 @@ return entry.next_run(plpy, schedule, after, zone)
 $$;
 COMMENT ON FUNCTION _deal_sync.next_run(text, timestamptz, text) IS 'when a schedule of pg_cron fires next';
 
--- With the owner's rights: only superusers see the settings of pg_cron. The extension cannot require pg_cron, which can
--- be in one database of the server only, so nothing here names its objects before they are known to be its own.
-CREATE OR REPLACE FUNCTION _deal_sync.cron_facts(OUT home text, OUT version numeric, OUT zone text)
+-- With the owner's rights: only superusers see the settings of pg_cron and the type of its process. The extension
+-- cannot require pg_cron, which can be in one database of the server only, so nothing here names its objects before they
+-- are known to be its own.
+CREATE OR REPLACE FUNCTION _deal_sync.cron_facts(
+    OUT home text, OUT version numeric, OUT zone text, OUT has_launcher boolean
+)
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -26,11 +29,12 @@ AS $$
                 e.extname = 'pg_cron' AND d.deptype = 'e'
                 AND d.classid = 'pg_class'::regclass AND d.objid = to_regclass('cron.job')
         ),
-        coalesce(nullif(current_setting('cron.timezone', true), ''), 'GMT')
+        coalesce(nullif(current_setting('cron.timezone', true), ''), 'GMT'),
+        EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.backend_type = 'pg_cron launcher')
 $$;
 COMMENT ON FUNCTION _deal_sync.cron_facts() IS
 'the database that pg_cron works in (NULL: the server does not load it), its version in this database (NULL: none), '
-'and its time zone';
+'its time zone, and whether the process runs that starts its jobs';
 
 -- pg_cron 1.4 cuts a name at 63 bytes: what tells jobs apart comes before the database's name, which may be as long.
 CREATE OR REPLACE FUNCTION _deal_sync.job_name(tenant uuid, is_nightly boolean) RETURNS name
@@ -224,6 +228,11 @@ BEGIN
             EXECUTE 'SELECT cron.schedule($1, $2, $3)' USING at.name, at.schedule, at.command;
         END IF;
     END LOOP;
+    IF NOT (_deal_sync.cron_facts()).has_launcher THEN
+        RAISE WARNING 'no pg_cron launcher runs, so that no job starts' USING
+            DETAIL = 'It ends, and does not start again, when the database that it is connected to is dropped.',
+            HINT = 'Restart the server.';
+    END IF;
     IF (SELECT r.rolsuper OR r.rolbypassrls FROM pg_roles AS r WHERE r.rolname = current_user) THEN
         RAISE WARNING 'the jobs run as role "%", which bypasses row-level security', current_user USING
             HINT = 'deal_sync.unschedule(), SET ROLE to the role that is to sync, and schedule again.';

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from . import citations, database, reference, upgrade
 from .machine import BIN, set_up
-from .servers import KINDS, Instance, claimed, remove_all
+from .servers import CRON_DATABASE, KINDS, Instance, claimed, remove_all
 from .state import CHECKOUT, STATE, SetupError, locked, make_state
 
-PLAYGROUND = "deal_sync"
+PLAYGROUND = CRON_DATABASE  # so that a person can schedule
 
 
 def up() -> None:

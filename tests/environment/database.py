@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .servers import Instance
+from .servers import CRON_DATABASE, Instance
 from .state import CHECKOUT
 
 # Where no Neo4j was started, which is enough to create everything: only a sync connects.
@@ -18,6 +18,8 @@ def create(instance: Instance, database: str) -> None:
     """Create the database anew and set it up as a user would; the statements are the README's."""
     instance.psql("postgres", "-c", f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
     instance.psql("postgres", "-c", f'CREATE DATABASE "{database}"')
+    if database == CRON_DATABASE:  # the drop has ended pg_cron's launcher, which starts with the server only
+        instance.restart_postgresql()
     set_up(instance, database)
 
 

@@ -19,6 +19,7 @@ from .machine import BIN
 from .state import INSTANCES, NEO4J, SERVER_USER, VENV, SetupError, as_server, locked, run, say
 
 PORT = 5432  # names the socket file only: the socket's directory is the instance's own
+CRON_DATABASE = "deal_sync"  # pg_cron works there
 HOST = "localhost"  # of Neo4j's certificate, which is for no address: 127.0.0.1 is a wrong host name
 START_SECONDS = 90
 
@@ -138,8 +139,8 @@ class Instance:
         if self._pg_ctl("start", "-w", "-t", str(START_SECONDS), "-l", self.log) != 0:
             raise SetupError(f"PostgreSQL does not start:\n{tail(self.log)}")
         self._check_python()
-        if self.psql("postgres", "-c", "SELECT 1 FROM pg_database WHERE datname = 'deal_sync'") == "":
-            self.psql("postgres", "-c", "CREATE DATABASE deal_sync")  # pg_cron's launcher waits for it
+        if self.psql("postgres", "-c", f"SELECT 1 FROM pg_database WHERE datname = '{CRON_DATABASE}'") == "":
+            self.psql("postgres", "-c", f"CREATE DATABASE {CRON_DATABASE}")  # pg_cron's launcher waits for it
 
     def _postgresql_runs(self) -> bool:
         """Whether the server of this directory runs. Lock files that a crash of the machine left behind go: their
@@ -164,7 +165,7 @@ class Instance:
             file.write(
                 f"listen_addresses = ''\nunix_socket_directories = '{self.socket_directory}'\nport = {PORT}\n"
                 "shared_preload_libraries = 'pg_cron'\n"
-                f"cron.database_name = 'deal_sync'\ncron.host = '{self.socket_directory}'\n"
+                f"cron.database_name = '{CRON_DATABASE}'\ncron.host = '{self.socket_directory}'\n"
                 f"log_line_prefix = '%m [%p] %d '\n{settings}"
             )
 

@@ -11,17 +11,18 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 from environment import database as environment_database
-from environment.servers import Instance
+from environment.servers import CRON_DATABASE, Instance, claimed
 from psycopg import errors
 from support.backend import await_true
 from support.database import Connection
+from support.doctor import doctor
 from support.documents import PAGES
 from support.graph import Graph
 from support.roles import fresh, role
 from support.sync import add_deal, add_tenant, one
 
 SCHEDULING = PAGES["how-to/schedule.md"]
-HOME = "deal_sync"  # cron.database_name of every instance
+HOME = CRON_DATABASE
 TICK = 75  # seconds in which a minute begins, and a short run ends
 
 
@@ -221,6 +222,32 @@ def test_whose_rights_the_jobs_have_and_who_else_has_them_is_said(
         assert one(writer, "SELECT deal_sync.unschedule()") == 2
         assert {owner for (owner,) in cron.execute("SELECT owner FROM deal_sync.schedules")} == {"postgres"}
     cron.execute("REVOKE USAGE ON SCHEMA cron FROM app_writer")
+
+
+def test_without_its_launcher_no_job_starts_and_a_restart_is_the_hint() -> None:
+    gone = "no pg_cron launcher runs, so that no job starts"
+    with claimed("test", neo4j=False) as own:
+        environment_database.create(own, HOME)
+        for statement in (f"DROP DATABASE {HOME} WITH (FORCE)", f"CREATE DATABASE {HOME}"):
+            own.psql("postgres", "-c", statement)
+        environment_database.set_up(own, HOME)
+        with psycopg.connect(own.dsn(HOME), autocommit=True) as pg:
+            pg.execute("CREATE EXTENSION pg_cron; GRANT USAGE ON SCHEMA cron TO app_writer")
+        with psycopg.connect(own.dsn(HOME, "app_writer"), autocommit=True) as writer:
+            said: list[tuple[str | None, str | None]] = []
+            writer.add_notice_handler(lambda it: said.append((it.message_primary, it.message_hint)))
+            writer.execute("SELECT deal_sync.schedule('* * * * *')")
+            assert said == [(gone, "Restart the server.")]
+            check = doctor(writer)["pg_cron"]
+            assert (check.ok, check.hint) == (False, "restart the server")
+            assert gone in check.detail
+        own.restart_postgresql()
+        with psycopg.connect(own.dsn(HOME, "app_writer"), autocommit=True) as writer:
+            assert await_true(lambda: bool(doctor(writer)["pg_cron"].ok), seconds=10)
+            said.clear()
+            writer.add_notice_handler(lambda it: said.append((it.message_primary, it.message_hint)))
+            writer.execute("SELECT deal_sync.schedule('* * * * *')")
+            assert said == []
 
 
 # When it runs next

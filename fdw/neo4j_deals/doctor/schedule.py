@@ -9,7 +9,7 @@ from neo4j_deals.quoting import literal
 
 @check("pg_cron")
 def pg_cron(case: Case) -> Finding:
-    """Does pg_cron work in this database?"""
+    """Does pg_cron work in this database, and does the process run that starts its jobs?"""
     [row] = case.query("pg_cron")
     if not row["is_installed"]:
         return Finding(
@@ -28,6 +28,13 @@ def pg_cron(case: Case) -> Finding:
         )
     if row["version"] is None:
         return Finding(False, "not created in this database", "CREATE EXTENSION pg_cron;")
+    if not row["has_launcher"]:
+        return Finding(
+            False,
+            f"{row['version']}, but no pg_cron launcher runs, so that no job starts: it ends, and does not start again,"
+            " when the database that it is connected to is dropped",
+            "restart the server",
+        )
     return Finding(True, row["version"])
 
 

@@ -1,8 +1,10 @@
--- In: the server. Out: whether pg_cron is installed, where it works, and its version if that is here.
+-- In: the server. Out: whether pg_cron is installed, where it works, and its version if that is here, and whether
+-- its launcher runs.
 SELECT
     e.name IS NOT NULL AS is_installed,
     c.home,
     c.version::text AS version,
+    c.has_launcher,
     current_database() AS database,
     current_setting('server_version_num')::integer / 10000 AS major
 FROM _deal_sync.cron_facts() AS c
