@@ -58,7 +58,7 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     -- pg_size_bytes() takes B from PostgreSQL 16 on.
-    SELECT pg_size_bytes(regexp_replace(_deal_sync.setting(name), '(\d) *B$', '\1'))
+    SELECT pg_size_bytes(regexp_replace(_deal_sync.setting(name), E'(\\d) *B$', E'\\1'))
 $$;
 COMMENT ON FUNCTION _deal_sync.size_setting(text) IS 'the value of a setting that is a size, in bytes';
 

@@ -7,11 +7,11 @@ LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF error.detail ~ '^(plpy|spiexceptions)\.\w+: ' THEN
+    IF error.detail ~ E'^(plpy|spiexceptions)\\.\\w+: ' THEN
         error.message := error.detail;
         error.detail := NULL;
     END IF;
-    error.message := regexp_replace(error.message, '^(plpy|spiexceptions)\.\w+: ', '');
+    error.message := regexp_replace(error.message, E'^(plpy|spiexceptions)\\.\\w+: ', '');
     error.detail := nullif(error.detail, '');
     error.hint := nullif(error.hint, '');
 END

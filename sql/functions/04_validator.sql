@@ -7,7 +7,7 @@ AS $$
 DECLARE
     option record;
     context text := catalog::regclass::text;
-    seconds CONSTANT text := '(?!0+(\.0+)?$)[0-9]{1,6}(\.[0-9]+)?';
+    seconds CONSTANT text := E'(?!0+(\\.0+)?$)[0-9]{1,6}(\\.[0-9]+)?';
     given jsonb;
     partner text;
 BEGIN
@@ -15,10 +15,10 @@ BEGIN
         WITH known (place, name, pattern, superuser_only, meaning) AS (VALUES
             (
                 'pg_foreign_server', 'uri',
-                '(bolt|neo4j)(\+s|\+ssc)?://([^/@\s:\[\]]+|\[[0-9a-fA-F:.%]+\])(:[0-9]{1,5})?/?(\?\S*)?', false,
+                E'(bolt|neo4j)(\\+s|\\+ssc)?://([^/@\\s:\\[\\]]+|\\[[0-9a-fA-F:.%]+\\])(:[0-9]{1,5})?/?(\\?\\S*)?', false,
                 'bolt://host:7687 or neo4j://host:7687, with +s or +ssc for TLS; a login belongs in the user mapping'
             ),
-            ('pg_foreign_server', 'database', '\S+', false, 'the name of a database'),
+            ('pg_foreign_server', 'database', E'\\S+', false, 'the name of a database'),
             ('pg_foreign_server', 'connect_timeout', seconds, false, 'seconds, more than 0'),
             ('pg_foreign_server', 'query_timeout', seconds, false, 'seconds, more than 0'),
             ('pg_foreign_server', 'fetch_size', '[1-9][0-9]{0,5}', false, 'a number of records, 1 to 999999'),
@@ -27,13 +27,13 @@ BEGIN
             ('pg_foreign_server', 'max_rows', '[1-9][0-9]{0,17}', false, 'a number of rows, 1 or more'),
             ('pg_foreign_server', 'sslrootcert', '/.+', true, 'the absolute path of a file on the server'),
             (
-                'pg_foreign_server', 'wrapper', 'neo4j_deals\.tables\.wrapper\.Neo4jForeignDataWrapper', true,
+                'pg_foreign_server', 'wrapper', E'neo4j_deals\\.tables\\.wrapper\\.Neo4jForeignDataWrapper', true,
                 'neo4j_deals.tables.wrapper.Neo4jForeignDataWrapper: attach() sets it'
             ),
             ('pg_user_mapping', 'user', '.+', false, 'a user of Neo4j'),
             ('pg_user_mapping', 'password', '.*', false, 'a password'),
             ('pg_user_mapping', 'password_file', '/.+', true, 'the absolute path of a file on the server'),
-            ('pg_user_mapping', 'bearer_token', '\S+', false, 'a token of a single sign-on'),
+            ('pg_user_mapping', 'bearer_token', E'\\S+', false, 'a token of a single sign-on'),
             ('pg_foreign_table', 'label', '.+', false, 'a label of the graph'),
             ('pg_foreign_table', 'cypher', '.+', false, 'a query: MATCH ... RETURN ...'),
             ('pg_foreign_table', 'key', '.+', false, 'column names, separated by commas: nodes are looked up by them'),
@@ -104,7 +104,7 @@ BEGIN
             ERRCODE = 'fdw_invalid_attribute_value',
             HINT = 'Give the user of Neo4j in the same statement.';
     END IF;
-    IF given ? 'sslrootcert' AND given ->> 'uri' !~ '^\w+\+s://' THEN
+    IF given ? 'sslrootcert' AND given ->> 'uri' !~ E'^\\w+\\+s://' THEN
         RAISE EXCEPTION 'option "sslrootcert" requires the option "uri" to begin with bolt+s:// or neo4j+s://' USING
             ERRCODE = 'fdw_invalid_attribute_value',
             HINT = 'With other schemes no certificate is checked.';

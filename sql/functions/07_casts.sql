@@ -82,7 +82,7 @@ LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE
-        WHEN value ~* '^(\{[0-9a-f]{4}(-?[0-9a-f]{4}){7}\}|[0-9a-f]{4}(-?[0-9a-f]{4}){7})$' THEN value::uuid
+        WHEN value ~* E'^(\\{[0-9a-f]{4}(-?[0-9a-f]{4}){7}\\}|[0-9a-f]{4}(-?[0-9a-f]{4}){7})$' THEN value::uuid
     END
 $$;
 COMMENT ON FUNCTION _deal_sync.to_uuid(text) IS 'NULL if it is not a UUID';

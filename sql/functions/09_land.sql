@@ -10,11 +10,23 @@ AS $$
         left(sqlstate, 2) IN ('22', '23', '44', 'P0')
         OR sqlstate IN ('20000', '54000')
         OR left(sqlstate, 2) NOT IN (
-            '00', '01', '02', '03', '08', '09', '0A', '0B', '0F', '0L', '0P', '0Z', '10', '20', '24', '25', '26', '27', '28',
+            '00', '01', '02', '03', '08', '09', '0A', '0B', '0F', '0L', '0P', '0Z', '10', '20', '24', '25', '26', '28',
             '2B', '2D', '2F', '34', '39', '3B', '3D', '3F', '40', '42', '53', '54', '55', '57', '58', '72', 'F0', 'HV', 'XX'
         )
 $$;
 COMMENT ON FUNCTION _deal_sync.is_row_error(text) IS 'whether a SQLSTATE is about one row, and not about the run';
+
+-- PostgreSQL has one SQLSTATE for a row that a policy rejects and for a right that is missing. Rights were checked before.
+CREATE OR REPLACE FUNCTION _deal_sync.may_be_a_policy(sqlstate text) RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT sqlstate = '42501' AND EXISTS (
+        SELECT FROM _deal_sync.target_tables() AS t (relation) WHERE row_security_active(t.relation)
+    )
+$$;
+COMMENT ON FUNCTION _deal_sync.may_be_a_policy(text) IS
+'whether an error may be that a row-level security policy of a target rejects a row';
 
 -- What of an error's CONTEXT lies above the extension's own functions and statements: the application's.
 CREATE OR REPLACE FUNCTION _deal_sync.applications_context(context text, statements text[]) RETURNS text
@@ -22,11 +34,11 @@ LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     -- A statement's own text stands within a line that is in the server's language.
-    SELECT nullif(rtrim(regexp_replace(left(context, min(e.place) - 1), '[^\n]*$', ''), E'\n'), '')
+    SELECT nullif(rtrim(regexp_replace(left(context, min(e.place) - 1), E'[^\\n]*$', ''), E'\n'), '')
     FROM (
         SELECT position(s.statement IN context) FROM unnest(statements) AS s (statement)
         UNION ALL
-        SELECT regexp_instr(context, '^[^"\n]*\m_?deal_sync\.\w+\(', 1, 1, 0, 'n')
+        SELECT regexp_instr(context, E'^[^"\\n]*\\m_?deal_sync\\.\\w+\\(', 1, 1, 0, 'n')
         UNION ALL
         SELECT length(context) + 1
     ) AS e (place)
@@ -45,14 +57,14 @@ AS $$
     WITH named AS MATERIALIZED (
         SELECT f.name, min(position(f.found IN context)) AS place
         FROM (
-            SELECT m.parts[1] || '(', m.parts[1] FROM regexp_matches(context, '\m(\w+)\(', 'g') AS m (parts)
+            SELECT m.parts[1] || '(', m.parts[1] FROM regexp_matches(context, E'\\m(\\w+)\\(', 'g') AS m (parts)
             UNION ALL
             SELECT m.parts[1], replace(m.parts[2], '""', '"')
-            FROM regexp_matches(context, '("((?:[^"\n]|"")+)")\(', 'g') AS m (parts)
+            FROM regexp_matches(context, E'("((?:[^"\\n]|"")+)")\\(', 'g') AS m (parts)
             UNION ALL
-            SELECT m.parts[1], btrim(m.parts[1], U&' \00A0\202F')
+            SELECT m.parts[1], btrim(m.parts[1], E' \u00A0\u202F')
             FROM regexp_matches(
-                context, '^[^"»„“”«「『\n]*["»„“”«「『](.+)["«“”»」』][^"«“”»」』\n]*$', 'gn'
+                context, E'^[^"»„“”«「『\\n]*["»„“”«「『](.+)["«“”»」』][^"«“”»」』\\n]*$', 'gn'
             ) AS m (parts)
         ) AS f (found, name)
         GROUP BY f.name
@@ -148,6 +160,7 @@ AS $$
         WHEN sqlstate LIKE '23%' THEN 'it violates a constraint'
         WHEN sqlstate = '44000' THEN 'it violates a view''s check option'
         WHEN sqlstate = '54000' THEN 'too large, for an index perhaps'
+        WHEN sqlstate = '42501' THEN 'it violates a row-level security policy'
         ELSE 'a trigger rejected it'
     END || coalesce(': ' || nullif(concat_ws(
         ', ',
@@ -226,7 +239,7 @@ BEGIN
                 GET STACKED DIAGNOSTICS
                     code := RETURNED_SQLSTATE, text_of_server := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL,
                     context := PG_EXCEPTION_CONTEXT, "schema" := SCHEMA_NAME, "table" := TABLE_NAME, "column" := COLUMN_NAME, "constraint" := CONSTRAINT_NAME;
-                IF NOT _deal_sync.is_row_error(code) THEN
+                IF NOT (_deal_sync.is_row_error(code) OR _deal_sync.may_be_a_policy(code)) THEN
                     RAISE;
                 END IF;
         END;

@@ -357,6 +357,10 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE
         WHEN (e.error).code IS NOT NULL THEN e.error
+        WHEN request.is_dry_run IS NULL OR request.is_strict IS NULL THEN ROW(
+            '22004', format('%s must not be NULL', CASE WHEN request.is_dry_run IS NULL THEN 'dry_run' ELSE 'strict' END), NULL,
+            'dry_run and strict are true or false.', 'own', NULL
+        )::_deal_sync.error
         WHEN request.function = 'sync_deals' AND coalesce(request.mode, '') NOT IN ('incremental', 'full') THEN ROW(
             '22023', format('unknown mode "%s"', coalesce(request.mode, '<NULL>')), NULL, 'The mode is incremental or full.', 'own', NULL
         )::_deal_sync.error
@@ -482,7 +486,6 @@ AS $$
 DECLARE
     began CONSTANT timestamptz := coalesce(request.began, clock_timestamp());
     lock_key CONSTANT bigint := _deal_sync.lock_key(tenant);
-    dry_run CONSTANT boolean := coalesce(request.is_dry_run, false);
     error _deal_sync.error := _deal_sync.request_error(tenant, request, caller);
     result deal_sync.run_result;
     holder record;
@@ -523,7 +526,7 @@ BEGIN
                     ERRCODE = 'DS002',
                     DETAIL = format('Rejected: %s rows, %s values.', result.rows_rejected, result.values_rejected),
                     HINT = 'Run it without strict, and see deal_sync.rejects.';
-            ELSIF dry_run THEN
+            ELSIF request.is_dry_run THEN
                 is_undone := true; -- a variable outlives what is undone
                 RAISE EXCEPTION USING ERRCODE = 'DS003', MESSAGE = 'dry run: everything is undone';
             END IF;
@@ -558,11 +561,11 @@ BEGIN
 
     result.seconds := extract(EPOCH FROM clock_timestamp() - began);
     -- A backfill is one run, recorded at its end.
-    IF NOT dry_run AND result.status <> 'running' THEN
+    IF NOT request.is_dry_run AND result.status <> 'running' THEN
         PERFORM _deal_sync.record_run(result, began, error.code, concat_ws(E'\n', error.message, error.detail));
     END IF;
     IF result.status NOT IN ('skipped', 'running') THEN
-        RAISE NOTICE '%', _deal_sync.summary(result, dry_run);
+        RAISE NOTICE '%', _deal_sync.summary(result, request.is_dry_run);
     END IF;
     RETURN ROW(result, NULL)::_deal_sync.outcome;
 END

@@ -22,7 +22,7 @@ AS $$
     SELECT
         current_setting('cron.database_name', true),
         (
-            SELECT substring(e.extversion FROM '^[0-9]+\.[0-9]+')::numeric
+            SELECT substring(e.extversion FROM E'^[0-9]+\\.[0-9]+')::numeric
             FROM pg_extension AS e
             INNER JOIN pg_depend AS d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
             WHERE
@@ -168,7 +168,7 @@ BEGIN
         RAISE EXCEPTION 'pg_cron % has no schedules in seconds', facts.version USING
             ERRCODE = 'feature_not_supported',
             HINT = 'Use ''* * * * *'', or pg_cron 1.5 or newer.';
-    ELSIF schedule ~ '\$' AND facts.version < 1.5 THEN
+    ELSIF schedule ~ E'\\$' AND facts.version < 1.5 THEN
         RAISE EXCEPTION 'pg_cron % does not support $ (last day of the month)', facts.version USING
             ERRCODE = 'feature_not_supported',
             HINT = 'Use pg_cron 1.5 or newer.';

@@ -102,3 +102,9 @@ def test_a_strict_dry_run_raises_too(pg: Connection, writer: Connection, deal: A
         sync(writer, tenant, dry_run=True, strict=True)
 
     assert one(pg, "SELECT count(*) FROM opportunities") == 0
+
+
+@pytest.mark.parametrize("argument", ["dry_run", "strict"])
+def test_null_is_neither(pg: Connection, tenant: uuid.UUID, argument: str) -> None:
+    with pytest.raises(psycopg.errors.NullValueNotAllowed, match=f"{argument} must not be NULL"):
+        sync(pg, tenant, **{argument: None})

@@ -66,6 +66,12 @@ REFUSALS: dict[str, tuple[Any, dict[str, Any], str, str]] = {
         "23514",
         "good_name",
     ),
+    "a row-level security policy": (
+        "CREATE POLICY good_name ON opportunities AS RESTRICTIVE USING (true) WITH CHECK (opportunity_name <> 'Bad')",
+        {},
+        "42501",
+        "row-level security policy",
+    ),
     "a foreign key": (
         "CREATE TABLE accounts (id uuid PRIMARY KEY); GRANT SELECT ON accounts TO PUBLIC;"
         "ALTER TABLE opportunities ADD CONSTRAINT its_account FOREIGN KEY (account_id) REFERENCES accounts",
@@ -146,6 +152,13 @@ UPDATES: dict[str, tuple[Any, str]] = {
     "a trigger that raises": (trigger("RAISE EXCEPTION 'no';", "BEFORE UPDATE"), "P0001"),
     "a trigger that suppresses the row": (trigger("RETURN NULL;", "BEFORE UPDATE"), "09000"),
     "a trigger that raises afterwards": (trigger("RAISE EXCEPTION 'no';", "AFTER UPDATE"), "P0001"),
+    "a trigger that updates its own row": (
+        trigger(
+            "IF pg_trigger_depth() = 1 THEN UPDATE opportunities SET deal_ref = 'x' WHERE id = new.id; END IF;",
+            "BEFORE UPDATE",
+        ),
+        "27000",
+    ),
     "a CHECK": ("ALTER TABLE opportunities ADD CHECK (deal_ref <> 'new') NOT VALID", "23514"),
 }
 

@@ -445,6 +445,20 @@ def test_a_triggers_words_are_in_no_message_though_they_look_like_the_readers(
     assert (run.status, run.message) == ("failed", f"SQLSTATE HV000 ended the run, in {place}; nothing was written")
 
 
+def test_a_run_is_the_same_with_standard_conforming_strings_off(
+    writer: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    bad = add_deal(graph, tenant, name="back\\slash", embedding=[])
+    add_version(graph, tenant, bad, name=None)
+    writer.execute("SET standard_conforming_strings = off; SET escape_string_warning = on")
+    warnings: list[str] = []
+    writer.add_notice_handler(lambda notice: warnings.append(str(notice.severity_nonlocalized)))
+    assert sync(writer, tenant).status == "partial"
+    assert writer.execute("SELECT * FROM deal_sync.differences(%s)", [tenant]).fetchall() == []
+    assert writer.execute("SELECT count(*) FROM deal_sync.doctor()").fetchone() != (0,)
+    assert "WARNING" not in warnings
+
+
 @pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP"])
 def test_texts_land_as_they_are_whatever_the_sessions_encoding(
     encoding: str, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID

@@ -59,6 +59,17 @@ def test_every_function_sets_its_search_path(pg: Connection) -> None:
     assert pg.execute(query).fetchall() == []
 
 
+def test_no_text_is_another_one_with_standard_conforming_strings_off(pg: Connection) -> None:
+    query: LiteralString = (
+        f"SELECT p.oid::regprocedure::text FROM pg_proc AS p INNER JOIN {EXTENSION} AS m ON m.objid = p.oid"
+        " INNER JOIN pg_language AS l ON l.oid = p.prolang"
+        " WHERE m.classid = 'pg_proc'::regclass AND l.lanname <> 'plpython3u'"
+        # Comments apart, and texts that begin with E.
+        " AND regexp_replace(regexp_replace(p.prosrc, '--[^\\n]*', '', 'g'), $$E'([^']|'')*'$$, '', 'g') LIKE '%\\\\%'"
+    )
+    assert pg.execute(query).fetchall() == []
+
+
 def test_every_object_has_a_comment(pg: Connection) -> None:
     query: LiteralString = (
         f"SELECT pg_describe_object(m.classid, m.objid, 0) FROM {EXTENSION} AS m"

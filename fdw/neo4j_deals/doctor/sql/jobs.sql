@@ -14,5 +14,5 @@ LEFT JOIN LATERAL (
     ORDER BY r.runid DESC
     LIMIT 1
 ) AS d ON true
-WHERE j.active AND j.database = current_database() AND j.command ~ '\m(sync_all|nightly|sync_deals)\M'
+WHERE j.active AND j.database = current_database() AND j.command ~ E'\\m(sync_all|nightly|sync_deals)\\M'
 ORDER BY j.jobid

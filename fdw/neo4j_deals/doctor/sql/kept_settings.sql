@@ -9,4 +9,4 @@ SELECT
 FROM pg_db_role_setting AS s
 CROSS JOIN unnest(s.setconfig) AS c (setting)
 LEFT JOIN pg_database AS d ON s.setdatabase = d.oid
-WHERE c.setting LIKE 'deal\_sync.%' AND coalesce(d.datname = current_database(), true)
+WHERE c.setting LIKE E'deal\\_sync.%' AND coalesce(d.datname = current_database(), true)
