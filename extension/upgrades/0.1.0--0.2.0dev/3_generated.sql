@@ -28,6 +28,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.is_for_the_caller(_deal_sync.error, boolean
 REVOKE EXECUTE ON ROUTINE _deal_sync.land_batch(text, _deal_sync.statements, deal_sync.run_result, jsonb, jsonb)
     FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.line_up(uuid) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.may_be_a_policy(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.merge_by_hand(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.message_of(_deal_sync.error, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.raise_again(_deal_sync.error) FROM PUBLIC;
