@@ -227,9 +227,14 @@ DECLARE
     homes name[];
     definition record;
     relation regclass;
+    there regclass;
     said text := '';
 BEGIN
-    IF NOT EXISTS (
+    IF server IS NULL OR schema IS NULL THEN
+        RAISE EXCEPTION 'deal_sync.attach requires a server and a schema' USING
+            ERRCODE = 'null_value_not_allowed',
+            HINT = 'SELECT deal_sync.attach(''neo4j'', ''neo4j'');';
+    ELSIF NOT EXISTS (
         SELECT FROM pg_foreign_server AS s
         INNER JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
         WHERE s.srvname = server AND w.fdwname = 'neo4j'
@@ -240,18 +245,23 @@ BEGIN
     END IF;
 
     -- Where the application's tables stand: in the one schema with a table "opportunities", unless the caller says.
-    IF home IS NULL THEN
-        SELECT array_agg(n.nspname ORDER BY n.nspname) INTO homes
-        FROM pg_class AS c
-        INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
-        WHERE c.relname = 'opportunities' AND c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_';
-        IF cardinality(homes) > 1 THEN
-            RAISE EXCEPTION 'several schemas have a table "opportunities": %', array_to_string(homes, ', ') USING
-                ERRCODE = 'ambiguous_parameter',
-                HINT = format('SELECT deal_sync.attach(%L, %L, application => %L);', server, schema, homes[1]);
-        END IF;
-        home := coalesce(homes[1], 'public');
+    SELECT array_agg(n.nspname ORDER BY n.nspname) INTO homes
+    FROM pg_class AS c
+    INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relname = 'opportunities' AND c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_';
+    IF home IS NULL AND cardinality(homes) > 1 THEN
+        RAISE EXCEPTION 'several schemas have a table "opportunities": %', array_to_string(homes, ', ') USING
+            ERRCODE = 'ambiguous_parameter',
+            HINT = format('SELECT deal_sync.attach(%L, %L, application => %L);', server, schema, homes[1]);
+    ELSIF to_regnamespace(quote_ident(home)) IS NULL AND home IS NOT NULL THEN
+        RAISE EXCEPTION 'schema "%" does not exist', home USING
+            ERRCODE = 'invalid_schema_name',
+            DETAIL = 'The argument "application" names the schema of the table "opportunities".',
+            HINT = format(
+                'SELECT deal_sync.attach(%L, %L, application => %L);', server, schema, coalesce(homes[1], 'public')
+            );
     END IF;
+    home := coalesce(home, homes[1], 'public');
 
     IF to_regnamespace(quote_ident(schema)) IS NULL THEN
         EXECUTE format('CREATE SCHEMA %I', schema);
@@ -278,6 +288,29 @@ BEGIN
     LOOP
         relation := to_regclass(format('%I.%I', schema, definition.table_name));
         IF relation IS NULL THEN
+            BEGIN
+                there := _deal_sync.mapped(definition.kind);
+            EXCEPTION
+                WHEN undefined_object THEN
+                    there := NULL;
+            END;
+            IF there IS NOT NULL THEN
+                RAISE EXCEPTION 'foreign table % already maps the %s of the graph', there, definition.kind USING
+                    ERRCODE = 'object_not_in_prerequisite_state',
+                    DETAIL = 'A database has one mapping.',
+                    HINT = (
+                        SELECT format(
+                            'To add columns that it lacks: SELECT deal_sync.attach(%L, %L);'
+                            ' to replace it, first: DROP FOREIGN TABLE %s;',
+                            s.srvname, n.nspname, there
+                        )
+                        FROM pg_foreign_table AS ft
+                        INNER JOIN pg_foreign_server AS s ON s.oid = ft.ftserver
+                        INNER JOIN pg_class AS c ON c.oid = ft.ftrelid
+                        INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                        WHERE ft.ftrelid = there
+                    );
+            END IF;
             EXECUTE format(
                 E'CREATE FOREIGN TABLE %I.%I (\n    %s\n) SERVER %I OPTIONS (label %L, kind %L, target %L%s)',
                 schema, definition.table_name, array_to_string(definition.columns, E',\n    '), server,
@@ -438,7 +471,11 @@ DECLARE
     error _deal_sync.error;
 BEGIN
     PERFORM _deal_sync.check_package();
-    IF limit_to IS NOT NULL AND "except" IS NOT NULL THEN
+    IF server IS NULL OR schema IS NULL THEN
+        RAISE EXCEPTION 'deal_sync.import_schema requires a server and a schema' USING
+            ERRCODE = 'null_value_not_allowed',
+            HINT = 'SELECT * FROM deal_sync.import_schema(''neo4j'', ''public'');';
+    ELSIF limit_to IS NOT NULL AND "except" IS NOT NULL THEN
         RAISE EXCEPTION 'limit_to and except exclude each other' USING
             ERRCODE = 'invalid_parameter_value',
             HINT = 'limit_to names the tables to make, except those not to make.';

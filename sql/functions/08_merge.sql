@@ -12,7 +12,11 @@ DECLARE
     );
     narrow record;
 BEGIN
-    IF kind IS NULL OR _deal_sync.mapped(kind) <> relation THEN
+    IF relation IS NULL THEN
+        RAISE EXCEPTION 'deal_sync.merge_statement requires a foreign table' USING
+            ERRCODE = 'null_value_not_allowed',
+            HINT = 'SELECT deal_sync.merge_statement(''neo4j.deals'');';
+    ELSIF kind IS NULL OR _deal_sync.mapped(kind) <> relation THEN
         RAISE EXCEPTION 'table % is not one of the mapping', relation USING
             ERRCODE = 'wrong_object_type',
             HINT = 'SELECT deal_sync.merge_statement(''neo4j.deals'');';

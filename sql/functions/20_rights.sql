@@ -39,6 +39,11 @@ AS $$
 DECLARE
     place CONSTANT regnamespace := (SELECT p.pronamespace FROM pg_proc AS p WHERE p.oid = _deal_sync.entry_point());
 BEGIN
+    IF role IS NULL THEN
+        RAISE EXCEPTION 'deal_sync.grant_sync requires a role' USING
+            ERRCODE = 'null_value_not_allowed',
+            HINT = 'SELECT deal_sync.grant_sync(''name'');';
+    END IF;
     EXECUTE format(
         'GRANT EXECUTE ON ROUTINE %s TO %s',
         (SELECT string_agg(r.routine::text, ', ') FROM _deal_sync.routines_of_sync() AS r (routine)), role
@@ -70,6 +75,11 @@ DECLARE
     hidden CONSTANT name[] := ARRAY['value', 'server_text', 'graph_id'];
     log record;
 BEGIN
+    IF role IS NULL THEN
+        RAISE EXCEPTION 'deal_sync.grant_monitor requires a role' USING
+            ERRCODE = 'null_value_not_allowed',
+            HINT = 'SELECT deal_sync.grant_monitor(''name'');';
+    END IF;
     EXECUTE format('GRANT USAGE ON SCHEMA deal_sync TO %s', role);
     EXECUTE format(
         'GRANT EXECUTE ON FUNCTION _deal_sync.setting(text), deal_sync.settings(), _deal_sync.running(),'
@@ -101,6 +111,11 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    IF role IS NULL THEN
+        RAISE EXCEPTION 'deal_sync.grant_scan requires a role' USING
+            ERRCODE = 'null_value_not_allowed',
+            HINT = 'SELECT deal_sync.grant_scan(''name'');';
+    END IF;
     EXECUTE format('GRANT USAGE ON SCHEMA deal_sync, _deal_sync TO %s', role);
     EXECUTE format(
         'GRANT EXECUTE ON FUNCTION'

@@ -90,7 +90,47 @@ def test_attach_says_which_server_is_missing(pg: Connection) -> None:
     with pytest.raises(psycopg.errors.UndefinedObject, match='server "Graph 1"') as raised:
         pg.execute("SELECT deal_sync.attach('Graph 1')")
     execute(pg, str(raised.value.diag.message_hint))
+    pg.execute("DROP FOREIGN TABLE neo4j.deals, neo4j.deal_versions")
     assert "created other.deals" in one(pg, "SELECT deal_sync.attach('Graph 1', 'other')")
+
+
+def test_attach_makes_no_second_mapping_and_names_the_table_that_is_there(pg: Connection) -> None:
+    for table, kind in (("neo4j.deals", "deals"), ("neo4j.deal_versions", "versions")):
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as raised:
+            pg.execute("SELECT deal_sync.attach('neo4j', 'other')")
+        assert raised.value.diag.message_primary == f"foreign table {table} already maps the {kind} of the graph"
+        keep, _, replace = str(raised.value.diag.message_hint).partition("; to replace it, first: ")
+        assert keep == "To add columns that it lacks: SELECT deal_sync.attach('neo4j', 'neo4j')"
+        execute(pg, replace)
+    assert "created other.deals; created other.deal_versions" in one(pg, "SELECT deal_sync.attach('neo4j', 'other')")
+
+
+def test_attach_says_that_the_application_s_schema_does_not_exist(pg: Connection) -> None:
+    pg.execute("DROP FOREIGN TABLE neo4j.deals")
+    with pytest.raises(psycopg.errors.InvalidSchemaName, match='schema "nope" does not exist') as raised:
+        pg.execute("SELECT deal_sync.attach('neo4j', 'neo4j', 'nope')")
+    execute(pg, str(raised.value.diag.message_hint))
+
+
+@pytest.mark.parametrize(
+    ("call", "required"),
+    [
+        ("attach(NULL)", "a server and a schema"),
+        ("attach('neo4j', NULL)", "a server and a schema"),
+        ("import_schema(NULL, NULL)", "a server and a schema"),
+        ("import_schema('neo4j', NULL)", "a server and a schema"),
+        ("merge_statement(NULL)", "a foreign table"),
+        ("grant_sync(NULL)", "a role"),
+        ("grant_monitor(NULL)", "a role"),
+        ("grant_scan(NULL)", "a role"),
+    ],
+)
+def test_an_argument_that_is_null_is_said_to_be_required(pg: Connection, call: str, required: str) -> None:
+    with pytest.raises(psycopg.errors.NullValueNotAllowed) as raised:
+        execute(pg, f"SELECT deal_sync.{call}")
+    function = call.partition("(")[0]
+    assert raised.value.diag.message_primary == f"deal_sync.{function} requires {required}"
+    assert f"deal_sync.{function}(" in str(raised.value.diag.message_hint)
 
 
 def test_attach_asks_which_schema_where_several_have_opportunities(pg: Connection) -> None:
