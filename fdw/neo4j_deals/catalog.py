@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NoReturn, Protocol
 
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.graph.options import ServerOptions
-from neo4j_deals.mapping.model import Application, Column, Source, Table, keys_of
+from neo4j_deals.mapping.application import Application, TargetTable
+from neo4j_deals.mapping.model import Column, Source, Table, keys_of
 
 
-class Plpy(Protocol):
+class Plpy(Hashable, Protocol):
     """What the package uses of PL/Python's module `plpy`."""
 
     def execute(self, query: Any, arguments: Sequence[Any] = ...) -> Sequence[Mapping[str, Any]]:
@@ -49,7 +51,13 @@ class TellingPlpy(Plpy, Protocol):
 
 def query(plpy: Plpy, text: str, types: Sequence[str] = (), values: Sequence[Any] = ()) -> Sequence[Mapping[str, Any]]:
     """Rows of a query with parameters."""
-    return plpy.execute(plpy.prepare(text, types), values)
+    return plpy.execute(_plan(plpy, text, tuple(types)), values)
+
+
+@lru_cache(maxsize=100)
+def _plan(plpy: Plpy, text: str, types: tuple[str, ...]) -> Any:
+    """Kept: to plan a query on the catalog takes as long as to run it. PostgreSQL plans it anew if anything changes."""
+    return plpy.prepare(text, types)
 
 
 def serve_interrupt(plpy: Plpy) -> None:
@@ -78,6 +86,7 @@ def table(plpy: Plpy, relation: str) -> Table:
     columns = query(
         plpy,
         "SELECT m.*, pg_catalog.format_type(m.type, NULL) AS type_family,"
+        " pg_catalog.format_type(m.type, m.type_modifier) AS type_as,"
         " pg_catalog.format_type(m.staged_type, NULL) AS staged_family,"
         " pg_catalog.format_type(m.target_type, NULL) AS target_family,"
         " pg_catalog.format_type(m.target_type, m.target_modifier) AS target_as"
@@ -90,27 +99,52 @@ def table(plpy: Plpy, relation: str) -> Table:
         options.get("kind", ""),
         source,
         tuple(Column.read(row, keys_of(options)) for row in columns),
+        options.get("stamps"),
     )
 
 
 def application(plpy: Plpy) -> Application:
     """The application's tables. Raises PostgreSQL's error if one that the mapping names does not exist."""
+    return Application(target(plpy, "deal"), target(plpy, "version"), target(plpy, "deal", "links"))
+
+
+def target(plpy: Plpy, kind: str, option: str = "target") -> TargetTable:
+    """The table of the application that an option names; PostgreSQL's error if it does not exist."""
     [row] = query(
         plpy,
-        "SELECT deals::text, versions::text, links::text, (SELECT a.attname::text FROM pg_catalog.pg_attribute AS a"
-        "  WHERE a.attrelid = t.deals AND a.attname = _deal_sync.stamp_column() AND NOT a.attisdropped) AS stamp"
-        " FROM (SELECT _deal_sync.application_table('deal', 'target') AS deals,"
-        "  _deal_sync.application_table('version', 'target') AS versions,"
-        "  _deal_sync.application_table('deal', 'links') AS links) AS t",
+        "SELECT c.oid::pg_catalog.regclass::text AS name, c.relkind::text,"
+        " (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', a.attname,"
+        "   'type_family', pg_catalog.format_type(a.atttypid, NULL), 'base_name', y.typname,"
+        "   'base_as', pg_catalog.format_type(b.type, b.modifier), 'not_null', a.attnotnull,"
+        "   'has_default', a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL,"
+        "   'is_generated', a.attgenerated <> '', 'first_label',"
+        "    (SELECT e.enumlabel FROM pg_catalog.pg_enum AS e WHERE e.enumtypid = y.oid"
+        "     ORDER BY e.enumsortorder LIMIT 1)) ORDER BY a.attnum)"
+        "  FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid"
+        "  CROSS JOIN LATERAL (SELECT a.atttypid AS type, a.atttypmod AS modifier WHERE t.typtype <> 'd' UNION ALL"
+        "   SELECT d.* FROM _deal_sync.base_type(a.atttypid, a.atttypmod) AS d WHERE t.typtype = 'd') AS b"
+        "  JOIN pg_catalog.pg_type AS y ON y.oid = b.type"
+        "  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,"
+        " (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', r.rulename, 'command', r.ev_type,"
+        "   'is_enabled', r.ev_enabled <> 'D') ORDER BY r.rulename)"
+        "  FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class = c.oid AND r.ev_type <> '1') AS rules"
+        " FROM pg_catalog.pg_class AS c WHERE c.oid = _deal_sync.application_table($1, $2)",
+        ["text", "text"],
+        [kind, option],
     )
-    columns = query(
+    return TargetTable.read(row)
+
+
+def cast_error(plpy: Plpy, text: str, type_name: str, modifier: int) -> str | None:
+    """Why a type, as SQL spells it, rejects a text; None if it takes it. A domain may run code of the application."""
+    [row] = query(
         plpy,
-        "SELECT a.attname::text AS name, CASE a.attname WHEN 'id' THEN 'gen_random_uuid()' ELSE 'now()' END AS value"
-        " FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = _deal_sync.application_table('deal', 'links')"
-        " AND a.attnum > 0 AND NOT a.attisdropped AND a.attname IN ('id', 'created_at', 'updated_at')"
-        " AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' ORDER BY a.attnum",
+        "SELECT _deal_sync.cast_error($1, $2, $3) ->> 'message' AS message",
+        ["text", "pg_catalog.regtype", "int4"],
+        [text, type_name, modifier],
     )
-    return Application(**row, link_columns=tuple((column["name"], column["value"]) for column in columns))
+    message: str | None = row["message"]
+    return message
 
 
 def label_and_tenant(plpy: Plpy, kind: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from neo4j_deals import SERVES, __version__, catalog
 from neo4j_deals.catalog import Plpy, QuotingPlpy, TellingPlpy
@@ -19,9 +19,8 @@ from neo4j_deals.errors import DealSyncError
 from neo4j_deals.graph.connection import connection
 from neo4j_deals.mapping.checks import check_types
 from neo4j_deals.mapping.defaults import TABLES
-from neo4j_deals.mapping.types import suitable
 from neo4j_deals.rows.values import Misfit, landing
-from neo4j_deals.sync import cron, names, staging, state
+from neo4j_deals.sync import cron, setup, staging, state
 from neo4j_deals.sync import statements as compiler
 from neo4j_deals.sync.selection import Selection
 from neo4j_deals.tables import imports, scan, sessions
@@ -37,8 +36,12 @@ def _reported(plpy: Plpy) -> Iterator[None]:
         yield
     except DealSyncError as error:
         message = f"{error.message}: {error.detail}" if error.detail else error.message
-        fields = {"sqlstate": error.sqlstate, "hint": error.hint}
-        plpy.error(message, **{name: text for name, text in fields.items() if text})
+        _raise(plpy, DealSyncError(error.sqlstate, message, hint=error.hint))
+
+
+def _raise(plpy: Plpy, error: DealSyncError) -> NoReturn:
+    fields = {"sqlstate": error.sqlstate, "detail": error.detail, "hint": error.hint}
+    plpy.error(error.message, **{name: text for name, text in fields.items() if text})
 
 
 def check_version(plpy: Plpy, extension_version: str) -> None:
@@ -59,7 +62,7 @@ def package_versions() -> str:
     return package.versions()
 
 
-def examine(plpy: Plpy, role: str) -> list[Row]:
+def examine(plpy: QuotingPlpy, role: str) -> list[Row]:
     """See `runner.examine`."""
     from neo4j_deals.doctor import runner
 
@@ -67,7 +70,7 @@ def examine(plpy: Plpy, role: str) -> list[Row]:
         return runner.examine(plpy, role)
 
 
-def examine_graph(plpy: Plpy, is_mapped: bool) -> list[Row]:
+def examine_graph(plpy: QuotingPlpy, is_mapped: bool) -> list[Row]:
     """See `runner.examine_graph`."""
     from neo4j_deals.doctor import runner
 
@@ -91,12 +94,20 @@ def default_columns() -> Iterator[dict[str, Any]]:
             }
 
 
-def check_source(plpy: Plpy, kind: str) -> None:
+def check_source(plpy: QuotingPlpy, kind: str) -> None:
     """Raises if server or user mapping are not set up, or a target cannot take its property; asks no graph."""
     with _reported(plpy):
         relation = catalog.mapped(plpy, kind)
         catalog.server_options(plpy, relation)
-        check_types(catalog.table(plpy, relation), plpy.quote_ident)
+        check_types(catalog.table(plpy, relation), plpy)
+
+
+def check_targets(plpy: QuotingPlpy, shown: str | None) -> None:
+    """See `setup.check_targets`."""
+    try:
+        setup.check_targets(plpy, shown)
+    except DealSyncError as error:
+        _raise(plpy, error)
 
 
 def fill_staging(plpy: TellingPlpy, kind: str, tenant: str, caller: str, selection: str | None) -> Iterator[int]:
@@ -220,17 +231,6 @@ def next_run(plpy: Plpy, schedule: str, after: str, zone: str) -> str | None:
             hint="'*/5 * * * *' is every five minutes; the fields are minute, hour, day, month and day of the week",
         )
     return None if found is None else found.isoformat()
-
-
-def suitable_type(target: str, spelling: str) -> str:
-    """See `types.suitable`."""
-    return suitable(target, spelling)
-
-
-def reserved_names() -> dict[str, Any]:
-    """See `names.reserved`."""
-    reserved, longest = names.reserved()
-    return {"names": reserved, "longest": longest}
 
 
 def to_type(value: str | None, type_name: str) -> Any:

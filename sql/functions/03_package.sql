@@ -178,6 +178,18 @@ $$;
 COMMENT ON FUNCTION _deal_sync.check_source(text) IS
 'raises if the server, the user mapping or the type of a column is a setup error';
 
+-- With the caller's rights: a domain of the application checks the option default.
+CREATE OR REPLACE FUNCTION _deal_sync.check_targets(shown text DEFAULT NULL) RETURNS void
+LANGUAGE plpython3u STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import entry
+entry.check_targets(plpy, shown)
+$$;
+COMMENT ON FUNCTION _deal_sync.check_targets(text) IS
+'raises if a target of the mapping is missing, given twice, or not filled by anything; shown: also if the foreign table '
+'of this kind shows less than what the sync lands';
+
 CREATE OR REPLACE FUNCTION _deal_sync.nobodys_nodes(kind text) RETURNS bigint
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

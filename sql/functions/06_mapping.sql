@@ -193,7 +193,13 @@ BEGIN
         CASE WHEN own.stages THEN base.modifier ELSE -1 END,
         format_type(base.type, base.modifier), due.typname::text, base.modifier
     FROM with_targets AS w
-    LEFT JOIN LATERAL _deal_sync.base_type(w.due_type, w.due_modifier) AS base ON true
+    LEFT JOIN pg_type AS t ON t.oid = w.due_type
+    LEFT JOIN LATERAL ( -- a call costs more than all else here, and few types need it
+        SELECT w.due_type AS type, w.due_modifier AS modifier WHERE t.typtype <> 'd' AND t.oid <> 'bpchar'::regtype
+        UNION ALL
+        SELECT b.* FROM _deal_sync.base_type(w.due_type, w.due_modifier) AS b
+        WHERE t.typtype = 'd' OR t.oid = 'bpchar'::regtype
+    ) AS base ON true
     LEFT JOIN pg_type AS due ON due.oid = base.type
     LEFT JOIN LATERAL (
         SELECT b.typname, true AS stages

@@ -48,7 +48,7 @@ COMMENT ON FUNCTION _deal_sync.examine_graph(boolean) IS
 'the checks of doctor() that need the owner''s user mapping, or the server''s files';
 
 -- The first three checks tell whether Python can make the others. If it cannot, one row "graph" stands for those of the
--- graph, and of the mapping only what a run checks in SQL is checked.
+-- graph, two for those of the mapping.
 CREATE OR REPLACE FUNCTION deal_sync.doctor(role regrole DEFAULT NULL)
 RETURNS TABLE (name text, ok boolean, detail text, hint text)
 LANGUAGE plpgsql
@@ -74,9 +74,6 @@ BEGIN
                     detail := format('%s, and the files installed are of %s', detail, coalesce(newest, 'none'));
                     hint := 'ALTER EXTENSION deal_sync UPDATE;';
                 END IF;
-            ELSIF name = 'target columns' THEN
-                PERFORM _deal_sync.check_targets();
-                detail := 'each target exists and is written once, and no column that requires a value lacks one';
             ELSIF lost IS NOT NULL THEN
                 ok := NULL;
                 detail := format('not checked: %s', lost);

@@ -1,4 +1,4 @@
-"""Flows in: sql/functions/11_setup_checks.sql, on databases set up wrongly or oddly.
+"""Flows in: neo4j_deals.sync.setup and sql/functions/11_setup_checks.sql, on databases set up wrongly or oddly.
 Flows out: every setup error raises before anything is read, with its remedy.
 """
 

@@ -8,13 +8,8 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.attempt(uuid, text, _deal_sync.caller) FROM
 REVOKE EXECUTE ON ROUTINE _deal_sync.caller() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_encoding() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_handler(integer) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.check_links() FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.check_stamps(regclass, regclass) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.check_target_columns(text, regclass, regclass, _deal_sync.mapping_column[])
-    FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.check_target_table(regclass, regclass) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.check_targets(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_tenant(text, uuid) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.check_unfilled(text, regclass, regclass, _deal_sync.mapping_column[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.checked(_deal_sync.outcome) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.conclude_run(deal_sync.run_result, text, bigint, boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.crashes_with_multicorn(integer) FROM PUBLIC;

@@ -7,6 +7,7 @@ import re
 from neo4j_deals import catalog
 from neo4j_deals.doctor.case import Case, Finding, check
 from neo4j_deals.quoting import literal
+from neo4j_deals.sync import setup
 
 
 @check("target tables", "foreign tables")
@@ -18,7 +19,7 @@ def target_tables(case: Case) -> Finding:
 @check("target columns", "target tables")
 def target_columns(case: Case) -> Finding:
     """Can the sync write each target, and is no column left without a value?"""
-    catalog.query(case.plpy, "SELECT _deal_sync.check_targets()")
+    setup.check_targets(case.plpy)
     return Finding(True, "each target exists and is written once, and no column that requires a value lacks one")
 
 

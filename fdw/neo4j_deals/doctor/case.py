@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, Generic, NoReturn, TypeVar
 
 from neo4j_deals import catalog
-from neo4j_deals.catalog import Plpy
+from neo4j_deals.catalog import QuotingPlpy
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.graph import results
 from neo4j_deals.graph.connection import Ask, connection
@@ -96,8 +96,8 @@ def checks_of(module: ModuleType) -> list[Check[Any]]:
 class Case:
     """What a check may look at with the caller's rights; `role`: the role that runs the sync, as regrole prints it."""
 
-    def __init__(self, plpy: Plpy, role: str = "") -> None:
-        self.plpy: Plpy = _Told(plpy)
+    def __init__(self, plpy: QuotingPlpy, role: str = "") -> None:
+        self.plpy: QuotingPlpy = _Told(plpy)
         self.role = role
 
     def query(self, name: str, types: Sequence[str] = (), values: Sequence[Any] = ()) -> Sequence[Mapping[str, Any]]:
@@ -121,7 +121,7 @@ class OwnersCase(Case):
     login: ServerOptions
     first_error: DealSyncError | None = None
 
-    def __init__(self, plpy: Plpy, is_mapped: bool) -> None:
+    def __init__(self, plpy: QuotingPlpy, is_mapped: bool) -> None:
         super().__init__(plpy)
         self.is_mapped = is_mapped
         self._tables: dict[str, Table] = {}
@@ -173,7 +173,7 @@ class OwnersCase(Case):
 class _Told:
     """plpy with errors as DealSyncErrors."""
 
-    def __init__(self, plpy: Plpy) -> None:
+    def __init__(self, plpy: QuotingPlpy) -> None:
         self._plpy = plpy
 
     def execute(self, query: Any, *arguments: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
@@ -193,6 +193,9 @@ class _Told:
 
     def quote_ident(self, name: str) -> str:
         return self._plpy.quote_ident(name)
+
+    def quote_literal(self, value: str) -> str:
+        return self._plpy.quote_literal(value)
 
     def _told(self, error: Exception) -> Exception:
         if not hasattr(error, "spidata"):

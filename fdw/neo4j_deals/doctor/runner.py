@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, TypeVar
 
-from neo4j_deals.catalog import Plpy, query
+from neo4j_deals.catalog import QuotingPlpy, query
 from neo4j_deals.doctor import application, connection, indexes, nodes, postgresql, schedule, server
 from neo4j_deals.doctor.case import Case, Check, Finding, OwnersCase, checks_of, failure
 from neo4j_deals.errors import DealSyncError
@@ -22,7 +22,7 @@ CHECKS: list[Check[Any]] = [
 ]
 
 
-def examine(plpy: Plpy, role: str) -> list[Row]:
+def examine(plpy: QuotingPlpy, role: str) -> list[Row]:
     """All rows. It calls the SQL function of `examine_graph`, which has the owner's rights."""
     case, found = Case(plpy, role), _Rows()
     for with_owners_rights, checks in groupby(CHECKS, key=lambda one: one.with_owners_rights):
@@ -33,7 +33,7 @@ def examine(plpy: Plpy, role: str) -> list[Row]:
     return found.rows
 
 
-def examine_graph(plpy: Plpy, is_mapped: bool) -> list[Row]:
+def examine_graph(plpy: QuotingPlpy, is_mapped: bool) -> list[Row]:
     """The rows of the checks with the owner's rights. `is_mapped`: the check "foreign tables" has succeeded."""
     found = _Rows([] if is_mapped else [_MAPPED])
     found.make((one for one in CHECKS if one.with_owners_rights), OwnersCase(plpy, is_mapped))

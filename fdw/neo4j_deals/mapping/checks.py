@@ -1,15 +1,337 @@
-"""In: a foreign table of the mapping. Out: a setup error, if a target cannot take the values of its column. Pure."""
+"""In: a foreign table of the mapping, and a table of the application that it writes. Out: the setup errors in them.
+
+Pure: what PostgreSQL alone knows, how it spells a name and whether a type takes a text, is passed in. A check is one
+function, which yields what it finds; its docstring is what must be true. The first error of the first check that has
+one is what a user sees: the order is that of the lists at the end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from neo4j_deals.errors import DealSyncError
+from neo4j_deals.mapping.application import LINK, TargetColumn, TargetTable
+from neo4j_deals.mapping.defaults import TABLES
 from neo4j_deals.mapping.model import READY_MADE, Column, Table
-from neo4j_deals.mapping.types import VECTORS, suitable, takes
+from neo4j_deals.mapping.types import JSON, NUMBERS, TEXTS, VECTORS, length, shows, suitable, takes, type_named
 
 
-def check_types(table: Table, quoted: Callable[[str], str]) -> None:
+class Quoting(Protocol):
+    """How names and texts become SQL: PostgreSQL's own way."""
+
+    def quote_ident(self, name: str) -> str:
+        """An identifier as SQL takes it."""
+
+    def quote_literal(self, value: str) -> str:
+        """A text as SQL takes it."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is checked."""
+
+    table: Table
+    target: TargetTable
+    sql: Quoting
+    #: Why a type (its spelling and its modifier) rejects a text; None if it takes it.
+    cast_error: Callable[[str, str, int], str | None]
+    #: The names that the sync takes for itself in the staging table, and how many bytes a name may have there.
+    reserved: Collection[str]
+    longest: int
+
+    @property
+    def written(self) -> list[Column]:
+        """The columns of the mapping that the sync writes."""
+        return [column for column in self.table.columns if column.target is not None and column.is_written]
+
+    def alter_column(self, name: str, change: str) -> str:
+        """A statement that changes a column of the foreign table."""
+        return f"ALTER FOREIGN TABLE {self.table.name} ALTER COLUMN {self.sql.quote_ident(name)} {change};"
+
+    def alter_options(self, change: str) -> str:
+        """A statement that changes the foreign table's options."""
+        return f"ALTER FOREIGN TABLE {self.table.name} OPTIONS ({change});"
+
+
+Errors = Iterator[DealSyncError]
+Check = Callable[[Setup], Errors]
+
+
+def raise_first(checks: Sequence[Check], setup: Setup) -> None:
+    """Raises the first error."""
+    for check in checks:
+        for error in check(setup):
+            raise error
+
+
+# -- the target itself -------------------------------------------------------------------------------------------------
+
+
+def target_is_a_table(setup: Setup) -> Errors:
+    """The target is a table: the plan of a batch asks for the place of a row, which a view does not have."""
+    name, relkind = setup.target.name, setup.target.relkind
+    if relkind not in ("r", "p"):
+        what = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}.get(relkind, "no table")
+        yield DealSyncError(
+            "42809",
+            f"{name} is {what}, and the sync writes tables only",
+            f'Option "target" of foreign table {setup.table.name} names it.',
+            setup.alter_options("SET target 'schema.table'"),
+        )
+
+
+def target_has_no_rules(setup: Setup) -> Errors:
+    """MERGE takes no table with rules, not even disabled ones."""
+    for rule in setup.target.rules:
+        yield _has_rule(setup.target, rule.name, "MERGE")
+
+
+def _has_rule(table: TargetTable, rule: str, command: str) -> DealSyncError:
+    return DealSyncError(
+        "0A000",
+        f'table {table.name} has the rule "{rule}", and {command} does not write a table with rules',
+        hint="Replace the rule by a trigger.",
+    )
+
+
+# -- the columns of the mapping ----------------------------------------------------------------------------------------
+
+
+def key_is_written(setup: Setup) -> Errors:
+    """The key of a kind has a column for each of its targets."""
+    written = {column.target for column in setup.written}
+    for target in setup.table.key_targets:
+        if target not in written:
+            yield DealSyncError(
+                "42703",
+                f'no column of foreign table {setup.table.name} has the target "{target}"',
+                hint="The key needs it: SELECT deal_sync.attach() adds a column that is missing.",
+            )
+
+
+def targets_exist(setup: Setup) -> Errors:
+    """Each target that is written exists."""
+    for column in setup.written:
+        if not column.target_is_there:
+            yield DealSyncError(
+                "42703",
+                f'column "{column.target}" of table {setup.target.name} does not exist',
+                f'Column "{column.name}" of foreign table {setup.table.name} names it as its target.',
+                _for_missing(setup, column),
+            )
+
+
+def _for_missing(setup: Setup, column: Column) -> str:
+    """The foreign column's type says little of the target's: the migration knows the types of its columns."""
+    assert column.target is not None
+    migrated = {
+        definition.options.get("target")
+        for table in TABLES
+        if table.kind == setup.table.kind
+        for definition in table.columns
+    }
+    drop = setup.alter_column(column.name, "OPTIONS (DROP target)")
+    if column.target not in migrated:
+        name = setup.sql.quote_ident(column.target)
+        return f"ALTER TABLE {setup.target.name} ADD COLUMN {name} {column.type_as}; or {drop}"
+    run = "Run the migration (sql/migration/deal_sync.sql)"
+    return f"{run}." if column.target in setup.table.key_targets else f"{run}, or {drop}"
+
+
+def names_are_free(setup: Setup) -> Errors:
+    """No staged column has a name that the sync itself uses beside it."""
+    for column in setup.table.columns:
+        is_free = column.name not in setup.reserved and len(column.name.encode()) <= setup.longest
+        if column.staged_as is not None and not is_free:
+            table, name = setup.table.name, setup.sql.quote_ident(column.name)
+            yield DealSyncError(
+                "42701",
+                f'column "{column.name}" of foreign table {table} cannot have a target under this name',
+                f"The sync uses the name itself, or it is longer than {setup.longest} bytes.",
+                f"ALTER FOREIGN TABLE {table} RENAME COLUMN {name} TO ...; ALTER FOREIGN TABLE {table}"
+                f" ALTER COLUMN ... OPTIONS (ADD property {setup.sql.quote_literal(column.name)});",
+            )
+
+
+def targets_are_not_generated(setup: Setup) -> Errors:
+    """No target is a generated column."""
+    generated = {column.name for column in setup.target.columns if column.is_generated}
+    for column in setup.written:
+        if column.target in generated:
+            yield DealSyncError(
+                "428C9",
+                f'column "{column.target}" of table {setup.target.name} is generated: nothing can be written to it',
+                hint=f"ALTER FOREIGN TABLE {setup.table.name} ALTER COLUMN ... OPTIONS (DROP target);",
+            )
+
+
+def targets_differ(setup: Setup) -> Errors:
+    """No target is written by several columns."""
+    for target, number in Counter(column.target for column in setup.written).items():
+        if number > 1:
+            yield DealSyncError(
+                "42701",
+                f'several columns of foreign table {setup.table.name} have the target "{target}"',
+                hint="Drop the target of one of them, or set its write policy to 'never'.",
+            )
+
+
+def defaults_fit(setup: Setup) -> Errors:
+    """Each option `default` is a value of its target. What is too long a cast to varchar(n) cuts, an INSERT rejects."""
+    for column in setup.written:
+        if column.default is None or not column.target_is_there:
+            continue
+        assert column.target_family is not None
+        why = setup.cast_error(column.default, column.target_family, column.target_modifier)
+        most = length(column.target_modifier) if type_named(column.target_family) in TEXTS else None
+        if why is None and most is not None and len(column.default) > most:
+            why = "It is too long."
+        if why is not None:
+            yield DealSyncError(
+                "42804",
+                f'the option default of column "{column.name}" of foreign table {setup.table.name} does not fit its'
+                " target",
+                why,
+                setup.alter_column(column.name, 'OPTIONS (SET "default" ...)'),
+            )
+
+
+def fallbacks_exist(setup: Setup) -> Errors:
+    """Each option `fallback` names a column that is read."""
+    staged = {column.name for column in setup.table.columns if column.staged_as is not None}
+    for column in setup.table.columns:
+        if column.fallback is not None and column.is_written and column.fallback not in staged:
+            yield DealSyncError(
+                "42703",
+                f'column "{column.name}" of foreign table {setup.table.name} has the fallback "{column.fallback}", and'
+                " no column that is read has this name",
+                hint=setup.alter_column(column.name, "OPTIONS (SET fallback ...)"),
+            )
+
+
+def stamps_are_times(setup: Setup) -> Errors:
+    """The option `stamps`, which only the deals' table has, names a timestamp."""
+    stamps, there = setup.table.stamps, setup.target.column(setup.table.stamps or "")
+    if stamps is None or setup.table.kind != "deal" or (there is not None and there.base_name in _STAMPS):
+        return
+    why = "does not exist" if there is None else f"is of type {there.type_family}, not a timestamp"
+    yield DealSyncError(
+        "42703" if there is None else "42804",
+        f'column "{stamps}" of table {setup.target.name} {why}',
+        f'Option "stamps" of foreign table {setup.table.name} names it.',
+        setup.alter_options("DROP stamps"),
+    )
+
+
+_STAMPS = ("timestamptz", "timestamp")
+
+
+# -- the other columns of the target -----------------------------------------------------------------------------------
+
+
+def columns_are_filled(setup: Setup) -> Errors:
+    """Something fills each column of the target that is NOT NULL and has no default."""
+    filled = {"id", "tenant_id", *(column.target for column in setup.written)}
+    if setup.table.kind == "deal":
+        filled.add(setup.table.stamp)
+    for column in setup.target.columns:
+        if column.must_be_given and column.name not in filled:
+            yield _is_unfilled(setup.target, column, _for_unfilled(setup, column))
+
+
+def _is_unfilled(table: TargetTable, column: TargetColumn, hint: str) -> DealSyncError:
+    return DealSyncError(
+        "23502",
+        f'column "{column.name}" of table {table.name} is NOT NULL and has no default, and the sync does not write it',
+        hint=hint,
+    )
+
+
+def _for_unfilled(setup: Setup, column: TargetColumn) -> str:
+    """Gives every new row a value: a property that no node has would reject them all."""
+    ident, literal = setup.sql.quote_ident(column.name), setup.sql.quote_literal
+    for mapped in setup.table.columns:
+        if mapped.target == column.name or (mapped.target is None and mapped.name == column.name):
+            verb = "SET" if mapped.write_is_given else "ADD"
+            add = f", ADD target {literal(column.name)}" if mapped.target is None else ""
+            return setup.alter_column(mapped.name, f"OPTIONS ({verb} write 'insert'{add})")
+    if _is_stamp(setup, column):
+        verb = "ADD" if setup.table.stamps is None else "SET"
+        return setup.alter_options(f"{verb} stamps {literal(column.name)}")
+    if column.base_name in ("date", "time", "timetz", *_STAMPS):
+        return f"ALTER TABLE {setup.target.name} ALTER COLUMN {ident} SET DEFAULT now();"
+    add = f"ALTER FOREIGN TABLE {setup.table.name} ADD COLUMN {ident} {suitable(column.base_name, column.base_as)}"
+    options, default = f"target {literal(column.name)}, write 'insert'", _default(column)
+    if default is None:
+        return (
+            f"Give the column a default, or map it: {add} OPTIONS ({options});"
+            " a node without this property is rejected then."
+        )
+    return f'{add} OPTIONS ({options}, "default" {literal(default)}); or give the column of the table a default.'
+
+
+def _is_stamp(setup: Setup, column: TargetColumn) -> bool:
+    """By its name, a column that a framework sets at each change, where the sync sets no other."""
+    return (
+        setup.table.kind == "deal"
+        and column.base_name in _STAMPS
+        and re.search("updat|modif|chang", column.name, re.IGNORECASE) is not None
+        and setup.target.column(setup.table.stamp) is None
+    )
+
+
+def _default(column: TargetColumn) -> str | None:
+    """A value that says nothing; None if the type has none."""
+    if column.base_name in TEXTS:
+        return ""
+    if column.base_name in NUMBERS:
+        return "0"
+    if column.base_name in JSON:
+        return "{}"
+    return "false" if column.base_name == "bool" else column.first_label
+
+
+# -- the table of links ------------------------------------------------------------------------------------------------
+
+
+def links_have_no_rules(setup: Setup) -> Errors:
+    """INSERT ... ON CONFLICT takes no table with enabled rules for INSERT or UPDATE."""
+    for rule in setup.target.rules:
+        if rule.is_enabled and rule.command in ("2", "3"):
+            yield _has_rule(setup.target, rule.name, "INSERT ... ON CONFLICT")
+
+
+def links_have_their_columns(setup: Setup) -> Errors:
+    """The table has the four columns of a link."""
+    for name, type_name in LINK.items():
+        there = setup.target.column(name)
+        if there is None or (type_name == "uuid" and there.base_name != "uuid"):
+            why = "does not exist" if there is None else f"is of type {there.type_family}, and the sync writes a uuid"
+            yield DealSyncError(
+                "42703" if there is None else "42804",
+                f'column "{name}" of table {setup.target.name} {why}',
+                hint="Run the migration (sql/migration), or, if the table is another one,"
+                " ALTER FOREIGN TABLE ... OPTIONS (SET links ...).",
+            )
+
+
+def links_are_filled(setup: Setup) -> Errors:
+    """Nothing else must be given to a link."""
+    for column in setup.target.columns:
+        if column.must_be_given and column.name not in LINK and column.given is None:
+            name = setup.sql.quote_ident(column.name)
+            hint = f"ALTER TABLE {setup.target.name} ALTER COLUMN {name} SET DEFAULT ...;"
+            yield _is_unfilled(setup.target, column, hint)
+
+
+# -- the types of the mapping ------------------------------------------------------------------------------------------
+
+
+def check_types(table: Table, sql: Quoting) -> None:
     """Raises DealSyncError (42804) for the first column that cannot fill its target, because of their types."""
     for column in table.columns:
         if column.staged_as is not None and not _fits_together(column):
@@ -18,25 +340,64 @@ def check_types(table: Table, quoted: Callable[[str], str]) -> None:
                 "42804",
                 f'{target} cannot take column "{column.name}" of foreign table {table.name}',
                 f"{column.due_as} is due, and the foreign column is of type {column.type_name}",
-                f"ALTER FOREIGN TABLE {table.name} ALTER COLUMN {quoted(column.name)} "
+                f"ALTER FOREIGN TABLE {table.name} ALTER COLUMN {sql.quote_ident(column.name)} "
                 + ("OPTIONS (DROP target);" if column.derive in READY_MADE else f"TYPE {_suitable(column)};"),
             )
 
 
 def _fits_together(column: Column) -> bool:
-    assert column.staged_name is not None
-    due = column.due_name or column.staged_name
+    due = column.text_of or column.staged_name
+    assert due is not None
     if column.derive in READY_MADE:
         return due in ("text", "varchar") or (due in ("json", "jsonb") and column.derive != "element_id")
-    length = column.due_modifier if column.due_name else column.staged_modifier
-    if due in VECTORS and column.type_name in VECTORS and column.type_modifier > 0 < length:
-        return column.type_modifier == length
+    if due in VECTORS and column.type_name in VECTORS and column.type_modifier > 0 < column.due_modifier:
+        return column.type_modifier == column.due_modifier
     return takes(column.type_name, due)
 
 
+def check_shown(table: Table, sql: Quoting) -> None:
+    """Raises DealSyncError (42804) for the first column that shows less than what the sync lands: the sync converts the
+    graph's value, the MERGE by hand what the foreign column shows of it.
+    """
+    for column in table.columns:
+        if column.staged_as is not None and column.derive is None and not _shows_all(column):
+            raise DealSyncError(
+                "42804",
+                f'column "{column.name}" of foreign table {table.name} shows less than what the sync lands',
+                f"It is of type {column.type_as}, its target of type {column.due_as}, to which the sync converts the"
+                " graph's value itself.",
+                f"ALTER FOREIGN TABLE {table.name} ALTER COLUMN {sql.quote_ident(column.name)}"
+                f" TYPE {_suitable(column)};",
+            )
+
+
+def _shows_all(column: Column) -> bool:
+    assert column.due_name is not None
+    if column.type_name == column.due_name:
+        return column.type_modifier in (-1, column.due_modifier)
+    return column.type_modifier == -1 and shows(column.type_name, column.due_name)
+
+
 def _suitable(column: Column) -> str:
-    assert column.staged_name is not None
-    name, spelling = column.staged_name, column.staged_as
-    if column.due_name is not None:
-        name, spelling = column.due_name, column.due_as
-    return suitable(name, spelling or "text")
+    assert column.due_name is not None
+    assert column.due_as is not None
+    return suitable(column.due_name, column.due_as)
+
+
+#: Of a target, in this order.
+OF_A_TARGET: tuple[Check, ...] = (
+    target_is_a_table,
+    target_has_no_rules,
+    key_is_written,
+    targets_exist,
+    names_are_free,
+    targets_are_not_generated,
+    targets_differ,
+    defaults_fit,
+    fallbacks_exist,
+    stamps_are_times,
+    columns_are_filled,
+)
+
+#: Of the table of links, in this order.
+OF_LINKS: tuple[Check, ...] = (links_have_no_rules, links_have_their_columns, links_are_filled)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from neo4j_deals.errors import DealSyncError
@@ -87,6 +87,7 @@ class Column(Written):
     type_name: str
     type_modifier: int = -1
     type_family: str = ""
+    type_as: str = ""
 
     #: What it shows instead of a property, and the properties from which that is derived.
     derive: str | None = None
@@ -97,6 +98,7 @@ class Column(Written):
     #: The column that it fills, and how.
     target: str | None = None
     write: str = "always"
+    write_is_given: bool = False
     #: What becomes of a misfit: `null`, `keep` or `reject`.
     on_misfit: str = "null"
     #: A misfit is an error in a SELECT; the sync rejects the row, as with `reject`.
@@ -113,8 +115,10 @@ class Column(Written):
     staged_name: str | None = None
     staged_modifier: int = -1
     staged_family: str | None = None
-    #: The type of its target; of a domain, the base type. `due_name` is None unless the column is staged as text, which
-    #: the target type's input reads.
+    #: The type of which it is staged as the text. None: it is staged as itself, or for a type that is unknown here: the
+    #: input function of that decides what it takes.
+    text_of: str | None = None
+    #: The type of its target; of a domain, the base type.
     due_as: str | None = None
     due_name: str | None = None
     due_modifier: int = -1
@@ -133,20 +137,21 @@ class Column(Written):
     def read(cls, row: Mapping[str, Any], keys: Sequence[str] = ()) -> Column:
         """From a row of `_deal_sync.mapping_columns`; `keys` are the columns in the table's option "key"."""
         options = json.loads(row["options"] or "{}")
-        due = row["due_name"] if row["staged_name"] == "text" else None
-        if due in TEXTS or (due and not convertible(due)):
-            due = None  # a type that is unknown here: its input function decides what it takes
-        return replace(
-            cls.defined(row["name"], row["type_name"], row["type_modifier"], options, keys),
+        due = row["due_name"]
+        is_text = row["staged_name"] == "text" and due not in TEXTS and convertible(due)
+        return cls(
+            **_definition(row["name"], row["type_name"], row["type_modifier"], options, keys),
             required=bool(row["required"]),
             not_null=bool(row["not_null"]),
             staged_as=row["staged_as"],
             staged_name=row["staged_name"],
             staged_modifier=row["staged_modifier"] if row["staged_modifier"] is not None else -1,
             due_as=row["due_as"],
+            text_of=due if is_text else None,
             due_name=due,
-            due_modifier=row["due_modifier"] if due else -1,
+            due_modifier=row["due_modifier"] if row["due_modifier"] is not None else -1,
             type_family=row["type_family"],
+            type_as=row["type_as"],
             staged_family=row["staged_family"],
             target_is_there=bool(row["target_is_there"]),
             target_family=row["target_family"],
@@ -160,30 +165,38 @@ class Column(Written):
         cls, name: str, type_name: str, type_modifier: int, options: Mapping[str, str], keys: Sequence[str]
     ) -> Column:
         """From its definition alone: name, type and options."""
-        strict = options.get("on_misfit") == "error"
-        return cls(
-            name=name,
-            property=options.get("property", name),
-            type_name=type_name,
-            type_modifier=type_modifier,
-            derive=options.get("derive"),
-            of=tuple(name.strip() for name in options["of"].split(",")) if "of" in options else (),
-            target=options.get("target"),
-            write=options.get("write", "always"),
-            on_misfit="reject" if strict else options.get("on_misfit", "null"),
-            strict=strict,
-            empty_is_null=options.get("empty") == "null",
-            link=options.get("link") == "true",
-            fallback=options.get("fallback"),
-            default=options.get("default"),
-            key=options.get("target") in _KEY_TARGETS or name in keys,
-        )
+        return cls(**_definition(name, type_name, type_modifier, options, keys))
+
+
+def _definition(
+    name: str, type_name: str, type_modifier: int, options: Mapping[str, str], keys: Sequence[str]
+) -> dict[str, Any]:
+    strict = options.get("on_misfit") == "error"
+    return {
+        "name": name,
+        "property": options.get("property", name),
+        "type_name": type_name,
+        "type_modifier": type_modifier,
+        "derive": options.get("derive"),
+        "of": tuple(name.strip() for name in options["of"].split(",")) if "of" in options else (),
+        "target": options.get("target"),
+        "write": options.get("write", "always"),
+        "write_is_given": "write" in options,
+        "on_misfit": "reject" if strict else options.get("on_misfit", "null"),
+        "strict": strict,
+        "empty_is_null": options.get("empty") == "null",
+        "link": options.get("link") == "true",
+        "fallback": options.get("fallback"),
+        "default": options.get("default"),
+        "key": options.get("target") in _KEY_TARGETS or name in keys,
+    }
 
 
 #: By kind, the target with the node's own id, and the one with its deal's.
 _KEY = {"deal": "graph_opportunity_id", "version": "id"}
 _DEAL = {"deal": "graph_opportunity_id", "version": "opportunity_id"}
 _TENANT = "tenant_id"
+_NUMBER = "version_number"
 _KEY_TARGETS = frozenset({_TENANT, *_KEY.values(), *_DEAL.values()})
 
 
@@ -202,6 +215,13 @@ class Table:
     kind: str
     source: Source
     columns: tuple[Column, ...]
+    #: The option: the column of the deals' target that is set to the time of each change.
+    stamps: str | None = None
+
+    @property
+    def stamp(self) -> str:
+        """That column by default, too; it need not exist then."""
+        return self.stamps or "updated_at"
 
     @property
     def label(self) -> str:
@@ -230,6 +250,12 @@ class Table:
     def deal_target(self) -> str:
         """The target with the deal's id: of the node itself, or of the deal that a version belongs to."""
         return _DEAL[self.kind]
+
+    @property
+    def key_targets(self) -> list[str]:
+        """The targets without which no row can be found or made."""
+        numbers = [_NUMBER] if self.kind == "version" else []
+        return list(dict.fromkeys([_TENANT, self.key_target, self.deal_target, *numbers]))
 
     @property
     def key(self) -> Column:
@@ -263,18 +289,3 @@ class Table:
     def behind(self, name: str) -> str:
         """The property that a foreign column shows; if the table lacks the column, its name."""
         return next((column.property for column in self.columns if column.name == name), name)
-
-
-@dataclass(frozen=True)
-class Application:
-    """The application's tables that the sync writes, as SQL takes their names.
-
-    `stamp` is the column of the deals' table that is set to the time of each change, None if there is none.
-    `link_columns` are the columns of `links` that have no default and that an insert fills, each with its expression.
-    """
-
-    deals: str
-    versions: str
-    links: str
-    stamp: str | None
-    link_columns: tuple[tuple[str, str], ...] = ()

@@ -71,8 +71,23 @@ def suitable(target: str, spelling: str) -> str:
     return _SUITABLE.get(target, spelling if convertible(target) else "text")
 
 
+def shows(foreign: str, target: str) -> bool:
+    """Whether a foreign column of a type, without a modifier, shows all of each value that another takes."""
+    return foreign == "text" or target in _SHOWS.get(foreign, ())
+
+
+_SHOWS = {
+    "int8": frozenset({"int2", "int4"}),
+    "float8": NUMBERS - {"int8", "float8"},
+    "timestamptz": frozenset({"timestamp"}),
+    "json": frozenset({"jsonb", "text", "varchar"}),
+    "jsonb": frozenset({"json", "text", "varchar"}),
+    "_text": JSON,
+}
+
 _SUITABLE = {
     "varchar": "text",
+    "bpchar": "text",
     "uuid": "text",
     "int2": "bigint",
     "int4": "bigint",

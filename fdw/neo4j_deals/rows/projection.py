@@ -70,7 +70,7 @@ def to_staged(column: Column, limit: int = MAX_VALUE_BYTES) -> Converter:
     assert column.staged_name is not None
     if column.derive in READY_MADE:
         return ready
-    due = column.due_name
+    due = column.text_of
     if due is None:
         convert = landing(column.type_name, column.staged_name, column.staged_modifier, limit)
     else:

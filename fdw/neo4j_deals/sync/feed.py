@@ -329,7 +329,7 @@ def _encoded(column: Column, limit: int) -> tuple[Column, Converter, Encoder, En
     name = column.staged_name or "text"
     convert, encode = to_staged(column, limit), encoder(name, column.staged_modifier)
     short: Encoder | None = None
-    if column.empty_is_null or column.derive or column.due_name is not None:
+    if column.empty_is_null or column.derive or column.text_of is not None:
         pass
     elif name in ("int2", "int4", "numeric", "bool", "date"):  # few values, often
         short = lru_cache(maxsize=4096, typed=True)(lambda value: encode(convert(value)))

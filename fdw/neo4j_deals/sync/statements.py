@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neo4j_deals.errors import MOST_SHOWN
-from neo4j_deals.mapping.model import Application, Column, Policy, Table, Written
+from neo4j_deals.mapping.application import Application
+from neo4j_deals.mapping.model import Column, Policy, Table, Written
 from neo4j_deals.mapping.types import TEXTS, digits, length, type_named
 from neo4j_deals.sync import names
 
@@ -173,7 +174,7 @@ def count_of_values(table: Table, application: Application, quoting: Quoting) ->
         for column in table.columns
         if column.target_is_there and column.staged_as is not None and column.overwrites
     ]
-    return _unmasked(_render("count_of_values", quoting, columns=columns, target=Sql(application.deals)))
+    return _unmasked(_render("count_of_values", quoting, columns=columns, target=Sql(application.deals.name)))
 
 
 def comparison(
@@ -254,20 +255,26 @@ class _Merge:
             "owner": self.table.deal.name,
             "owner_target": self.table.deal_target,
             "number": targets.get("version_number"),
-            "stamp": application.stamp if self.kind == "deal" and application.stamp not in targets else None,
+            "stamp": self._stamp(application),
             "tenant_column": self.table.tenant.name,
             # Of a run, a constant: a trigger of the application may change the setting.
             "tenant": Sql(self.quoting.literal(tenant) if tenant is not None else "current_setting('app.tenant_id')"),
             "relation": Sql(self.table.name),
-            "target": Sql(application.deals if self.kind == "deal" else application.versions),
-            "deals": Sql(application.deals),
-            "versions": Sql(application.versions),
-            "links": Sql(application.links),
+            "target": Sql((application.deals if self.kind == "deal" else application.versions).name),
+            "deals": Sql(application.deals.name),
+            "versions": Sql(application.versions.name),
+            "links": Sql(application.links.name),
             "link_columns": [(name, Sql(value)) for name, value in application.link_columns],
             "staging": Sql(names.staging(self.kind)),
             "plan_table": Sql(names.plan(self.kind)),
             "shown": MOST_SHOWN,
         }
+
+    def _stamp(self, application: Application) -> str | None:
+        """The column that is set to the time of the change, if there is one that the mapping does not write."""
+        stamp = self.table.stamp
+        is_there = self.kind == "deal" and application.deals.column(stamp) is not None
+        return stamp if is_there and all(column.target != stamp for column in self.columns) else None
 
     def _dated_by(self) -> list[str]:
         """The foreign column by which one of several nodes with the same key goes first."""

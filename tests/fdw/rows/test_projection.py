@@ -45,6 +45,7 @@ def column(definition: Definition) -> Column:
         "due_name": None,
         "due_modifier": None,
         "type_family": "text",
+        "type_as": "text",
         "staged_family": "text",
         "target_is_there": True,
         "target_family": "text",

@@ -1,0 +1,96 @@
+"""In: pg_catalog's rows of the application's tables. Out: the tables that the sync writes, and their columns. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+#: The columns of a link, and their types.
+LINK = {"tenant_id": "uuid", "interaction_id": "uuid", "entity_id": "uuid", "entity_type": "text"}
+
+#: Columns of the links, other than the link itself, that an insert fills if they have no default: by name, the types
+#: that they may have, and the value.
+_GIVEN = {
+    "id": (("uuid",), "gen_random_uuid()"),
+    "created_at": (("timestamptz", "timestamp"), "now()"),
+    "updated_at": (("timestamptz", "timestamp"), "now()"),
+}
+
+
+@dataclass(frozen=True)
+class TargetColumn:
+    """A column of one of the application's tables."""
+
+    name: str
+    #: Its type, as format_type() spells it.
+    type_family: str
+    #: Its base type, if that is a domain: its name in pg_type, and with its modifier.
+    base_name: str
+    base_as: str
+    not_null: bool = False
+    #: An insert that does not name it gives it a value.
+    has_default: bool = False
+    is_generated: bool = False
+    #: Of an enum, the first.
+    first_label: str | None = None
+
+    @property
+    def must_be_given(self) -> bool:
+        """Whether an insert has to name it."""
+        return self.not_null and not self.has_default
+
+    @property
+    def given(self) -> str | None:
+        """Of the links: what an insert gives to it, an expression."""
+        types, value = _GIVEN.get(self.name, ((), None))
+        return value if self.must_be_given and self.base_name in types else None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of a table, for a command as pg_rewrite numbers it: "2" UPDATE, "3" INSERT, "4" DELETE."""
+
+    name: str
+    command: str
+    is_enabled: bool
+
+
+@dataclass(frozen=True)
+class TargetTable:
+    """A table of the application, as SQL takes its name, and its columns in their order."""
+
+    name: str
+    columns: tuple[TargetColumn, ...] = ()
+    relkind: str = "r"
+    rules: tuple[Rule, ...] = ()
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> TargetTable:
+        """From a row of the catalog, with columns and rules as JSON."""
+        columns, rules = (json.loads(row[name] or "[]") for name in ("columns", "rules"))
+        return cls(
+            row["name"],
+            tuple(TargetColumn(**column) for column in columns),
+            row["relkind"],
+            tuple(Rule(**rule) for rule in rules),
+        )
+
+    def column(self, name: str) -> TargetColumn | None:
+        """A column by its name; None if there is none."""
+        return next((column for column in self.columns if column.name == name), None)
+
+
+@dataclass(frozen=True)
+class Application:
+    """The application's tables that the sync writes."""
+
+    deals: TargetTable
+    versions: TargetTable
+    links: TargetTable
+
+    @property
+    def link_columns(self) -> list[tuple[str, str]]:
+        """The columns of the links that an insert fills beside the link itself, each with its expression."""
+        return [(column.name, column.given) for column in self.links.columns if column.given is not None]
