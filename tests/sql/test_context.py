@@ -16,7 +16,7 @@ MISTAKES: dict[str, tuple[LiteralString, LiteralString, str]] = {
     "an unknown tenant": ("", "SELECT * FROM sync_deals(gen_random_uuid())", "is not in table"),
     "a tenant in the setting": ("SET app.tenant_id = 'none'", SYNC, "app.tenant_id"),
     "no server for attach": ("", "SELECT deal_sync.attach('none')", "does not exist"),
-    "no rights": ("CREATE ROLE nobody; SELECT deal_sync.grant_sync('nobody'); SET ROLE nobody", SYNC, "lacks"),
+    "no rights": ("BEGIN; CREATE ROLE nobody; SELECT deal_sync.grant_sync('nobody'); SET ROLE nobody", SYNC, "lacks"),
     "a setting": ("SET deal_sync.max_rejects = 'many'", SYNC, "deal_sync.max_rejects"),
     "an option": ("", "ALTER SERVER neo4j OPTIONS (ADD fetchsize '1')", "fetchsize"),
     "a graph id": ("", "SELECT * FROM deal_sync.replay(%(tenant)s, '{none}')", "invalid graph id"),
