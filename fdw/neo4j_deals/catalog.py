@@ -135,7 +135,7 @@ def target(plpy: Plpy, kind: str, option: str = "target") -> TargetTable:
     return TargetTable.read(row)
 
 
-def cast_error(plpy: Plpy, text: str, type_name: str, modifier: int) -> str | None:
+def cast_error(plpy: Plpy, text: str | None, type_name: str, modifier: int) -> str | None:
     """Why a type, as SQL spells it, rejects a text; None if it takes it. A domain may run code of the application."""
     [row] = query(
         plpy,

@@ -124,6 +124,44 @@ MISTAKES: dict[str, tuple[LiteralString, str, str, str]] = {
         'the target "tenant_id"',
         "deal_sync.attach()",
     ),
+    "a key without its target": (
+        "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN opportunity_id OPTIONS (DROP target)",
+        "42703",
+        'the target "graph_opportunity_id"',
+        "ALTER COLUMN opportunity_id OPTIONS (ADD target 'graph_opportunity_id');",
+    ),
+    "a key that is never written": (
+        "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN opportunity_id OPTIONS (ADD write 'never')",
+        "42703",
+        'the target "graph_opportunity_id"',
+        "ALTER COLUMN opportunity_id OPTIONS (DROP write);",
+    ),
+    "a domain that is NOT NULL": (
+        "CREATE DOMAIN score AS smallint NOT NULL; ALTER TABLE opportunities DROP COLUMN dim_responsiveness,"
+        " ADD COLUMN dim_responsiveness score",
+        "42804",
+        'column "dim_responsiveness" of table public.opportunities is of a domain that does not allow NULL',
+        "ALTER TABLE public.opportunities ALTER COLUMN dim_responsiveness SET NOT NULL;",
+    ),
+    "a domain whose CHECK rejects NULL": (
+        "CREATE DOMAIN score AS smallint CHECK (value IS NOT NULL); ALTER TABLE opportunities"
+        " DROP COLUMN dim_responsiveness, ADD COLUMN dim_responsiveness score",
+        "42804",
+        'column "dim_responsiveness" of table public.opportunities is of a domain that does not allow NULL',
+        "ALTER TABLE public.opportunities ALTER COLUMN dim_responsiveness SET NOT NULL;",
+    ),
+    "an interaction that is a text": (
+        "ALTER TABLE opportunities ALTER COLUMN source_interaction_id TYPE text",
+        "42804",
+        'column "source_interaction_id" of foreign table neo4j.deals has the option link',
+        "ALTER TABLE public.opportunities ALTER COLUMN source_interaction_id TYPE uuid",
+    ),
+    "a stamp of another type": (
+        "ALTER TABLE opportunities ALTER COLUMN updated_at DROP DEFAULT, ALTER COLUMN updated_at TYPE bigint USING 0",
+        "42804",
+        'column "updated_at" of table public.opportunities is of type bigint, not a timestamp',
+        "ADD stamps",
+    ),
     "no number of a version": (
         "ALTER FOREIGN TABLE neo4j.deal_versions DROP COLUMN version",
         "42703",

@@ -37,8 +37,8 @@ class Setup:
     table: Table
     target: TargetTable
     sql: Quoting
-    #: Why a type (its spelling and its modifier) rejects a text; None if it takes it.
-    cast_error: Callable[[str, str, int], str | None]
+    #: Why a type (its spelling and its modifier) rejects a text, or NULL; None if it takes it.
+    cast_error: Callable[[str | None, str, int], str | None]
     #: The names that the sync takes for itself in the staging table, and how many bytes a name may have there.
     reserved: Collection[str]
     longest: int
@@ -109,8 +109,26 @@ def key_is_written(setup: Setup) -> Errors:
             yield DealSyncError(
                 "42703",
                 f'no column of foreign table {setup.table.name} has the target "{target}"',
-                hint="The key needs it: SELECT deal_sync.attach() adds a column that is missing.",
+                hint=_for_key(setup, target),
             )
+
+
+def _for_key(setup: Setup, target: str) -> str:
+    """The column that has the target by default may be there, without it or with the policy never."""
+    names = {
+        definition.name
+        for table in TABLES
+        if table.kind == setup.table.kind
+        for definition in table.columns
+        if definition.options.get("target") == target
+    }
+    for column in setup.table.columns:
+        if column.target == target:
+            return setup.alter_column(column.name, "OPTIONS (DROP write)")
+        if column.name in names:
+            verb = "ADD" if column.target is None else "SET"
+            return setup.alter_column(column.name, f"OPTIONS ({verb} target {setup.sql.quote_literal(target)})")
+    return "The key needs it: SELECT deal_sync.attach() adds a column that is missing."
 
 
 def targets_exist(setup: Setup) -> Errors:
@@ -165,7 +183,43 @@ def targets_are_not_generated(setup: Setup) -> Errors:
             yield DealSyncError(
                 "428C9",
                 f'column "{column.target}" of table {setup.target.name} is generated: nothing can be written to it',
-                hint=f"ALTER FOREIGN TABLE {setup.table.name} ALTER COLUMN ... OPTIONS (DROP target);",
+                hint=setup.alter_column(column.name, "OPTIONS (DROP target)"),
+            )
+
+
+def targets_take_null(setup: Setup) -> Errors:
+    """No target is of a domain that rejects NULL: a row is compared as values of the domain before it is written."""
+    for column in setup.written:
+        there = setup.target.column(column.target or "")
+        if there is None or type_named(there.type_family) == there.base_name:
+            continue
+        if setup.cast_error(None, there.type_family, -1) is not None:
+            name = setup.sql.quote_ident(there.name)
+            yield DealSyncError(
+                "42804",
+                f'column "{there.name}" of table {setup.target.name} is of a domain that does not allow NULL',
+                f"The domain is {there.type_family}.",
+                "Let the domain take NULL, and the column not:"
+                f" ALTER TABLE {setup.target.name} ALTER COLUMN {name} SET NOT NULL;",
+            )
+
+
+def links_are_ids(setup: Setup) -> Errors:
+    """What is linked is the id of an interaction, a uuid."""
+    for column in setup.table.columns:
+        if column.link and column.staged_as is not None and (column.due_name or column.staged_name) != "uuid":
+            yield DealSyncError(
+                "42804",
+                f'column "{column.name}" of foreign table {setup.table.name} has the option link, and is not filled as'
+                " a uuid",
+                f'Its target "{column.target}" is of type {column.due_as}.' if column.target else None,
+                (
+                    f"ALTER TABLE {setup.target.name} ALTER COLUMN {setup.sql.quote_ident(column.target)} TYPE uuid"
+                    f" USING {setup.sql.quote_ident(column.target)}::uuid; or "
+                    if column.target
+                    else ""
+                )
+                + setup.alter_column(column.name, "OPTIONS (DROP link)"),
             )
 
 
@@ -214,16 +268,20 @@ def fallbacks_exist(setup: Setup) -> Errors:
 
 
 def stamps_are_times(setup: Setup) -> Errors:
-    """The option `stamps`, which only the deals' table has, names a timestamp."""
-    stamps, there = setup.table.stamps, setup.target.column(setup.table.stamps or "")
-    if stamps is None or setup.table.kind != "deal" or (there is not None and there.base_name in _STAMPS):
+    """The column that stamps changes, which only the deals' table has, is a timestamp."""
+    stamps, there = setup.table.stamp, setup.target.column(setup.table.stamp)
+    if setup.table.kind != "deal" or (there is not None and there.base_name in _STAMPS):
+        return
+    if there is None and setup.table.stamps is None:
         return
     why = "does not exist" if there is None else f"is of type {there.type_family}, not a timestamp"
     yield DealSyncError(
         "42703" if there is None else "42804",
         f'column "{stamps}" of table {setup.target.name} {why}',
-        f'Option "stamps" of foreign table {setup.table.name} names it.',
-        setup.alter_options("DROP stamps"),
+        f'Option "stamps" of foreign table {setup.table.name} names it.'
+        if setup.table.stamps is not None
+        else "The sync sets it at each change.",
+        setup.alter_options("DROP stamps" if setup.table.stamps is not None else "ADD stamps '<a timestamp>'"),
     )
 
 
@@ -393,6 +451,8 @@ OF_A_TARGET: tuple[Check, ...] = (
     names_are_free,
     targets_are_not_generated,
     targets_differ,
+    targets_take_null,
+    links_are_ids,
     defaults_fit,
     fallbacks_exist,
     stamps_are_times,
