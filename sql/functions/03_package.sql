@@ -18,6 +18,24 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.as_meant(_deal_sync.error) IS 'an error with message, DETAIL and HINT as they were raised';
 
+-- A part may end with a full stop or a semicolon, as a DETAIL and a statement do. One that begins with a capital begins a
+-- new sentence.
+CREATE OR REPLACE FUNCTION _deal_sync.sentences(VARIADIC parts text[]) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT nullif(string_agg(
+        CASE WHEN p.place = 1 THEN '' WHEN p.part ~ '^[A-Z]' THEN '. ' ELSE '; ' END || p.part, '' ORDER BY p.place
+    ), '')
+    FROM (
+        SELECT row_number() OVER (ORDER BY g.place) AS place, rtrim(g.part, '.; ') AS part
+        FROM unnest(parts) WITH ORDINALITY AS g (part, place)
+        WHERE g.part <> ''
+    ) AS p
+$$;
+COMMENT ON FUNCTION _deal_sync.sentences(text[]) IS
+'message, DETAIL and HINT of an error, and what else there is to say, as one text; parts that are NULL are left out';
+
 -- A public function of a run is one expression with this as its outermost function, so that the user's error has one
 -- line of CONTEXT.
 CREATE OR REPLACE FUNCTION _deal_sync.checked(outcome _deal_sync.outcome) RETURNS _deal_sync.outcome

@@ -71,7 +71,7 @@ BEGIN
             LIMIT 1;
             RAISE EXCEPTION 'more than % rows were rejected', limit_of_failures USING
                 ERRCODE = 'DS001',
-                DETAIL = format('Most often (%s times): %s.', most.times, most.reason),
+                DETAIL = format('Most often: %s (rows: %s).', most.reason, most.times),
                 HINT = 'Fix the cause, or raise deal_sync.max_rejects.';
         END IF;
     END LOOP;
@@ -102,9 +102,10 @@ BEGIN
         '; ',
         nullif(remark, ''),
         'rows whose deal is not in the graph: ' || nullif(rows_without_deal, 0),
-        CASE WHEN result.status = 'partial' THEN format(
-            'rejected: %s rows, %s values (see deal_sync.rejects)', result.rows_rejected, result.values_rejected
-        ) END,
+        CASE WHEN result.status = 'partial' THEN concat_ws(
+            ', ', 'rejected rows: ' || nullif(result.rows_rejected, 0),
+            'rejected values: ' || nullif(result.values_rejected, 0)
+        ) || ' (see deal_sync.rejects)' END,
         CASE WHEN nobodys > 0 THEN format(
             'nodes of the graph that belong to no tenant: %s (their tenant_id is absent, no text or spelled in another way)', nobodys
         ) END
@@ -256,7 +257,7 @@ BEGIN
         concat_ws(
             '; ',
             nullif(array_to_string(reading.remarks || ended.remark, '; '), ''),
-            CASE WHEN versions.completed > 0 THEN format('completed: %s versions', versions.completed) END,
+            CASE WHEN versions.completed > 0 THEN 'completed versions: ' || versions.completed END,
             _deal_sync.cleared_columns(deals.cleared),
             _deal_sync.left_out(only_deals, deals.graph_ids, reading.selection -> 'barred')
         ),
@@ -432,22 +433,22 @@ CREATE OR REPLACE FUNCTION _deal_sync.message_of(error _deal_sync.error, mode te
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE
+    SELECT _deal_sync.sentences(CASE
         WHEN
             error.origin = 'own'
             AND (error.code ~ '^(DS|HV)' OR error.code IN ('08006', '08P01', '28P01', '53000', '53100', '53200'))
-            THEN concat_ws('; ', error.message, error.detail, error.hint)
+            THEN _deal_sync.sentences(error.message, error.detail, error.hint)
         WHEN error.code = '55P03' THEN format(
             'a row is locked by another transaction for longer than deal_sync.lock_timeout (%s)',
             _deal_sync.setting('lock_timeout')
         )
         WHEN error.code = '40P01' THEN 'deadlock with another transaction'
-        WHEN error.code = '53100' THEN concat_ws(
-            '; ', 'no space is left on a disk of the database', 'the tables lie in ' || _deal_sync.target_tablespaces(),
+        WHEN error.code = '53100' THEN _deal_sync.sentences(
+            'no space is left on a disk of the database', 'the tables lie in ' || _deal_sync.target_tablespaces(),
             'make room and sync again; server_text in deal_sync.runs names the file'
         )
         ELSE concat_ws(', in ', format('SQLSTATE %s ended the run', error.code), nullif(error.place, ''))
-    END || CASE mode WHEN 'backfill' THEN '; nothing of this batch was written' ELSE '; nothing was written' END
+    END, CASE mode WHEN 'backfill' THEN 'nothing of this batch was written' ELSE 'nothing was written' END)
 $$;
 COMMENT ON FUNCTION _deal_sync.message_of(_deal_sync.error, text) IS 'the message of a run of a mode that failed; it holds nobody''s data';
 
@@ -524,7 +525,7 @@ BEGIN
             IF request.is_strict AND result.status = 'partial' THEN
                 RAISE EXCEPTION 'the sync of tenant % has rejects, and strict is set', tenant USING
                     ERRCODE = 'DS002',
-                    DETAIL = format('Rejected: %s rows, %s values.', result.rows_rejected, result.values_rejected),
+                    DETAIL = format('Rejected rows: %s. Rejected values: %s.', result.rows_rejected, result.values_rejected),
                     HINT = 'Run it without strict, and see deal_sync.rejects.';
             ELSIF request.is_dry_run THEN
                 is_undone := true; -- a variable outlives what is undone

@@ -205,10 +205,13 @@ BEGIN
     result.mode := mode;
     result.status := 'failed';
     result := _deal_sync.nothing_done(result);
-    result.message := CASE
-        WHEN error.origin = 'own' THEN concat_ws('; ', error.message, error.detail, error.hint)
-        ELSE format('SQLSTATE %s ended the run', error.code)
-    END || '; nothing was written';
+    result.message := _deal_sync.sentences(
+        CASE
+            WHEN error.origin = 'own' THEN _deal_sync.sentences(error.message, error.detail, error.hint)
+            ELSE format('SQLSTATE %s ended the run', error.code)
+        END,
+        'nothing was written'
+    );
     result.seconds := extract(EPOCH FROM clock_timestamp() - began);
     PERFORM _deal_sync.record_run(result, began, error.code, concat_ws(E'\n', error.message, error.detail));
     RETURN result;

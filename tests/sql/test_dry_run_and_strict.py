@@ -79,7 +79,7 @@ def test_strict_raises_on_any_refusal_and_writes_nothing(pg: Connection, writer:
 
     assert contents(pg) == before
     assert raised.value.sqlstate == "DS002"
-    assert "2 rows, 2 values" in (raised.value.diag.message_detail or "")
+    assert "Rejected rows: 2. Rejected values: 2." in (raised.value.diag.message_detail or "")
 
 
 def test_strict_with_nothing_refused_is_a_run_like_any_other(

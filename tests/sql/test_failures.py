@@ -49,9 +49,9 @@ def test_a_run_that_gives_up_says_why(pg: Connection, writer: Connection, graph:
     add_deal(graph, tenant)
     run = sync(writer, tenant)
     assert run.message == (
-        "more than 0 rows were rejected; Most often (1 times): P0001 in trigger"
-        ' "application" of table public.opportunities: it rejected the row.; Fix the cause, or raise'
-        " deal_sync.max_rejects.; nothing was written"
+        "more than 0 rows were rejected. Most often: P0001 in trigger"
+        ' "application" of table public.opportunities: it rejected the row (rows: 1). Fix the cause, or raise'
+        " deal_sync.max_rejects; nothing was written"
     )
 
 
@@ -77,7 +77,7 @@ def test_a_mistake_of_set_up_is_recorded_in_its_own_words(
     with pytest.raises(psycopg.DatabaseError):
         writer.execute("CALL deal_sync.sync_all()")
     assert str(one(pg, "SELECT message FROM deal_sync.runs")).startswith(
-        'column "deal_ref" of table public.opportunities does not exist; Column "deal_ref" of foreign table'
+        'column "deal_ref" of table public.opportunities does not exist. Column "deal_ref" of foreign table'
     )
 
 

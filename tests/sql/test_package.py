@@ -7,6 +7,7 @@ from typing import LiteralString
 import psycopg
 import pytest
 from support.database import Connection, Database
+from support.sync import one
 
 ENTRIES: tuple[LiteralString, ...] = (
     "SELECT * FROM sync_deals(gen_random_uuid())",
@@ -39,3 +40,13 @@ def test_a_missing_package_is_named_with_the_remedy(database: Database) -> None:
                 session.execute(entry)
         assert "Python is 3." in str(raised.value.diag.message_detail)
         assert "install the package" in str(raised.value.diag.message_hint)
+
+
+def test_the_parts_of_a_message_are_joined_without_a_second_full_stop_or_semicolon(pg: Connection) -> None:
+    for parts, joined in (
+        (["a cause", None, "", "nothing was written"], "a cause; nothing was written"),
+        (["a cause", "Facts.", "SET a.b = 1;", "nothing was written"], "a cause. Facts. SET a.b = 1; nothing was written"),
+        (["a cause; a part", "as the system says it", "Do this."], "a cause; a part; as the system says it. Do this"),
+        ([None], None),
+    ):
+        assert one(pg, "SELECT _deal_sync.sentences(VARIADIC %s::text[])", parts) == joined

@@ -75,7 +75,7 @@ def test_a_replay_fills_what_a_landed_version_lacks_and_nothing_else(
     assert (before["valid_until"], before["ontology_version"]) == (None, None)  # an ordinary run leaves it alone
     pg.execute("DELETE FROM deal_versions WHERE id = %s", [new.id])
 
-    assert replay(writer, tenant) == ("ok", 1, 0, "completed: 1 versions")
+    assert replay(writer, tenant) == ("ok", 1, 0, "completed versions: 1")
 
     after = row(pg, "deal_versions", id=node.id)
     made = changed(before, after)
@@ -94,7 +94,7 @@ def test_a_completed_version_is_not_written_again(
     writer: Connection, pg: Connection, graph: Graph, tenant: uuid.UUID, deal: Node
 ) -> None:
     in_part(pg, tenant, deal, version(graph, tenant, deal))
-    assert replay(writer, tenant)[3] == "completed: 1 versions"
+    assert replay(writer, tenant)[3] == "completed versions: 1"
     before = xmins(pg)
 
     assert replay(writer, tenant) == ("ok", 0, 0, None)
@@ -109,7 +109,7 @@ def test_an_absent_property_fills_nothing_not_even_with_its_stand_in(
     pg.execute("ALTER TABLE deal_versions ALTER valid_from DROP NOT NULL")
     in_part(pg, tenant, deal, node, valid_from=None)
 
-    assert replay(writer, tenant)[3] == "completed: 1 versions"
+    assert replay(writer, tenant)[3] == "completed versions: 1"
 
     after = row(pg, "deal_versions", id=node.id)
     assert (after["change_summary"], after["changed_fields"]) == (None, None)
@@ -128,7 +128,7 @@ def test_a_completed_version_has_the_times_of_its_node(
         pg, tenant, deal, node, valid_from=later, created_at=later, valid_until=UNTIL if completed_before else None
     )
 
-    assert replay(writer, tenant)[3] == "completed: 1 versions"
+    assert replay(writer, tenant)[3] == "completed versions: 1"
 
     after = row(pg, "deal_versions", id=own)
     times = [after[name] for name in ("created_at", "valid_from", "valid_until")]
@@ -160,7 +160,7 @@ def test_the_times_of_a_version_that_has_its_end_stay(
     theirs = {"created_at": "2026-01-01T00:00:00Z", "valid_from": "2026-01-02T00:00:00Z", "valid_until": UNTIL}
     own = in_part(pg, tenant, deal, node, **theirs)
     before = row(pg, "deal_versions", id=own)
-    assert replay(writer, tenant)[3] == "completed: 1 versions"
+    assert replay(writer, tenant)[3] == "completed versions: 1"
     after = row(pg, "deal_versions", id=own)
     assert {name: after[name] for name in theirs} == {name: before[name] for name in theirs}
 
@@ -190,7 +190,7 @@ def test_a_replay_of_some_deals_completes_only_theirs(
     in_part(pg, tenant, deal, mine)
     in_part(pg, tenant, other, others)
 
-    assert replay(writer, tenant, deal)[3] == "completed: 1 versions"
+    assert replay(writer, tenant, deal)[3] == "completed versions: 1"
 
     assert row(pg, "deal_versions", id=mine.id)["ontology_version"] == "2"
     assert row(pg, "deal_versions", id=others.id)["ontology_version"] is None
@@ -206,10 +206,10 @@ def test_another_tenants_version_is_out_of_reach(
     version(graph, other, deal_node(graph, other), version_id=node.key, version=2)
     before = xmins(pg)
 
-    assert replay(pg, other)[3] == "rejected: 1 rows, 0 values (see deal_sync.rejects)"  # the superuser sees the row
+    assert replay(pg, other)[3] == "rejected rows: 1 (see deal_sync.rejects)"  # the superuser sees the row
 
     assert xmins(pg) == before
-    assert replay(pg, tenant)[3] == "completed: 1 versions"
+    assert replay(pg, tenant)[3] == "completed versions: 1"
 
 
 def test_a_value_that_does_not_fit_stays_null_and_refused_until_a_replay_of_the_mended_node(
@@ -222,7 +222,7 @@ def test_a_value_that_does_not_fit_stays_null_and_refused_until_a_replay_of_the_
 
     assert (status, message) == (
         "partial",
-        "completed: 1 versions; rejected: 0 rows, 1 values (see deal_sync.rejects)",
+        "completed versions: 1; rejected values: 1 (see deal_sync.rejects)",
     )
     after = row(pg, "deal_versions", id=node.id)
     assert (after["valid_until"], after["ontology_version"]) == (None, "2")
@@ -236,7 +236,7 @@ def test_a_value_that_does_not_fit_stays_null_and_refused_until_a_replay_of_the_
     node.set(valid_until=UNTIL)
     sync(writer, tenant)
     assert row(pg, "deal_versions", id=node.id)["valid_until"] is None
-    assert replay(writer, tenant) == ("ok", 0, 0, "completed: 1 versions")
+    assert replay(writer, tenant) == ("ok", 0, 0, "completed versions: 1")
     assert row(pg, "deal_versions", id=node.id)["valid_until"] == datetime(2026, 4, 1, tzinfo=UTC)
     assert rejects(pg, tenant) == []
 
@@ -250,7 +250,7 @@ def test_a_node_that_could_not_land_today_completes_its_row(
     in_part(pg, tenant, deal, node, version_number=7)
     in_part(pg, tenant, deal, other)
 
-    assert replay(writer, tenant) == ("ok", 0, 1, "completed: 2 versions")  # the one is the deal
+    assert replay(writer, tenant) == ("ok", 0, 1, "completed versions: 2")  # the one is the deal
 
     after = row(pg, "deal_versions", id=node.id)
     assert (after["name"], after["version_number"], after["ontology_version"]) == ("old", 7, "2")
@@ -267,7 +267,7 @@ def test_of_two_nodes_with_one_id_the_one_that_counts_completes_the_row(
 
     assert (status, message) == (
         "partial",
-        "completed: 1 versions; rejected: 1 rows, 0 values (see deal_sync.rejects)",
+        "completed versions: 1; rejected rows: 1 (see deal_sync.rejects)",
     )
     assert row(pg, "deal_versions", id=first.id)["ontology_version"] == "2"
 
@@ -294,7 +294,7 @@ def test_an_update_that_a_trigger_refuses_is_a_reject_and_the_others_are_complet
 
     assert (status, message) == (
         "partial",
-        "completed: 2 versions; rejected: 1 rows, 0 values (see deal_sync.rejects)",
+        "completed versions: 2; rejected rows: 1 (see deal_sync.rejects)",
     )
     (refused,) = rejects(pg, tenant)
     assert (refused.kind, refused.level, refused.graph_id, refused.sqlstate) == (
@@ -317,7 +317,7 @@ def test_a_barred_deals_version_is_not_completed(
     assert xmins(pg) == before
 
     pg.execute("SELECT deal_sync.unbar(%s, %s)", [tenant, deal.id])
-    assert replay(writer, tenant)[3] == "completed: 1 versions"
+    assert replay(writer, tenant)[3] == "completed versions: 1"
 
 
 def test_reconcile_and_differences_show_what_a_replay_fills(

@@ -20,6 +20,9 @@ from neo4j_deals.graph.options import ServerOptions
 _LONGEST = 500  # characters of a text of Neo4j or the driver: a server may send anything
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # raised by writes to a spool file, never by a socket
 
+#: An address as the driver's classes print it, which is no text for a person: the message has the server's uri.
+_ADDRESS = re.compile(r" ?\(?\b(?:Resolved)?IPv[46]Address\(\([^()]*\)\)\)?")
+
 #: What to do, by the option that sets the time-out.
 _OVERDUE = {
     "connect_timeout": 'check that Neo4j runs there and speaks Bolt, and the server\'s options "uri" and'
@@ -60,7 +63,7 @@ def _named(options: ServerOptions) -> str:
 
 def _reason(error: Exception, options: ServerOptions) -> str:
     """The text of Neo4j or the driver."""
-    said = error.message if isinstance(error, exceptions.Neo4jError) else str(error)
+    said = error.message if isinstance(error, exceptions.Neo4jError) else _ADDRESS.sub("", str(error))
     return " ".join(options.redact(said or type(error).__name__).split())[:_LONGEST]
 
 
