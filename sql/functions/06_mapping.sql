@@ -1,5 +1,57 @@
 -- In: the catalog. Out: the mapping: its foreign tables and columns, their targets and the types of these.
 
+CREATE OR REPLACE FUNCTION _deal_sync.way_to_map(kind text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH servers AS (
+        SELECT s.oid, s.srvname FROM pg_foreign_server AS s
+        INNER JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
+        WHERE w.fdwname = 'neo4j'
+    ),
+
+    tables AS (
+        SELECT ft.ftrelid, s.srvname, n.nspname AS home, o.options
+        FROM pg_foreign_table AS ft
+        INNER JOIN servers AS s ON s.oid = ft.ftserver
+        INNER JOIN pg_class AS c ON c.oid = ft.ftrelid
+        INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        CROSS JOIN LATERAL _deal_sync.options_of(ft.ftoptions) AS o (options)
+    )
+
+    SELECT coalesce(
+        -- a table with the key of this kind, which has lost the option
+        (
+            SELECT format('ALTER FOREIGN TABLE %s OPTIONS (ADD kind %L);', min(t.ftrelid)::regclass, way_to_map.kind)
+            FROM tables AS t
+            INNER JOIN pg_attribute AS a ON a.attrelid = t.ftrelid
+            WHERE
+                NOT t.options ? 'kind'
+                AND _deal_sync.options_of(a.attfdwoptions) ->> 'target'
+                = CASE way_to_map.kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'version_number' END
+            HAVING count(*) > 0
+        ),
+        -- beside the table of the other kind, or with the first server
+        (
+            SELECT CASE
+                WHEN p.srvname = 'neo4j' AND p.home = 'neo4j' THEN 'SELECT deal_sync.attach();'
+                ELSE format('SELECT deal_sync.attach(%L, %L);', p.srvname, p.home)
+            END
+            FROM (
+                SELECT t.srvname, t.home, 1 AS place FROM tables AS t
+                WHERE t.options ? 'kind'
+                UNION ALL
+                SELECT s.srvname, 'neo4j', 2 FROM servers AS s
+            ) AS p
+            ORDER BY p.place, p.srvname
+            LIMIT 1
+        ),
+        'CREATE SERVER neo4j FOREIGN DATA WRAPPER neo4j OPTIONS (uri ''bolt://host:7687''); SELECT deal_sync.attach();'
+    )
+$$;
+COMMENT ON FUNCTION _deal_sync.way_to_map(text) IS
+'the statement that makes or marks the foreign table of a kind that has none';
+
 -- A foreign table counts only if it and its server belong to a superuser or to the extension's owner, because it is
 -- read with the owner's login.
 CREATE OR REPLACE FUNCTION _deal_sync.mapped(kind text) RETURNS regclass
@@ -41,8 +93,9 @@ BEGIN
                 ' or to the owner of the extension.',
                 untrusted
             ) END,
-            HINT = 'CREATE SERVER neo4j FOREIGN DATA WRAPPER neo4j OPTIONS (uri ''bolt://host:7687'');'
-                ' SELECT deal_sync.attach();';
+            HINT = CASE WHEN untrusted IS NULL THEN _deal_sync.way_to_map(kind) ELSE
+                'What to change: SELECT hint FROM deal_sync.doctor() WHERE name = ''foreign tables'';'
+            END;
     END IF;
     RETURN found[1];
 END

@@ -88,6 +88,18 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.elements_of(uuid, uuid) IS 'element ids of the nodes of a deal and its versions';
 
+CREATE OR REPLACE FUNCTION _deal_sync.call_for_deal(function text, tenant uuid, graph_id uuid) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format(
+        'SELECT %s(%L, %L);', function, coalesce(tenant, example.id), coalesce(graph_id, example.id)
+    )
+    FROM (VALUES ('00000000-0000-0000-0000-000000000000'::uuid)) AS example (id)
+$$;
+COMMENT ON FUNCTION _deal_sync.call_for_deal(text, uuid, uuid) IS
+'a call of forget() or unbar() for a deal, for a HINT; an argument that is NULL is a UUID of zeros in it';
+
 -- Not the same function with a default: a graph id that is NULL by mistake must not remove the whole tenant's records.
 CREATE OR REPLACE FUNCTION deal_sync.forget(tenant uuid) RETURNS void
 LANGUAGE plpgsql
@@ -111,12 +123,12 @@ DECLARE
     elements text[] := '{}';
     code text;
 BEGIN
-    PERFORM _deal_sync.check_tenant('deal_sync.forget', tenant);
-    IF graph_id IS NULL THEN
-        RAISE EXCEPTION 'deal_sync.forget requires the graph id of a deal' USING
+    IF tenant IS NULL OR graph_id IS NULL THEN
+        RAISE EXCEPTION 'deal_sync.forget requires a tenant and the graph id of a deal' USING
             ERRCODE = 'null_value_not_allowed',
-            HINT = format('For the records of the whole tenant: SELECT deal_sync.forget(%L);', tenant);
+            HINT = _deal_sync.call_for_deal('deal_sync.forget', tenant, graph_id);
     END IF;
+    PERFORM _deal_sync.check_tenant('deal_sync.forget', tenant);
     PERFORM _deal_sync.wait_for_tenant(tenant);
     BEGIN
         elements := _deal_sync.elements_of(tenant, graph_id);
@@ -142,6 +154,11 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    IF tenant IS NULL OR graph_id IS NULL THEN
+        RAISE EXCEPTION 'deal_sync.unbar requires a tenant and the graph id of a deal' USING
+            ERRCODE = 'null_value_not_allowed',
+            HINT = _deal_sync.call_for_deal('deal_sync.unbar', tenant, graph_id);
+    END IF;
     PERFORM _deal_sync.check_tenant('deal_sync.unbar', tenant);
     PERFORM _deal_sync.wait_for_tenant(tenant);
     RETURN _deal_sync.remove_bar(tenant, graph_id);

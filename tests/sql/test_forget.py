@@ -128,9 +128,12 @@ def test_of_a_tenant_who_left_no_record_stays_but_its_bars(pg: Connection, graph
 def test_a_graph_id_that_is_null_costs_nothing(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
     add_deal(graph, tenant)
     sync(pg, tenant)
-    with pytest.raises(psycopg.errors.NullValueNotAllowed) as refused:
-        pg.execute(FORGET, [tenant, None])
-    assert f"deal_sync.forget('{tenant}')" in str(refused.value.diag.message_hint)
+    nobody = uuid.UUID(int=0)
+    for function, named in (("forget", tenant), ("unbar", tenant), ("forget", None), ("unbar", None)):
+        with pytest.raises(psycopg.errors.NullValueNotAllowed, match="a tenant and the graph id of a deal") as refused:
+            pg.execute(f"SELECT deal_sync.{function}(%s, %s)".encode(), [named, None])
+        hint = str(refused.value.diag.message_hint)
+        assert hint == f"SELECT deal_sync.{function}('{named or nobody}', '{nobody}');"
     assert one(pg, "SELECT count(*) FROM deal_sync.runs") == 1
 
 

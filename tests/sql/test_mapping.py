@@ -11,6 +11,7 @@ from environment.servers import Instance
 from psycopg import sql
 from support.database import Connection, execute, new_database
 from support.deals import VECTOR
+from support.doctor import doctor
 from support.graph import Graph
 from support.migration import APPLICATION, MIGRATION
 from support.sync import add_deal, add_tenant, add_version, one, sync
@@ -103,6 +104,35 @@ def test_attach_makes_no_second_mapping_and_names_the_table_that_is_there(pg: Co
         assert keep == "To add columns that it lacks: SELECT deal_sync.attach('neo4j', 'neo4j')"
         execute(pg, replace)
     assert "created other.deals; created other.deal_versions" in one(pg, "SELECT deal_sync.attach('neo4j', 'other')")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "hint"),
+    [
+        ("ALTER FOREIGN TABLE neo4j.deals OPTIONS (DROP kind)", "ALTER FOREIGN TABLE neo4j.deals OPTIONS (ADD kind"),
+        (
+            "ALTER FOREIGN TABLE neo4j.deal_versions OPTIONS (DROP kind)",
+            "ALTER FOREIGN TABLE neo4j.deal_versions OPTIONS (ADD kind",
+        ),
+        ("DROP FOREIGN TABLE neo4j.deals, neo4j.deal_versions", "SELECT deal_sync.attach();"),
+        (
+            "DROP FOREIGN TABLE neo4j.deals; ALTER SERVER neo4j RENAME TO graph; ALTER SCHEMA neo4j RENAME TO \"My\"",
+            "SELECT deal_sync.attach('graph', 'My');",
+        ),
+    ],
+)
+def test_without_a_mapping_the_hint_makes_what_is_missing(
+    pg: Connection, graph: Graph, tenant: uuid.UUID, mistake: str, hint: str
+) -> None:
+    execute(pg, mistake)
+    found = doctor(pg)["foreign tables"]
+    with pytest.raises(psycopg.errors.UndefinedObject, match="no foreign table maps") as raised:
+        sync(pg, tenant)
+    said = str(raised.value.diag.message_hint)
+    assert said.startswith(hint)
+    assert found.hint == said
+    execute(pg, said)
+    assert sync(pg, tenant).status == "ok"
 
 
 def test_attach_says_that_the_application_s_schema_does_not_exist(pg: Connection) -> None:

@@ -91,7 +91,4 @@ def foreign_tables(case: Case) -> Finding:
     if untrusted:
         changes = sorted({f"ALTER {row['object']} OWNER TO {row['trusted']};" for row in untrusted})
         return Finding(False, found, " ".join(changes))
-    [first] = case.query("first_server")
-    if first["name"] is not None:
-        return Finding(False, found, f"SELECT deal_sync.attach({literal(first['name'])});")
     return Finding(False, found, hint)
