@@ -20,8 +20,8 @@ AS $$
     SELECT f.tenant_id, f.deals, f.is_known
     FROM jsonb_to_recordset(found) AS f (tenant_id uuid, deals bigint, is_known boolean)
     ORDER BY f.tenant_id -- two at once lock in one order
-    ON CONFLICT (tenant_id) DO UPDATE SET deals = excluded.deals, is_known = excluded.is_known
-    WHERE (g.deals, g.is_known) IS DISTINCT FROM (excluded.deals, excluded.is_known)
+    ON CONFLICT (tenant_id) DO UPDATE SET
+        deals = excluded.deals, is_known = excluded.is_known, counted_at = excluded.counted_at
 $$;
 COMMENT ON FUNCTION _deal_sync.record_tenants(jsonb) IS 'keeps the tenants of the graph in _deal_sync.graph_tenants';
 
@@ -68,7 +68,8 @@ SELECT
     CASE WHEN f.failures >= 5 THEN f.last_at + least(
         interval '1 hour',
         greatest((f.fifth_at - f.first_at) / 4, interval '1 minute') * power(2, least(f.failures, 12) - 4)
-    ) END AS next_try
+    ) END AS next_try,
+    counted.started_at AS counted_at
 FROM (
     SELECT s.id FROM seen AS s
     WHERE s.id IS NOT NULL

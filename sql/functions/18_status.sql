@@ -22,7 +22,7 @@ SELECT
     END)::_deal_sync.tenant_state::text AS state,
     r.good_at AS last_good_run,
     date_trunc('second', now() - r.good_at) AS lag,
-    coalesce(g.deals, r.deals_read) AS deals,
+    CASE WHEN r.counted_at > g.counted_at THEN r.deals_read ELSE coalesce(g.deals, r.deals_read) END AS deals,
     refusals.open AS refusals_open,
     refusals.new AS refusals_new,
     r.failures,
@@ -63,7 +63,7 @@ COMMENT ON COLUMN deal_sync.tenant_status.state IS
 COMMENT ON COLUMN deal_sync.tenant_status.last_good_run IS 'when the last run began that ended ok or partial';
 COMMENT ON COLUMN deal_sync.tenant_status.lag IS 'time since then';
 COMMENT ON COLUMN deal_sync.tenant_status.deals IS
-'deals in the graph, when sync_all last counted them or by the last full run';
+'deals in the graph, when sync_all last counted them or by the last full run, whichever is newer';
 COMMENT ON COLUMN deal_sync.tenant_status.refusals_open IS
 'rows and values that are rejected at present: see deal_sync.rejects';
 COMMENT ON COLUMN deal_sync.tenant_status.refusals_new IS 'of these, first met in the last 24 hours';

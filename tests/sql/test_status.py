@@ -90,6 +90,37 @@ def test_the_number_of_deals_is_that_of_the_last_run_that_read_all(
     assert status(pg, "deals") == (1,)
 
 
+def test_the_number_of_deals_is_the_newer_of_sync_all_s_and_a_full_run_s(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant)
+    pg.execute("CALL deal_sync.sync_all()")
+    assert status(pg, "deals") == (1,)
+    add_deal(graph, tenant)
+    sync(pg, tenant, mode="incremental")
+    assert status(pg, "deals") == (1,)
+    sync(pg, tenant)
+    assert status(pg, "deals") == (2,)
+    add_deal(graph, tenant)
+    pg.execute("CALL deal_sync.sync_all()")
+    assert status(pg, "deals") == (3,)
+
+
+def test_a_tenant_that_the_graph_has_is_shown_after_forget_one_that_has_left_it_is_not(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant)
+    pg.execute("CALL deal_sync.sync_all()")
+    pg.execute("SELECT deal_sync.forget(%s)", [tenant])
+    assert status(pg, "tenant_id, state, deals, last_good_run") == (tenant, "never synced", 1, None)
+    pg.execute("CALL deal_sync.sync_all()")
+    graph.clear()
+    pg.execute("CALL deal_sync.sync_all()")
+    assert status(pg, "state, deals") == ("up to date", 0)
+    pg.execute("SELECT deal_sync.forget(%s)", [tenant])
+    assert one(pg, "SELECT count(*) FROM deal_sync.tenant_status") == 0
+
+
 def test_what_counts_as_late_is_a_setting(pg: Connection, tenant: uuid.UUID) -> None:
     add_run(pg, tenant, "ok", timedelta(minutes=16))
     pg.execute("SET deal_sync.late_after = '1 h'")
