@@ -25,9 +25,7 @@ AS $$
         ('late_after', '15min', '[0-9]{1,6} *(s|min|h|d)'),
         -- how long runs and reconciliations are kept, and the offending values of rejects
         ('runs_kept', '30d', '[0-9]{1,6} *(s|min|h|d)'),
-        ('values_kept', '30d', '[0-9]{1,6} *(s|min|h|d)'),
-        -- the caller's, for the application's triggers: sync_deals sets it
-        ('search_path', 'pg_catalog', '.*')
+        ('values_kept', '30d', '[0-9]{1,6} *(s|min|h|d)')
 $$;
 COMMENT ON FUNCTION deal_sync.settings() IS
 'the settings deal_sync.<name>, their defaults, and the pattern that a value must match';
@@ -40,7 +38,13 @@ DECLARE
     value text := nullif(current_setting('deal_sync.' || name, true), '');
     known record;
 BEGIN
-    SELECT k.fallback, k.pattern INTO STRICT known FROM deal_sync.settings() AS k WHERE k.name = setting.name;
+    SELECT k.fallback, k.pattern INTO STRICT known
+    FROM (
+        SELECT s.* FROM deal_sync.settings() AS s
+        UNION ALL
+        VALUES ('search_path', 'pg_catalog', '.*') -- a run's own: its caller's, for the application's triggers
+    ) AS k
+    WHERE k.name = setting.name;
 
     IF value !~ ('^(' || known.pattern || ')$') THEN
         RAISE EXCEPTION 'invalid value for parameter "deal_sync.%": "%"', name, value USING

@@ -383,6 +383,10 @@ BEGIN
     PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);
     IF mode IS NULL OR mode NOT IN ('incremental', 'full') THEN
         RAISE EXCEPTION 'unknown mode "%"', mode USING ERRCODE = 'invalid_parameter_value', HINT = 'The mode is incremental or full.';
+    ELSIF time_limit < interval '0' THEN
+        RAISE EXCEPTION 'time_limit must not be negative' USING
+            ERRCODE = 'invalid_parameter_value',
+            HINT = 'CALL deal_sync.sync_all(time_limit => ''10 min'');';
     ELSIF nullif(current_setting('app.tenant_id', true), '') IS NOT NULL THEN
         RAISE EXCEPTION 'app.tenant_id is set, and sync_all works for every tenant' USING
             ERRCODE = 'insufficient_privilege',
@@ -431,6 +435,10 @@ BEGIN
         PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);
         tried := tried + 1;
         wrong := CASE WHEN result.status = 'failed' THEN result.message END;
+        -- An incremental run that is skipped comes again in minutes, a full one tomorrow: that is said even if quiet is set.
+        IF quiet AND mode = 'full' AND result.status = 'skipped' THEN
+            RAISE WARNING '%', result.message USING HINT = 'Call it again when that run has ended.';
+        END IF;
         IF reconcile AND result.status IN ('ok', 'partial') THEN
             COMMIT;
             SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; -- beside a run of another session the numbers still add up

@@ -122,7 +122,7 @@ COMMENT ON COLUMN deal_sync.schedules.last_status IS 'how that run ended, as in 
 COMMENT ON COLUMN deal_sync.schedules.last_message IS
 'what the server returned for that run; NULL unless your role is a member of the job''s owner';
 
-CREATE OR REPLACE FUNCTION _deal_sync.check_cron(job text, schedule text, command text) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.check_cron(argument text, job text, schedule text, command text) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -137,6 +137,8 @@ BEGIN
             GET STACKED DIAGNOSTICS
                 error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
                 error.hint := PG_EXCEPTION_HINT;
+            error := _deal_sync.as_meant(error);
+            error.message := format('argument "%s": %s', argument, error.message);
             error := _deal_sync.raise_again(error);
     END;
     IF facts.home IS NULL THEN
@@ -175,8 +177,8 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.check_cron(text, text, text) IS
-'raises if pg_cron cannot run a schedule in this database';
+COMMENT ON FUNCTION _deal_sync.check_cron(text, text, text, text) IS
+'raises if pg_cron cannot run a schedule in this database; argument: the one of schedule() that it came in';
 
 CREATE OR REPLACE FUNCTION _deal_sync.unschedule_job(job text) RETURNS integer
 LANGUAGE plpgsql
@@ -215,16 +217,16 @@ BEGIN
         PERFORM _deal_sync.raise_unknown(tenant);
     END IF;
     FOR at IN
-        SELECT j.name, j.schedule, j.command
+        SELECT j.argument, j.name, j.schedule, j.command
         FROM (VALUES
-            (jobs[1], cron, format('CALL deal_sync.sync_all(%s)', concat_ws(', ', 'quiet => true', named))),
-            (jobs[2], nightly, format('CALL deal_sync.nightly(%s)', concat(named)))
-        ) AS j (name, schedule, command)
+            ('cron', jobs[1], cron, format('CALL deal_sync.sync_all(%s)', concat_ws(', ', 'quiet => true', named))),
+            ('nightly', jobs[2], nightly, format('CALL deal_sync.nightly(%s)', concat(named)))
+        ) AS j (argument, name, schedule, command)
     LOOP
         IF at.schedule IS NULL THEN
             PERFORM _deal_sync.unschedule_job(at.name);
         ELSE
-            PERFORM _deal_sync.check_cron(at.name, at.schedule, at.command);
+            PERFORM _deal_sync.check_cron(at.argument, at.name, at.schedule, at.command);
             EXECUTE 'SELECT cron.schedule($1, $2, $3)' USING at.name, at.schedule, at.command;
         END IF;
     END LOOP;

@@ -131,9 +131,7 @@ def test_the_options_listed_are_those_that_the_validator_takes(pg: Connection, p
 
 def test_the_settings_listed_are_those_that_there_are_with_their_defaults(pg: Connection) -> None:
     listed = dict(re.findall(r"^\| `deal_sync\.(\w+)` \| `(\w+)`", PAGES["reference/settings.md"], re.M))
-    there = {name for (name,) in pg.execute("SELECT name FROM deal_sync.settings()")} - {
-        "search_path"
-    }  # sync_deals sets that one for itself
+    there = {name for (name,) in pg.execute("SELECT name FROM deal_sync.settings()")}
     assert listed == {
         name: default for name in there for (default,) in pg.execute("SELECT _deal_sync.setting(%s)", [name]).fetchall()
     }

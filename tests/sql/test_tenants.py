@@ -147,6 +147,8 @@ def test_a_limit_on_time_ends_it_between_two_tenants(pg: Connection, tenants: li
     assert runs(pg) == []
     pg.execute("CALL deal_sync.sync_all(time_limit => '1 h')")
     assert len(runs(pg)) == 3
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="time_limit must not be negative"):
+        pg.execute("CALL deal_sync.sync_all(time_limit => '-1 s')")
 
 
 def test_one_tenant_alone(pg: Connection, tenants: list[uuid.UUID]) -> None:
@@ -239,7 +241,7 @@ def test_a_mistake_of_set_up_is_recorded_in_its_own_words(pg: Connection, tenant
         pg.execute("CALL deal_sync.sync_all()")
     messages = pg.execute("SELECT DISTINCT message, sqlstate FROM deal_sync.runs").fetchall()
     assert len(messages) == 1
-    assert messages[0][0].startswith('column "deal_ref" of table public.opportunities does not exist; ')
+    assert messages[0][0].startswith('column "deal_ref" of table public.opportunities does not exist. ')
     assert messages[0][1] == "42703"
 
 
@@ -412,6 +414,20 @@ def test_nightly_waits_for_a_run_that_is_under_way(
     full = one(pg, "SELECT count(*) FROM deal_sync.runs WHERE tenant_id = %s AND mode = 'full'", tenants[0])
     assert full == 2  # the first run of all, and the nightly
     assert one(pg, "SELECT count(*) FROM deal_sync.reconciliations") == 3
+
+
+def test_nightly_says_that_a_tenant_was_skipped(database: Database, pg: Connection, tenants: list[uuid.UUID]) -> None:
+    said: list[tuple[str, str | None]] = []
+    pg.add_notice_handler(lambda notice: said.append((notice.severity, notice.message_primary)))
+    pg.execute("SET deal_sync.lock_timeout = '50ms'")
+    other = database.connect(autocommit=False)
+    sync(other, tenants[0])
+    pg.execute("CALL deal_sync.sync_all(quiet => true, tenant => %s)", [tenants[0]])
+    assert said == []
+    pg.execute("CALL deal_sync.nightly(%s)", [tenants[0]])
+    [(severity, message)] = said
+    assert severity == "WARNING"
+    assert str(message).startswith(f"tenant {tenants[0]} is being synced by another session: pid")
 
 
 def test_nightly_compares_what_is_there_at_one_moment(pg: Connection, tenants: list[uuid.UUID]) -> None:

@@ -87,6 +87,11 @@ def test_a_sync_in_a_read_only_transaction_says_what_to_set(pg: Connection, grap
         sync(pg, tenant)
     pg.execute("ROLLBACK")
     assert refused.value.diag.message_hint == "START TRANSACTION READ WRITE;"
+    for comparison in ("reconcile", "differences"):
+        pg.execute("BEGIN READ ONLY")
+        with pytest.raises(errors.ReadOnlySqlTransaction, match=r"^cannot sync in a read-only transaction"):
+            pg.execute(f"SELECT * FROM deal_sync.{comparison}(%s)".encode(), [tenant])
+        pg.execute("ROLLBACK")
 
 
 # The targets

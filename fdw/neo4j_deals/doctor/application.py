@@ -43,7 +43,7 @@ def row_security(case: Case) -> Finding:
     for row in case.query("lacking_policies", ["text"], [case.role]):
         table, commands = row["relation"], row["commands"]
         if row["is_on"]:
-            found.append(f'{table} has no policy for {commands} by role "{case.role}"')
+            found.append(f'{table} has no policy for {commands} by role "{case.role_name}"')
         else:
             found.append(f"{table} has none")
             changes.append(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;")
@@ -114,16 +114,16 @@ def rights_on_tables(case: Case) -> Finding:
     if lacking:
         return Finding(
             False,
-            f'"{case.role}" lacks ' + ", ".join(f"{row['privileges']} on {row['relation']}" for row in lacking),
+            f'"{case.role_name}" lacks ' + ", ".join(f"{row['privileges']} on {row['relation']}" for row in lacking),
             " ".join(f"GRANT {row['privileges']} ON {row['relation']} TO {case.role};" for row in lacking),
         )
-    return Finding(True, f'"{case.role}" may read and write all that the sync does')
+    return Finding(True, f'"{case.role_name}" may read and write all that the sync does')
 
 
 @check("rights on sync")
 def rights_on_sync(case: Case) -> Finding:
     """May the role call sync_deals(), and all that it calls?"""
     if case.query("routines_out_of_reach", ["text"], [case.role]):
-        detail = f'"{case.role}" may not run sync_deals, or not all that it calls'
+        detail = f'"{case.role_name}" may not run sync_deals, or not all that it calls'
         return Finding(False, detail, f"SELECT deal_sync.grant_sync({literal(case.role)});")
-    return Finding(True, f'"{case.role}" may run sync_deals')
+    return Finding(True, f'"{case.role_name}" may run sync_deals')

@@ -100,6 +100,11 @@ class Case:
         self.plpy: QuotingPlpy = _Told(plpy)
         self.role = role
 
+    @property
+    def role_name(self) -> str:
+        """The role as a message shows it in quotes of its own."""
+        return self.role[1:-1].replace('""', '"') if self.role.startswith('"') else self.role
+
     def query(self, name: str, types: Sequence[str] = (), values: Sequence[Any] = ()) -> Sequence[Mapping[str, Any]]:
         """Rows of the statement in a file of doctor/sql."""
         text = (files(__package__) / "sql" / f"{name}.sql").read_text(encoding="utf-8")

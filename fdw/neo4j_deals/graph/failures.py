@@ -58,7 +58,13 @@ def explained(error: Exception, options: ServerOptions) -> DealSyncError:
 
 
 def _named(options: ServerOptions) -> str:
-    return f'Neo4j server "{options.server}"'
+    return _placed(options) if options.server.startswith(options.uri) else f'Neo4j server "{options.server}"'
+
+
+def _placed(options: ServerOptions) -> str:
+    """With the address, which stands for the name if that is not known: Multicorn does not pass it."""
+    uri = options.redact(options.uri)
+    return f"Neo4j server at {uri}" if options.server.startswith(options.uri) else f'Neo4j server "{options.server}" at {uri}'
 
 
 def _reason(error: Exception, options: ServerOptions) -> str:
@@ -99,7 +105,7 @@ def _of_time(error: Exception, options: ServerOptions) -> DealSyncError | None:
         return None
     return DealSyncError(
         "08006",
-        f"{_named(options)} at {options.redact(options.uri)} did not answer within {error}",
+        f"{_placed(options)} did not answer within {error}",
         hint=_OVERDUE[error.option],
     )
 
@@ -175,7 +181,7 @@ def _of_tls(error: Exception, options: ServerOptions) -> DealSyncError | None:
         )
     return DealSyncError(
         "08006",
-        f"no TLS connection to {_named(options)} at {options.redact(options.uri)}",
+        f"no TLS connection to {_placed(options)}",
         type(cause).__name__,
         'where Neo4j has no TLS, the option "uri" begins with bolt:// or neo4j://',
     )
@@ -188,7 +194,7 @@ def _of_the_network(error: Exception, options: ServerOptions) -> DealSyncError |
     system = (cause.strerror for cause in _causes(error) if isinstance(cause, OSError) and cause.strerror)
     return DealSyncError(
         "08006",
-        f"no connection to {_named(options)} at {options.redact(options.uri)}, or it broke",
+        f"no connection to {_placed(options)}, or it broke",
         next(system, None) or _reason(error, options),
         'check that Neo4j runs there and speaks Bolt, and the server\'s option "uri"',
     )

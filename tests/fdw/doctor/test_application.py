@@ -8,10 +8,11 @@ import uuid
 import pytest
 from environment.servers import Instance
 from environment.state import CHECKOUT
-from psycopg import errors
+from psycopg import errors, sql
 from support.database import Connection, Database, execute
 from support.doctor import doctor
 from support.graph import Graph
+from support.roles import fresh, role
 from support.sync import add_deal, one, sync
 
 
@@ -83,3 +84,13 @@ def test_a_role_that_has_nothing_yet_gets_everything_by_the_hints(
     checks = doctor(database.connect(role))
     assert checks["rights on tables"].ok
     assert checks["rights on sync"].ok
+
+
+def test_a_role_is_quoted_once(pg: Connection) -> None:
+    with role(pg, f'R "x" {fresh("odd")}') as name:
+        checks = doctor(pg, sql.Identifier(name).as_string())
+        assert checks["role"].detail == f'row-level security applies to "{name}"'
+        assert checks["rights on sync"].detail.startswith(f'"{name}" may not run')
+        assert checks["rights on tables"].detail.startswith(f'"{name}" lacks ')
+        assert f'by role "{name}"' in checks["row security"].detail or checks["row security"].ok
+        execute(pg, checks["rights on sync"].hint)
