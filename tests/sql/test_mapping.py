@@ -116,7 +116,7 @@ def test_attach_makes_no_second_mapping_and_names_the_table_that_is_there(pg: Co
         ),
         ("DROP FOREIGN TABLE neo4j.deals, neo4j.deal_versions", "SELECT deal_sync.attach();"),
         (
-            "DROP FOREIGN TABLE neo4j.deals; ALTER SERVER neo4j RENAME TO graph; ALTER SCHEMA neo4j RENAME TO \"My\"",
+            'DROP FOREIGN TABLE neo4j.deals; ALTER SERVER neo4j RENAME TO graph; ALTER SCHEMA neo4j RENAME TO "My"',
             "SELECT deal_sync.attach('graph', 'My');",
         ),
     ],

@@ -45,7 +45,7 @@ def test_a_missing_package_is_named_with_the_remedy(database: Database) -> None:
 def test_the_parts_of_a_message_are_joined_without_a_second_full_stop_or_semicolon(pg: Connection) -> None:
     for parts, joined in (
         (["a cause", None, "", "nothing was written"], "a cause; nothing was written"),
-        (["a cause", "Facts.", "SET a.b = 1;", "nothing was written"], "a cause. Facts. SET a.b = 1; nothing was written"),
+        (["a cause", "Facts.", "SET a.b = 1;", "nothing"], "a cause. Facts. SET a.b = 1; nothing"),
         (["a cause; a part", "as the system says it", "Do this."], "a cause; a part; as the system says it. Do this"),
         ([None], None),
     ):

@@ -142,7 +142,9 @@ def test_what_is_no_schedule_is_refused(schedule: str, cron: Connection) -> None
         cron.execute("SELECT deal_sync.schedule(%s)", [schedule])
     assert "every five minutes" in str(refused.value.diag.message_hint)
     assert str(refused.value.diag.message_primary).startswith('argument "cron": ')
-    with pytest.raises(errors.InvalidParameterValue, match='^argument "nightly": .* is no schedule that pg_cron takes'):
+    with pytest.raises(
+        errors.InvalidParameterValue, match=r'^argument "nightly": .* is no schedule that pg_cron takes'
+    ):
         cron.execute("SELECT deal_sync.schedule('* * * * *', nightly => %s)", [schedule])
     assert jobs(cron) == []
 

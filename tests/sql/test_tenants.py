@@ -417,7 +417,7 @@ def test_nightly_waits_for_a_run_that_is_under_way(
 
 
 def test_nightly_says_that_a_tenant_was_skipped(database: Database, pg: Connection, tenants: list[uuid.UUID]) -> None:
-    said: list[tuple[str, str | None]] = []
+    said: list[tuple[str | None, str | None]] = []
     pg.add_notice_handler(lambda notice: said.append((notice.severity, notice.message_primary)))
     pg.execute("SET deal_sync.lock_timeout = '50ms'")
     other = database.connect(autocommit=False)

@@ -5,7 +5,9 @@ REVOKE EXECUTE ON ROUTINE @extschema@.sync_deals(uuid, text, boolean, boolean) F
 REVOKE EXECUTE ON ROUTINE _deal_sync.as_meant(_deal_sync.error) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.ask(text, uuid, anyelement) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.attempt(uuid, text, _deal_sync.caller) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.call_for_deal(text, uuid, uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.caller() FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.check_cron(text, text, text, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_encoding() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_handler(integer) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_targets(text) FROM PUBLIC;
@@ -30,13 +32,17 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.raise_again(_deal_sync.error) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.raise_applications(_deal_sync.error, text, text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.record_failure(uuid, text, timestamp with time zone, _deal_sync.error) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.request_error(uuid, _deal_sync.request, _deal_sync.caller) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.sentences(text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.statements_of(text, uuid, text[], boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.statements_of_comparison(text, uuid, text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.sync_tenant(uuid, _deal_sync.request, _deal_sync.caller) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.tenant_error(text, uuid, text) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.way_to_map(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE deal_sync.replay(uuid, text[]) FROM PUBLIC;
 COMMENT ON SCHEMA _deal_sync IS
 'internal parts of deal_sync: only the functions and views of the schema deal_sync use them';
+COMMENT ON COLUMN _deal_sync.graph_tenants.counted_at IS
+'when sync_all counted the deals';
 COMMENT ON COLUMN _deal_sync.graph_tenants.deals IS
 'deals in the graph';
 COMMENT ON COLUMN _deal_sync.graph_tenants.is_known IS

@@ -64,7 +64,11 @@ def _named(options: ServerOptions) -> str:
 def _placed(options: ServerOptions) -> str:
     """With the address, which stands for the name if that is not known: Multicorn does not pass it."""
     uri = options.redact(options.uri)
-    return f"Neo4j server at {uri}" if options.server.startswith(options.uri) else f'Neo4j server "{options.server}" at {uri}'
+    return (
+        f"Neo4j server at {uri}"
+        if options.server.startswith(options.uri)
+        else f'Neo4j server "{options.server}" at {uri}'
+    )
 
 
 def _reason(error: Exception, options: ServerOptions) -> str:
