@@ -184,7 +184,7 @@ BREAKS: dict[str, tuple[str, LiteralString, str]] = {
     "no right to see the tenants": ("rights on tables", "REVOKE SELECT ON tenants FROM app_writer", "SELECT on public"),
     "no right to run it": (
         "rights on sync",
-        "REVOKE EXECUTE ON FUNCTION sync_deals(uuid, text, boolean, boolean, text) FROM app_writer",
+        "REVOKE EXECUTE ON FUNCTION sync_deals(uuid, text, boolean, boolean) FROM app_writer",
         "may not run",
     ),
     "no right to what it calls": (
