@@ -20,7 +20,7 @@ MEASURE = "measure"
 ENGLISH = "C"  # the cluster's own lc_messages
 SERVER_LOG = pytest.StashKey[ServerLog]()
 
-# Multicorn2 and PL/Python cannot live in one backend from Python 3.12 on; the venv's Python is PostgreSQL's.
+# From Python 3.12 on, Multicorn2 and PL/Python cannot be used in one backend; the venv's Python is PostgreSQL's.
 if sys.version_info >= (3, 12):
     MULTICORN_ABSENT = "Multicorn2 crashes the server beside PL/Python from Python 3.12 on"
 elif not (LIB / "multicorn.so").exists():
@@ -33,7 +33,7 @@ else:
 def servers(request: pytest.FixtureRequest) -> Iterator[Instance]:
     """The running test instance: `.dsn(database, user)`, `.facts`, `.log`; another run at the same time has its own.
 
-    Fails at its end where PostgreSQL has crashed: the test that caused it may have passed.
+    Fails at its end if PostgreSQL has crashed, since the test that caused it may have passed.
     """
     with claimed("test") as instance:
         # What the fixture postgresql_noproc connects to, once it is asked for.
@@ -47,7 +47,7 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Instance]:
 
 @pytest.fixture(scope="session")
 def template(servers: Instance, request: pytest.FixtureRequest) -> str:
-    """The name of a database that is set up to the end, to be cloned."""
+    """The name of a completely set-up database, to be cloned."""
     template = str(request.getfixturevalue("postgresql_noproc").template_dbname)
     environment_database.set_up(servers, template)
     return template
@@ -71,7 +71,7 @@ def database(servers: Instance, template: str, language: str) -> Iterator[Databa
 
 @pytest.fixture(scope="session")
 def oracle(servers: Instance, template: str) -> Iterator[Connection]:
-    """PostgreSQL as the judge of values: a superuser's connection, in UTC, to a database that no test changes."""
+    """PostgreSQL as the reference for values: a superuser's connection, in UTC, to a database that no test changes."""
     with new_database(servers, template) as database:
         yield database.connect(options="-c timezone=UTC")
 

@@ -71,15 +71,15 @@ def test_the_graph_has_every_form_of_the_model(demo: Graph) -> None:
     assert forms == set(FORMS)
 
 
-def test_both_tenants_land_and_each_refusal_has_its_reason(demo: Graph, pg: Connection) -> None:
+def test_both_tenants_land_and_each_reject_has_its_reason(demo: Graph, pg: Connection) -> None:
     atlas, harborline = synced(pg, ATLAS), synced(pg, HARBORLINE)
     counts = ("status", "deals_read", "deals_inserted", "deals_adopted", "versions_inserted", "links_inserted")
     assert [atlas[name] for name in counts] == ["partial", 14, 11, 1, 5, 15]
     assert [harborline[name] for name in counts] == ["ok", 8, 8, 0, 2, 9]
-    refused = pg.execute(
+    rejected = pg.execute(
         "SELECT level, kind, right(graph_id, 4), sqlstate FROM deal_sync.rejects ORDER BY level, kind, graph_id"
     ).fetchall()
-    assert refused == [
+    assert rejected == [
         ("note", "version", "0007", "00000"),
         ("row", "deal", "0001", "23505"),
         ("row", "deal", "2291", "22P02"),
@@ -91,7 +91,7 @@ def test_both_tenants_land_and_each_refusal_has_its_reason(demo: Graph, pg: Conn
     ]
 
 
-def test_the_change_of_the_demo_writes_one_deal_and_heals_one_refusal(
+def test_the_change_of_the_demo_writes_one_deal_and_heals_one_reject(
     demo: Graph, pg: Connection, servers: Instance
 ) -> None:
     values: LiteralString = "SELECT count(*) FROM deal_sync.rejects WHERE level = 'value'"

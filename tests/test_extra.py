@@ -66,12 +66,12 @@ def test_each_query_of_the_dashboard_runs_without_a_tenant(pg: Connection, title
     assert all(value in (None, 0) for row in rows for value in row)
 
 
-def test_the_dashboard_tells_the_states_of_the_tenants(monitor: Connection) -> None:
+def test_the_dashboard_shows_the_states_of_the_tenants(monitor: Connection) -> None:
     shown = {row["tenant"]: row["state"] for row in ask(monitor, dashboard.queries()["Tenants"])}
     states = ["up to date", "up to date", "failing", "late"]
     assert shown == {str(tenant): state for tenant, state in zip(dashboard.TENANTS, states, strict=True)}
     assert ask(monitor, dashboard.queries()["Tenants up to date"]) == [{"up to date": 2}]
-    assert ask(monitor, dashboard.queries()["Refusals by column"])[0] == {"column": "deal amount", "refusals": 14}
+    assert ask(monitor, dashboard.queries()["Rejects by column"])[0] == {"column": "deal amount", "rejects": 14}
 
 
 @pytest.mark.parametrize("panel", dashboard.dashboard()["panels"], ids=lambda panel: panel["title"])

@@ -325,7 +325,7 @@ class Machine(RuleBasedStateMachine):
         row: Row = dict.fromkeys(OPPORTUNITY_COLUMNS) | {"extraction_version": 1} | dict(edits)
         row |= {"id": key, "tenant_id": tenant, "graph_opportunity_id": graph_key}
         row |= {"updated_at": datetime(2020, 1, 1, tzinfo=UTC)}
-        if any(gate.refuses("opportunities", row) for gate in self.world.gates.values()):
+        if any(gate.rejects("opportunities", row) for gate in self.world.gates.values()):
             return
         self.world.insert("opportunities", row)
         rows[key] = row
@@ -336,7 +336,7 @@ class Machine(RuleBasedStateMachine):
             return
         row = self.rows[index % len(self.rows)]
         changed = row | dict([edit])
-        if any(gate.refuses("opportunities", changed) for gate in self.world.gates.values()):
+        if any(gate.rejects("opportunities", changed) for gate in self.world.gates.values()):
             return
         self.world.pg.execute(
             sql.SQL("UPDATE opportunities SET {} = %s WHERE id = %s").format(sql.Identifier(edit[0])),

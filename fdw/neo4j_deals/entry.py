@@ -1,6 +1,6 @@
 """In: a call of one of the extension's PL/Python functions. Out: its result, or an error as PostgreSQL reports it.
 
-The one module that SQL names: a function there is an import of it and one call.
+The only module that SQL uses: each function there imports it and makes one call.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _reported(plpy: Plpy) -> Iterator[None]:
-    """An error as PostgreSQL's, in one text: PL/Python drops the DETAIL of what a set-returning function raises."""
+    """Reports an error to PostgreSQL in one text: PL/Python drops the DETAIL if a set-returning function raises it."""
     try:
         yield
     except DealSyncError as error:
@@ -45,19 +45,19 @@ def _raise(plpy: Plpy, error: DealSyncError) -> NoReturn:
 
 
 def check_version(plpy: Plpy, extension_version: str) -> None:
-    """Raises if this package does not serve the extension's version."""
+    """Raises if this package does not support the extension's version."""
     if extension_version not in SERVES:
         plpy.error(
-            f"the Python package neo4j_deals {__version__} does not serve deal_sync {extension_version}",
+            f"the Python package neo4j_deals {__version__} does not support deal_sync {extension_version}",
             sqlstate="55000",
-            detail=f"It serves {', '.join(sorted(SERVES))}; it lies in the Python of {sys.prefix}.",
-            hint=f"install deal-sync=={extension_version} there, or ALTER EXTENSION deal_sync UPDATE; then reconnect",
+            detail=f"It supports {', '.join(sorted(SERVES))}, and is installed in {sys.prefix}.",
+            hint=f"Install deal-sync=={extension_version} there, or ALTER EXTENSION deal_sync UPDATE; then reconnect.",
         )
 
 
 def package_versions() -> str:
     """See `package.versions`."""
-    from neo4j_deals.doctor import package  # what the doctor imports takes long, and no sync needs it
+    from neo4j_deals.doctor import package  # the doctor's imports take long, and a sync does not need them
 
     return package.versions()
 
@@ -91,11 +91,12 @@ def default_columns() -> Iterator[dict[str, Any]]:
                 "name": column.name,
                 "type": column.type,
                 "options": json.dumps(dict(column.options)),
+                "comment": column.comment,
             }
 
 
 def check_source(plpy: QuotingPlpy, kind: str) -> None:
-    """Raises if server or user mapping are not set up, or a target cannot take its property; asks no graph."""
+    """Raises if server or user mapping are not set up, or a target's type does not suit; does not query the graph."""
     with _reported(plpy):
         relation = catalog.mapped(plpy, kind)
         catalog.server_options(plpy, relation)
@@ -117,7 +118,7 @@ def fill_staging(plpy: TellingPlpy, kind: str, tenant: str, caller: str, selecti
 
 
 def statements(plpy: QuotingPlpy, kind: str, tenant: str, without: list[str], completes: bool) -> dict[str, str | None]:
-    """See `statements.statements`: a row of them."""
+    """See `statements.statements`; returns a row."""
     with _reported(plpy):
         source, application = catalog.table(plpy, catalog.mapped(plpy, kind)), catalog.application(plpy)
         made = compiler.statements(source, application, _quoting(plpy), tenant, without, completes)
@@ -196,7 +197,7 @@ def import_statements(
     but: list[str] | None,
     options: dict[str, str],
 ) -> Iterator[tuple[str, str, str, int]]:
-    """The tables of an import: name, label, CREATE FOREIGN TABLE, number of columns. Says what it could not map."""
+    """The tables of an import: name, label, statements, number of columns. Warns about what could not be mapped."""
     with _reported(plpy):
         wish = imports.Wish.read(options, only, but)
         to = connection(catalog.options_of_server(plpy, server))
@@ -206,7 +207,7 @@ def import_statements(
     for warning in result.warnings:
         plpy.warning(warning)
     for table in result.tables:
-        yield table.name, table.label, table.to_statement(schema, server), len(table.columns)
+        yield table.name, table.label, table.to_script(schema, server), len(table.columns)
 
 
 def kept_connections(plpy: Plpy) -> Iterator[dict[str, Any]]:
@@ -220,21 +221,21 @@ def close_connections(plpy: Plpy, server: str) -> dict[str, int]:
 
 
 def next_run(plpy: Plpy, schedule: str, after: str, zone: str) -> str | None:
-    """See `cron.next_run`; times as texts."""
+    """See `cron.next_run`; the times are texts."""
     try:
         found = cron.next_run(schedule, datetime.fromisoformat(after), zone)
     except ValueError as error:
         plpy.error(
-            f'"{schedule}" is no schedule that pg_cron takes',
+            f'invalid schedule: "{schedule}"',
             sqlstate="22023",
             detail=f"{error}.",
-            hint="'*/5 * * * *' is every five minutes; the fields are minute, hour, day, month and day of the week",
+            hint="The fields are minute, hour, day, month and day of the week: '*/5 * * * *' is every five minutes.",
         )
     return None if found is None else found.isoformat()
 
 
 def to_type(value: str | None, type_name: str) -> Any:
-    """A text as the reader converts it to `type_name`, or None if it does not fit: for the MERGE by hand."""
+    """A text as the reader converts it to `type_name`, or None for a misfit: for the MERGE by hand."""
     if value is None:
         return None
     try:

@@ -75,15 +75,15 @@ COMMENT ON FUNCTION _deal_sync.settle_rejects(uuid, uuid, text[]) IS
 'at the end of a run removes the rejects of the nodes that it read (NULL: all) and did not meet again; counts the '
 'others';
 
-CREATE OR REPLACE FUNCTION _deal_sync.refused_elements(tenant_id uuid) RETURNS text[]
+CREATE OR REPLACE FUNCTION _deal_sync.rejected_elements(tenant_id uuid) RETURNS text[]
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(array_agg(DISTINCT r.element_id), '{}')
     FROM deal_sync.rejects AS r
-    WHERE r.tenant_id = refused_elements.tenant_id AND r.level = 'row'
+    WHERE r.tenant_id = rejected_elements.tenant_id AND r.level = 'row'
 $$;
-COMMENT ON FUNCTION _deal_sync.refused_elements(uuid) IS 'the rejected nodes of a tenant, which every run tries again';
+COMMENT ON FUNCTION _deal_sync.rejected_elements(uuid) IS 'the rejected nodes of a tenant, which every run tries again';
 
 CREATE OR REPLACE FUNCTION _deal_sync.barred_of(tenant_id uuid) RETURNS uuid[]
 LANGUAGE sql STABLE SECURITY DEFINER
@@ -110,9 +110,10 @@ BEGIN
         RAISE EXCEPTION 'this is not the graph this database was loaded from' USING
             ERRCODE = 'DS004',
             DETAIL = format(
-                'The database id was %s, and now is %s.', left(known, 12), left(check_graph.database_id, 12)
+                'The database id was %s and is now %s.', left(known, 12), left(check_graph.database_id, 12)
             ),
-            HINT = 'If it is meant, SELECT deal_sync.accept_graph(); else set the server''s address right.';
+            HINT = 'To sync with it from now on, SELECT deal_sync.accept_graph(); otherwise correct the option "uri" of'
+                ' the server.';
     END IF;
 END
 $$;

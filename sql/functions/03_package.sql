@@ -16,10 +16,11 @@ BEGIN
     error.hint := nullif(error.hint, '');
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.as_meant(_deal_sync.error) IS 'an error with message, DETAIL and HINT as they were raised';
+COMMENT ON FUNCTION _deal_sync.as_meant(_deal_sync.error) IS
+'an error with message, DETAIL and HINT as they were raised';
 
--- A part may end with a full stop or a semicolon, as a DETAIL and a statement do. One that begins with a capital begins a
--- new sentence.
+-- A part may end with a full stop or a semicolon, as a DETAIL and a statement do. A part with a capital begins a
+-- sentence, and any other follows a semicolon.
 CREATE OR REPLACE FUNCTION _deal_sync.sentences(VARIADIC parts text[]) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
@@ -51,7 +52,9 @@ BEGIN
     error.origin := coalesce(error.origin, 'own');
     error.hint := coalesce(
         error.hint,
-        CASE WHEN error.code = '42501' THEN 'What the role lacks: SELECT * FROM deal_sync.doctor() WHERE NOT ok;' END
+        CASE
+            WHEN error.code = '42501' THEN 'To see what the role lacks: SELECT * FROM deal_sync.doctor() WHERE NOT ok;'
+        END
     );
     -- An option of RAISE that is '' is printed as an empty line.
     IF error.detail IS NULL AND error.hint IS NULL THEN
@@ -69,14 +72,15 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.checked(_deal_sync.outcome) IS 'an outcome as it is; raises its error, if it has one';
 
--- An assignment leaves one line less in CONTEXT than PERFORM. A caller that has waited for Neo4j catches query_canceled,
--- too, so that a cancel is reported in PostgreSQL's own words.
+-- An assignment leaves one line less in CONTEXT than PERFORM. A caller that has waited for Neo4j catches
+-- query_canceled, too, so that a cancel is reported in PostgreSQL's own words.
 CREATE OR REPLACE FUNCTION _deal_sync.raise_again(error _deal_sync.error) RETURNS _deal_sync.error
 LANGUAGE sql
 AS $$
     SELECT (_deal_sync.checked(ROW(NULL, error)::_deal_sync.outcome)).error
 $$;
-COMMENT ON FUNCTION _deal_sync.raise_again(_deal_sync.error) IS 'raises an error that was caught; does nothing if its code is NULL';
+COMMENT ON FUNCTION _deal_sync.raise_again(_deal_sync.error) IS
+'raises an error that was caught; does nothing if its code is NULL';
 
 CREATE OR REPLACE FUNCTION _deal_sync.load_package() RETURNS integer
 LANGUAGE plpython3u
@@ -87,10 +91,10 @@ try:
     from neo4j_deals import entry
 except ImportError as error:
     plpy.error(
-        "the Python package neo4j_deals cannot be imported by this server",
+        "could not import the Python package neo4j_deals",
         sqlstate="55000",
         detail=f"{error}; the server's Python is {sys.version.split()[0]} of {sys.prefix}.",
-        hint="install the package deal-sync into it (docs/install.md), then reconnect",
+        hint="Install the package deal-sync into it (docs/install.md), then reconnect.",
     )
 version = plpy.execute("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'deal_sync'")
 entry.check_version(plpy, version[0]["extversion"])
@@ -116,11 +120,12 @@ EXCEPTION
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.check_package() IS
-'the Python version, 311 for 3.11; raises if the Python package is missing or does not serve this version of deal_sync';
+'the Python version, 311 for 3.11; raises if the Python package is missing or does not support this version of '
+'deal_sync';
 
 CREATE OR REPLACE FUNCTION _deal_sync.default_columns(
     OUT table_name text, OUT label text, OUT kind text, OUT target text,
-    OUT place integer, OUT name text, OUT type text, OUT options jsonb
+    OUT place integer, OUT name text, OUT type text, OUT options jsonb, OUT comment text
 ) RETURNS SETOF record
 LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
@@ -205,8 +210,8 @@ from neo4j_deals import entry
 entry.check_targets(plpy, shown)
 $$;
 COMMENT ON FUNCTION _deal_sync.check_targets(text) IS
-'raises if a target of the mapping is missing, given twice, or not filled by anything; shown: also if the foreign table '
-'of this kind shows less than what the sync lands';
+'raises if a target of the mapping is missing, given twice, or cannot be filled; shown: also if the foreign table of '
+'this kind cannot hold every value that the sync lands';
 
 CREATE OR REPLACE FUNCTION _deal_sync.nobodys_nodes(kind text) RETURNS bigint
 LANGUAGE plpython3u SECURITY DEFINER
@@ -216,7 +221,7 @@ from neo4j_deals import entry
 return entry.nobodys_nodes(plpy, kind)
 $$;
 COMMENT ON FUNCTION _deal_sync.nobodys_nodes(text) IS
-'how many nodes belong to no tenant: their tenant_id is absent, not a text, or spelled in another way';
+'how many nodes belong to no tenant: their tenant_id is absent or not a UUID in standard form';
 
 CREATE OR REPLACE FUNCTION _deal_sync.check_readable(relation regclass, columns text[]) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -266,7 +271,7 @@ given = {name: value for name, value in options.items() if value is not None}
 yield from entry.import_statements(plpy, server, schema, limit_to, args[3], given)
 $$;
 COMMENT ON FUNCTION _deal_sync.import_statements(name, name, text[], text[], bigint, text) IS
-'the foreign tables that import_schema() creates, as statements';
+'the foreign tables that import_schema() creates, as statements, with their comments';
 
 CREATE OR REPLACE FUNCTION _deal_sync.statements_of(
     kind text, tenant_id uuid, without text[] DEFAULT '{}', completes boolean DEFAULT FALSE

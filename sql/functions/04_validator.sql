@@ -8,6 +8,7 @@ DECLARE
     option record;
     context text := catalog::regclass::text;
     seconds CONSTANT text := E'(?!0+(\\.0+)?$)[0-9]{1,6}(\\.[0-9]+)?';
+    of_seconds CONSTANT text := 'a number of seconds greater than 0';
     given jsonb;
     partner text;
 BEGIN
@@ -15,28 +16,29 @@ BEGIN
         WITH known (place, name, pattern, superuser_only, meaning) AS (VALUES
             (
                 'pg_foreign_server', 'uri',
-                E'(bolt|neo4j)(\\+s|\\+ssc)?://([^/@\\s:\\[\\]]+|\\[[0-9a-fA-F:.%]+\\])(:[0-9]{1,5})?/?(\\?\\S*)?', false,
+                E'(bolt|neo4j)(\\+s|\\+ssc)?://([^/@\\s:\\[\\]]+|\\[[0-9a-fA-F:.%]+\\])(:[0-9]{1,5})?/?(\\?\\S*)?',
+                false,
                 'bolt://host:7687 or neo4j://host:7687, with +s or +ssc for TLS; a login belongs in the user mapping'
             ),
             ('pg_foreign_server', 'database', E'\\S+', false, 'the name of a database'),
-            ('pg_foreign_server', 'connect_timeout', seconds, false, 'seconds, more than 0'),
-            ('pg_foreign_server', 'query_timeout', seconds, false, 'seconds, more than 0'),
+            ('pg_foreign_server', 'connect_timeout', seconds, false, of_seconds),
+            ('pg_foreign_server', 'query_timeout', seconds, false, of_seconds),
             ('pg_foreign_server', 'fetch_size', '[1-9][0-9]{0,5}', false, 'a number of records, 1 to 999999'),
-            ('pg_foreign_server', 'idle_timeout', seconds, false, 'seconds, more than 0'),
+            ('pg_foreign_server', 'idle_timeout', seconds, false, of_seconds),
             ('pg_foreign_server', 'keep_alive', 'true|false|on|off', false, 'true or false'),
             ('pg_foreign_server', 'max_rows', '[1-9][0-9]{0,17}', false, 'a number of rows, 1 or more'),
             ('pg_foreign_server', 'sslrootcert', '/.+', true, 'the absolute path of a file on the server'),
             (
                 'pg_foreign_server', 'wrapper', E'neo4j_deals\\.tables\\.wrapper\\.Neo4jForeignDataWrapper', true,
-                'neo4j_deals.tables.wrapper.Neo4jForeignDataWrapper: attach() sets it'
+                'neo4j_deals.tables.wrapper.Neo4jForeignDataWrapper, which attach() sets'
             ),
             ('pg_user_mapping', 'user', '.+', false, 'a user of Neo4j'),
             ('pg_user_mapping', 'password', '.*', false, 'a password'),
             ('pg_user_mapping', 'password_file', '/.+', true, 'the absolute path of a file on the server'),
-            ('pg_user_mapping', 'bearer_token', E'\\S+', false, 'a token of a single sign-on'),
+            ('pg_user_mapping', 'bearer_token', E'\\S+', false, 'a single sign-on token'),
             ('pg_foreign_table', 'label', '.+', false, 'a label of the graph'),
-            ('pg_foreign_table', 'cypher', '.+', false, 'a query: MATCH ... RETURN ...'),
-            ('pg_foreign_table', 'key', '.+', false, 'column names, separated by commas: nodes are looked up by them'),
+            ('pg_foreign_table', 'cypher', '.+', false, 'a Cypher query, MATCH ... RETURN ...'),
+            ('pg_foreign_table', 'key', '.+', false, 'names of columns to look nodes up by, separated by commas'),
             ('pg_foreign_table', 'kind', 'deal|version', false, 'deal or version'),
             ('pg_foreign_table', 'target', '.+', false, 'a table, qualified with its schema'),
             ('pg_foreign_table', 'links', '.+', false, 'a table, qualified with its schema'),
@@ -54,10 +56,10 @@ BEGIN
             ('pg_attribute', 'target', '.+', false, 'a column of the table'),
             ('pg_attribute', 'write', 'never|insert|fill|always', false, 'never, insert, fill or always'),
             ('pg_attribute', 'on_misfit', 'null|keep|reject|error', false, 'null, keep, reject or error'),
-            ('pg_attribute', 'empty', 'null', false, 'null: an empty text becomes NULL'),
+            ('pg_attribute', 'empty', 'null', false, 'null, which makes an empty text NULL'),
             ('pg_attribute', 'default', '.*', false, 'a value'),
             ('pg_attribute', 'fallback', '.+', false, 'a column of the same foreign table'),
-            ('pg_attribute', 'link', 'true', false, 'true: the value is linked in interaction_links')
+            ('pg_attribute', 'link', 'true', false, 'true, which links the value in interaction_links')
         )
         SELECT o.option_name AS name, o.option_value AS value, k.pattern, k.superuser_only, k.meaning,
             (SELECT string_agg(v.name, ', ') FROM known AS v WHERE v.place = context) AS valid
@@ -78,12 +80,12 @@ BEGIN
         IF option.value !~ ('^(' || option.pattern || ')$') THEN
             RAISE EXCEPTION 'invalid value for option "%"', option.name USING
                 ERRCODE = 'fdw_invalid_string_format',
-                HINT = format('It takes %s.', option.meaning);
+                HINT = format('It must be %s.', option.meaning);
         END IF;
         IF option.superuser_only AND NOT (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user) THEN
             RAISE EXCEPTION 'permission denied to set option "%"', option.name USING
                 ERRCODE = 'insufficient_privilege',
-                HINT = 'Only superusers can set it: it names a file or code of the server.';
+                HINT = 'Only superusers may set it, because it names a file or code on the server.';
         END IF;
     END LOOP;
 
@@ -95,19 +97,19 @@ BEGIN
         SELECT min(n.name) FROM unnest(ARRAY['user', 'password', 'password_file']) AS n (name) WHERE given ? n.name
     );
     IF given ? 'bearer_token' AND partner IS NOT NULL THEN
-        RAISE EXCEPTION 'option "bearer_token" does not go with option "%"', partner USING
+        RAISE EXCEPTION 'option "bearer_token" cannot be used together with option "%"', partner USING
             ERRCODE = 'fdw_invalid_attribute_value',
-            HINT = 'A user mapping holds either user and password, or a token.';
+            HINT = 'A user mapping has either user and password, or a token.';
     END IF;
     IF given ?| ARRAY['password', 'password_file'] AND NOT given ? 'user' THEN
         RAISE EXCEPTION 'option "%" requires option "user"', partner USING
             ERRCODE = 'fdw_invalid_attribute_value',
-            HINT = 'Give the user of Neo4j in the same statement.';
+            HINT = 'Set the option "user" in the same statement.';
     END IF;
     IF given ? 'sslrootcert' AND given ->> 'uri' !~ E'^\\w+\\+s://' THEN
         RAISE EXCEPTION 'option "sslrootcert" requires the option "uri" to begin with bolt+s:// or neo4j+s://' USING
             ERRCODE = 'fdw_invalid_attribute_value',
-            HINT = 'With other schemes no certificate is checked.';
+            HINT = 'With other schemes, no certificate is verified.';
     END IF;
     -- A query may read more than the graph: LOAD CSV opens files and addresses on Neo4j's host, and procedures may do
     -- anything.
@@ -117,12 +119,12 @@ BEGIN
     ) THEN
         RAISE EXCEPTION 'permission denied to set option "cypher"' USING
             ERRCODE = 'insufficient_privilege',
-            DETAIL = 'A query can have files and addresses read on the host of Neo4j.',
-            HINT = 'Have a superuser or the owner of the extension create it and GRANT SELECT,'
-                ' or use the option label.';
+            DETAIL = 'A query can read files and addresses from the host of Neo4j.',
+            HINT = 'Have a superuser or the owner of the extension create the table and GRANT SELECT on it,'
+                ' or use the option "label".';
     END IF;
     IF context = 'pg_foreign_table' AND given ? 'cypher' AND given ?| ARRAY['label', 'kind'] THEN
-        RAISE EXCEPTION 'option "cypher" does not go with options "label" and "kind"' USING
+        RAISE EXCEPTION 'option "cypher" cannot be used together with options "label" and "kind"' USING
             ERRCODE = 'fdw_invalid_attribute_value',
             HINT = 'A foreign table has either a label or a query, and the sync reads labels only.';
     END IF;

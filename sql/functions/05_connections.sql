@@ -50,13 +50,12 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_foreign_server AS s WHERE s.srvname = server) THEN
         RAISE EXCEPTION 'server "%" does not exist', server USING
             ERRCODE = 'undefined_object',
-            HINT = 'The servers are in pg_foreign_server,'
-                ' those of this session''s connections in deal_sync.connections.';
+            HINT = 'The servers of this session''s connections: SELECT server FROM deal_sync.connections;';
     END IF;
     result := _deal_sync.close_connections(server);
     IF result.busy > 0 THEN
-        RAISE WARNING 'connections to server "%" that are in use stay open', server USING
-            HINT = 'A cursor of this session reads by them: CLOSE it.';
+        RAISE WARNING 'connections to server "%" that are in use remain open', server USING
+            HINT = 'An open cursor of this session uses them: CLOSE it.';
     END IF;
     RETURN result.closed > 0;
 END

@@ -84,15 +84,18 @@ BEGIN
     IF cardinality(found) > 1 THEN
         RAISE EXCEPTION 'several foreign tables map the %s of the graph: %', kind, array_to_string(found, ', ') USING
             ERRCODE = 'object_not_in_prerequisite_state',
-            HINT = 'One mapping a database: drop the others, or ALTER FOREIGN TABLE ... OPTIONS (DROP kind).';
+            HINT = 'A database has one mapping: drop the others, or ALTER FOREIGN TABLE ... OPTIONS (DROP kind);';
     ELSIF found IS NULL THEN
         RAISE EXCEPTION 'no foreign table maps the %s of the graph', kind USING
             ERRCODE = 'undefined_object',
-            DETAIL = CASE WHEN untrusted IS NULL THEN format('None has the option kind %L.', kind) ELSE format(
-                'Foreign table %s does not count: it and its server must belong to a superuser'
-                ' or to the owner of the extension.',
-                untrusted
-            ) END,
+            DETAIL = CASE
+                WHEN untrusted IS NULL THEN format('No foreign table has the option kind %L.', kind)
+                ELSE format(
+                    'Foreign table %s does not count: it and its server must belong to a superuser'
+                    ' or to the owner of the extension.',
+                    untrusted
+                )
+            END,
             HINT = CASE WHEN untrusted IS NULL THEN _deal_sync.way_to_map(kind) ELSE
                 'What to change: SELECT hint FROM deal_sync.doctor() WHERE name = ''foreign tables'';'
             END;
@@ -139,9 +142,9 @@ BEGIN
         RAISE EXCEPTION 'table "%" does not exist', name USING
             ERRCODE = 'undefined_table',
             DETAIL = format('Option "%s" of foreign table %s names it.', option, _deal_sync.mapped(kind)),
-            -- The migration makes deal_versions; the other tables are the application's own.
-            HINT = CASE WHEN kind = 'version' THEN 'Run the migration (sql/migration)' ELSE 'Make it' END
-                || ', or ALTER the option if the table stands in another schema.';
+            -- The migration creates deal_versions; the other tables are the application's own.
+            HINT = CASE WHEN kind = 'version' THEN 'Run the migration (sql/migration)' ELSE 'Create it' END
+                || ', or ALTER the option if the table is in another schema.';
     END IF;
     RETURN to_regclass(name);
 END
@@ -287,6 +290,7 @@ DECLARE
     definition record;
     relation regclass;
     there regclass;
+    shown record;
     said text := '';
 BEGIN
     IF server IS NULL OR schema IS NULL THEN
@@ -380,8 +384,9 @@ BEGIN
             );
             EXECUTE format(
                 'COMMENT ON FOREIGN TABLE %I.%I IS %L', schema, definition.table_name,
-                format('the nodes :%s of the graph, and where the sync writes them', definition.label)
+                format('the nodes :%s of the graph, and the columns that the sync fills from them', definition.label)
             );
+            relation := format('%I.%I', schema, definition.table_name)::regclass;
             said := said || format('created %I.%I; ', schema, definition.table_name);
         ELSE
             FOR nth IN 1 .. cardinality(definition.names) LOOP
@@ -400,6 +405,19 @@ BEGIN
                 END IF;
             END LOOP;
         END IF;
+
+        -- A column is found by what it shows, whatever its name is; a comment that somebody has written stays.
+        FOR shown IN
+            SELECT m.name, d.comment
+            FROM _deal_sync.mapping_columns(relation) AS m
+            INNER JOIN _deal_sync.default_columns() AS d
+                ON d.kind = definition.kind
+                AND coalesce(d.options ->> 'derive', 'property ' || d.name)
+                = coalesce(m.options ->> 'derive', 'property ' || coalesce(m.options ->> 'property', m.name))
+            WHERE col_description(relation, m.place) IS NULL
+        LOOP
+            EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', relation, shown.name, shown.comment);
+        END LOOP;
     END LOOP;
 
     RETURN said || _deal_sync.set_handler(server, python);
@@ -429,7 +447,7 @@ DECLARE
 BEGIN
     IF _deal_sync.crashes_with_multicorn(python) THEN
         RETURN format(
-            'Multicorn2 is not used: with Python %s.%s it crashes the server beside PL/Python (it is safe before 3.12);'
+            'Multicorn2 is not used, because with Python %s.%s it would crash the server (it is safe before 3.12);'
             ' read the tables with deal_sync.scan()',
             python / 100, python % 100
         );
@@ -458,7 +476,7 @@ BEGIN
         ),
         'neo4j_deals.tables.wrapper.Neo4jForeignDataWrapper'
     );
-    RETURN 'Multicorn2 answers a SELECT on the tables';
+    RETURN 'Multicorn2 answers SELECTs on the tables';
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.set_handler(name, integer) IS
@@ -515,7 +533,7 @@ AS $$
         WHERE a.attrelid = ft.ftrelid AND a.attnum > 0 AND NOT a.attisdropped
     ) AS columns
 $$;
-COMMENT ON FUNCTION deal_sync.mapping_ddl() IS 'the mapping as statements, to keep in version control';
+COMMENT ON FUNCTION deal_sync.mapping_ddl() IS 'the mapping as SQL statements, to keep in version control';
 
 CREATE OR REPLACE FUNCTION deal_sync.import_schema(
     server name, schema name, limit_to text[] DEFAULT NULL, "except" text[] DEFAULT NULL,
@@ -535,9 +553,9 @@ BEGIN
             ERRCODE = 'null_value_not_allowed',
             HINT = 'SELECT * FROM deal_sync.import_schema(''neo4j'', ''public'');';
     ELSIF limit_to IS NOT NULL AND "except" IS NOT NULL THEN
-        RAISE EXCEPTION 'limit_to and except exclude each other' USING
+        RAISE EXCEPTION 'limit_to and except cannot be used together' USING
             ERRCODE = 'invalid_parameter_value',
-            HINT = 'limit_to names the tables to make, except those not to make.';
+            HINT = 'limit_to names the tables to create, except the tables not to create.';
     ELSIF to_regnamespace(quote_ident(schema)) IS NULL THEN
         RAISE EXCEPTION 'schema "%" does not exist', schema USING
             ERRCODE = 'invalid_schema_name',
@@ -561,8 +579,8 @@ EXCEPTION
 END
 $$;
 COMMENT ON FUNCTION deal_sync.import_schema(name, name, text[], text[], bigint, text) IS
-'creates a foreign table for each label of the graph, as IMPORT FOREIGN SCHEMA does with Multicorn2; limit_to and '
-'except name tables, sample is how many nodes of a label are looked at (10000; 0: all), prefix is put before each name';
+'creates a foreign table for each label of the graph, as IMPORT FOREIGN SCHEMA does with Multicorn2. limit_to and '
+'except: names of tables; sample: how many nodes of a label are examined (0: all); prefix: of the names of the tables';
 
 -- PL/Python can return records, but not anyelement.
 CREATE OR REPLACE FUNCTION deal_sync.scan(
@@ -578,7 +596,7 @@ DECLARE
 BEGIN
     PERFORM _deal_sync.check_package();
     IF NOT EXISTS (SELECT FROM pg_foreign_table AS ft WHERE ft.ftrelid = relation) THEN
-        RAISE EXCEPTION 'scan() takes a foreign table, not %', pg_typeof("table") USING
+        RAISE EXCEPTION 'scan() requires a foreign table, not %', pg_typeof("table") USING
             ERRCODE = 'wrong_object_type',
             HINT = 'SELECT * FROM deal_sync.scan(NULL::neo4j.deals);';
     END IF;
@@ -589,7 +607,7 @@ BEGIN
         RAISE EXCEPTION 'column "%" of foreign table % does not exist', unknown, relation USING
             ERRCODE = 'undefined_column',
             HINT = (
-                SELECT 'It has the columns ' || string_agg(m.name, ', ' ORDER BY m.place)
+                SELECT format('Its columns are %s.', string_agg(m.name, ', ' ORDER BY m.place))
                 FROM _deal_sync.mapping_columns(relation) AS m
             );
     END IF;
@@ -610,4 +628,4 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.scan(anyelement, uuid, text[], bigint) IS
 'the rows of a foreign table, with or without Multicorn2: SELECT * FROM deal_sync.scan(NULL::neo4j.deals); tenant, '
-'columns and row_limit keep it from reading more than you want';
+'columns and row_limit limit what is read';

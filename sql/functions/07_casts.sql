@@ -7,7 +7,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN value BETWEEN -32768 AND 32767 THEN value::smallint END
 $$;
-COMMENT ON FUNCTION _deal_sync.to_smallint(bigint) IS 'NULL if it is out of range';
+COMMENT ON FUNCTION _deal_sync.to_smallint(bigint) IS 'the same number, or NULL if it is out of range';
 
 CREATE OR REPLACE FUNCTION _deal_sync.to_integer(value bigint) RETURNS integer
 LANGUAGE sql IMMUTABLE STRICT
@@ -15,7 +15,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN value BETWEEN -2147483648 AND 2147483647 THEN value::integer END
 $$;
-COMMENT ON FUNCTION _deal_sync.to_integer(bigint) IS 'NULL if it is out of range';
+COMMENT ON FUNCTION _deal_sync.to_integer(bigint) IS 'the same number, or NULL if it is out of range';
 
 CREATE OR REPLACE FUNCTION _deal_sync.to_double(value double precision) RETURNS double precision
 LANGUAGE sql IMMUTABLE STRICT
@@ -23,7 +23,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN value NOT IN ('NaN', 'Infinity', '-Infinity') THEN value END
 $$;
-COMMENT ON FUNCTION _deal_sync.to_double(double precision) IS 'NULL if it is not finite';
+COMMENT ON FUNCTION _deal_sync.to_double(double precision) IS 'the same number, or NULL if it is not finite';
 
 CREATE OR REPLACE FUNCTION _deal_sync.to_bigint(value double precision) RETURNS bigint
 LANGUAGE sql IMMUTABLE STRICT
@@ -33,7 +33,8 @@ AS $$
         WHEN value = trunc(value) AND value >= -9223372036854775808 AND value < 9223372036854775808 THEN value::bigint
     END
 $$;
-COMMENT ON FUNCTION _deal_sync.to_bigint(double precision) IS 'NULL if it has a fraction or is out of range';
+COMMENT ON FUNCTION _deal_sync.to_bigint(double precision) IS
+'the same number, or NULL if it has a fraction or is out of range';
 
 CREATE OR REPLACE FUNCTION _deal_sync.to_text(value double precision) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
@@ -55,7 +56,7 @@ AS $$
     END
 $$;
 COMMENT ON FUNCTION _deal_sync.to_numeric(numeric, integer, integer) IS
-'rounded to the scale; NULL if it is out of range';
+'the number rounded to the scale, or NULL if it is out of range';
 
 -- By the shortest decimal form: 0.145 becomes 0.15.
 CREATE OR REPLACE FUNCTION _deal_sync.to_numeric(
@@ -67,7 +68,7 @@ AS $$
     SELECT _deal_sync.to_numeric(_deal_sync.to_text(value)::numeric, "precision", scale)
 $$;
 COMMENT ON FUNCTION _deal_sync.to_numeric(double precision, integer, integer) IS
-'by the shortest decimal form, rounded to the scale; NULL if it is not finite or out of range';
+'the shortest decimal form of the number, rounded to the scale; NULL if it is not finite or out of range';
 
 CREATE OR REPLACE FUNCTION _deal_sync.to_varchar(value text, length integer) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
@@ -75,7 +76,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN char_length(value) <= length THEN value END
 $$;
-COMMENT ON FUNCTION _deal_sync.to_varchar(text, integer) IS 'NULL if it is longer';
+COMMENT ON FUNCTION _deal_sync.to_varchar(text, integer) IS 'the same text, or NULL if it is longer';
 
 CREATE OR REPLACE FUNCTION _deal_sync.to_uuid(value text) RETURNS uuid
 LANGUAGE sql IMMUTABLE STRICT
@@ -85,7 +86,7 @@ AS $$
         WHEN value ~* E'^(\\{[0-9a-f]{4}(-?[0-9a-f]{4}){7}\\}|[0-9a-f]{4}(-?[0-9a-f]{4}){7})$' THEN value::uuid
     END
 $$;
-COMMENT ON FUNCTION _deal_sync.to_uuid(text) IS 'NULL if it is not a UUID';
+COMMENT ON FUNCTION _deal_sync.to_uuid(text) IS 'the text as uuid, or NULL if it is not a UUID';
 
 -- For a domain, an enum or any other type: the type's own input, with the caller's rights.
 CREATE OR REPLACE FUNCTION _deal_sync.try_cast(value text, target anyelement) RETURNS anyelement
@@ -126,7 +127,7 @@ EXCEPTION
         END IF;
         RETURN jsonb_build_object(
             'sqlstate', code,
-            'message', format('not valid for type %s', format_type(type, NULL))
+            'message', format('invalid value for type %s', format_type(type, NULL))
             || CASE WHEN name <> '' THEN format(', constraint "%s"', name) ELSE '' END
         );
 END

@@ -17,7 +17,7 @@ BEGIN
             ERRCODE = 'null_value_not_allowed',
             HINT = 'SELECT deal_sync.merge_statement(''neo4j.deals'');';
     ELSIF kind IS NULL OR _deal_sync.mapped(kind) <> relation THEN
-        RAISE EXCEPTION 'table % is not one of the mapping', relation USING
+        RAISE EXCEPTION 'table % is not part of the mapping', relation USING
             ERRCODE = 'wrong_object_type',
             HINT = 'SELECT deal_sync.merge_statement(''neo4j.deals'');';
     END IF;

@@ -1,7 +1,8 @@
 -- In: a staged batch. Out: its rows in the application's tables, with the caller's rights, and what could not land.
 
--- Whether an error is one row's: bad data, a constraint, a view's check, a trigger that raises (with a code of PL/pgSQL or one of its
--- own making, or in PL/Python; a CASE or a subquery in it that one row breaks), an index entry too long. Everything else ends the run.
+-- Errors of one row: bad data, a constraint, a view's check option, a trigger that raises (with an SQLSTATE of PL/pgSQL
+-- or of its own, or in PL/Python; or a CASE or a subquery in it that one row breaks), an index entry that is too long.
+-- Everything else ends the run.
 CREATE OR REPLACE FUNCTION _deal_sync.is_row_error(sqlstate text) RETURNS boolean
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
@@ -11,12 +12,14 @@ AS $$
         OR sqlstate IN ('20000', '54000')
         OR left(sqlstate, 2) NOT IN (
             '00', '01', '02', '03', '08', '09', '0A', '0B', '0F', '0L', '0P', '0Z', '10', '20', '24', '25', '26', '28',
-            '2B', '2D', '2F', '34', '39', '3B', '3D', '3F', '40', '42', '53', '54', '55', '57', '58', '72', 'F0', 'HV', 'XX'
+            '2B', '2D', '2F', '34', '39', '3B', '3D', '3F', '40', '42', '53', '54', '55', '57', '58', '72', 'F0',
+            'HV', 'XX'
         )
 $$;
-COMMENT ON FUNCTION _deal_sync.is_row_error(text) IS 'whether a SQLSTATE is about one row, and not about the run';
+COMMENT ON FUNCTION _deal_sync.is_row_error(text) IS 'whether an SQLSTATE is about one row, and not about the run';
 
--- PostgreSQL has one SQLSTATE for a row that a policy rejects and for a right that is missing. Rights were checked before.
+-- PostgreSQL has one SQLSTATE for a row that a policy rejects and for a missing privilege. Privileges were checked
+-- before.
 CREATE OR REPLACE FUNCTION _deal_sync.may_be_a_policy(sqlstate text) RETURNS boolean
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -26,14 +29,14 @@ AS $$
     )
 $$;
 COMMENT ON FUNCTION _deal_sync.may_be_a_policy(text) IS
-'whether an error may be that a row-level security policy of a target rejects a row';
+'whether an error may mean that a row-level security policy of a target rejected a row';
 
--- What of an error's CONTEXT lies above the extension's own functions and statements: the application's.
+-- The lines above those of the extension's own functions and statements are the application's.
 CREATE OR REPLACE FUNCTION _deal_sync.applications_context(context text, statements text[]) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    -- A statement's own text stands within a line that is in the server's language.
+    -- The text of a statement is part of a line that is in the server's language.
     SELECT nullif(rtrim(regexp_replace(left(context, min(e.place) - 1), E'[^\\n]*$', ''), E'\n'), '')
     FROM (
         SELECT position(s.statement IN context) FROM unnest(statements) AS s (statement)
@@ -45,11 +48,11 @@ AS $$
     WHERE e.place > 0
 $$;
 COMMENT ON FUNCTION _deal_sync.applications_context(text, text[]) IS
-'CONTEXT without the lines of the extension, whose statements were run';
+'the lines of an error''s CONTEXT that are the application''s; statements: those of the extension that were run';
 
--- By the names of functions, which are the same in every language; the marks around them are not. Names are taken from
--- the lines and looked up: there may be thousands of functions, and an error for each of a run's rows. PL/pgSQL tells a
--- name as SQL takes it, other languages as it is.
+-- By the names of functions, which are the same in every language, unlike the quotation marks around them. Names are
+-- taken from the lines and looked up, because there may be thousands of functions, and an error for each row of a run.
+-- PL/pgSQL prints a name as SQL takes it, other languages print it unquoted.
 CREATE OR REPLACE FUNCTION _deal_sync.place_of_error(context text) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -89,7 +92,8 @@ AS $$
         (
             SELECT format('function %s', c.oid::regprocedure)
             FROM called AS c
-            WHERE c.pronamespace NOT IN ('pg_catalog'::regnamespace, 'deal_sync'::regnamespace, '_deal_sync'::regnamespace)
+            WHERE
+                c.pronamespace <> ALL (ARRAY['pg_catalog', 'deal_sync', '_deal_sync']::regnamespace[])
             ORDER BY c.place, c.oid
             LIMIT 1
         )
@@ -99,8 +103,8 @@ $$;
 COMMENT ON FUNCTION _deal_sync.place_of_error(text) IS
 'the application''s trigger or function that the lines of applications_context() name';
 
--- For whoever has run the application's code: its triggers, defaults and policies. Whatever they have set in the error, its origin is
--- 'application' from here on; its field CONSTRAINT says where it was.
+-- Called where the application's code was run: its triggers, defaults and policies. Whatever they have set in the
+-- error, its origin is 'application' from here on, and its field CONSTRAINT says where it was raised.
 CREATE OR REPLACE FUNCTION _deal_sync.raise_applications(
     error _deal_sync.error, context text, statements text[] DEFAULT '{}'
 ) RETURNS void
@@ -121,7 +125,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.raise_applications(_deal_sync.error, text, text[]) IS
-'raises an error of the application''s code, with where it was in its DETAIL';
+'raises an error of the application''s code again; its DETAIL says where it was raised';
 
 CREATE OR REPLACE FUNCTION _deal_sync.ask(statement text, tenant_id uuid, INOUT answer anyelement)
 LANGUAGE plpgsql
@@ -141,7 +145,7 @@ EXCEPTION
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.ask(text, uuid, anyelement) IS
-'the one value that a statement over a tenant''s rows of the application returns, of the type of answer';
+'the value that a statement over a tenant''s rows of the application returns, of the type of answer';
 
 CREATE OR REPLACE FUNCTION _deal_sync.explain_error(
     sqlstate text, "table" text, "column" text, "constraint" text, place text DEFAULT NULL
@@ -151,22 +155,26 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce('in ' || place || ': ', '') || CASE
         WHEN place IS NOT NULL AND sqlstate LIKE '22%' THEN 'data exception'
-        WHEN place IS NOT NULL AND (sqlstate LIKE 'P0%' OR left(sqlstate, 2) NOT IN ('23', '44', '54')) THEN 'it rejected the row'
+        WHEN place IS NOT NULL AND (sqlstate LIKE 'P0%' OR left(sqlstate, 2) NOT IN ('23', '44', '54'))
+            THEN 'the row was rejected'
         WHEN sqlstate = '23502' THEN 'a NOT NULL column has no value'
-        WHEN sqlstate = '23505' THEN 'another row has this key'
-        WHEN sqlstate = '23503' THEN 'a row that it references does not exist'
-        WHEN sqlstate = '23514' THEN 'it violates a check constraint'
-        WHEN sqlstate LIKE '22%' THEN 'a value does not fit'
-        WHEN sqlstate LIKE '23%' THEN 'it violates a constraint'
-        WHEN sqlstate = '44000' THEN 'it violates a view''s check option'
-        WHEN sqlstate = '54000' THEN 'too large, for an index perhaps'
-        WHEN sqlstate = '42501' THEN 'it violates a row-level security policy'
-        ELSE 'a trigger rejected it'
+        WHEN sqlstate = '23505' THEN 'another row has the same key'
+        WHEN sqlstate = '23503' THEN 'the row that it references does not exist'
+        WHEN sqlstate = '23514' THEN 'the row violates a check constraint'
+        WHEN sqlstate LIKE '22%' THEN 'a value is invalid'
+        WHEN sqlstate LIKE '23%' THEN 'the row violates a constraint'
+        WHEN sqlstate = '44000' THEN 'the row violates a view''s check option'
+        WHEN sqlstate = '54000' THEN 'the row is too large, possibly for an index'
+        WHEN sqlstate = '42501' THEN 'the row violates a row-level security policy'
+        ELSE 'a trigger rejected the row'
     END || coalesce(': ' || nullif(concat_ws(
         ', ',
-        -- Names of something: the application may raise any text as a name.
+        -- Only names that exist: the application may raise any text as a name.
         (SELECT format('table "%s"', "table") WHERE EXISTS (SELECT FROM pg_class AS c WHERE c.relname = "table")),
-        (SELECT format('column "%s"', "column") WHERE EXISTS (SELECT FROM pg_attribute AS a WHERE a.attname = "column")),
+        (
+            SELECT format('column "%s"', "column")
+            WHERE EXISTS (SELECT FROM pg_attribute AS a WHERE a.attname = "column")
+        ),
         (
             SELECT format('constraint "%s"', "constraint")
             WHERE
@@ -176,11 +184,12 @@ AS $$
     ), ''), '')
 $$;
 COMMENT ON FUNCTION _deal_sync.explain_error(text, text, text, text, text) IS
-'a reason from SQLSTATE and names alone: it holds nobody''s data; place: the trigger or function that the error was in';
+'the reason for a reject, in SQLSTATE and names only: contains no application data; place: the trigger or function '
+'that raised the error';
 
--- A statement over staged rows, in the search_path of the one who called the sync (behind pg_catalog): the application's triggers may
--- count on it. In a function of its own, so that nothing else of the extension runs there. Triggers may leave another app.tenant_id
--- behind: afterwards it is the run's again.
+-- In the search_path of the role that called the sync (after pg_catalog), which the application's triggers may rely on.
+-- A function of its own, so that nothing else of the extension runs with it. A trigger may leave another app.tenant_id
+-- behind, which is reset afterwards.
 CREATE OR REPLACE FUNCTION _deal_sync.execute_for(statement text, rows bigint[], ids uuid[]) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -199,8 +208,8 @@ $$;
 COMMENT ON FUNCTION _deal_sync.execute_for(text, bigint[], uuid[]) IS
 'runs a statement over rows of the staging table in the caller''s search_path';
 
--- Runs a statement over staged rows. When it fails for a row's sake, in eighths, until the bad row is alone. A unique violation is tried
--- once more: somebody may have inserted beside us, and now the row is there (`met`).
+-- If it fails because of a row, it is run for an eighth of the rows at a time, until the bad row is alone. After a
+-- unique violation it is tried once more: another session may have inserted the row, which exists now (met).
 CREATE OR REPLACE FUNCTION _deal_sync.land(
     statement text, rows bigint[], ids uuid[], OUT landed bigint, OUT failures _deal_sync.failure[], OUT met bigint[]
 )
@@ -238,7 +247,8 @@ BEGIN
             WHEN OTHERS OR assert_failure THEN
                 GET STACKED DIAGNOSTICS
                     code := RETURNED_SQLSTATE, text_of_server := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL,
-                    context := PG_EXCEPTION_CONTEXT, "schema" := SCHEMA_NAME, "table" := TABLE_NAME, "column" := COLUMN_NAME, "constraint" := CONSTRAINT_NAME;
+                    context := PG_EXCEPTION_CONTEXT, "schema" := SCHEMA_NAME, "table" := TABLE_NAME,
+                    "column" := COLUMN_NAME, "constraint" := CONSTRAINT_NAME;
                 IF NOT (_deal_sync.is_row_error(code) OR _deal_sync.may_be_a_policy(code)) THEN
                     RAISE;
                 END IF;
@@ -249,7 +259,8 @@ BEGIN
     IF amount = 1 THEN
         context := _deal_sync.applications_context(context, ARRAY[statement]);
         failures := ARRAY[ROW(
-            rows[1], code, _deal_sync.explain_error(code, "table", "column", "constraint", _deal_sync.place_of_error(context)),
+            rows[1], code,
+            _deal_sync.explain_error(code, "table", "column", "constraint", _deal_sync.place_of_error(context)),
             concat_ws(E'\n', text_of_server, nullif(detail, ''), context), format('%I.%I', "schema", "table"), "column"
         )::_deal_sync.failure];
         RETURN;
@@ -266,14 +277,14 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.land(text, bigint[], uuid[]) IS
-'runs a statement over rows of the staging table in subtransactions, isolating those that the table refuses';
+'runs a statement over rows of the staging table in subtransactions, and isolates those that the table rejects';
 
--- One batch, planned, written, checked, explained, linked: neo4j_deals.sync.statements says what each statement does. `result` is
--- carried on from batch to batch, and so is `cleared`, the values that the run replaces by NULL; `reasons` counts failures; `completed`
--- counts versions of this batch.
+-- One batch: planned, written, checked, explained, linked; neo4j_deals.sync.statements says what each statement does.
+-- Passed on from batch to batch: result; cleared, the values that the run replaces with NULL; reasons, which counts
+-- failures. completed: versions of this batch.
 CREATE OR REPLACE FUNCTION _deal_sync.land_batch(
-    kind text, statements _deal_sync.statements, INOUT result deal_sync.run_result, INOUT reasons jsonb, INOUT cleared jsonb,
-    OUT completed bigint
+    kind text, statements _deal_sync.statements, INOUT result deal_sync.run_result, INOUT reasons jsonb,
+    INOUT cleared jsonb, OUT completed bigint
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -299,12 +310,17 @@ BEGIN
         END IF;
     END IF;
 
-    merged := _deal_sync.land(CASE WHEN due.changes > 0 THEN statements.completion ELSE statements.merge END, due.rows, '{}');
+    merged := _deal_sync.land(
+        CASE WHEN due.changes > 0 THEN statements.completion ELSE statements.merge END, due.rows, '{}'
+    );
     IF merged.failures <> '{}' THEN
         EXECUTE statements.failed USING merged.failures;
     END IF;
-    -- When land() gave up, rows that it never tried are not there either: the run fails with what was found.
-    IF merged.landed + cardinality(merged.failures) < cardinality(due.rows) AND cardinality(merged.failures) <= max_rejects THEN
+    -- If land() gave up, rows that it never tried are missing, too: the run fails with what was found.
+    IF
+        merged.landed + cardinality(merged.failures) < cardinality(due.rows)
+        AND cardinality(merged.failures) <= max_rejects
+    THEN
         EXECUTE statements.unwritten USING merged.met, _deal_sync.explain_error('23505', NULL, NULL, NULL);
     END IF;
 
@@ -321,7 +337,7 @@ BEGIN
     reasons := _deal_sync.add_counts(reasons, counted.reasons);
     IF clears <> '{}' THEN
         cleared := _deal_sync.add_counts(cleared, clears);
-        IF counted.failed <> '{}' THEN -- their rows have kept what they had
+        IF counted.failed <> '{}' THEN -- their rows have kept their values
             EXECUTE statements.cleared INTO clears USING counted.failed;
             cleared := _deal_sync.add_counts(cleared, clears, -1);
         END IF;
@@ -332,13 +348,14 @@ BEGIN
         EXECUTE statements.unlinked INTO unlinked USING counted.there, interactions;
         linked := _deal_sync.land(statements.links, unlinked, interactions);
         result.links_inserted := result.links_inserted + linked.landed;
-        -- What neither landed nor failed: a trigger returned NULL, or a unique key of the table's own has the pair's place; or so many
-        -- failed (a table that is not filled yet, perhaps) that the rest was not tried. The deals land all the same.
+        -- A link that neither landed nor failed: a trigger returned NULL, or another row has a unique key of the pair;
+        -- or so many failed (perhaps because a table is not filled yet) that the rest was not tried. The deals still
+        -- land.
         IF unlinked <> '{}' THEN
             EXECUTE statements.suppressed INTO suppressed USING
                 unlinked, interactions, ARRAY(SELECT f.row_number FROM unnest(linked.failures) AS f),
                 CASE WHEN cardinality(linked.failures) > max_rejects
-                    THEN 'not tried: more links than deal_sync.max_rejects were rejected before it'
+                    THEN 'not tried, because more than deal_sync.max_rejects links were rejected before'
                     ELSE 'a trigger or a unique key of the table prevented the link' END;
         END IF;
         suppressed := linked.failures || suppressed;
@@ -351,4 +368,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.land_batch(text, _deal_sync.statements, deal_sync.run_result, jsonb, jsonb) IS
-'lands the staged batch of a kind, adds to the run''s counts, records what was refused';
+'lands the staged batch of a kind, adds to the run''s counts, and records rejects';

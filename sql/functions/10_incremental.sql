@@ -1,11 +1,14 @@
--- In: a tenant's watermark and the graph's state. Out: what a run reads, and whether it lost so much that it must not stay.
+-- In: a tenant's watermark and the graph's state. Out: what a run reads, and an error if it would lose too many values.
 
--- By names: OIDs and column numbers are others after a dump and restore.
+-- By names: OIDs and column numbers change with dump and restore.
 CREATE OR REPLACE FUNCTION _deal_sync.mapping_fingerprint() RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT md5(string_agg(concat_ws(' ', _deal_sync.options_of(ft.ftoptions)::text, columns.definition, e.extversion), E'\n' ORDER BY k.kind))
+    SELECT md5(string_agg(
+        concat_ws(' ', _deal_sync.options_of(ft.ftoptions)::text, columns.definition, e.extversion),
+        E'\n' ORDER BY k.kind
+    ))
     FROM unnest(ARRAY['deal', 'version']) AS k (kind)
     INNER JOIN pg_foreign_table AS ft ON ft.ftrelid = _deal_sync.mapped(k.kind)
     INNER JOIN pg_extension AS e ON e.extname = 'deal_sync'
@@ -21,7 +24,7 @@ AS $$
     ) AS columns
 $$;
 COMMENT ON FUNCTION _deal_sync.mapping_fingerprint() IS
-'changes when the mapping does: a column, an option, the type of a target, the extension''s version';
+'changes with the mapping: a column, an option, the type of a target, the version of the extension';
 
 CREATE OR REPLACE FUNCTION _deal_sync.keys_held(kind text, tenant_id uuid) RETURNS SETOF uuid
 LANGUAGE sql
@@ -30,29 +33,33 @@ AS $$
     SELECT unnest(_deal_sync.ask(
         format(
             'SELECT array_agg(t.%1$I::uuid) FROM %2$s AS t WHERE t.tenant_id = $1 AND t.%1$I IS NOT NULL',
-            CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END, _deal_sync.application_table(kind, 'target')
+            CASE kind WHEN 'deal' THEN 'graph_opportunity_id' ELSE 'id' END,
+            _deal_sync.application_table(kind, 'target')
         ),
         keys_held.tenant_id, NULL::uuid[]
     ))
 $$;
 COMMENT ON FUNCTION _deal_sync.keys_held(text, uuid) IS 'the keys of a tenant''s rows that have one';
 
--- Nodes that have a row are known, and those that every run tries again; of several with one key all are read, since only together it
--- shows which of them lands. Sets are compared by hash: an IN whose truth is asked for leaves the planner no other way.
+-- Nodes with a row are known, and so are those that every run tries again. Nodes that share a key are read together,
+-- because only together they show which of them lands. IN (...) IS NOT TRUE leaves the planner no other way than a
+-- hash.
 CREATE OR REPLACE FUNCTION _deal_sync.unread(
     kind text, tenant_id uuid, OUT elements text[], OUT rows_without_node bigint
 )
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH node AS MATERIALIZED (SELECT k.element_id, k.key FROM _deal_sync.graph_keys(unread.kind, unread.tenant_id) AS k),
+    WITH node AS MATERIALIZED (
+        SELECT k.element_id, k.key FROM _deal_sync.graph_keys(unread.kind, unread.tenant_id) AS k
+    ),
 
     held AS MATERIALIZED (SELECT h.key FROM _deal_sync.keys_held(unread.kind, unread.tenant_id) AS h (key)),
 
     tried AS MATERIALIZED (
         SELECT n.element_id, n.key, count(n.key) OVER (PARTITION BY n.key) AS sharing
         FROM node AS n
-        WHERE (n.element_id IN (SELECT unnest(_deal_sync.refused_elements(unread.tenant_id)))) IS NOT TRUE
+        WHERE (n.element_id IN (SELECT unnest(_deal_sync.rejected_elements(unread.tenant_id)))) IS NOT TRUE
     )
 
     SELECT
@@ -63,13 +70,17 @@ AS $$
                 ((f.key IN (SELECT h.key FROM held AS h)) IS NOT TRUE OR f.sharing > 1)
                 AND (f.key IN (SELECT unnest(_deal_sync.barred_of(unread.tenant_id)))) IS NOT TRUE
         ),
-        (SELECT count(*) FROM held AS h WHERE (h.key IN (SELECT n.key FROM node AS n WHERE n.key IS NOT NULL)) IS NOT TRUE)
+        (
+            SELECT count(*) FROM held AS h
+            WHERE (h.key IN (SELECT n.key FROM node AS n WHERE n.key IS NOT NULL)) IS NOT TRUE
+        )
 $$;
 COMMENT ON FUNCTION _deal_sync.unread(text, uuid) IS
-'by key, the nodes of a kind that no run has landed or refused, and how many rows of the tenant have no node';
+'the nodes of a kind that no run has landed or rejected, by key, and how many rows of the tenant have no node';
 
--- The watermark is the graph's own clock from before the run's first question, less what writers' clocks may be behind and a commit may
--- be late. What was written while that clock was wrong lies before a watermark of the time when it was right, or the other way round.
+-- The watermark is the graph's clock before the run's first query, minus deal_sync.overlap, for writers whose clocks
+-- are slow and commits that are late. If that clock was set, changes may lie on the wrong side of the watermark, so the
+-- run is a full one.
 CREATE OR REPLACE FUNCTION _deal_sync.plan_reading(tenant_id uuid, mode text) RETURNS _deal_sync.reading
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -77,11 +88,11 @@ AS $$
 DECLARE
     overlap CONSTANT interval := _deal_sync.setting('overlap')::interval;
     overlap_seconds CONSTANT double precision := extract(EPOCH FROM overlap);
-    exact double precision := 1;  -- of the difference of two clocks, in seconds; less so if an answer was long under way
-    quick CONSTANT integer := 10;  -- milliseconds that counting may take in every run
+    exact double precision := 1;  -- how exactly two clocks are compared, in seconds; more if an answer took long
+    quick CONSTANT integer := 10;  -- milliseconds: if counting takes longer, not every run counts
     barred CONSTANT uuid[] := _deal_sync.barred_of(tenant_id);
     moved double precision;
-    set_by double precision;  -- the graph's clock and PostgreSQL's, on one machine
+    set_by double precision;  -- if both clocks are on one machine
     elements text[];
     differing text;
     come_back bigint;
@@ -94,7 +105,9 @@ BEGIN
     SELECT s.* INTO state FROM _deal_sync.graph_state(
         tenant_id,
         coalesce(
-            (last.facts ->> 'count_ms')::integer <= quick OR (last.facts ->> 'counted_at')::timestamptz < clock_timestamp() - interval '1 hour', true
+            (last.facts ->> 'count_ms')::integer <= quick
+            OR (last.facts ->> 'counted_at')::timestamptz < clock_timestamp() - interval '1 hour',
+            true
         ),
         late => overlap_seconds
     ) AS s;
@@ -107,35 +120,45 @@ BEGIN
     ) || CASE WHEN state.deals IS NULL THEN '{}' ELSE jsonb_build_object(
         'deals', state.deals, 'versions', state.versions, 'count_ms', state.count_ms, 'counted_at', clock_timestamp()
     ) END;
-    -- A run that was under way while accept_graph() removed the watermarks leaves one of the graph before.
+    -- With the graph's id: a run that is in progress while accept_graph() removes the watermarks leaves one of the old
+    -- graph.
     result.mapping := concat_ws(' ', _deal_sync.mapping_fingerprint(), state.database_id);
     result.watermark := state.clock - overlap;
     result.selection := CASE WHEN barred = '{}' THEN '{}' ELSE jsonb_build_object('barred', barred) END;
     moved := state.ahead - (last.facts ->> 'ahead')::double precision;
-    set_by := CASE WHEN last.facts ->> 'boot' = state.boot THEN state.at_boot - (last.facts ->> 'at_boot')::double precision END;
+    set_by := CASE
+        WHEN last.facts ->> 'boot' = state.boot THEN state.at_boot - (last.facts ->> 'at_boot')::double precision
+    END;
     exact := exact + state.unsure + coalesce((last.facts ->> 'unsure')::double precision, 0);
     IF last.watermark > state.clock OR greatest(abs(moved), abs(set_by)) > overlap_seconds + exact THEN
         result.known := last.facts - 'newest'; -- by another clock
     END IF;
     IF last.watermark > state.clock AND mode <> 'incremental' THEN
-        result.remarks := result.remarks || 'the graph''s clock has gone back'::text;
+        result.remarks := result.remarks || 'the graph''s clock was set back'::text;
     END IF;
     IF mode = 'incremental' AND last.watermark IS NULL THEN
         result.mode := 'full';
     ELSIF mode = 'incremental' THEN
         result.remarks := result.remarks || CASE
-            WHEN split_part(last.mapping, ' ', 1) <> split_part(result.mapping, ' ', 1) THEN 'a full run, since the mapping has changed'
-            WHEN last.mapping <> result.mapping THEN 'a full run, since the graph is another one'
-            WHEN last.watermark > state.clock THEN 'a full run, since the graph''s clock has gone back'
+            WHEN split_part(last.mapping, ' ', 1) <> split_part(result.mapping, ' ', 1)
+                THEN 'full run because the mapping has changed'
+            WHEN last.mapping <> result.mapping THEN 'full run because the graph is a different one'
+            WHEN last.watermark > state.clock THEN 'full run because the graph''s clock was set back'
             WHEN abs(moved) > overlap_seconds + exact
-                THEN format('a full run, since the graph''s clock has moved by %s s against PostgreSQL''s', round(moved::numeric))
+                THEN format(
+                    'full run because the graph''s clock was moved by %s s relative to PostgreSQL''s',
+                    round(moved::numeric)
+                )
             WHEN abs(set_by) > overlap_seconds + exact
-                THEN format('a full run, since the graph''s clock has been set by %s s, and PostgreSQL''s with it', round(set_by::numeric))
+                THEN format(
+                    'full run because the graph''s and PostgreSQL''s clocks were both moved by %s s',
+                    round(set_by::numeric)
+                )
         END;
         result.remarks := array_remove(result.remarks, NULL);
         IF result.remarks = '{}' THEN
-            elements := _deal_sync.refused_elements(tenant_id);
-            -- A node that is new and has an old time, or one that is gone.
+            elements := _deal_sync.rejected_elements(tenant_id);
+            -- New nodes with an old timestamp, and deleted ones.
             FOR differing IN
                 SELECT k.kind
                 FROM (VALUES ('deal', state.deals), ('version', state.versions)) AS k (kind, number)
@@ -145,10 +168,11 @@ BEGIN
                 elements := elements || found.elements;
                 IF differing = 'deal' THEN
                     result.facts := result.facts || jsonb_build_object('rows_without_deal', found.rows_without_node);
-                    -- Which they are their keys do not tell: a row that has a deal again looks like any other.
+                    -- Their keys do not tell which they are: a row that has a deal again looks like any other.
                     come_back := (last.facts ->> 'rows_without_deal')::bigint - found.rows_without_node;
                     IF come_back > 0 THEN
-                        result.remarks := result.remarks || format('a full run, since deals have come back to the graph: %s', come_back);
+                        result.remarks := result.remarks
+                            || format('full run because deals have reappeared in the graph: %s', come_back);
                     END IF;
                 END IF;
             END LOOP;
@@ -156,12 +180,14 @@ BEGIN
         IF result.remarks <> '{}' THEN
             result.mode := 'full';
         ELSE
-            result.selection := result.selection || jsonb_build_object('since', last.watermark, 'elements', elements, 'undated', last.undated);
+            result.selection := result.selection
+                || jsonb_build_object('since', last.watermark, 'elements', elements, 'undated', last.undated);
         END IF;
     END IF;
     IF state.open <> '{}' THEN
         result.remarks := result.remarks || format(
-            'transactions that are open in Neo4j for longer than deal_sync.overlap, and whose changes the next runs may not see: %s',
+            'transactions that have been open in Neo4j for longer than deal_sync.overlap, and whose changes the next'
+            ' runs may miss: %s',
             array_to_string(state.open[1:5], ', ')
         );
     END IF;
@@ -169,10 +195,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.plan_reading(uuid, text) IS
-'whether a run reads everything or what changed since the tenant''s watermark; raises where the graph is another one';
+'what a run reads: everything, or what has changed since the tenant''s watermark; raises if the graph has changed';
 
--- Opened before a run writes, such a cursor counts what was there then, whenever it is fetched: and mostly it is not.
--- A policy may raise here already, while the statement is planned.
+-- A cursor that is opened before the run writes counts what was there then, whenever it is fetched; mostly it never is.
+-- A policy may raise an error here, while the statement is planned.
 CREATE OR REPLACE FUNCTION _deal_sync.open_count(tenant_id uuid) RETURNS refcursor
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -193,7 +219,7 @@ EXCEPTION
         PERFORM _deal_sync.raise_applications(error, context, ARRAY[statement]);
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.open_count(uuid) IS 'a cursor over the statement of count_of_values(), opened';
+COMMENT ON FUNCTION _deal_sync.open_count(uuid) IS 'an open cursor over the statement of count_of_values()';
 
 -- The application's policies run there.
 CREATE OR REPLACE FUNCTION _deal_sync.fetch_count(counts refcursor) RETURNS jsonb
@@ -234,17 +260,20 @@ AS $$
     ) AS summed
     WHERE summed.total <> 0
 $$;
-COMMENT ON FUNCTION _deal_sync.add_counts(jsonb, jsonb, integer) IS '{"name": count} of both, the second multiplied';
+COMMENT ON FUNCTION _deal_sync.add_counts(jsonb, jsonb, integer) IS
+'the sum of two objects {"name": count}, the second one multiplied';
 
 CREATE OR REPLACE FUNCTION _deal_sync.is_mass(cleared bigint) RETURNS boolean
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT cleared >= 20 -- of fewer values a share says little
+    SELECT cleared >= 20 -- a percentage of fewer values says little
 $$;
-COMMENT ON FUNCTION _deal_sync.is_mass(bigint) IS 'whether so many values of a column are worth a count of all';
+COMMENT ON FUNCTION _deal_sync.is_mass(bigint) IS
+'whether so many values of a column were replaced by NULL that it is worth counting all of them';
 
--- `cleared`: by column of the deals' table, the values that the run has replaced by NULL; `held`: those that were there before it.
+-- By column of the deals' table: cleared, the values that the run has replaced with NULL; held, those that were there
+-- before.
 CREATE OR REPLACE FUNCTION _deal_sync.check_losses(cleared jsonb, held jsonb) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -255,19 +284,26 @@ DECLARE
     worst text;
 BEGIN
     SELECT
-        array_agg(format('%s of %s values in column "%s"', c.value, held ->> c.key, c.key) ORDER BY c.value::bigint DESC, c.key),
+        array_agg(
+            format('%s of %s values in column "%s"', c.value, held ->> c.key, c.key)
+            ORDER BY c.value::bigint DESC, c.key
+        ),
         (array_agg(c.key ORDER BY c.value::bigint DESC, c.key))[1]
     INTO said, worst
     FROM jsonb_each_text(cleared) AS c
     WHERE _deal_sync.is_mass(c.value::bigint) AND c.value::bigint * 100 > (held ->> c.key)::bigint * max_loss;
     IF said IS NOT NULL THEN
-        RAISE EXCEPTION 'the run would replace % of % by NULL', said[1], _deal_sync.application_table('deal', 'target') USING
+        RAISE EXCEPTION 'the run would replace % of % with NULL',
+            said[1], _deal_sync.application_table('deal', 'target')
+            USING
             ERRCODE = 'DS005',
             DETAIL = concat_ws(
                 ' ',
                 (
                     SELECT format(
-                        'It is filled from column "%s" of %s: in the graph the property is absent, or its value does not fit.', m.name, m.relation
+                        'The column is filled from column "%s" of %s; in the graph the property is absent, or its value'
+                        ' does not fit.',
+                        m.name, m.relation
                     )
                     FROM (
                         SELECT x.name, x.target, r.relation
@@ -277,15 +313,20 @@ BEGIN
                     WHERE m.target = worst
                 ),
                 'It would also replace ' || nullif(array_to_string(said[2:5], ', '), '')
-                || CASE WHEN cardinality(said) > 5 THEN format(' and of %s more', cardinality(said) - 5) ELSE '' END || '.',
+                || CASE
+                    WHEN cardinality(said) > 5
+                        THEN format(', and values in %s more columns', cardinality(said) - 5)
+                    ELSE ''
+                END || '.',
                 format('deal_sync.max_loss allows %s percent of a column''s values.', max_loss)
             ),
-            HINT = 'Fix the graph or the column''s mapping. If the loss is meant, SET deal_sync.max_loss = 100 for one run.';
+            HINT = 'Fix the graph or the column''s mapping. If the loss is intended,'
+                ' SET deal_sync.max_loss = 100 for one run.';
     END IF;
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.check_losses(jsonb, jsonb) IS
-'raises if a run would replace so many values of one column by NULL that it must be a mistake';
+'raises if a run would replace more values of a column with NULL than deal_sync.max_loss allows';
 
 CREATE OR REPLACE FUNCTION _deal_sync.cleared_columns(cleared jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE
@@ -294,7 +335,8 @@ AS $$
     SELECT 'cleared: ' || string_agg(format('%s (%s)', c.key, c.value), ', ' ORDER BY c.value::bigint DESC, c.key)
     FROM jsonb_each_text(cleared) AS c
 $$;
-COMMENT ON FUNCTION _deal_sync.cleared_columns(jsonb) IS 'what a run''s message says of the values that it has replaced by NULL';
+COMMENT ON FUNCTION _deal_sync.cleared_columns(jsonb) IS
+'the part of a run''s message on the values that it has replaced with NULL';
 
 CREATE OR REPLACE FUNCTION _deal_sync.replace_graph(database_id text) RETURNS void
 LANGUAGE sql SECURITY DEFINER
@@ -328,4 +370,5 @@ EXCEPTION
 END
 $$;
 COMMENT ON FUNCTION deal_sync.accept_graph() IS
-'confirms that the graph behind the server is the one to sync with from now on; every tenant''s next run is full. Returns its database id';
+'accepts the graph behind the server as the one to sync from, and returns its database id; every tenant''s next run is '
+'a full one';

@@ -20,8 +20,8 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.check_writable() IS 'raises on a standby server and in a read-only transaction';
 
--- Column by column, since a right may be granted so; SELECT on whole tables, for the place of a row. Replays alone
--- update versions.
+-- Column by column, because a privilege may be granted so; SELECT on whole tables, for the ctid of a row. Only replays
+-- update versions, so UPDATE on them is not required.
 CREATE OR REPLACE FUNCTION _deal_sync.missing_rights(
     role regrole, OUT relation text, OUT privileges text
 ) RETURNS SETOF record
@@ -79,7 +79,7 @@ AS $$
     WHERE NOT has_schema_privilege(role, c.relnamespace, 'USAGE')
 $$;
 COMMENT ON FUNCTION _deal_sync.missing_rights(regrole) IS
-'what a role lacks on the application''s tables to run the sync, as GRANT has it';
+'the privileges on the application''s tables that a role lacks to run the sync, as GRANT takes them';
 
 CREATE OR REPLACE FUNCTION _deal_sync.check_rights_of_caller() RETURNS void
 LANGUAGE plpgsql STABLE
@@ -103,9 +103,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.check_rights_of_caller() IS
-'raises if the caller lacks a right on the application''s tables';
+'raises if the caller lacks a privilege on the application''s tables';
 
--- Under the caller's rights and policies: row-level security may hide the list of tenants, and show each one by its id.
+-- With the caller's rights and policies: row-level security may hide other tenants, so app.tenant_id is set to this
+-- one.
 CREATE OR REPLACE FUNCTION _deal_sync.tenant_exists(tenant uuid) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -120,7 +121,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.tenant_exists(uuid) IS
-'whether the caller finds the tenant in the application''s table, with app.tenant_id set to it';
+'whether the tenant is in the application''s table, as the caller sees it with app.tenant_id set to the tenant';
 
 CREATE OR REPLACE FUNCTION _deal_sync.raise_unknown(tenant uuid) RETURNS void
 LANGUAGE plpgsql
@@ -129,10 +130,11 @@ AS $$
 BEGIN
     RAISE EXCEPTION 'tenant % is not in table %', tenant, _deal_sync.application_table('deal', 'tenants') USING
         ERRCODE = 'foreign_key_violation',
-        HINT = 'Insert it there first, or check that the calling role may see it.';
+        HINT = 'Insert it there first, or check that the calling role can see it.';
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.raise_unknown(uuid) IS 'raises that the application does not know the tenant';
+COMMENT ON FUNCTION _deal_sync.raise_unknown(uuid) IS
+'raises the error for a tenant that is not in the application''s table';
 
 CREATE OR REPLACE FUNCTION _deal_sync.check_handler(python integer) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -143,17 +145,17 @@ BEGIN
         _deal_sync.crashes_with_multicorn(python)
         AND (SELECT w.fdwhandler <> 0 FROM pg_foreign_data_wrapper AS w WHERE w.fdwname = 'neo4j')
     THEN
-        RAISE EXCEPTION 'the foreign-data wrapper neo4j has Multicorn''s handler, and this server runs Python %.%',
+        RAISE EXCEPTION 'foreign-data wrapper neo4j has Multicorn''s handler, but this server runs Python %.%',
             python / 100, python % 100
             USING
                 ERRCODE = 'object_not_in_prerequisite_state',
-                DETAIL = 'From Python 3.12 on, Multicorn2 and PL/Python in one backend crash the server.',
+                DETAIL = 'With Python 3.12 or later, Multicorn2 and PL/Python in one backend crash the server.',
                 HINT = 'SELECT deal_sync.detach();';
     END IF;
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.check_handler(integer) IS
-'raises if the wrapper has Multicorn''s handler, and this Python would crash the server with it';
+'raises if the wrapper has Multicorn''s handler, which would crash the server with this version of Python';
 
 CREATE OR REPLACE FUNCTION _deal_sync.check_encoding() RETURNS void
 LANGUAGE plpgsql STABLE
@@ -161,15 +163,15 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF getdatabaseencoding() <> 'UTF8' THEN
-        RAISE EXCEPTION 'the encoding of database "%" is %, and the graph''s texts need UTF8',
+        RAISE EXCEPTION 'database "%" has encoding %, but deal_sync requires UTF8',
             current_database(), getdatabaseencoding()
             USING
                 ERRCODE = 'feature_not_supported',
-                HINT = 'Use a database made with ENCODING ''UTF8''.';
+                HINT = 'Use a database that was created with ENCODING ''UTF8''.';
     END IF;
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.check_encoding() IS 'raises if the database cannot hold any text of the graph';
+COMMENT ON FUNCTION _deal_sync.check_encoding() IS 'raises if the database cannot store every text of the graph';
 
 CREATE OR REPLACE FUNCTION _deal_sync.check_server() RETURNS void
 LANGUAGE plpgsql
@@ -181,7 +183,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.check_server() IS
-'raises if the server''s Python or the database''s encoding will not do, whatever the mapping is';
+'raises if the server''s Python or the database''s encoding is not suitable';
 
 CREATE OR REPLACE FUNCTION _deal_sync.check_setup(tenant uuid) RETURNS void
 LANGUAGE plpgsql

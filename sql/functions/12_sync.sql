@@ -1,9 +1,9 @@
 -- In: a tenant. Out: its deals, versions and links in the application's tables, and one run_result.
 
--- The reader's batches of one kind, each landed as it comes. The cursor stands in no block of its own and nothing commits here: see
--- docs/internals/run.md, rules 3 and 4.
--- `selection` is the reader's; of a part of the tenant's nodes, `elements` tells which they were, `graph_ids` of which deals, `undated`
--- how those look that have no timestamp. `cleared` counts the values that the run has replaced by NULL, by column of the deals' table.
+-- The batches of the reader, each landed as it comes. The cursor is not in a block of its own, and nothing commits
+-- here: see docs/internals/run.md, rules 3 and 4. selection: what the reader takes. If that is a part of the tenant's
+-- nodes, elements, graph_ids and undated are the nodes that were read, the ids of their deals, and digests of those
+-- without a timestamp. cleared: how many values the run has replaced with NULL, by column of the deals' table.
 CREATE OR REPLACE FUNCTION _deal_sync.run_kind(
     kind text, selection jsonb, INOUT result deal_sync.run_result, INOUT reasons jsonb, INOUT cleared jsonb,
     OUT elements text[], OUT graph_ids text[], OUT undated jsonb, OUT completed bigint
@@ -33,23 +33,33 @@ BEGIN
     FOR batch IN batches LOOP
         EXECUTE format('SELECT count(*) FROM %s', staging) INTO staged;
         IF staged <> batch.last - done THEN
-            RAISE EXCEPTION 'a batch was lost: % rows staged where % were read', staged, batch.last - done USING ERRCODE = 'internal_error';
+            RAISE EXCEPTION 'a batch was lost: % rows were read, but % were staged', batch.last - done, staged USING
+                ERRCODE = 'internal_error';
         END IF;
         IF is_part THEN
             EXECUTE format(
-                'SELECT array_agg(s.element_id) AS elements, array_agg(s.graph_id) FILTER (WHERE s.graph_id IS NOT NULL) AS graph_ids,'
-                ' coalesce(jsonb_object_agg(s.element_id, s.undated) FILTER (WHERE s.undated IS NOT NULL), ''{}'') AS undated FROM %s AS s',
+                $nodes$
+                SELECT
+                    array_agg(s.element_id) AS elements,
+                    array_agg(s.graph_id) FILTER (WHERE s.graph_id IS NOT NULL) AS graph_ids,
+                    coalesce(
+                        jsonb_object_agg(s.element_id, s.undated) FILTER (WHERE s.undated IS NOT NULL), '{}'
+                    ) AS undated
+                FROM %s AS s
+                $nodes$,
                 staging
             ) INTO read;
             elements := elements || read.elements;
             graph_ids := graph_ids || read.graph_ids;
             undated := undated || read.undated;
         END IF;
-        statements := coalesce(statements, _deal_sync.statements_of(kind, result.tenant_id, completes => result.mode = 'replay'));
+        statements := coalesce(
+            statements, _deal_sync.statements_of(kind, result.tenant_id, completes => result.mode = 'replay')
+        );
         BEGIN
             landed := _deal_sync.land_batch(kind, statements, result, reasons, cleared);
         EXCEPTION
-            WHEN OTHERS OR assert_failure THEN -- the application's policies and triggers run there
+            WHEN OTHERS OR assert_failure THEN -- of the application's policies and triggers
                 GET STACKED DIAGNOSTICS
                     error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
                     error.hint := PG_EXCEPTION_HINT, context := PG_EXCEPTION_CONTEXT;
@@ -71,7 +81,7 @@ BEGIN
             LIMIT 1;
             RAISE EXCEPTION 'more than % rows were rejected', limit_of_failures USING
                 ERRCODE = 'DS001',
-                DETAIL = format('Most often: %s (rows: %s).', most.reason, most.times),
+                DETAIL = format('Most frequent reason: %s (rows: %s).', most.reason, most.times),
                 HINT = 'Fix the cause, or raise deal_sync.max_rejects.';
         END IF;
     END LOOP;
@@ -83,8 +93,8 @@ $$;
 COMMENT ON FUNCTION _deal_sync.run_kind(text, jsonb, deal_sync.run_result, jsonb, jsonb) IS
 'reads and lands a tenant''s deals or versions, batch by batch';
 
--- `remark`: why the mode is another one than what was asked for, what a replay has completed or left out, what was cleared. Of a run that
--- has read everything, nodes of nobody are counted.
+-- remark: why the mode is not the one asked for, what a replay has completed or left out, what was cleared. Nodes that
+-- belong to no tenant are counted by a full run only.
 CREATE OR REPLACE FUNCTION _deal_sync.conclude_run(
     INOUT result deal_sync.run_result, remark text, rows_without_deal bigint, is_full boolean
 )
@@ -107,7 +117,9 @@ BEGIN
             'rejected values: ' || nullif(result.values_rejected, 0)
         ) || ' (see deal_sync.rejects)' END,
         CASE WHEN nobodys > 0 THEN format(
-            'nodes of the graph that belong to no tenant: %s (their tenant_id is absent, no text or spelled in another way)', nobodys
+            'nodes of the graph that belong to no tenant: %s'
+            ' (their tenant_id is absent or not a UUID in standard form)',
+            nobodys
         ) END
     ), '');
 END
@@ -115,7 +127,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.conclude_run(deal_sync.run_result, text, bigint, boolean) IS
 'status and message of a run that has landed what it read';
 
--- What the caller's transaction has deferred is checked now: the application's triggers.
+-- Constraints and triggers of the application that the caller's transaction has deferred are checked now.
 CREATE OR REPLACE FUNCTION _deal_sync.hurry_constraints() RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -135,8 +147,8 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.hurry_constraints() IS 'SET CONSTRAINTS ALL IMMEDIATE, for the rest of the transaction';
 
--- After a full run, which has met each row that has a deal. Only where some are left it is asked which: a deal that was refused may have
--- one, too.
+-- After a full run, which has met each row that has a deal. The graph is asked only if there are more rows: a rejected
+-- deal may have one, too.
 CREATE OR REPLACE FUNCTION _deal_sync.rows_without_deal(result deal_sync.run_result) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -156,10 +168,12 @@ BEGIN
     RETURN (SELECT u.rows_without_node FROM _deal_sync.unread('deal', result.tenant_id) AS u);
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.rows_without_deal(deal_sync.run_result) IS 'how many of a tenant''s rows have a graph id and no deal in the graph';
+COMMENT ON FUNCTION _deal_sync.rows_without_deal(deal_sync.run_result) IS
+'how many of a tenant''s rows have a graph id, but no deal in the graph';
 
--- `known`: what the last run has kept, as far as it is to be compared. Versions are read by a connection of their own, and the batches of a
--- backfill, too: the server's address may have been changed meanwhile. That the newest deal is older is said once: mostly it was deleted.
+-- known: what the last run has kept, if it can be compared. Versions, and the batches of a backfill, are read with
+-- another connection than deals, so the server's address may have changed meanwhile. That the newest deal is older is
+-- reported once: mostly it was deleted.
 CREATE OR REPLACE FUNCTION _deal_sync.end_reading(
     result deal_sync.run_result, is_full boolean, known jsonb, OUT facts jsonb, OUT remark text
 )
@@ -176,7 +190,8 @@ BEGIN
     IF is_full THEN
         IF state.newest < last THEN
             remark := format(
-                'the newest deal is of %s, and the full run before read one of %s: that deal has gone, or this is an older copy of the graph',
+                'the newest deal is of %s, but the previous full run read one of %s: that deal was deleted, or this is'
+                ' an older copy of the graph',
                 state.newest, last
             );
         END IF;
@@ -187,7 +202,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.end_reading(deal_sync.run_result, boolean, jsonb) IS
-'whether the graph is still the one that a run has begun with; of a full run the facts that it keeps, and what its message says of them';
+'checks that the graph is still the one that the run began with; for a full run, the facts to keep and a remark on '
+'them';
 
 CREATE OR REPLACE FUNCTION _deal_sync.left_out(only_deals text[], read text[], barred jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE
@@ -195,7 +211,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT nullif(concat_ws(
         '; ',
-        'barred and left out: ' || nullif(count(*) FILTER (WHERE d.is_barred), 0) || ' (deal_sync.unbar() lifts it)',
+        'skipped because barred: ' || nullif(count(*) FILTER (WHERE d.is_barred), 0)
+        || ' (deal_sync.unbar() lifts the bar)',
         'not among the tenant''s nodes: ' || nullif(count(*) FILTER (WHERE NOT d.is_barred AND NOT d.is_read), 0)
     ), '')
     FROM (
@@ -206,16 +223,17 @@ AS $$
     ) AS d
 $$;
 COMMENT ON FUNCTION _deal_sync.left_out(text[], text[], jsonb) IS
-'what the message of a replay says of deals that it was asked for and did not read';
+'the part of a replay''s message on deals that it was asked for and did not read';
 
--- `only_deals`: graph ids of the deals that a replay is for, NULL for all.
+-- only_deals: graph ids of the deals to replay, NULL for all.
 CREATE OR REPLACE FUNCTION _deal_sync.run_tenant(INOUT result deal_sync.run_result, only_deals text[] DEFAULT NULL)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     reading CONSTANT _deal_sync.reading := _deal_sync.plan_reading(result.tenant_id, result.mode);
-    selection CONSTANT jsonb := reading.selection || CASE WHEN only_deals IS NULL THEN '{}' ELSE jsonb_build_object('graph_ids', only_deals) END;
+    selection CONSTANT jsonb := reading.selection
+    || CASE WHEN only_deals IS NULL THEN '{}' ELSE jsonb_build_object('graph_ids', only_deals) END;
     is_full CONSTANT boolean := reading.mode IN ('full', 'replay') AND only_deals IS NULL;
     counts_before refcursor;
     deals record;
@@ -235,7 +253,9 @@ BEGIN
     CLOSE counts_before;
     -- All versions of a deal that is read are read, too.
     versions := _deal_sync.run_kind(
-        'version', CASE WHEN is_full THEN selection ELSE selection || jsonb_build_object('graph_ids', deals.graph_ids || only_deals) END,
+        'version',
+        selection
+        || CASE WHEN is_full THEN '{}' ELSE jsonb_build_object('graph_ids', deals.graph_ids || only_deals) END,
         deals.result, deals.reasons, '{}'
     );
     result := versions.result;
@@ -249,7 +269,9 @@ BEGIN
     ended := _deal_sync.end_reading(result, is_full, reading.known);
     facts := reading.facts || ended.facts;
     IF only_deals IS NULL THEN
-        PERFORM _deal_sync.record_watermark(result.tenant_id, result.run_id, reading.watermark, reading.mapping, is_full, facts);
+        PERFORM _deal_sync.record_watermark(
+            result.tenant_id, result.run_id, reading.watermark, reading.mapping, is_full, facts
+        );
         result.watermark := reading.watermark;
     END IF;
     result := _deal_sync.conclude_run(
@@ -265,8 +287,8 @@ BEGIN
         is_full
     );
 
-    -- As the constraints are by their definition, as far as SET CONSTRAINTS can say it: by a name that belongs to none that cannot be
-    -- deferred, in a schema that the caller may use.
+    -- Constraints are set back to their definition, if SET CONSTRAINTS can: that takes a name that only deferrable
+    -- constraints have, in a schema that the caller may use.
     SELECT string_agg(d.name, ', ') INTO deferred
     FROM (
         SELECT format('%I.%I', n.nspname, c.conname) AS name
@@ -282,7 +304,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.run_tenant(deal_sync.run_result, text[]) IS
-'a whole run inside the caller''s subtransaction; constraints are immediate while it lasts';
+'a whole run in the caller''s subtransaction; constraints are immediate while it lasts';
 
 CREATE OR REPLACE FUNCTION _deal_sync.lock_key(tenant uuid) RETURNS bigint
 LANGUAGE sql IMMUTABLE
@@ -290,7 +312,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT hashtextextended('deal_sync ' || tenant, 0)
 $$;
-COMMENT ON FUNCTION _deal_sync.lock_key(uuid) IS 'the advisory lock that a tenant''s runs take';
+COMMENT ON FUNCTION _deal_sync.lock_key(uuid) IS 'the key of the advisory lock for the runs of a tenant';
 
 CREATE OR REPLACE FUNCTION _deal_sync.wait_for_tenant(tenant uuid) RETURNS void
 LANGUAGE plpgsql
@@ -305,12 +327,12 @@ EXCEPTION
         RAISE EXCEPTION 'tenant % is being synced by another session', tenant USING
             ERRCODE = 'lock_not_available',
             DETAIL = format('Gave up after deal_sync.lock_timeout (%s).', _deal_sync.setting('lock_timeout')),
-            HINT = 'Try again when it has ended: deal_sync.progress shows how far it is.';
+            HINT = 'Try again when that run has ended; deal_sync.progress shows how far it is.';
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.wait_for_tenant(uuid) IS 'takes the lock of a tenant''s runs, when they have ended';
+COMMENT ON FUNCTION _deal_sync.wait_for_tenant(uuid) IS 'waits for a run of the tenant, and takes its advisory lock';
 
--- A function with SET clauses finds its own settings: this one has none, and is called where the caller stands.
+-- A function with SET clauses would see its own settings: this one has none, and is called by functions without any.
 CREATE OR REPLACE FUNCTION _deal_sync.caller() RETURNS _deal_sync.caller
 LANGUAGE sql STABLE
 AS $$
@@ -320,7 +342,9 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.caller() IS 'the settings of the caller that a run replaces by its own';
 
-CREATE OR REPLACE FUNCTION _deal_sync.tenant_error(function text, tenant uuid, tenant_setting text) RETURNS _deal_sync.error
+CREATE OR REPLACE FUNCTION _deal_sync.tenant_error(
+    function text, tenant uuid, tenant_setting text
+) RETURNS _deal_sync.error
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -330,16 +354,17 @@ AS $$
             format('%s %s(''00000000-0000-0000-0000-000000000000'');',
                 CASE function WHEN 'deal_sync.backfill' THEN 'CALL' ELSE 'SELECT * FROM' END, function), 'own', NULL
         )::_deal_sync.error
-        WHEN nullif(tenant_setting, '') IS NOT NULL AND _deal_sync.to_uuid(tenant_setting) IS DISTINCT FROM tenant THEN ROW(
-            '42501', format('app.tenant_id is set to another tenant than %s', tenant), NULL,
-            'RESET app.tenant_id, or pass that tenant.', 'own', NULL
-        )::_deal_sync.error
+        WHEN nullif(tenant_setting, '') IS NOT NULL AND _deal_sync.to_uuid(tenant_setting) IS DISTINCT FROM tenant
+            THEN ROW(
+                '42501', format('app.tenant_id is set to a tenant other than %s', tenant), NULL,
+                'RESET app.tenant_id, or pass that tenant.', 'own', NULL
+            )::_deal_sync.error
     END
 $$;
 COMMENT ON FUNCTION _deal_sync.tenant_error(text, uuid, text) IS
-'what is wrong if there is no tenant, or the caller has set app.tenant_id to another one; else NULL';
+'the error if there is no tenant, or the caller has set app.tenant_id to another one; else NULL';
 
--- In the place of the call, as caller() is.
+-- Without SET clauses, as caller().
 CREATE OR REPLACE FUNCTION _deal_sync.check_tenant(function text, tenant uuid) RETURNS _deal_sync.error
 LANGUAGE sql
 AS $$
@@ -359,16 +384,18 @@ AS $$
     SELECT CASE
         WHEN (e.error).code IS NOT NULL THEN e.error
         WHEN request.is_dry_run IS NULL OR request.is_strict IS NULL THEN ROW(
-            '22004', format('%s must not be NULL', CASE WHEN request.is_dry_run IS NULL THEN 'dry_run' ELSE 'strict' END), NULL,
-            'dry_run and strict are true or false.', 'own', NULL
+            '22004',
+            format('%s must not be NULL', CASE WHEN request.is_dry_run IS NULL THEN 'dry_run' ELSE 'strict' END),
+            NULL, 'dry_run and strict must be true or false.', 'own', NULL
         )::_deal_sync.error
         WHEN request.function = 'sync_deals' AND coalesce(request.mode, '') NOT IN ('incremental', 'full') THEN ROW(
-            '22023', format('unknown mode "%s"', coalesce(request.mode, '<NULL>')), NULL, 'The mode is incremental or full.', 'own', NULL
+            '22023', format('unknown mode "%s"', coalesce(request.mode, '<NULL>')), NULL,
+            'The mode must be incremental or full.', 'own', NULL
         )::_deal_sync.error
         ELSE (
             SELECT ROW(
                 '22P02', format('invalid graph id "%s"', coalesce(g.id, 'NULL')), NULL,
-                'A deal''s graph id is a UUID: opportunities.graph_opportunity_id.', 'own', NULL
+                'A graph id is a UUID, as in opportunities.graph_opportunity_id.', 'own', NULL
             )::_deal_sync.error
             FROM unnest(request.graph_ids) AS g (id)
             WHERE _deal_sync.to_uuid(g.id) IS NULL
@@ -378,15 +405,17 @@ AS $$
     FROM (SELECT _deal_sync.tenant_error(request.function, tenant, caller.tenant_setting) AS error) AS e
 $$;
 COMMENT ON FUNCTION _deal_sync.request_error(uuid, _deal_sync.request, _deal_sync.caller) IS
-'what is wrong with the arguments of a run; else NULL';
+'the error in the arguments of a run, or NULL';
 
 CREATE OR REPLACE FUNCTION _deal_sync.nothing_done(result deal_sync.run_result) RETURNS deal_sync.run_result
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT result.run_id, result.tenant_id, result.mode, result.status, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL::timestamptz, 0, NULL
+    SELECT
+        result.run_id, result.tenant_id, result.mode, result.status,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, NULL::timestamptz, 0, NULL
 $$;
-COMMENT ON FUNCTION _deal_sync.nothing_done(deal_sync.run_result) IS 'a result whose counts are zero';
+COMMENT ON FUNCTION _deal_sync.nothing_done(deal_sync.run_result) IS 'the result with all counts zero';
 
 CREATE OR REPLACE FUNCTION _deal_sync.summary(result deal_sync.run_result, dry_run boolean) RETURNS text
 LANGUAGE sql IMMUTABLE
@@ -397,12 +426,14 @@ AS $$
         CASE WHEN result.status = 'failed' THEN result.message ELSE concat_ws(
             ', ', 'deals read: ' || result.deals_read, 'inserted: ' || nullif(result.deals_inserted, 0),
             'updated: ' || nullif(result.deals_updated, 0), 'adopted: ' || nullif(result.deals_adopted, 0),
-            'new versions: ' || nullif(result.versions_inserted, 0), 'new links: ' || nullif(result.links_inserted, 0), result.message
+            'new versions: ' || nullif(result.versions_inserted, 0),
+            'new links: ' || nullif(result.links_inserted, 0), result.message
         ) END,
         format(' (%s s)', round(result.seconds::numeric, 1))
     )
 $$;
-COMMENT ON FUNCTION _deal_sync.summary(deal_sync.run_result, boolean) IS 'a run in one line, from names and counts';
+COMMENT ON FUNCTION _deal_sync.summary(deal_sync.run_result, boolean) IS
+'a run in one line: contains no application data';
 
 CREATE OR REPLACE FUNCTION _deal_sync.target_tablespaces() RETURNS text
 LANGUAGE sql STABLE
@@ -415,19 +446,20 @@ AS $$
     INNER JOIN pg_class AS c ON c.oid IN (t.relation, i.indexrelid)
     INNER JOIN pg_tablespace AS s ON s.oid = coalesce(nullif(c.reltablespace, 0), d.dattablespace)
 $$;
-COMMENT ON FUNCTION _deal_sync.target_tablespaces() IS 'where the tables that the sync writes lie, and their indexes';
+COMMENT ON FUNCTION _deal_sync.target_tablespaces() IS
+'the tablespaces of the tables that the sync writes, and of their indexes';
 
 CREATE OR REPLACE FUNCTION _deal_sync.is_for_the_caller(error _deal_sync.error, is_set_up boolean) RETURNS boolean
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    -- Before a run is set up every error is a setup error, but a lock, a deadlock or a lack of resources.
+    -- Before a run is set up every error is a setup error, except a lock, a deadlock or a lack of resources.
     SELECT
         (NOT is_set_up AND error.code NOT IN ('55P03', '40P01') AND left(error.code, 2) <> '53')
         OR left(error.code, 2) IN ('42', '0A', '3D', '3F', '57')
 $$;
 COMMENT ON FUNCTION _deal_sync.is_for_the_caller(_deal_sync.error, boolean) IS
-'whether an error is raised: setup errors, a cancel, a termination; all others become a run that failed';
+'whether an error is raised (setup errors, a cancel, a termination) or becomes a failed run';
 
 CREATE OR REPLACE FUNCTION _deal_sync.message_of(error _deal_sync.error, mode text) RETURNS text
 LANGUAGE sql STABLE
@@ -439,18 +471,19 @@ AS $$
             AND (error.code ~ '^(DS|HV)' OR error.code IN ('08006', '08P01', '28P01', '53000', '53100', '53200'))
             THEN _deal_sync.sentences(error.message, error.detail, error.hint)
         WHEN error.code = '55P03' THEN format(
-            'a row is locked by another transaction for longer than deal_sync.lock_timeout (%s)',
+            'a row was locked by another transaction for longer than deal_sync.lock_timeout (%s)',
             _deal_sync.setting('lock_timeout')
         )
         WHEN error.code = '40P01' THEN 'deadlock with another transaction'
         WHEN error.code = '53100' THEN _deal_sync.sentences(
-            'no space is left on a disk of the database', 'the tables lie in ' || _deal_sync.target_tablespaces(),
-            'make room and sync again; server_text in deal_sync.runs names the file'
+            'no space left on a disk of the database', 'the tables are in ' || _deal_sync.target_tablespaces(),
+            'free some space and sync again; server_text in deal_sync.runs names the file'
         )
-        ELSE concat_ws(', in ', format('SQLSTATE %s ended the run', error.code), nullif(error.place, ''))
+        ELSE concat_ws(', in ', format('the run failed with SQLSTATE %s', error.code), nullif(error.place, ''))
     END, CASE mode WHEN 'backfill' THEN 'nothing of this batch was written' ELSE 'nothing was written' END)
 $$;
-COMMENT ON FUNCTION _deal_sync.message_of(_deal_sync.error, text) IS 'the message of a run of a mode that failed; it holds nobody''s data';
+COMMENT ON FUNCTION _deal_sync.message_of(_deal_sync.error, text) IS
+'the message of a failed run of a mode: contains no application data';
 
 CREATE OR REPLACE FUNCTION _deal_sync.holder_of(lock_key bigint, OUT pid integer, OUT role name, OUT application text)
 LANGUAGE sql STABLE
@@ -466,7 +499,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.holder_of(bigint) IS 'the session that holds an advisory lock';
 
--- The SET clauses give the caller's values back whichever way the function ends; the values for the run are set inside.
+-- The SET clauses restore the caller's values however the function ends; the values for the run are set inside.
 CREATE OR REPLACE FUNCTION _deal_sync.sync_tenant(
     tenant uuid, request _deal_sync.request, caller _deal_sync.caller
 ) RETURNS _deal_sync.outcome
@@ -500,7 +533,8 @@ BEGIN
     PERFORM set_config(
         'deal_sync.search_path',
         concat_ws(
-            ', ', 'pg_catalog', nullif(caller.search_path, ''), CASE WHEN caller.search_path !~ 'pg_temp' THEN 'pg_temp' END
+            ', ', 'pg_catalog', nullif(caller.search_path, ''),
+            CASE WHEN caller.search_path !~ 'pg_temp' THEN 'pg_temp' END
         ),
         true
     );
@@ -525,19 +559,22 @@ BEGIN
             IF request.is_strict AND result.status = 'partial' THEN
                 RAISE EXCEPTION 'the sync of tenant % has rejects, and strict is set', tenant USING
                     ERRCODE = 'DS002',
-                    DETAIL = format('Rejected rows: %s. Rejected values: %s.', result.rows_rejected, result.values_rejected),
-                    HINT = 'Run it without strict, and see deal_sync.rejects.';
+                    DETAIL = format(
+                        'Rejected rows: %s. Rejected values: %s.', result.rows_rejected, result.values_rejected
+                    ),
+                    HINT = 'Run the sync without strict, and see deal_sync.rejects.';
             ELSIF request.is_dry_run THEN
-                is_undone := true; -- a variable outlives what is undone
+                is_undone := true; -- a variable survives the rollback
                 RAISE EXCEPTION USING ERRCODE = 'DS003', MESSAGE = 'dry run: everything is undone';
             END IF;
         EXCEPTION
             WHEN OTHERS OR query_canceled THEN
-                IF NOT is_undone THEN -- else the counts stay, nothing else
+                IF NOT is_undone THEN -- of a dry run only the counts stay
                     GET STACKED DIAGNOSTICS
-                        error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
-                        error.hint := PG_EXCEPTION_HINT, error.origin := PG_DATATYPE_NAME, error.place := CONSTRAINT_NAME;
-                    -- The reader's own errors, and ours, hold nobody's data; those of the application's code may.
+                        error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT,
+                        error.detail := PG_EXCEPTION_DETAIL, error.hint := PG_EXCEPTION_HINT,
+                        error.origin := PG_DATATYPE_NAME, error.place := CONSTRAINT_NAME;
+                    -- Our own errors contain no application data; those of the application's code may.
                     IF error.origin <> 'application' THEN
                         error.origin := 'own';
                         error.place := NULL;
@@ -555,9 +592,11 @@ BEGIN
         holder := _deal_sync.holder_of(lock_key);
         result.status := 'skipped';
         result.message := concat_ws(
-            ': ', format('tenant %s is being synced by another session', tenant), 'pid ' || holder.pid || format(' (%s)', holder.role)
+            ': ', format('tenant %s is being synced by another session', tenant),
+            'pid ' || holder.pid || format(' (%s)', holder.role)
         );
-        RAISE NOTICE '%', concat_ws(', ', result.message, nullif(holder.application, '')); -- a client's own text: not for the log
+        -- application_name may be any text of a client, so it is not recorded.
+        RAISE NOTICE '%', concat_ws(', ', result.message, nullif(holder.application, ''));
     END IF;
 
     result.seconds := extract(EPOCH FROM clock_timestamp() - began);
@@ -572,10 +611,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.sync_tenant(uuid, _deal_sync.request, _deal_sync.caller) IS
-'a run, or a batch of a backfill: its result, recorded, or the error that its caller must see';
+'a run, or a batch of a backfill: its result, which is recorded, or the error to raise';
 
--- One expression without SET clauses and with qualified names only, which PostgreSQL puts in the place of the call: caller() finds the
--- caller's settings.
+-- One expression with qualified names and without SET clauses, so that caller() sees the caller's settings.
 CREATE OR REPLACE FUNCTION @extschema@.sync_deals(
     tenant uuid, mode text DEFAULT 'incremental', dry_run boolean DEFAULT FALSE, strict boolean DEFAULT FALSE
 ) RETURNS deal_sync.run_result

@@ -1,4 +1,5 @@
--- In: a tenant. Out: what a full run would leave, in transactions of so many deals each; one that was killed goes on where it was.
+-- In: a tenant. Out: what a full run would leave, in transactions of so many deals each; after an interruption it goes
+-- on where it was.
 
 CREATE OR REPLACE FUNCTION _deal_sync.keep_backfill(state deal_sync.backfills) RETURNS void
 LANGUAGE sql SECURITY DEFINER
@@ -8,9 +9,10 @@ AS $$
     WHERE b.tenant_id = state.tenant_id;
     INSERT INTO deal_sync.backfills SELECT (state).*
 $$;
-COMMENT ON FUNCTION _deal_sync.keep_backfill(deal_sync.backfills) IS 'remembers up to where a backfill has come';
+COMMENT ON FUNCTION _deal_sync.keep_backfill(deal_sync.backfills) IS 'remembers how far a backfill has come';
 
--- What its batches met stays. What others met before it began was met by none of its nodes: each batch has settled its own.
+-- The rejects of its batches stay. Those from before it began belong to nodes that no longer exist, because each batch
+-- has settled those of its own nodes.
 CREATE OR REPLACE FUNCTION _deal_sync.end_backfill(
     state deal_sync.backfills, OUT rows_rejected bigint, OUT values_rejected bigint
 )
@@ -31,11 +33,12 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.end_backfill(deal_sync.backfills) IS
-'removes the refusals from before a backfill that it did not meet again; counts those that there are';
+'removes the rejects from before a backfill that it did not meet again; counts all others';
 
--- Pages are of ids, not of nodes: nodes that share an id are never apart. First all deals, then the versions by the id of their deal,
--- so that those whose deal is not in the graph come, too; after each those that have no such id. The guard against losses adds up
--- what all batches clear, and knows what was there when the first began.
+-- A batch is a range of ids, not of nodes, so that nodes that share an id are never separated. First all deals, then
+-- the versions by the id of their deal, which also finds versions whose deal is not in the graph; after each, the nodes
+-- without such an id. The values that all batches replace with NULL are added up, and compared with those that
+-- were there when the first one began.
 CREATE OR REPLACE FUNCTION _deal_sync.run_backfill_batch(INOUT result deal_sync.run_result, batch_size integer)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -53,12 +56,13 @@ BEGIN
     PERFORM _deal_sync.hurry_constraints();
     SELECT b.* INTO state FROM deal_sync.backfills AS b WHERE b.tenant_id = result.tenant_id;
     IF state.mapping <> reading.mapping THEN
-        RAISE NOTICE 'the backfill of tenant % starts over, since the mapping has changed', result.tenant_id;
+        RAISE NOTICE 'the backfill of tenant % starts over because the mapping has changed', result.tenant_id;
         state := NULL;
     END IF;
     IF state.tenant_id IS NULL THEN
         state := (
-            result.tenant_id, result.run_id, reading.mapping, reading.watermark, now(), now(), 'deals', NULL, 0, '{}', '{}',
+            result.tenant_id, result.run_id, reading.mapping, reading.watermark, now(), now(), 'deals', NULL, 0,
+            '{}', '{}',
             to_jsonb(result) || reading.facts || jsonb_build_object('remarks', reading.remarks, 'known', reading.known)
         );
         state.held := _deal_sync.ask(_deal_sync.count_of_values(), result.tenant_id, NULL::jsonb);
@@ -71,7 +75,8 @@ BEGIN
     deals_before := result.deals_read;
     landed := _deal_sync.run_kind(
         kind,
-        reading.selection || CASE WHEN keys IS NULL THEN '{"rest": true}' ELSE jsonb_build_object('graph_ids', keys) END,
+        reading.selection
+        || CASE WHEN keys IS NULL THEN '{"rest": true}' ELSE jsonb_build_object('graph_ids', keys) END,
         result, '{}', state.cleared
     );
     result := landed.result;
@@ -85,31 +90,35 @@ BEGIN
     state.done := state.done + cardinality(landed.elements);
 
     IF state.phase = 'versions without deal id' THEN
-        SELECT e.rows_rejected, e.values_rejected INTO result.rows_rejected, result.values_rejected FROM _deal_sync.end_backfill(state) AS e;
-        -- A run in between may have brought the tenant further; past what is known by now only a clock that was wrong has.
+        SELECT e.rows_rejected, e.values_rejected INTO result.rows_rejected, result.values_rejected
+        FROM _deal_sync.end_backfill(state) AS e;
+        -- A run in between may have advanced the watermark; beyond the present only with a clock that was wrong.
         SELECT w.watermark, w.mapping INTO last FROM _deal_sync.watermark_of(result.tenant_id) AS w;
         result.watermark := CASE
-            WHEN last.mapping = state.mapping AND last.watermark <= reading.watermark THEN greatest(last.watermark, state.watermark)
+            WHEN last.mapping = state.mapping AND last.watermark <= reading.watermark
+                THEN greatest(last.watermark, state.watermark)
             ELSE state.watermark
         END;
-        -- Where the graph's clock was another one when it began, there is nothing to compare with.
+        -- If the graph's clock was set before it began, there is nothing to compare with.
         ended := _deal_sync.end_reading(
             result, true, CASE WHEN state.counts #>> '{known, newest}' IS NOT NULL THEN reading.known END
         );
-        -- Nodes that came meanwhile may have been passed: the next run looks for them.
+        -- Nodes that were created meanwhile may have been skipped: the next run looks for them.
         PERFORM _deal_sync.record_watermark(
             result.tenant_id, result.run_id, result.watermark, state.mapping, true,
             '{"deals": null, "versions": null}' || ended.facts
-            || CASE WHEN result.watermark = state.watermark
-                THEN (
-                    SELECT jsonb_object_agg(f.name, state.counts -> f.name) FROM unnest(ARRAY['ahead', 'unsure', 'boot', 'at_boot']) AS f (name)
-                ) ELSE '{}' END
+            || CASE WHEN result.watermark = state.watermark THEN (
+                SELECT jsonb_object_agg(f.name, state.counts -> f.name)
+                FROM unnest(ARRAY['ahead', 'unsure', 'boot', 'at_boot']) AS f (name)
+            ) ELSE '{}' END
         );
         result := _deal_sync.conclude_run(
             result,
             concat_ws(
                 '; ',
-                nullif(array_to_string(ARRAY(SELECT jsonb_array_elements_text(state.counts -> 'remarks')) || ended.remark, '; '), ''),
+                nullif(array_to_string(
+                    ARRAY(SELECT jsonb_array_elements_text(state.counts -> 'remarks')) || ended.remark, '; '
+                ), ''),
                 _deal_sync.cleared_columns(state.cleared)
             ),
             (ended.facts ->> 'rows_without_deal')::bigint,
@@ -134,7 +143,7 @@ $$;
 COMMENT ON FUNCTION _deal_sync.run_backfill_batch(deal_sync.run_result, integer) IS
 'the next batch of a tenant''s backfill, or its first; its status is running until the last one has landed';
 
--- It commits, so it has no SET clause: search_path is set anew in each transaction.
+-- It commits, so it has no SET clause: each transaction sets search_path.
 CREATE OR REPLACE PROCEDURE deal_sync.backfill(tenant uuid, batch_size integer DEFAULT 1000)
 LANGUAGE plpgsql
 AS $$
@@ -146,34 +155,35 @@ DECLARE
     result deal_sync.run_result;
     state record;
 BEGIN
-    COMMIT; -- in a transaction block this raises at once, and not after the first batch
+    COMMIT; -- raises at once in a transaction block, and not after the first batch
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     IF batch_size IS NULL OR batch_size < 1 THEN
         RAISE EXCEPTION 'batch_size must be at least 1' USING
             ERRCODE = 'invalid_parameter_value',
-            HINT = 'batch_size is the number of deals that are committed together, 1 or more.';
+            HINT = 'batch_size is the number of deals that are committed together.';
     END IF;
     LOOP
         outcome := _deal_sync.checked(_deal_sync.sync_tenant(
-            tenant, ROW('deal_sync.backfill', 'backfill', false, false, NULL, batch_size, began)::_deal_sync.request, caller
+            tenant, ROW('deal_sync.backfill', 'backfill', false, false, NULL, batch_size, began)::_deal_sync.request,
+            caller
         ));
         result := outcome.result;
         COMMIT;
         PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         EXIT WHEN result.status <> 'running';
-        -- Another session may go on with it between two batches, and sync the tenant.
+        -- Between two batches another session may continue the backfill, or sync the tenant.
         PERFORM pg_advisory_xact_lock(_deal_sync.lock_key(tenant));
         SELECT b.phase, b.done INTO state FROM deal_sync.backfills AS b WHERE b.tenant_id = tenant;
         IF state.phase IS NULL THEN
-            RAISE NOTICE 'tenant %: another session has ended the backfill', tenant;
+            RAISE NOTICE 'tenant %: another session has completed the backfill', tenant;
             EXIT;
         ELSIF clock_timestamp() >= told + interval '5 seconds' THEN
             told := clock_timestamp();
-            RAISE NOTICE 'tenant %: backfill, % nodes read, next %', tenant, state.done, state.phase;
+            RAISE NOTICE 'tenant %: backfill: % nodes read, next: %', tenant, state.done, state.phase;
         END IF;
     END LOOP;
     IF result.status = 'skipped' THEN
-        RAISE EXCEPTION 'the backfill of tenant % has not begun', tenant USING
+        RAISE EXCEPTION 'could not start the backfill of tenant %', tenant USING
             ERRCODE = 'lock_not_available',
             DETAIL = result.message,
             HINT = 'CALL it again when the other run has ended.';
@@ -181,9 +191,10 @@ BEGIN
         RAISE EXCEPTION 'a batch of the backfill of tenant % failed', tenant USING
             ERRCODE = 'DS006',
             DETAIL = result.message,
-            HINT = 'Fix the cause and CALL it again: it continues after the last batch that was committed.';
+            HINT = 'Fix the cause and CALL it again: it continues after the last committed batch.';
     END IF;
 END
 $$;
 COMMENT ON PROCEDURE deal_sync.backfill (uuid, integer) IS
-'a full run of a tenant that commits after each batch of deals; killed or failed, the next CALL goes on; deal_sync.backfills shows its progress';
+'a full run of a tenant that commits after each batch of deals; if it is interrupted, the next CALL continues; '
+'deal_sync.backfills shows its progress';

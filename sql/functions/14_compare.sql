@@ -226,7 +226,7 @@ AS $$
     ORDER BY 1, 2, 3, 4, 5
 $$;
 COMMENT ON FUNCTION deal_sync.differences(uuid, boolean) IS
-'one row per value that a replay would write; for a missing or an extra row, one with column_name '''' and its id on '
+'one row per value that a replay would write; for a missing or extra row, one row with column_name '''' and its id on '
 'the side that has it';
 
 CREATE OR REPLACE FUNCTION deal_sync.replay(tenant uuid, graph_ids text[] DEFAULT NULL) RETURNS deal_sync.run_result
@@ -238,5 +238,5 @@ AS $$
     ))).result
 $$;
 COMMENT ON FUNCTION deal_sync.replay(uuid, text[]) IS
-'lands what is missing or differs, also the values that a landed version lacks: of the given deals and their versions, '
-'or of the whole tenant; a run of mode replay';
+'lands what is missing or differs, including values that a landed version lacks, for the given deals and their '
+'versions or for the whole tenant; a run of mode replay';

@@ -1,4 +1,4 @@
--- In: the tenants of the graph. Out: a run of each, with a commit after it; and the records that have grown old go.
+-- In: the tenants of the graph. Out: a run of each, with a commit after it; old records are removed.
 
 CREATE OR REPLACE FUNCTION _deal_sync.tenants_of_graph(OUT tenant_id uuid, OUT deals bigint) RETURNS SETOF record
 LANGUAGE plpython3u SECURITY DEFINER
@@ -7,7 +7,7 @@ AS $$
 from neo4j_deals import entry
 return entry.graph_tenants(plpy)
 $$;
-COMMENT ON FUNCTION _deal_sync.tenants_of_graph() IS 'the tenants that have nodes in the graph, with their number of deals';
+COMMENT ON FUNCTION _deal_sync.tenants_of_graph() IS 'the tenants that have nodes in the graph, and how many deals';
 
 CREATE OR REPLACE FUNCTION _deal_sync.record_tenants(found jsonb) RETURNS void
 LANGUAGE sql SECURITY DEFINER
@@ -19,7 +19,7 @@ AS $$
     INSERT INTO _deal_sync.graph_tenants AS g (tenant_id, deals, is_known)
     SELECT f.tenant_id, f.deals, f.is_known
     FROM jsonb_to_recordset(found) AS f (tenant_id uuid, deals bigint, is_known boolean)
-    ORDER BY f.tenant_id -- two at once lock in one order
+    ORDER BY f.tenant_id -- concurrent calls lock rows in the same order
     ON CONFLICT (tenant_id) DO UPDATE SET
         deals = excluded.deals, is_known = excluded.is_known, counted_at = excluded.counted_at
 $$;
@@ -30,14 +30,17 @@ LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     INSERT INTO deal_sync.reconciliations (tenant_id, missing, differing, extra, refused, report)
-    SELECT record_reconciliation.tenant, coalesce(sum(r.missing), 0), coalesce(sum(r.differing), 0), coalesce(sum(r.extra), 0),
-        coalesce(sum(r.refused), 0), record_reconciliation.report
+    SELECT
+        record_reconciliation.tenant, coalesce(sum(r.missing), 0), coalesce(sum(r.differing), 0),
+        coalesce(sum(r.extra), 0), coalesce(sum(r.refused), 0), record_reconciliation.report
     FROM jsonb_to_recordset(report) AS r (missing bigint, differing bigint, extra bigint, refused bigint)
 $$;
-COMMENT ON FUNCTION _deal_sync.record_reconciliation(uuid, jsonb) IS 'adds an outcome to deal_sync.reconciliations';
+COMMENT ON FUNCTION _deal_sync.record_reconciliation(uuid, jsonb) IS
+'adds the result of a reconcile to deal_sync.reconciliations';
 
--- One row a tenant, each found by the index on runs. After five failures in a row the next try waits for twice the usual time, then
--- four times, up to an hour; the usual time is what lay between the first five. What people call by hand does not wait.
+-- One row per tenant, found by the index on runs. After five failures in a row the next try waits for twice the usual
+-- interval, then four times, up to an hour; the usual interval is that between the first five. Manual calls do not
+-- wait.
 CREATE OR REPLACE VIEW _deal_sync.tenant_runs AS
 WITH RECURSIVE seen (id) AS (
     (
@@ -105,9 +108,10 @@ LEFT JOIN LATERAL (
         WHERE r.tenant_id = t.id AND r.status = 'failed' AND r.started_at > coalesce(good.started_at, '-infinity')
     ) AS n
 ) AS f ON TRUE;
-COMMENT ON VIEW _deal_sync.tenant_runs IS 'the last run and the last good run of each tenant, its failures since, and when it is tried again';
+COMMENT ON VIEW _deal_sync.tenant_runs IS
+'the last run and the last good run of each tenant, its failures since, and when it is tried again';
 
--- A full run between two batches would do at once what the backfill is to do in pieces.
+-- A full run between two batches would do at once what the backfill does in pieces.
 CREATE OR REPLACE FUNCTION _deal_sync.is_backfilled(tenant uuid) RETURNS boolean
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -117,12 +121,15 @@ AS $$
         WHERE b.tenant_id = is_backfilled.tenant AND b.batch_at > clock_timestamp() - interval '10 minutes'
     )
 $$;
-COMMENT ON FUNCTION _deal_sync.is_backfilled(uuid) IS 'whether a backfill of the tenant is under way: its last batch began in the last ten minutes';
+COMMENT ON FUNCTION _deal_sync.is_backfilled(uuid) IS
+'whether a backfill of the tenant is in progress: its last batch began in the last ten minutes';
 
--- Those to sync, longest-waiting first, and those that the application does not know. A tenant that has left the graph is still
--- synced, as one without deals: else it would be late for ever, and no reconcile would tell. Asking the graph may fail as a run may: then
--- those that were synced before are what there is, and `error` says what went wrong.
-CREATE OR REPLACE FUNCTION _deal_sync.line_up(tenant uuid, OUT todo uuid[], OUT unknown uuid[], OUT error _deal_sync.error)
+-- todo: the one that has waited longest comes first; unknown: tenants that the application does not know. A tenant that
+-- has left the graph is still synced, as one without deals, or it would be late for ever, and no reconcile would report
+-- it. If the graph cannot be asked, todo are the tenants that were synced before, and error says why.
+CREATE OR REPLACE FUNCTION _deal_sync.line_up(
+    tenant uuid, OUT todo uuid[], OUT unknown uuid[], OUT error _deal_sync.error
+)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -137,7 +144,7 @@ BEGIN
             WHEN OTHERS THEN
                 IF SQLSTATE LIKE '57%' THEN
                     RAISE;
-                END IF; -- a setup error: the run meets it, too, and it is recorded there
+                END IF; -- a setup error: the run raises it again, and it is recorded then
         END;
         IF NOT is_known THEN
             unknown := ARRAY[tenant];
@@ -145,7 +152,10 @@ BEGIN
         END IF;
         SELECT array_agg(tenant) INTO todo
         WHERE
-            NOT EXISTS (SELECT FROM _deal_sync.tenant_runs AS r WHERE r.tenant_id = tenant AND r.next_try > clock_timestamp())
+            NOT EXISTS (
+                SELECT FROM _deal_sync.tenant_runs AS r
+                WHERE r.tenant_id = tenant AND r.next_try > clock_timestamp()
+            )
             AND NOT _deal_sync.is_backfilled(tenant);
         RETURN;
     END IF;
@@ -156,7 +166,8 @@ BEGIN
         )
 
         SELECT coalesce(jsonb_agg(jsonb_build_object(
-            'tenant_id', f.tenant_id, 'deals', f.deals, 'is_there', f.is_there, 'is_known', _deal_sync.tenant_exists(f.tenant_id)
+            'tenant_id', f.tenant_id, 'deals', f.deals, 'is_there', f.is_there,
+            'is_known', _deal_sync.tenant_exists(f.tenant_id)
         )), '[]') INTO found
         FROM (
             SELECT g.tenant_id, g.deals, true FROM g
@@ -176,7 +187,7 @@ BEGIN
                 error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
                 error.hint := PG_EXCEPTION_HINT, error.origin := PG_DATATYPE_NAME;
             IF error.origin <> 'application' THEN
-                error.origin := 'own'; -- but for tenant_exists(), the graph alone is asked
+                error.origin := 'own'; -- except for tenant_exists(), only the graph is asked
             END IF;
             IF left(error.code, 2) = '57' THEN
                 error := _deal_sync.raise_again(error);
@@ -190,7 +201,7 @@ BEGIN
     WHERE (r.next_try IS NULL OR r.next_try <= clock_timestamp()) AND NOT _deal_sync.is_backfilled(t.id);
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.line_up(uuid) IS 'the tenants that sync_all goes through, in their order';
+COMMENT ON FUNCTION _deal_sync.line_up(uuid) IS 'the tenants that sync_all syncs, in their order';
 
 CREATE OR REPLACE FUNCTION _deal_sync.record_failure(
     tenant uuid, mode text, began timestamptz, error _deal_sync.error
@@ -209,7 +220,7 @@ BEGIN
     result.message := _deal_sync.sentences(
         CASE
             WHEN error.origin = 'own' THEN _deal_sync.sentences(error.message, error.detail, error.hint)
-            ELSE format('SQLSTATE %s ended the run', error.code)
+            ELSE format('the run failed with SQLSTATE %s', error.code)
         END,
         'nothing was written'
     );
@@ -219,7 +230,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.record_failure(uuid, text, timestamptz, _deal_sync.error) IS
-'a run that ended with an error, as a row of deal_sync.runs';
+'records a run that ended with an error in deal_sync.runs';
 
 CREATE OR REPLACE FUNCTION _deal_sync.attempt(
     tenant uuid, mode text, caller _deal_sync.caller
@@ -234,13 +245,13 @@ DECLARE
     error _deal_sync.error;
 BEGIN
     BEGIN
-        -- An incremental run that is skipped comes again in minutes, a full one tomorrow: it waits for a run that is under way.
+        -- A full run waits for a run in progress: it would come again tomorrow, an incremental one in minutes.
         IF mode = 'full' THEN
             BEGIN
                 PERFORM _deal_sync.wait_for_tenant(tenant);
             EXCEPTION
                 WHEN lock_not_available THEN
-                    NULL; -- sync_tenant() says who has it
+                    NULL; -- sync_tenant() reports who holds the lock
             END;
         END IF;
         outcome := _deal_sync.sync_tenant(
@@ -263,7 +274,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.attempt(uuid, text, _deal_sync.caller) IS
-'a run that records a setup error, too, and raises a cancel or termination only';
+'a run that also records a setup error; it raises only a cancel or a termination';
 
 CREATE OR REPLACE FUNCTION _deal_sync.attempt_reconcile(tenant uuid) RETURNS text
 LANGUAGE plpgsql
@@ -280,11 +291,14 @@ EXCEPTION
         IF SQLSTATE LIKE '57%' THEN
             RAISE;
         END IF;
-        RETURN format('SQLSTATE %s ended the reconcile; SELECT * FROM deal_sync.reconcile(%L) says more', SQLSTATE, tenant);
+        RETURN format(
+            'the reconcile failed with SQLSTATE %s; SELECT * FROM deal_sync.reconcile(%L) shows the error',
+            SQLSTATE, tenant
+        );
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.attempt_reconcile(uuid) IS
-'reconciles a tenant and keeps the outcome; returns what went wrong, or NULL';
+'reconciles a tenant and records the result; returns the error, or NULL';
 
 -- The last good run of a tenant stays, unless the tenant itself is gone.
 CREATE OR REPLACE FUNCTION _deal_sync.remove_records(runs_kept interval, values_kept interval, gone uuid[]) RETURNS void
@@ -303,14 +317,17 @@ AS $$
                     ORDER BY k.started_at DESC LIMIT 1
                 )
             )
-        RETURNING r.tenant_id, r.status, r.deals_inserted + r.deals_updated + r.deals_adopted + r.versions_inserted AS rows_written
+        RETURNING
+            r.tenant_id, r.status,
+            r.deals_inserted + r.deals_updated + r.deals_adopted + r.versions_inserted AS rows_written
     )
 
     INSERT INTO _deal_sync.removed_runs AS o (tenant_id, status, runs, rows_written)
     SELECT d.tenant_id, d.status, count(*), sum(d.rows_written)
     FROM removed AS d
     GROUP BY d.tenant_id, d.status
-    ON CONFLICT (tenant_id, status) DO UPDATE SET runs = o.runs + excluded.runs, rows_written = o.rows_written + excluded.rows_written;
+    ON CONFLICT (tenant_id, status) DO UPDATE SET
+        runs = o.runs + excluded.runs, rows_written = o.rows_written + excluded.rows_written;
 
     DELETE FROM _deal_sync.removed_runs AS o
     WHERE o.tenant_id = ANY (gone) AND NOT EXISTS (SELECT FROM deal_sync.runs AS r WHERE r.tenant_id = o.tenant_id);
@@ -334,7 +351,7 @@ AS $$
     WHERE r.started_at < now() - values_kept AND r.server_text IS NOT NULL
 $$;
 COMMENT ON FUNCTION _deal_sync.remove_records(interval, interval, uuid[]) IS
-'removes runs and reconciliations that are older, and the offending values of refusals; of tenants that are gone everything';
+'removes older runs and reconciliations, and older offending values of rejects; of tenants that are gone, everything';
 
 CREATE OR REPLACE FUNCTION deal_sync.retain() RETURNS void
 LANGUAGE plpgsql
@@ -357,9 +374,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION deal_sync.retain() IS
-'removes runs older than deal_sync.runs_kept and offending values older than deal_sync.values_kept; sync_all calls it at its end';
+'removes runs older than deal_sync.runs_kept and offending values older than deal_sync.values_kept; sync_all calls it '
+'at the end';
 
--- It commits, so it has no SET clause: search_path is set anew in each transaction.
+-- It commits, so it has no SET clause: each transaction sets search_path.
 CREATE OR REPLACE PROCEDURE deal_sync.sync_all(
     mode text DEFAULT 'incremental', time_limit interval DEFAULT NULL, quiet boolean DEFAULT FALSE,
     tenant uuid DEFAULT NULL, reconcile boolean DEFAULT FALSE
@@ -378,17 +396,19 @@ DECLARE
     failures text[] := '{}';
     tried bigint := 0;
 BEGIN
-    COMMIT; -- in a transaction block this raises at once, and not after the first tenant
+    COMMIT; -- raises at once in a transaction block, and not after the first tenant
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);
     IF mode IS NULL OR mode NOT IN ('incremental', 'full') THEN
-        RAISE EXCEPTION 'unknown mode "%"', mode USING ERRCODE = 'invalid_parameter_value', HINT = 'The mode is incremental or full.';
+        RAISE EXCEPTION 'unknown mode "%"', mode USING
+            ERRCODE = 'invalid_parameter_value',
+            HINT = 'The mode must be incremental or full.';
     ELSIF time_limit < interval '0' THEN
         RAISE EXCEPTION 'time_limit must not be negative' USING
             ERRCODE = 'invalid_parameter_value',
             HINT = 'CALL deal_sync.sync_all(time_limit => ''10 min'');';
     ELSIF nullif(current_setting('app.tenant_id', true), '') IS NOT NULL THEN
-        RAISE EXCEPTION 'app.tenant_id is set, and sync_all works for every tenant' USING
+        RAISE EXCEPTION 'cannot sync all tenants while app.tenant_id is set' USING
             ERRCODE = 'insufficient_privilege',
             HINT = 'RESET app.tenant_id.';
     END IF;
@@ -403,18 +423,21 @@ BEGIN
         COMMIT;
         PERFORM _deal_sync.raise_again(queue.error);
     ELSIF queue.unknown IS NOT NULL AND NOT quiet THEN
-        RAISE WARNING 'tenants of the graph that the application does not know: %', cardinality(queue.unknown) USING
-            DETAIL = array_to_string(queue.unknown[1:20], ', ') || CASE WHEN cardinality(queue.unknown) > 20 THEN ', ...' ELSE '' END,
+        RAISE WARNING 'tenants of the graph that do not exist in the application: %', cardinality(queue.unknown) USING
+            DETAIL = array_to_string(queue.unknown[1:20], ', ')
+                || CASE WHEN cardinality(queue.unknown) > 20 THEN ', ...' ELSE '' END,
             HINT = 'They are not synced; deal_sync.tenant_status shows them as unknown.';
     END IF;
     SELECT count(*) AS tenants, min(r.next_try) AS first_try INTO waiting
     FROM _deal_sync.tenant_runs AS r
     WHERE r.next_try > clock_timestamp() AND (tenant IS NULL OR r.tenant_id = tenant);
     IF waiting.tenants > 0 THEN
-        RAISE NOTICE 'tenants that wait after failures in a row: %; the next is tried at %', waiting.tenants, waiting.first_try USING
-            HINT = 'sync_deals(tenant) tries at once; deal_sync.tenant_status says what failed.';
+        RAISE NOTICE 'tenants waiting after consecutive failures: %; the next one is tried at %',
+            waiting.tenants, waiting.first_try
+            USING
+            HINT = 'sync_deals(tenant) tries one at once; deal_sync.tenant_status shows what failed.';
     ELSIF queue.todo IS NULL THEN
-        RAISE NOTICE 'the application knows no tenant of the graph';
+        RAISE NOTICE 'no tenant of the graph exists in the application';
     END IF;
     COMMIT;
 
@@ -422,7 +445,7 @@ BEGIN
         PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);
         EXIT WHEN clock_timestamp() >= began + time_limit;
-        -- Another sync_all beside this one may have just done it.
+        -- A concurrent sync_all may have just done it.
         CONTINUE WHEN EXISTS (
             SELECT FROM deal_sync.runs AS r
             WHERE
@@ -435,13 +458,13 @@ BEGIN
         PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);
         tried := tried + 1;
         wrong := CASE WHEN result.status = 'failed' THEN result.message END;
-        -- An incremental run that is skipped comes again in minutes, a full one tomorrow: that is said even if quiet is set.
+        -- A skipped incremental run comes again in minutes, a full one tomorrow: that is reported even if quiet is set.
         IF quiet AND mode = 'full' AND result.status = 'skipped' THEN
             RAISE WARNING '%', result.message USING HINT = 'Call it again when that run has ended.';
         END IF;
         IF reconcile AND result.status IN ('ok', 'partial') THEN
             COMMIT;
-            SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; -- beside a run of another session the numbers still add up
+            SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; -- the numbers add up, whatever other sessions do
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
             PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);
             wrong := _deal_sync.attempt_reconcile(due);
@@ -460,13 +483,15 @@ BEGIN
     IF failures <> '{}' THEN
         RAISE EXCEPTION '% of % tenants failed', cardinality(failures), tried USING
             ERRCODE = 'DS006',
-            DETAIL = array_to_string(failures[1:20], E'\n') || CASE WHEN cardinality(failures) > 20 THEN E'\n...' ELSE '' END,
-            HINT = 'All others are done; deal_sync.tenant_status and deal_sync.runs say more.';
+            DETAIL = array_to_string(failures[1:20], E'\n')
+                || CASE WHEN cardinality(failures) > 20 THEN E'\n...' ELSE '' END,
+            HINT = 'All others were synced; see deal_sync.tenant_status and deal_sync.runs for details.';
     END IF;
 END
 $$;
 COMMENT ON PROCEDURE deal_sync.sync_all (text, interval, boolean, uuid, boolean) IS
-'syncs the tenants of the graph, longest-waiting first, and commits after each; raises at its end where one failed. tenant: this one only; reconcile: afterwards each';
+'syncs the tenants of the graph, the one that has waited longest first, and commits after each; raises an error at the '
+'end if one failed. tenant: only this one; reconcile: also reconciles each one';
 
 CREATE OR REPLACE PROCEDURE deal_sync.nightly(tenant uuid DEFAULT NULL)
 LANGUAGE plpgsql
@@ -476,4 +501,4 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE deal_sync.nightly (uuid) IS
-'a full run and a reconcile of each tenant, or of one; deal_sync.tenant_status shows what it found';
+'a full run and a reconcile of each tenant, or of one; deal_sync.tenant_status shows what the reconcile found';

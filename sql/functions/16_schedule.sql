@@ -11,8 +11,8 @@ $$;
 COMMENT ON FUNCTION _deal_sync.next_run(text, timestamptz, text) IS 'when a schedule of pg_cron fires next';
 
 -- With the owner's rights: only superusers see the settings of pg_cron and the type of its process. The extension
--- cannot require pg_cron, which can be in one database of the server only, so nothing here names its objects before they
--- are known to be its own.
+-- cannot require pg_cron, which can be in only one database of the server, so nothing here names its objects before
+-- they are known to be its own.
 CREATE OR REPLACE FUNCTION _deal_sync.cron_facts(
     OUT home text, OUT version numeric, OUT zone text, OUT has_launcher boolean
 )
@@ -33,8 +33,8 @@ AS $$
         EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.backend_type = 'pg_cron launcher')
 $$;
 COMMENT ON FUNCTION _deal_sync.cron_facts() IS
-'the database that pg_cron works in (NULL: the server does not load it), its version in this database (NULL: none), '
-'its time zone, and whether the process runs that starts its jobs';
+'the database that pg_cron runs in (NULL: the server does not load it), its version in this database (NULL: none), its '
+'time zone, and whether the process that starts its jobs runs';
 
 -- pg_cron 1.4 cuts a name at 63 bytes: what tells jobs apart comes before the database's name, which may be as long.
 CREATE OR REPLACE FUNCTION _deal_sync.job_name(tenant uuid, is_nightly boolean) RETURNS name
@@ -144,14 +144,14 @@ BEGIN
     IF facts.home IS NULL THEN
         RAISE EXCEPTION 'pg_cron is not loaded by this server' USING
             ERRCODE = 'object_not_in_prerequisite_state',
-            DETAIL = 'Scheduling needs it; any other scheduler that runs SQL will do as well.',
+            DETAIL = 'deal_sync.schedule() requires it; any other scheduler that can run SQL works as well.',
             HINT = format(
                 'Install it, set shared_preload_libraries = ''pg_cron'' and cron.database_name = %L in postgresql.conf,'
-                ' restart, CREATE EXTENSION pg_cron.',
+                ' restart the server, and CREATE EXTENSION pg_cron;',
                 current_database()
             );
     ELSIF facts.home <> current_database() THEN
-        RAISE EXCEPTION 'pg_cron works in database "%", not in "%"', facts.home, current_database() USING
+        RAISE EXCEPTION 'pg_cron runs in database "%", not in "%"', facts.home, current_database() USING
             ERRCODE = 'object_not_in_prerequisite_state',
             HINT = format(
                 'In database %I: SELECT cron.schedule_in_database(%L, %L, %L, %L);'
@@ -159,7 +159,7 @@ BEGIN
                 facts.home, job, schedule, command, current_database(), current_database()
             );
     ELSIF facts.version IS NULL THEN
-        RAISE EXCEPTION 'the extension pg_cron is not in this database' USING
+        RAISE EXCEPTION 'extension "pg_cron" is not installed in this database' USING
             ERRCODE = 'object_not_in_prerequisite_state',
             HINT = 'CREATE EXTENSION pg_cron;';
     ELSIF NOT has_schema_privilege('cron', 'USAGE') THEN
@@ -167,7 +167,7 @@ BEGIN
             ERRCODE = 'insufficient_privilege',
             HINT = format('GRANT USAGE ON SCHEMA cron TO %s;', quote_ident(current_user));
     ELSIF schedule ~* 'seconds?' AND facts.version < 1.5 THEN
-        RAISE EXCEPTION 'pg_cron % has no schedules in seconds', facts.version USING
+        RAISE EXCEPTION 'pg_cron % does not support schedules in seconds', facts.version USING
             ERRCODE = 'feature_not_supported',
             HINT = 'Use ''* * * * *'', or pg_cron 1.5 or newer.';
     ELSIF schedule ~ E'\\$' AND facts.version < 1.5 THEN
@@ -212,7 +212,8 @@ BEGIN
     IF cron IS NULL THEN
         RAISE EXCEPTION 'deal_sync.schedule requires a schedule' USING
             ERRCODE = 'null_value_not_allowed',
-            HINT = 'SELECT * FROM deal_sync.schedule(''*/5 * * * *''); deal_sync.unschedule() takes it away.';
+            HINT = 'SELECT * FROM deal_sync.schedule(''*/5 * * * *'');'
+                ' to remove the jobs, SELECT deal_sync.unschedule();';
     ELSIF tenant IS NOT NULL AND NOT _deal_sync.tenant_exists(tenant) THEN
         PERFORM _deal_sync.raise_unknown(tenant);
     END IF;
@@ -231,27 +232,28 @@ BEGIN
         END IF;
     END LOOP;
     IF NOT (_deal_sync.cron_facts()).has_launcher THEN
-        RAISE WARNING 'no pg_cron launcher runs, so that no job starts' USING
-            DETAIL = 'It ends, and does not start again, when the database that it is connected to is dropped.',
+        RAISE WARNING 'the pg_cron launcher is not running, so no job starts' USING
+            DETAIL = 'The launcher ends, and is not restarted, if the database that it is connected to is dropped.',
             HINT = 'Restart the server.';
     END IF;
     IF (SELECT r.rolsuper OR r.rolbypassrls FROM pg_roles AS r WHERE r.rolname = current_user) THEN
         RAISE WARNING 'the jobs run as role "%", which bypasses row-level security', current_user USING
-            HINT = 'deal_sync.unschedule(), SET ROLE to the role that is to sync, and schedule again.';
+            HINT = 'SELECT deal_sync.unschedule(); then SET ROLE to the role that is to run the sync,'
+                ' and schedule again.';
     END IF;
     SELECT string_agg(DISTINCT quote_ident(s.owner), ', ') INTO others
     FROM deal_sync.schedules AS s
     WHERE s.job = ANY (jobs) AND s.owner <> current_user;
     IF others IS NOT NULL THEN
-        RAISE WARNING 'the same is scheduled by another role, too: %', others USING
-            HINT = 'One of them is enough: SET ROLE to the other and deal_sync.unschedule().';
+        RAISE WARNING 'the same sync is also scheduled by another role: %', others USING
+            HINT = 'One of them is enough: SET ROLE to the other role, and SELECT deal_sync.unschedule();';
     END IF;
     RETURN QUERY SELECT s.* FROM deal_sync.schedules AS s WHERE s.job = ANY (jobs) AND s.owner = current_user;
 END
 $$;
 COMMENT ON FUNCTION deal_sync.schedule(text, uuid, text) IS
-'has pg_cron sync all tenants, or one, on this schedule as the calling role, and reconcile every night; replaces the '
-'jobs of an earlier call. nightly NULL: no nightly job';
+'schedules jobs of pg_cron, which run as the calling role: one syncs all tenants, or one tenant; another does a full '
+'run and a reconcile every night (nightly NULL: none). They replace the jobs of an earlier call';
 
 CREATE OR REPLACE FUNCTION deal_sync.unschedule(tenant uuid DEFAULT NULL) RETURNS integer
 LANGUAGE sql

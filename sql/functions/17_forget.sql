@@ -113,7 +113,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION deal_sync.forget(uuid) IS
-'removes the records of a tenant: its runs, rejects, watermark and reconciliations. Rows of the application stay';
+'removes the records of a tenant: its runs, rejects, watermark and reconciliations. Rows of the application are kept';
 
 -- It waits for a run in progress: what that one lands has landed before the deal is barred.
 CREATE OR REPLACE FUNCTION deal_sync.forget(tenant uuid, graph_id uuid) RETURNS void
@@ -139,15 +139,15 @@ BEGIN
             IF left(code, 2) = '57' THEN
                 RAISE;
             END IF;
-            RAISE WARNING 'the graph could not be asked for the versions of deal %', graph_id USING
-                DETAIL = format('SQLSTATE %s. The deal is barred all the same.', code),
-                HINT = 'Recorded rejects of its versions leave with the next full run.';
+            RAISE WARNING 'could not read the versions of deal % from the graph', graph_id USING
+                DETAIL = format('SQLSTATE %s. The deal is barred nevertheless.', code),
+                HINT = 'The next full run removes rejects of its versions.';
     END;
     PERFORM _deal_sync.bar(tenant, graph_id, elements);
 END
 $$;
 COMMENT ON FUNCTION deal_sync.forget(uuid, uuid) IS
-'removes the rejects of a deal and of its versions, and bars it from then on. Rows of the application stay: delete '
+'removes the rejects of a deal and of its versions, and bars it from then on. Rows of the application are kept: delete '
 'them yourself';
 
 CREATE OR REPLACE FUNCTION deal_sync.unbar(tenant uuid, graph_id uuid) RETURNS boolean
@@ -166,5 +166,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION deal_sync.unbar(uuid, uuid) IS
-'lets a deal that forget() has barred land again, with the tenant''s next run, which is a full one; false if it was '
+'lets a deal that forget() has barred land again, in the tenant''s next run, which is a full one; false if it was '
 'not barred';

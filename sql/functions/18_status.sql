@@ -28,7 +28,7 @@ SELECT
     r.failures,
     CASE
         WHEN r.failures > 0 THEN r.message
-        WHEN NOT g.is_known THEN 'the application does not know this tenant'
+        WHEN NOT g.is_known THEN 'the tenant does not exist in the application'
     END AS last_error,
     reconciled.reconciled_at AS last_reconcile,
     reconciled.missing,
@@ -59,11 +59,10 @@ COMMENT ON VIEW deal_sync.tenant_status IS
 COMMENT ON COLUMN deal_sync.tenant_status.tenant_id IS 'the tenant';
 COMMENT ON COLUMN deal_sync.tenant_status.state IS
 'up to date, late (no good run within deal_sync.late_after), failing (the last run failed), backing off (five or more '
-'failed in a row, so that it is tried less often), never synced, or unknown (to the application)';
-COMMENT ON COLUMN deal_sync.tenant_status.last_good_run IS 'when the last run began that ended ok or partial';
+'failed in a row, so that it is tried less often), never synced, or unknown (not in the application)';
+COMMENT ON COLUMN deal_sync.tenant_status.last_good_run IS 'when the last run that ended ok or partial began';
 COMMENT ON COLUMN deal_sync.tenant_status.lag IS 'time since then';
-COMMENT ON COLUMN deal_sync.tenant_status.deals IS
-'deals in the graph, when sync_all last counted them or by the last full run, whichever is newer';
+COMMENT ON COLUMN deal_sync.tenant_status.deals IS 'deals in the graph, as last counted by sync_all or a full run';
 COMMENT ON COLUMN deal_sync.tenant_status.refusals_open IS
 'rows and values that are rejected at present: see deal_sync.rejects';
 COMMENT ON COLUMN deal_sync.tenant_status.refusals_new IS 'of these, first met in the last 24 hours';
@@ -74,7 +73,7 @@ COMMENT ON COLUMN deal_sync.tenant_status.missing IS 'deals, versions and links 
 COMMENT ON COLUMN deal_sync.tenant_status.differing IS 'deals and versions whose row differed from the graph';
 COMMENT ON COLUMN deal_sync.tenant_status.extra IS 'rows that had no counterpart in the graph';
 COMMENT ON COLUMN deal_sync.tenant_status.next_run IS
-'when a job syncs it next, but not before the next try of one that is backing off; NULL if nothing is scheduled';
+'when a job syncs it next; if it is backing off, not before its next try; NULL if nothing is scheduled';
 
 -- With the owner's rights: PostgreSQL shows the start of a transaction to its own role only. Nothing else of it is
 -- shown.
@@ -107,13 +106,13 @@ SELECT
     r.started_at,
     round(r.done / nullif(extract(EPOCH FROM clock_timestamp() - r.started_at), 0)) AS per_second
 FROM _deal_sync.running() AS r;
-COMMENT ON VIEW deal_sync.progress IS 'the runs in progress in other sessions, and how far each has come';
+COMMENT ON VIEW deal_sync.progress IS 'the runs in progress in other sessions, and their progress';
 COMMENT ON COLUMN deal_sync.progress.pid IS 'process ID of the session that runs it';
 COMMENT ON COLUMN deal_sync.progress.tenant_id IS 'the tenant';
 COMMENT ON COLUMN deal_sync.progress.phase IS 'set-up, deals or versions';
 COMMENT ON COLUMN deal_sync.progress.done IS 'nodes of this phase that have landed';
 COMMENT ON COLUMN deal_sync.progress.total IS
-'nodes that the phase has to land, as counted when it began; NULL for an incremental run';
+'nodes to land in this phase, as counted when it began; NULL for an incremental run';
 COMMENT ON COLUMN deal_sync.progress.started_at IS 'when the run began';
 COMMENT ON COLUMN deal_sync.progress.per_second IS 'nodes of this phase per second since the run began';
 
@@ -171,7 +170,7 @@ CROSS JOIN LATERAL (
     ('deal_sync_last_run_duration_seconds', 'gauge', 'How long the last run took.', r.seconds),
     ('deal_sync_consecutive_failures', 'gauge', 'Runs that failed since the last good one.', s.failures),
     ('deal_sync_deals', 'gauge', 'Deals of the tenant in the graph.', s.deals),
-    ('deal_sync_refusals_open', 'gauge', 'Rows and values that are refused at present.', s.refusals_open),
+    ('deal_sync_refusals_open', 'gauge', 'Rows and values that are rejected at present.', s.refusals_open),
     ('deal_sync_refusals_new', 'gauge', 'Of these, first met in the last 24 hours.', s.refusals_new),
     (
         'deal_sync_last_reconcile_timestamp_seconds', 'gauge', 'When the last reconcile was.',

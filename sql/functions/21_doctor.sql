@@ -71,7 +71,7 @@ BEGIN
                 WHERE e.extname = 'deal_sync';
                 IF newest IS DISTINCT FROM detail THEN
                     ok := false;
-                    detail := format('%s, and the files installed are of %s', detail, coalesce(newest, 'none'));
+                    detail := format('%s, but the installed files are of %s', detail, coalesce(newest, 'no version'));
                     hint := 'ALTER EXTENSION deal_sync UPDATE;';
                 END IF;
             ELSIF lost IS NOT NULL THEN
@@ -79,7 +79,7 @@ BEGIN
                 detail := format('not checked: %s', lost);
             ELSIF name = 'python' THEN
                 SELECT p.number >= 311, p.said INTO ok, detail FROM _deal_sync.python_version() AS p;
-                hint := CASE WHEN NOT ok THEN 'PL/Python must run Python 3.11 or newer' END;
+                hint := CASE WHEN NOT ok THEN 'PL/Python must use Python 3.11 or later.' END;
             ELSIF name = 'package' THEN
                 PERFORM _deal_sync.check_package();
                 detail := _deal_sync.package_versions();

@@ -76,7 +76,10 @@ BEGIN
     --    check and for the change.
     SELECT
         string_agg(
-            format('column "%s" of table "%s" is %s, and has to be %s', w.name, w.home_table, found.type, w.type), '; '
+            format(
+                'column "%s" of table "%s" is of type %s, but must be of type %s',
+                w.name, w.home_table, found.type, w.type
+            ), '; '
             ORDER BY w.place
         ) FILTER (WHERE found.type <> w.type),
         string_agg(
@@ -283,9 +286,9 @@ BEGIN
         THEN
             RAISE WARNING USING
                 ERRCODE = 'object_not_in_prerequisite_state',
-                MESSAGE = format('index "%s" is there, but does not do what deal_sync needs of it', wanted.name),
+                MESSAGE = format('index "%s" exists, but not as deal_sync requires it', wanted.name),
                 DETAIL = format(
-                    'Needed is a valid %s on %s %s.', lower(wanted.kind), wanted.relation, wanted.definition
+                    'It must be a valid %s on %s %s.', lower(wanted.kind), wanted.relation, wanted.definition
                 ),
                 HINT = format('Run DROP INDEX CONCURRENTLY %s.%I and this migration again.', home, wanted.name);
         END IF;

@@ -20,15 +20,16 @@ CREATE TYPE deal_sync.run_result AS (
 );
 COMMENT ON TYPE deal_sync.run_result IS 'what a run did; deal_sync.runs keeps it, except for a dry run';
 
--- origin says whose words the error holds: 'own' are the extension's and may be shown to everybody, 'application' may hold
--- application data. Neither SQLSTATE nor CONTEXT proves it: the application may raise the same SQLSTATE, and CONTEXT is in
--- the server's language. place: the application's trigger or function that raised it.
+-- origin says whose words the error holds: 'own' are the extension's and may be shown to everybody, 'application' may
+-- hold application data. Neither SQLSTATE nor CONTEXT proves it: the application may raise the same SQLSTATE, and
+-- CONTEXT is in the server's language. place: the application's trigger or function that raised it.
 CREATE TYPE _deal_sync.error AS (code text, message text, detail text, hint text, origin text, place text);
 COMMENT ON TYPE _deal_sync.error IS 'an error that was caught';
 
 -- function: the public function that was called. began: when the run began, of which this may be a part; NULL for now.
 CREATE TYPE _deal_sync.request AS (
-    function text, mode text, is_dry_run boolean, is_strict boolean, graph_ids text [], batch_size integer, began timestamptz
+    function text, mode text, is_dry_run boolean, is_strict boolean, graph_ids text [], batch_size integer,
+    began timestamptz
 );
 COMMENT ON TYPE _deal_sync.request IS 'what a run was asked for';
 

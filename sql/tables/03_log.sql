@@ -191,7 +191,7 @@ COMMENT ON COLUMN deal_sync.backfills.after IS 'the last deal id that was read i
 COMMENT ON COLUMN deal_sync.backfills.done IS 'nodes read so far, deals and versions';
 COMMENT ON COLUMN deal_sync.backfills.held IS
 'how many values the tenant''s rows had when it began, by column that a run overwrites';
-COMMENT ON COLUMN deal_sync.backfills.cleared IS 'how many of them it has replaced by NULL so far';
+COMMENT ON COLUMN deal_sync.backfills.cleared IS 'how many of them it has replaced with NULL so far';
 COMMENT ON COLUMN deal_sync.backfills.counts IS
 'its deal_sync.run_result so far, and what its first batch found: facts, remarks for the message, and what was known '
 'before';

@@ -1,5 +1,5 @@
-"""Flows in: a number of deals. Flows out: a table of what a sync costs, beside what it cannot do without (the read, the
-MERGE) and beside a plain external script; everything that it made is removed again.
+"""Flows in: a number of deals. Flows out: a table of what a sync costs, compared with what it cannot do without (the
+read, the MERGE) and with a plain external script; everything that it created is removed again.
 """
 
 import argparse
@@ -46,7 +46,7 @@ Connection = psycopg.Connection[Any]
 
 
 class PlpyOverPsycopg:
-    """What neo4j_deals.catalog asks of plpy, over a connection: so the benchmark reads what the sync reads."""
+    """What neo4j_deals.catalog uses of plpy, over a connection: so the benchmark reads what the sync reads."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -169,10 +169,10 @@ class Bench:
     def sync(self, mode: str = "full") -> tuple[dict[str, Any], float, Memory]:
         """A run in a backend of its own: its row, its seconds, its memory.
 
-        The graph has been filled a moment ago: with an overlap an incremental run would read all of it once more.
+        The graph was filled just before, so with an overlap an incremental run would read all of it again.
 
-        As (a) and (b), it is measured in a session that is at work already: what the first call of a backend takes
-        besides (Python, the driver, a login) is measured apart, with a tenant that has no deals.
+        Like (a) and (b), it is measured in a session that has been used: what the first call of a backend takes in
+        addition (Python, the driver, a login) is measured separately, with a tenant without deals.
         """
         with self.connected("app_writer") as connection, watched(connection.info.backend_pid) as memory:
             connection.execute("SET deal_sync.overlap = '0s'")
@@ -183,7 +183,7 @@ class Bench:
         return result, seconds, memory
 
     def compare(self, function: str, alike: Callable[[list[tuple[Any, ...]]], bool]) -> float:
-        """A comparison of graph and tables, which are `alike`, in a session that is at work already."""
+        """A comparison of graph and tables, which are `alike`, in a session that has been used."""
         call = f"SELECT * FROM deal_sync.{function}(%s)".encode()
         with self.connected("app_writer") as connection:
             connection.execute(call, [NOBODY])
@@ -215,15 +215,15 @@ class Bench:
         assert result is not None
         return result, time.perf_counter() - began
 
-    # what stands round them
+    # what surrounds them
 
     def empty(self) -> None:
-        """The application's tables empty, nothing left to write from before."""
+        """Empties the application's tables; nothing from before is left to be written."""
         self.admin.execute(f"TRUNCATE {', '.join(TABLES)}, deal_sync.runs, deal_sync.rejects CASCADE")
         self.admin.execute("CHECKPOINT")
 
     def vacuum(self) -> None:
-        """What autovacuum would do after a load: its WAL would be counted for the sync it coincides with."""
+        """Does what autovacuum would do after a load, whose WAL would be counted for a sync at the same time."""
         for name in TABLES:
             self.admin.execute(f"VACUUM ANALYZE {name}")
         self.admin.execute("CHECKPOINT")
@@ -243,7 +243,7 @@ class Bench:
         return int(self._one("SELECT pg_current_xact_id()::text::bigint % (1::bigint << 32)")) + 1
 
     def remember(self, name: str) -> None:
-        """What the tables hold now, but for what two loads of a graph cannot share: times and a link's own id."""
+        """What the tables hold now, except what differs between two loads of a graph: times and a link's own id."""
         self.admin.execute(f"DROP TABLE IF EXISTS {name}")
         parts = [
             "SELECT 'deal' AS kind, id, to_jsonb(o) - '{created_at,updated_at,extraction_embedding,"

@@ -1,8 +1,8 @@
 """Flows in: a Neo4j, a PostgreSQL and a tenant, as JSON on standard input. Flows out: the tenant's deals, versions and
 links in the application's tables, written as a team's own script would write them, and the seconds it took.
 
-Nothing of deal_sync but its list of names. It has none of the sync's care: no refusals, no adoption, no check that a
-row changed; one bad value stops it.
+It uses nothing of deal_sync but its list of names, and has none of the sync's care: no rejects, no adoption, no check
+that a row changed; one bad value stops it.
 """
 
 import json

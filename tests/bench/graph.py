@@ -1,4 +1,6 @@
-"""Flows in: a number of deals. Flows out: a Neo4j that holds so many, nearly all full, a tenth with a version."""
+"""Flows in: a number of deals. Flows out: a Neo4j that holds so many, nearly all with every property, a tenth with a
+version.
+"""
 
 import random
 import uuid

@@ -1,5 +1,6 @@
-"""Flows in: the graph and the database of a benchmark. Flows out: what a SELECT on the foreign table takes, beside the
-driver alone: full scans, a look-up, a join, an ordered LIMIT. With Multicorn2; the two full scans by scan() as well.
+"""Flows in: the graph and the database of a benchmark. Flows out: what a SELECT on the foreign table takes, compared
+with the driver alone: full scans, a look-up, a join, an ordered LIMIT. With Multicorn2; the two full scans by scan() as
+well.
 """
 
 import statistics

@@ -24,7 +24,7 @@ sync() {
 SELECT
     t.name AS tenant, r.status, r.deals_read AS read, r.deals_inserted AS inserted, r.deals_adopted AS adopted,
     r.deals_updated AS updated, r.deals_unchanged AS unchanged, r.versions_inserted AS versions,
-    r.links_inserted AS links, format('%s rows, %s values', r.rows_rejected, r.values_rejected) AS refused,
+    r.links_inserted AS links, format('%s rows, %s values', r.rows_rejected, r.values_rejected) AS rejected,
     round(r.seconds::numeric, 2) AS seconds
 FROM tenants AS t, sync_deals(t.id) AS r
 WHERE :'tenant' IN ('', t.name)
@@ -34,7 +34,7 @@ SQL
 
 first_sync() {
     step "1. The first sync:  SELECT t.name, r.* FROM tenants AS t, sync_deals(t.id) AS r;"
-    say "One row a run. Both tenants' deals land; partial means that something was refused, and step 4 says what and why."
+    say "One row a run. Both tenants' deals land; partial means that something was rejected, and step 4 says what and why."
     sync
     say ""
     sql -t -P format=unaligned <<'SQL' | fold -s -w 118
@@ -79,7 +79,7 @@ SQL
 versions() {
     step "3. The versions of two deals, and whether each has landed"
     say "Acme's numbers have a gap, which is fine. Two of Hooli's have one number: the first by time lands, the other is" \
-        "refused. Of ids, here and below, the last four characters are shown."
+        "rejected. Of ids, here and below, the last four characters are shown."
     sql <<'SQL'
 SELECT
     split_part(v.name, ' - ', 1) AS deal, v.version AS number, right(v.version_id, 4) AS id, v.stage, v.amount,
@@ -92,8 +92,8 @@ ORDER BY v.name, v.created_at;
 SQL
 }
 
-refusals() {
-    step "4. What was refused, and why:  SELECT * FROM deal_sync.rejects;"
+rejects() {
+    step "4. What was rejected, and why:  SELECT * FROM deal_sync.rejects;"
     say "First one deal that cannot land at all. It is tried again in every run, and leaves this table when its cause is gone."
     sql -x <<'SQL'
 SELECT level, kind, graph_id, column_name, sqlstate, message, value
@@ -133,7 +133,7 @@ one_change() {
     say "" "The change, in Cypher (tests/demo/change.cypher):" ""
     sed -n '/^SET d/,$s/^/    /p' tests/demo/change.cypher
     environment cypher tests/demo/change.cypher
-    say "" "The sync writes that one deal, its version, and no other row. One refusal has gone with its cause."
+    say "" "The sync writes that one deal, its version, and no other row. One reject has gone with its cause."
     sync Atlas
     say "" "After. The stage is still empty: it belongs to the people who sell."
     wayne
@@ -141,7 +141,7 @@ one_change() {
 
 proof() {
     step "7. Do both stores agree?  SELECT t.name, r.* FROM tenants AS t, deal_sync.reconcile(t.id) AS r;"
-    say "Nothing is missing and nothing differs: all that is not there was refused, with its reason in step 4's table."
+    say "Nothing is missing and nothing differs: all that is not there was rejected, with its reason in step 4's table."
     sql <<'SQL'
 SELECT
     t.name AS tenant, r.kind, r.in_graph AS "in graph", r.in_postgres AS "in tables", r.matching, r.missing, r.differing,
@@ -164,7 +164,7 @@ SELECT s.task, s.schedule, s.active, to_char(s.next_run, 'YYYY-MM-DD HH24:MI') A
 FROM deal_sync.schedules AS s
 ORDER BY s.task DESC;
 SELECT
-    t.name AS tenant, s.state, date_trunc('second', s.lag) AS lag, s.deals, s.refusals_open AS refused, s.missing, s.differing,
+    t.name AS tenant, s.state, date_trunc('second', s.lag) AS lag, s.deals, s.refusals_open AS rejected, s.missing, s.differing,
     to_char(s.next_run, 'YYYY-MM-DD HH24:MI') AS "next run"
 FROM deal_sync.tenant_status AS s
 INNER JOIN tenants AS t ON t.id = s.tenant_id
@@ -180,7 +180,7 @@ environment refill
 first_sync
 five_deals
 versions
-refusals
+rejects
 second_sync
 one_change
 proof

@@ -1,4 +1,4 @@
-"""In: what docs/internals and CONTRIBUTING.md say stands where. Out: proof that it stands there."""
+"""In: where docs/internals and CONTRIBUTING.md say that something is. Out: proof that it is there."""
 
 import re
 from pkgutil import resolve_name

@@ -1,5 +1,5 @@
-"""In: the table of docs/reference/options.md. Out: proof of each of its rows: where an option goes and where not,
-what it takes, who may set it, and what holds without it.
+"""In: the table of docs/reference/options.md. Out: proof of each of its rows: where an option is allowed, which values
+it takes, who may set it, and what its default is.
 """
 
 import re
@@ -17,7 +17,7 @@ PLACES = ("server", "user mapping", "foreign table", "column")
 
 
 class Option(NamedTuple):
-    """An option as a row of the table has it."""
+    """An option, as described by a row of the table."""
 
     place: str
     name: str
@@ -25,12 +25,12 @@ class Option(NamedTuple):
 
     @property
     def words(self) -> list[str]:
-        """The values that the row lists, where those are all that there are."""
+        """The values that the row lists, if no other is valid."""
         return re.findall(r"`([^`]+)`", self.meaning) if self.name in LISTED else []
 
 
 LISTED = {"keep_alive", "kind", "write", "on_misfit", "empty", "link", "derive"}
-#: What an option takes, and what it does not (None: it takes everything).
+#: A valid value of an option, and an invalid one (None: every value is valid).
 SAMPLES: dict[str, tuple[str, str | None]] = {
     "uri": ("neo4j+ssc://h:1", "http://h"),
     "database": ("deals", "two words"),
@@ -64,7 +64,7 @@ SAMPLES: dict[str, tuple[str, str | None]] = {
     "derive": ("labels", "sum"),
     "of": ("a,b", ""),
 }
-#: What has to stand beside an option.
+#: The options that another one requires.
 BESIDE = {"password": {"user": "u"}, "password_file": {"user": "u"}, "sslrootcert": {"uri": "bolt+s://h"}}
 
 
@@ -83,7 +83,7 @@ each_row = pytest.mark.parametrize("option", OPTIONS, ids=lambda option: f"{opti
 
 
 def define(pg: Connection, place: str, options: dict[str, str]) -> None:
-    """Defines something with these options; nothing of it stays."""
+    """Creates something with these options, and rolls back."""
     given = sql.SQL(", ").join(
         sql.SQL("{} {}").format(sql.Identifier(name), sql.Literal(value)) for name, value in options.items()
     )
@@ -115,25 +115,25 @@ def test_it_goes_where_the_row_says_and_nowhere_else(pg: Connection, option: Opt
     allowed = {other.place for other in OPTIONS if other.name == option.name}
     define(pg, option.place, {**BESIDE.get(option.name, {}), option.name: good})
     for place in set(PLACES) - allowed:
-        with pytest.raises(errors.FdwInvalidOptionName, match=f'invalid option "{option.name}"') as refused:
+        with pytest.raises(errors.FdwInvalidOptionName, match=f'invalid option "{option.name}"') as raised:
             define(pg, place, {option.name: good})
-        hint = refused.value.diag.message_hint or ""
+        hint = raised.value.diag.message_hint or ""
         assert hint.startswith("A login belongs" if option.place == "user mapping" else "Valid options in this context")
 
 
 @each_row
-def test_it_takes_what_the_row_says_and_tells_what_that_is(pg: Connection, option: Option) -> None:
+def test_it_takes_what_the_row_says_and_the_hint_lists_it(pg: Connection, option: Option) -> None:
     _, bad = SAMPLES[option.name]
     for word in option.words:
         define(pg, option.place, {option.name: word})
     if bad is None:
         return
-    with pytest.raises(errors.FdwInvalidStringFormat, match=f'invalid value for option "{option.name}"') as refused:
+    with pytest.raises(errors.FdwInvalidStringFormat, match=f'invalid value for option "{option.name}"') as raised:
         define(pg, option.place, {**BESIDE.get(option.name, {}), option.name: bad})
-    hint = refused.value.diag.message_hint or ""
-    assert hint.startswith("It takes ")
+    hint = raised.value.diag.message_hint or ""
+    assert hint.startswith("It must be ")
     if bad:
-        assert bad not in str(refused.value).replace(hint, ""), "a value may be a secret"
+        assert bad not in str(raised.value).replace(hint, ""), "a value may be a secret"
     for word in option.words:
         assert word in hint
 
@@ -154,7 +154,7 @@ def test_only_superusers_set_what_the_row_says_that_only_they_do(pg: Connection,
 
 
 def _default(option: Option) -> Any:
-    """What the package takes where the option is not set."""
+    """What the package uses if the option is not set."""
     if option.place == "server":
         return getattr(ServerOptions.read("s", {"uri": "bolt://h"}, "", {}), option.name)
     return getattr(Column.defined("a", "text", -1, {}, ()), option.name)
@@ -176,13 +176,13 @@ def test_without_it_the_default_of_the_row_holds(option: Option, told: str) -> N
         assert {None: "its own", True: "true", False: "false"}.get(default, default) == told
 
 
-def test_the_defaults_told_are_of_the_options_that_have_one() -> None:
+def test_only_options_that_have_a_default_list_one() -> None:
     assert {option.name for option, _ in DEFAULTS} == {
         "connect_timeout", "query_timeout", "fetch_size", "idle_timeout", "keep_alive", "write", "on_misfit"
     }  # fmt: skip
 
 
 def test_a_secret_is_in_no_message(pg: Connection) -> None:
-    with pytest.raises(psycopg.Error) as refused:
+    with pytest.raises(psycopg.Error) as raised:
         define(pg, "user mapping", {"bearer_token": "s3cret word"})
-    assert "s3cret" not in f"{refused.value}{refused.value.diag.message_detail}{refused.value.diag.message_hint}"
+    assert "s3cret" not in f"{raised.value}{raised.value.diag.message_detail}{raised.value.diag.message_hint}"

@@ -1,6 +1,6 @@
 """In: the SQL blocks of README.md and docs/, as they stand. Out: proof that they run, in order, on real servers.
 
-Beside the statements: the names that the pages list are those that the extension has.
+Also, that the names that the pages list are those of the extension.
 """
 
 import re
@@ -49,7 +49,7 @@ def password_file(servers: Instance) -> Iterator[Path]:
 
 
 def as_on_this_machine(sql: str, servers: Instance, password_file: Path) -> str:
-    """The placeholders become what is here."""
+    """Replaces the placeholders by what is here."""
     for placeholder, here in {
         "'bolt://graph.example.com:7687'": environment_database.literal(servers.facts["neo4j_uri"]),
         "'/etc/deal_sync/password'": environment_database.literal(str(password_file)),
@@ -60,7 +60,7 @@ def as_on_this_machine(sql: str, servers: Instance, password_file: Path) -> str:
     return sql
 
 
-def test_every_sql_block_runs_in_order_as_it_stands(
+def test_every_sql_block_runs_in_order_as_it_is(
     bare: Database, servers: Instance, graph: Graph, password_file: Path, tmp_path: Path
 ) -> None:
     environment_database.run_cypher(servers, environment_database.DEMO / "graph.cypher")
@@ -116,7 +116,7 @@ def test_each_page_is_of_the_site() -> None:
     ],
 )
 def test_the_options_listed_are_those_that_the_validator_takes(pg: Connection, place: str, statement: str) -> None:
-    with pytest.raises(errors.FdwInvalidOptionName) as refused:
+    with pytest.raises(errors.FdwInvalidOptionName) as raised:
         pg.execute(statement)
     listed = set()
     where = ""
@@ -125,7 +125,7 @@ def test_the_options_listed_are_those_that_the_validator_takes(pg: Connection, p
             first, names, *_ = line.strip("|").split("|")
             where = first.strip() or where
             listed |= set(re.findall(r"`(\w+)`", names)) if where == place else set()
-    hint = refused.value.diag.message_hint or ""
+    hint = raised.value.diag.message_hint or ""
     assert listed == set(hint.removeprefix("Valid options in this context are: ").split(", "))
 
 
@@ -175,7 +175,7 @@ def test_each_code_that_is_raised_is_explained() -> None:
     raised = {getattr(errors, "".join(part.capitalize() for part in name.split("_"))).sqlstate for name in conditions}
     raised |= set(re.findall(r"DealSyncError\(\s*\"(\w{5})\"", SOURCE)) - {"XX000", "57014"}
     raised |= set(re.findall(r"'(DS\d{3})'", SOURCE))
-    raised |= set(re.findall(r"(?:Misfit|_refusal)\(\s*\"(\w{5})\"", SOURCE))
+    raised |= set(re.findall(r"(?:Misfit|_reject)\(\s*\"(\w{5})\"", SOURCE))
     for template in (CHECKOUT / "fdw/neo4j_deals/sync/sql").glob("*.sql"):
         raised |= set(re.findall(r"'(\d\w{4})'", template.read_text()))
     assert len(raised) > 30
@@ -202,7 +202,7 @@ def test_the_states_listed_are_those_of_the_status(pg: Connection) -> None:
 
 
 def test_a_statement_that_the_header_of_the_migration_gives_for_a_busy_table_runs(bare: Database) -> None:
-    """Its text stands there, so that the file can be used without the documentation."""
+    """Its text is there, so that the file can be used without the documentation."""
     header = (CHECKOUT / "sql/migration/deal_sync.sql").read_text().partition("\nDO ")[0]
     lines = [line.removeprefix("--").strip() for line in header.splitlines() if line.startswith("--     ")]
     statements = " ".join(line for line in lines if not line.startswith(("psql", "Prisma", "then"))).split(";")

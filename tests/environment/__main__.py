@@ -25,7 +25,7 @@ def up() -> None:
 
 
 def fill(instance: Instance) -> None:
-    """The demo graph, and the playground's database anew, as it is before the first sync."""
+    """The demo graph, and the playground's database recreated, as it is before the first sync."""
     database.load_graph(instance, database.DEMO / "graph.cypher")
     database.create(instance, PLAYGROUND)
     instance.psql(PLAYGROUND, "-f", database.DEMO / "application.sql")
@@ -49,7 +49,7 @@ def check_plpgsql() -> None:
 
 def remove_state() -> None:
     if STATE.exists():
-        make_state()  # refuses a directory that is not ours
+        make_state()  # rejects a directory that is not ours
         remove_all()
         shutil.rmtree(STATE)
 

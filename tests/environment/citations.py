@@ -25,7 +25,7 @@ def files(checkout: Path) -> list[Path]:
         ["git", "-C", checkout, "ls-files", "--cached", "--others", "--exclude-standard"],
         capture_output=True, text=True, check=True,
     ).stdout.splitlines()  # fmt: skip
-    released = "extension/deal_sync--*.sql"  # what a version was, it stays
+    released = "extension/deal_sync--*.sql"  # what a version was does not change
     found = (checkout / name for name in listed if not fnmatch(name, released))
     return [path for path in found if path.suffix in TEXTS and path.is_file()]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from .servers import CRON_DATABASE, Instance
 from .state import CHECKOUT
 
-# Where no Neo4j was started, which is enough to create everything: only a sync connects.
+# If no Neo4j was started, which is enough to create everything: only a sync connects.
 NO_NEO4J = {"neo4j_uri": "bolt://127.0.0.1:7687", "neo4j_user": "neo4j", "neo4j_password": "none"}
 DEMO = CHECKOUT / "tests/demo"
 
@@ -15,7 +15,7 @@ def literal(value: str) -> str:
 
 
 def create(instance: Instance, database: str) -> None:
-    """Create the database anew and set it up as a user would; the statements are the README's."""
+    """Recreate the database and set it up as a user would; the statements are the README's."""
     instance.psql("postgres", "-c", f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
     instance.psql("postgres", "-c", f'CREATE DATABASE "{database}"')
     if database == CRON_DATABASE:  # the drop has ended pg_cron's launcher, which starts with the server only
@@ -24,8 +24,9 @@ def create(instance: Instance, database: str) -> None:
 
 
 def empty(instance: Instance, database: str) -> None:
-    """Take what `set_up` and the application have made out of a database that must not be dropped: pg_cron's launcher
-    is connected to it."""
+    """Remove what `set_up` and the application have created from a database that must not be dropped: pg_cron's
+    launcher is connected to it.
+    """
     statements = (
         "DROP EXTENSION IF EXISTS deal_sync CASCADE; DROP SCHEMA IF EXISTS neo4j CASCADE; DROP SCHEMA public CASCADE;"
         " CREATE SCHEMA public; CREATE EXTENSION IF NOT EXISTS pg_cron; SELECT cron.unschedule(jobid) FROM cron.job"
@@ -34,7 +35,7 @@ def empty(instance: Instance, database: str) -> None:
 
 
 def set_up(instance: Instance, database: str) -> None:
-    """The same in an empty database that is there."""
+    """The same in an existing, empty database."""
     facts = NO_NEO4J | instance.facts
     user, password, uri = (literal(facts[key]) for key in ("neo4j_user", "neo4j_password", "neo4j_uri"))
     run_sql(instance, database, "CREATE EXTENSION deal_sync CASCADE")
@@ -53,7 +54,7 @@ def run_sql(instance: Instance, database: str, statement: str) -> None:
 
 
 def exists(instance: Instance, database: str) -> bool:
-    """Whether the database was set up to the end."""
+    """Whether the database was set up completely."""
     if instance.psql("postgres", "-c", f"SELECT 1 FROM pg_database WHERE datname = {literal(database)}") == "":
         return False
     return instance.psql(database, "-c", "SELECT 1 FROM pg_extension WHERE extname = 'deal_sync'") != ""

@@ -81,7 +81,7 @@ def install_packages() -> None:
 
 
 def copy_postgresql() -> None:
-    """PostgreSQL finds its files relative to its own place: a copy takes extensions, the system's stays as it is."""
+    """PostgreSQL finds its files relative to themselves: extensions go into a copy, the system's is not changed."""
     sources = [Path("/usr/lib/postgresql") / PG, Path("/usr/share/postgresql") / PG]
     listing = "".join(
         f"{file} {file.lstat().st_mtime_ns}\n" for source in sources for file in sorted(source.rglob("*"))
@@ -148,7 +148,7 @@ def build_pgvector() -> None:
 
 
 def outer_environment() -> dict[str, str]:
-    """Our environment without what the calling make hands to its own children."""
+    """Our environment without what the calling make passes to its own children."""
     return {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
 
 
@@ -199,7 +199,7 @@ def install_package() -> None:
     build = STATE / "build"
     shutil.rmtree(build, ignore_errors=True)
     build.mkdir()
-    for source in sources:  # setuptools writes beside what it builds
+    for source in sources:  # setuptools writes next to what it builds
         run(["cp", "-r", source, build])
     run([DEV / "bin/pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", build, build])
     run([VENV / "bin/pip", "install", "-q", "--no-deps", "--force-reinstall", *build.glob("*.whl")])
@@ -212,7 +212,7 @@ def install_extension() -> None:
 
 
 def set_up() -> None:
-    """Everything that is missing; seconds when nothing is."""
+    """Installs what is missing; takes seconds if nothing is."""
     install_packages()
     copy_postgresql()
     make_german()

@@ -1,7 +1,7 @@
 """In: the catalog of a database with the extension. Out: what the pages of docs/reference say of it.
 
-The place of an object is between `<!-- catalog: deal_sync.name -->` and `<!-- end -->`: the text between them is made
-here, from the definition and its COMMENT; what stands around it is written by hand.
+The place of an object is between `<!-- catalog: deal_sync.name -->` and `<!-- end -->`: the text between them is
+generated here, from the definition and its COMMENT; the rest is written by hand.
 """
 
 import json
@@ -63,17 +63,23 @@ class Member(NamedTuple):
 
     def _mapping(self) -> str:
         rows = [_mapped(column, column["options"] or {}) for column in self.columns]
-        head = ["| column | type | fills | policy | a misfit | besides |", "| --- | --- | --- | --- | --- | --- |"]
+        head = [
+            "| column | type | meaning | fills | policy | a misfit | besides |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
         return "\n".join([_sentence(self.comment), "", *head, *rows, ""])
 
 
 def _mapped(column: Mapping[str, Any], options: Mapping[str, str]) -> str:
-    """A column of the mapping: its target, with the policy and what a misfit does, if it has one; its other options."""
+    """A column of the mapping: what it shows, its target, with the policy and what a misfit does; its other options."""
     target = options.get("target")
     policy, misfit = (options.get("write", "always"), options.get("on_misfit", "null")) if target else ("", "")
     besides = [f"{name} {value}" for name, value in options.items() if name not in ("target", "write", "on_misfit")]
-    cells = (column["name"], column["type"], target or "", policy, misfit, ", ".join(besides))
-    return f"| {' | '.join(f'`{cell}`' if cell else '' for cell in cells)} |"
+    name, type_, *rest = (
+        f"`{cell}`" if cell else ""
+        for cell in (column["name"], column["type"], target, policy, misfit, ", ".join(besides))
+    )
+    return f"| {' | '.join((name, type_, _cell(column['comment'] or ''), *rest))} |"
 
 
 def _declared(column: Mapping[str, Any]) -> str:
@@ -94,7 +100,7 @@ def _sentence(comment: str) -> str:
 
 
 def _cell(comment: str) -> str:
-    """A comment as Markdown: what its signs would make of it is not meant."""
+    """A comment as Markdown, with its special characters escaped."""
     return re.sub(r"([|*\[\]])", r"\\\1", comment).replace("<", "&lt;")
 
 

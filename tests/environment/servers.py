@@ -105,7 +105,7 @@ class Instance:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def restart_postgresql(self) -> None:
-        """As an administrator does it: who is connected is thrown out, what has committed is kept."""
+        """As an administrator does it: sessions are terminated, what they have committed is kept."""
         with locked():
             if self._pg_ctl("restart", "-m", "fast", "-w", "-t", str(START_SECONDS), "-l", self.log) != 0:
                 raise SetupError(f"PostgreSQL does not start again:\n{tail(self.log)}")
@@ -143,8 +143,8 @@ class Instance:
             self.psql("postgres", "-c", f"CREATE DATABASE {CRON_DATABASE}")  # pg_cron's launcher waits for it
 
     def _postgresql_runs(self) -> bool:
-        """Whether the server of this directory runs. Lock files that a crash of the machine left behind go: their
-        number may be another process's by now, or a thread's, and PostgreSQL itself and pg_ctl take that for a server.
+        """Whether the server of this directory runs. Lock files that a crash of the machine left behind are removed:
+        their number may by now be that of another process or thread, which PostgreSQL and pg_ctl take for a server.
         """
         lock = self.data / "postmaster.pid"
         if lock.exists() and is_running(int(lock.read_text().split(maxsplit=1)[0]), self.data):
@@ -280,7 +280,7 @@ def write_private(path: Path, content: str, owner: bool = True) -> None:
 
 
 def is_running(pid: int, directory: Path) -> bool:
-    """Whether the process lives and is ours: process ids are used again."""
+    """Whether the process lives and is ours: process ids are reused."""
     try:
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
@@ -289,7 +289,7 @@ def is_running(pid: int, directory: Path) -> bool:
 
 
 def free_port(wanted: int) -> int:
-    """The port of the last start where it is still free, else a random one."""
+    """The port of the last start if it is still free, else a random one."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -300,7 +300,7 @@ def free_port(wanted: int) -> int:
 
 
 def tail(*logs: Path) -> str:
-    """The last lines of each log: what ends a server before it can say anything stands in another one."""
+    """The last lines of each log: what ends a server before it can log anything is in another one."""
     lines = []
     for log in logs:
         text = log.read_text(errors="replace").strip() if log.exists() else ""

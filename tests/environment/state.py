@@ -1,4 +1,4 @@
-"""Flows in: the checkout's path and the user. Flows out: where everything lies, and commands run as the right user."""
+"""Flows in: the checkout's path and the user. Flows out: where everything is, and commands run as the right user."""
 
 import fcntl
 import hashlib
@@ -37,7 +37,7 @@ def say(message: str) -> None:
 
 
 def make_state() -> None:
-    """Create the state directory; /var/tmp is everybody's, so refuse one that another user put there."""
+    """Create the state directory; /var/tmp is everybody's, so reject one that another user put there."""
     STATE.mkdir(mode=0o755, parents=True, exist_ok=True)
     found = STATE.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():

@@ -44,7 +44,7 @@ $$;
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A schema, routine, view, table, type or wrapper. `needs`: OIDs of what it stands on; `comments`: by column."""
+    """A schema, routine, view, table, type or wrapper. `needs`: OIDs of what it depends on; `comments`: by column."""
 
     oid: int
     kind: str
@@ -131,7 +131,7 @@ def _broken(head: str, tail: str) -> str:
 
 
 def _literal(text: str) -> str:
-    """A text as SQL takes it, as long as its lines may be."""
+    """A text literal, broken at the maximal length of a line."""
     lines = textwrap.wrap(text.replace("'", "''"), WIDTH - 3, break_long_words=False, break_on_hyphens=False)
     return "\n".join([*(f"'{line} '" for line in lines[:-1]), f"'{lines[-1]}'"])
 
@@ -147,7 +147,7 @@ def _pairs(before: list[Member], after: list[Member]) -> Iterator[tuple[Member, 
 
 
 def _dropped(unfit: list[Member], before: list[Member]) -> list[Member]:
-    """What cannot stay and what stands on it, the latter first. Raises if a table does: that is for the hand."""
+    """What cannot stay and what depends on it, the latter first. Raises if that is a table, which is done by hand."""
     found: dict[int, Member] = {}
 
     def visit(member: Member) -> None:
@@ -170,7 +170,7 @@ def _created(member: Member) -> str:
 
 
 def _comments(after: Iterable[Member], before: dict[Member, Member]) -> Iterator[str]:
-    """Of what sql/functions does not create anew; and those that are no more."""
+    """Of what sql/functions does not recreate; and those that no longer exist."""
     for member in after:
         old = before[member].comments if member in before else {}
         replaced = member.kind in ("ROUTINE", "VIEW")

@@ -70,7 +70,7 @@ FROM (
             s.row_number,
             s.element_id,
             s.graph_id,
-            s.refusal,
+            s.reject,
             s.conversion_errors,
             s.opportunity_id AS opportunity_id,
             s.name AS name,
@@ -224,7 +224,7 @@ USING (
         s.row_number,
         s.element_id,
         s.graph_id,
-        s.refusal,
+        s.reject,
         s.conversion_errors,
         s.opportunity_id AS opportunity_id,
         s.name AS name,
@@ -844,7 +844,7 @@ USING (
         s.row_number,
         s.element_id,
         s.graph_id,
-        s.refusal,
+        s.reject,
         s.conversion_errors,
         s.opportunity_id AS opportunity_id,
         s.name AS name,
@@ -1647,17 +1647,17 @@ WHEN NOT MATCHED THEN INSERT (
 )
 
 -- deal: planned
-INSERT INTO pg_temp.deal_sync_deal_plan (row_number, place, part, refusal, note, state)
-SELECT p.row_number, p.place, p.part, p.refusal, p.note, CASE WHEN p.refusal IS NULL THEN p.state ELSE 'rejected' END
+INSERT INTO pg_temp.deal_sync_deal_plan (row_number, place, part, reject, note, state)
+SELECT p.row_number, p.place, p.part, p.reject, p.note, CASE WHEN p.reject IS NULL THEN p.state ELSE 'rejected' END
 FROM (
     SELECT
         s.row_number,
         t.ctid AS place,
         t.tableoid AS part,
         CASE
-            WHEN s.refusal IS NOT NULL THEN s.refusal
-        END AS refusal,
-        CASE WHEN s.shadows THEN 'duplicate opportunity: a CRM row has the deal''s id, another row is the deal' END AS note,
+            WHEN s.reject IS NOT NULL THEN s.reject
+        END AS reject,
+        CASE WHEN s.shadows THEN 'duplicate opportunity: a row has the deal''s id, another one its graph id' END AS note,
         CASE
             WHEN t.id IS NULL THEN 'new'
             WHEN t.graph_opportunity_id IS NULL THEN 'adopted'
@@ -1791,7 +1791,7 @@ FROM (
             s.row_number,
             s.element_id,
             s.graph_id,
-            s.refusal,
+            s.reject,
             s.conversion_errors,
             s.opportunity_id AS opportunity_id,
             s.name AS name,
@@ -1881,15 +1881,15 @@ SELECT coalesce(jsonb_agg(jsonb_build_object(
 )), '[]')
 FROM (
     SELECT
-        'deal' AS kind, 'row' AS level, p.row_number, p.refusal ->> 'column' AS "column",
-        p.refusal ->> 'sqlstate' AS sqlstate, p.refusal ->> 'message' AS message, p.refusal ->> 'value' AS value,
+        'deal' AS kind, 'row' AS level, p.row_number, p.reject ->> 'column' AS "column",
+        p.reject ->> 'sqlstate' AS sqlstate, p.reject ->> 'message' AS message, p.reject ->> 'value' AS value,
         NULL AS server_text
     FROM pg_temp.deal_sync_deal_plan AS p
-    WHERE p.refusal IS NOT NULL
+    WHERE p.reject IS NOT NULL
     UNION ALL
     SELECT 'deal', 'note', p.row_number, NULL, '00000', p.note, NULL, NULL
     FROM pg_temp.deal_sync_deal_plan AS p
-    WHERE p.refusal IS NULL AND p.note IS NOT NULL
+    WHERE p.reject IS NULL AND p.note IS NOT NULL
     UNION ALL
     SELECT
         'deal', 'row', p.row_number, m.name, coalesce(e.error ->> 'sqlstate', p.sqlstate),
@@ -1920,7 +1920,7 @@ FROM (
             s.row_number, lost.field, lost.error,
             CASE
                 WHEN m.write = 'insert' AND NOT coalesce((lost.error -> 'landed')::boolean, false)
-                    THEN ' (a row that is there is not written here, so this is not retried: set it by hand,'
+                    THEN ' (the column of an existing row is not written, so this is not retried: set it by hand,'
                         ' or ALTER the column''s option write to ''fill'')'
             END AS remark
         FROM lost
@@ -2032,7 +2032,7 @@ USING (
             s.row_number,
             s.element_id,
             s.graph_id,
-            s.refusal,
+            s.reject,
             s.conversion_errors,
             s.version_id AS version_id,
             s.version_id IS NULL AND (coalesce(jsonb_exists(s.conversion_errors, 'version_id'::text), false)) AS "version_id lost",
@@ -2236,7 +2236,7 @@ USING (
             s.row_number,
             s.element_id,
             s.graph_id,
-            s.refusal,
+            s.reject,
             s.conversion_errors,
             s.version_id AS version_id,
             s.version_id IS NULL AND (coalesce(jsonb_exists(s.conversion_errors, 'version_id'::text), false)) AS "version_id lost",
@@ -2463,21 +2463,21 @@ WHEN NOT MATCHED THEN INSERT (
 )
 
 -- version: planned
-INSERT INTO pg_temp.deal_sync_version_plan (row_number, place, part, refusal, note, state)
-SELECT p.row_number, p.place, p.part, p.refusal, p.note, CASE WHEN p.refusal IS NULL THEN p.state ELSE 'rejected' END
+INSERT INTO pg_temp.deal_sync_version_plan (row_number, place, part, reject, note, state)
+SELECT p.row_number, p.place, p.part, p.reject, p.note, CASE WHEN p.reject IS NULL THEN p.state ELSE 'rejected' END
 FROM (
     SELECT
         s.row_number,
         NULL::tid AS place,
         NULL::oid AS part,
         CASE
-            WHEN s.landed_id IS NOT NULL AND NOT coalesce(s.refusal ? 'even_if_there', false) THEN NULL
-            WHEN s.refusal IS NOT NULL AND NOT (s.refusal ? 'ahead' AND NOT EXISTS (
-                SELECT FROM jsonb_array_elements_text(s.refusal -> 'ahead') AS a (id)
+            WHEN s.landed_id IS NOT NULL AND NOT coalesce(s.reject ? 'even_if_there', false) THEN NULL
+            WHEN s.reject IS NOT NULL AND NOT (s.reject ? 'ahead' AND NOT EXISTS (
+                SELECT FROM jsonb_array_elements_text(s.reject -> 'ahead') AS a (id)
                 WHERE NOT EXISTS (
                     SELECT FROM public.deal_versions AS l WHERE l.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND l.id = a.id::uuid
                 )
-            )) THEN s.refusal
+            )) THEN s.reject
             WHEN s.version IS NULL THEN NULL
             WHEN s."landed deal" IS NULL THEN jsonb_build_object(
                 'column', 'deal_opportunity_id', 'sqlstate', '23503', 'value', s.deal_opportunity_id::text,
@@ -2487,8 +2487,8 @@ FROM (
                 'column', 'version', 'sqlstate', '23505', 'value', s.version::text,
                 'message', format('duplicate version number: version %s has it', s."number taken by")
             )
-        END AS refusal,
-        CASE WHEN s.landed_id IS NULL AND s.version IS NULL THEN 'a version without a number' END AS note,
+        END AS reject,
+        CASE WHEN s.landed_id IS NULL AND s.version IS NULL THEN 'version without a number' END AS note,
         CASE
             WHEN s.landed_id IS NOT NULL THEN 'unchanged'
             WHEN s.version IS NULL THEN 'none'
@@ -2502,7 +2502,7 @@ FROM (
             s.row_number,
             s.element_id,
             s.graph_id,
-            s.refusal,
+            s.reject,
             s.conversion_errors,
             s.version_id AS version_id,
             s.version_id IS NULL AND (coalesce(jsonb_exists(s.conversion_errors, 'version_id'::text), false)) AS "version_id lost",
@@ -2560,15 +2560,15 @@ SELECT coalesce(jsonb_agg(jsonb_build_object(
 )), '[]')
 FROM (
     SELECT
-        'version' AS kind, 'row' AS level, p.row_number, p.refusal ->> 'column' AS "column",
-        p.refusal ->> 'sqlstate' AS sqlstate, p.refusal ->> 'message' AS message, p.refusal ->> 'value' AS value,
+        'version' AS kind, 'row' AS level, p.row_number, p.reject ->> 'column' AS "column",
+        p.reject ->> 'sqlstate' AS sqlstate, p.reject ->> 'message' AS message, p.reject ->> 'value' AS value,
         NULL AS server_text
     FROM pg_temp.deal_sync_version_plan AS p
-    WHERE p.refusal IS NOT NULL
+    WHERE p.reject IS NOT NULL
     UNION ALL
     SELECT 'version', 'note', p.row_number, NULL, '00000', p.note, NULL, NULL
     FROM pg_temp.deal_sync_version_plan AS p
-    WHERE p.refusal IS NULL AND p.note IS NOT NULL
+    WHERE p.reject IS NULL AND p.note IS NOT NULL
     UNION ALL
     SELECT
         'version', 'row', p.row_number, m.name, coalesce(e.error ->> 'sqlstate', p.sqlstate),
@@ -2599,7 +2599,7 @@ FROM (
             s.row_number, lost.field, lost.error,
             CASE
                 WHEN NOT coalesce((lost.error -> 'landed')::boolean, false)
-                    THEN ' (of a version that is there only a replay fills what is NULL: fix the node and replay it, or set it by hand)'
+                    THEN ' (only a replay fills the NULL in a landed version: fix the node and replay it, or set it by hand)'
             END AS remark
         FROM lost
         INNER JOIN pg_temp.deal_sync_versions AS s USING (row_number)

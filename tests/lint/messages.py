@@ -1,6 +1,7 @@
-"""In: the sources. Out: every message, DETAIL, HINT and comment that a user can meet, in one listing.
+"""In: the sources. Out: every message, DETAIL, HINT, remark and comment that a user can meet, in one listing.
 
-For a reader who judges the English alone (`make messages`): what a native DBA would not say is changed at its place.
+For a reader who judges the English alone (`make messages`): whatever a native DBA would not say is changed in its
+source.
 """
 
 import ast
@@ -10,25 +11,53 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-TEXT = r"'((?:[^']|'')*)'"
+#: A comment of SQL, or a text; PostgreSQL joins those that only line breaks separate.
+TEXT = r"'(?:[^']|'')*'"
+TOKEN = re.compile(rf"--[^\n]*|({TEXT}(?:\s*\n\s*{TEXT})*)")
 SAID = re.compile(
-    r"(?P<raise>RAISE (?:EXCEPTION|WARNING|NOTICE) )|(?P<field>\b(?:MESSAGE|DETAIL|HINT) (?:=|:=) )"
-    rf"|(?P<comment>COMMENT ON [^;]*? IS\s+)(?={TEXT})"
+    r"RAISE (?P<raise>EXCEPTION|WARNING|NOTICE) |\b(?P<field>MESSAGE|DETAIL|HINT) (?:=|:=) "
+    r"|(?P<on>COMMENT) ON [^;]*? IS\s"
 )
-#: What makes an error, a warning or a finding in Python.
-CALLS = {"DealSyncError", "Finding", "Misfit", "Warned", "error", "warning", "notice", "cut_short", "failed", "ok"}
+END = re.compile(r";|,\s*\n|USING")
+#: Other texts: two words or more, and not SQL.
+PROSE = re.compile(r"[a-z]+[,;:]? [a-z]+")
+SQL = re.compile(r"\b(?:SELECT|FROM|GRANT|WHERE|RESET|SET|ARRAY|TRUNCATE)\b|::|=>|pg_catalog")
+#: The calls that make an error, a warning or a finding in Python.
+CALLS = {
+    "DealSyncError", "Finding", "Garbled", "Misfit", "ValueError", "Warned", "_reject", "error", "warning", "notice",
+    "cut_short", "failed", "ok",
+}  # fmt: skip
 
 
 def of_sql(text: str) -> Iterator[tuple[int, str, str]]:
     """Line, kind and text of what a script says; an expression counts by the texts in it, up to its end."""
-    for found in SAID.finditer(text):
-        kind = found.group().split()[0] if not found["raise"] else found.group().split()[1]
-        end = re.compile(r";|,\s*\n|USING").search(text, found.end())
-        if found["comment"]:
-            end = re.compile(r"';").search(text, found.end())
-        said = re.findall(TEXT, text[found.end() : end.end() if end else None])
-        if said:
-            yield text.count("\n", 0, found.start()) + 1, kind.lower(), " … ".join(said).replace("''", "'")
+    code, texts = tokens(text)
+    for found in SAID.finditer(code):
+        end = END.search(code, found.end())
+        inside = [place for place in texts if found.end() <= place < (end.start() if end else len(code))]
+        if said := " … ".join(texts.pop(place) for place in inside):
+            kind = found["raise"] or found["field"] or found["on"]
+            yield line(text, found.start()), kind.lower(), said
+    for place, said in texts.items():  # part of a message, or a value that a user reads
+        if PROSE.search(said) and not SQL.search(said):
+            yield line(text, place), "text", said
+
+
+def tokens(text: str) -> tuple[str, dict[int, str]]:
+    """The script with its comments and texts blanked out, and the texts by their place."""
+    texts: dict[int, str] = {}
+
+    def blank(found: re.Match[str]) -> str:
+        if found[1]:
+            texts[found.start()] = "".join(part[1:-1] for part in re.findall(TEXT, found[1])).replace("''", "'")
+        return " " * len(found.group())
+
+    return TOKEN.sub(blank, text), texts
+
+
+def line(text: str, place: int) -> int:
+    """The number of the line at a place."""
+    return text.count("\n", 0, place) + 1
 
 
 def of_python(text: str) -> Iterator[tuple[int, str, str]]:
@@ -59,13 +88,13 @@ def words(node: ast.expr) -> str:
 
 
 def main() -> None:
-    for folder, suffix, of in (("sql", ".sql", of_sql), ("fdw", ".py", of_python)):
+    for folder, suffix, of in (("sql", ".sql", of_sql), ("fdw", ".py", of_python), ("fdw", ".sql", of_sql)):
         for path in sorted((CHECKOUT / folder).rglob(f"*{suffix}")):
             lines = sorted(set(of(path.read_text())))
             if lines:
                 sys.stdout.write(f"\n{path.relative_to(CHECKOUT)}\n")
-                for line, kind, said in lines:
-                    sys.stdout.write(f"  {line:4} {kind:9} {said}\n")
+                for number, kind, said in lines:
+                    sys.stdout.write(f"  {number:4} {kind:9} {said}\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """Flows in: some minutes. Flows out: a report of syncs by pg_cron, every minute, while writers change the graph and
-servers fail and come back; and exit status 1 where the tables are not what the graph is at the end.
+servers fail and come back; and exit status 1 if the tables are not what the graph is at the end.
 """
 
 import argparse
@@ -134,7 +134,7 @@ class Soak:
         progress(f"{self.clock(at)} {name}, over at {self.clock(now())}")
 
     def live(self, seconds: float) -> None:
-        """So long; in it each fault once, or twice where there is time."""
+        """So long; in it each fault once, or twice if there is time."""
         faults: list[tuple[str, Callable[[], datetime]]] = [
             ("backend terminated in mid-run", self.terminate_backend),
             ("backend killed (SIGKILL) in mid-run", self.kill_backend),
@@ -204,7 +204,7 @@ class Soak:
         )
 
     def healing(self, wrong: list[str]) -> list[str]:
-        """A row a fault, and below what was said of it."""
+        """A row for each fault, and below it what was reported."""
         heads = ["fault", "at", "over at", "ticks failed", "runs failed", "each tenant healthy again at", "by its"]
         rows, words = [heads], []
         for fault in self.faults:

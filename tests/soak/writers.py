@@ -80,13 +80,13 @@ class Service(History):
             self.create_skeleton: 1,
             self.enrich: 1,
             self.spoil_value: 0.8,
-            self.mend_values: 0.5,
+            self.fix_values: 0.5,
             self.begin_late: 0.7,
             self.add_version: 0.3,
             self.create_duplicate: 0.2,
             self.delete_duplicate: 0.2,
             self.create_without_key: 0.2,
-            self.mend_key: 0.2,
+            self.fix_key: 0.2,
             self.delete_deal: 0.4,
         }
         [what] = self.random.choices(list(often), list(often.values()))
@@ -122,7 +122,7 @@ class Service(History):
         }
         self._run(ENRICH, tenant=str(self.tenant), properties=properties)
 
-    def mend_values(self) -> None:
+    def fix_values(self) -> None:
         """Values that did not fit do."""
         self._run(MEND, tenant=str(self.tenant), at=self._moment("text"))
 

@@ -9,7 +9,7 @@ from neo4j_deals.mapping.defaults import DIMENSIONS
 from support.database import Connection
 from support.deals import PEOPLES, AddNode, alter_mapping, insert, links, opportunity, row, rows
 from support.graph import Graph
-from support.sync import clean, counts, one, refused_version, rejects, sync
+from support.sync import clean, counts, one, rejected_version, rejects, sync
 
 # -- adoption ----------------------------------------------------------------------------------------------------------
 
@@ -67,7 +67,7 @@ def test_where_another_row_is_the_deal_already_the_crm_row_is_left_alone_and_not
     assert (note.kind, note.level, note.graph_id) == ("deal", "note", node.key)
     assert "duplicate opportunity" in note.message
 
-    # Reported once, however often it is met; and no more once the CRM row is gone.
+    # Reported once, however often it is met, and no longer once the CRM row is gone.
     assert counts(sync(writer, tenant)) == (1, 0, 0, 1, 0)
     assert len(rejects(pg, tenant)) == 1
     pg.execute("DELETE FROM opportunities WHERE id = %s", [node.id])
@@ -128,10 +128,10 @@ def test_a_number_that_the_old_service_gave_to_another_version_stays_with_it(
 
     assert (run.status, run.rows_rejected, run.versions_inserted) == ("partial", 1, 0)
     assert row(pg, "deal_versions", tenant_id=tenant)["id"] == old
-    (refused,) = rejects(pg, tenant)
-    assert refused_version(refused) == ("version", "row", "23505", late.key)
-    assert refused.column_name == "version"
-    assert "duplicate version number" in refused.message
+    (rejected,) = rejects(pg, tenant)
+    assert rejected_version(rejected) == ("version", "row", "23505", late.key)
+    assert rejected.column_name == "version"
+    assert "duplicate version number" in rejected.message
 
 
 def test_a_first_load_does_not_look_through_the_versions_that_have_landed(

@@ -142,13 +142,13 @@ def test_it_leaves_that_of_random_graphs(pg: Connection, graph: Graph) -> None:
         graph.clear()
 
 
-def test_refusals_leave_whose_cause_has_gone_and_the_others_stay(
+def test_rejects_leave_whose_cause_has_gone_and_the_others_stay(
     pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
-    mended, gone = add_deal(graph, tenant, confidence="high"), add_deal(graph, tenant, confidence="low")
+    fixed, gone = add_deal(graph, tenant, confidence="high"), add_deal(graph, tenant, confidence="low")
     add_deal(graph, tenant, confidence="none")
     sync(pg, tenant)
-    graph.run("MATCH (d:Deal {opportunity_id: $id}) SET d.confidence = 0.5", id=str(mended))
+    graph.run("MATCH (d:Deal {opportunity_id: $id}) SET d.confidence = 0.5", id=str(fixed))
     graph.run("MATCH (d:Deal {opportunity_id: $id}) DETACH DELETE d", id=str(gone))
     backfill(pg, tenant, 1)
     assert pg.execute("SELECT value, times_seen FROM deal_sync.rejects").fetchall() == [("none", 2)]
@@ -238,7 +238,7 @@ def test_a_change_of_the_mapping_lets_it_start_over(pg: Connection, graph: Graph
     notices: list[str | None] = []
     pg.add_notice_handler(lambda notice: notices.append(notice.message_primary))
     backfill(pg, tenant, 1)
-    assert f"the backfill of tenant {tenant} starts over, since the mapping has changed" in notices
+    assert f"the backfill of tenant {tenant} starts over because the mapping has changed" in notices
     assert one(pg, "SELECT count(score) FROM opportunities") == 2
     assert last_run(pg)[2] == 2
 
@@ -246,7 +246,7 @@ def test_a_change_of_the_mapping_lets_it_start_over(pg: Connection, graph: Graph
 # What it says
 
 
-def test_a_clock_that_was_ahead_and_rows_without_a_deal_are_told(
+def test_a_clock_that_was_ahead_and_rows_without_a_deal_are_reported(
     pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
     for number in (1, 2, 3):
@@ -256,13 +256,13 @@ def test_a_clock_that_was_ahead_and_rows_without_a_deal_are_told(
     graph.run("MATCH (d:Deal {opportunity_id: $id}) DETACH DELETE d", id=numbered(2))
     backfill(pg, tenant, 1)
     gone = "rows whose deal is not in the graph: 1"
-    assert last_run(pg)[-1] == f"the graph's clock has gone back; {gone}"
+    assert last_run(pg)[-1] == f"the graph's clock was set back; {gone}"
     assert one(pg, "SELECT facts ->> 'rows_without_deal' FROM deal_sync.watermarks") == "1"
     backfill(pg, tenant, 1)
     assert last_run(pg)[-1] == gone
 
 
-def test_a_newest_deal_that_is_older_than_an_earlier_full_runs_is_told(
+def test_a_newest_deal_that_is_older_than_an_earlier_full_runs_is_reported(
     pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
     for number in (1, 2, 3):
@@ -271,7 +271,7 @@ def test_a_newest_deal_that_is_older_than_an_earlier_full_runs_is_told(
     graph.run("MATCH (d:Deal) SET d.last_updated_at = datetime('2026-03-01T00:00:00Z')")
     backfill(pg, tenant, 1)
     message = str(last_run(pg)[-1])
-    assert message.startswith("the newest deal is of 2026-03-01 00:00:00+00, and the full run before read one of ")
+    assert message.startswith("the newest deal is of 2026-03-01 00:00:00+00, but the previous full run read one of ")
     assert sync(pg, tenant).message is None
 
 
@@ -293,7 +293,7 @@ def test_what_a_clock_that_was_ahead_has_stamped_is_not_compared_at_its_end(
     pg.execute("DROP TRIGGER break ON opportunities")
     pg.execute("UPDATE deal_sync.watermarks SET watermark = watermark - interval '1 hour'")
     backfill(pg, tenant, 1)
-    assert last_run(pg)[-1] == "the graph's clock has gone back"
+    assert last_run(pg)[-1] == "the graph's clock was set back"
 
 
 def test_a_transaction_that_neo4j_had_open_for_long_when_it_began_is_named(
@@ -312,7 +312,7 @@ def test_a_transaction_that_neo4j_had_open_for_long_when_it_began_is_named(
     pg.execute("DROP TRIGGER break ON opportunities")
     backfill(pg, tenant, 1)
     message = str(last_run(pg)[-1])
-    assert message.startswith("transactions that are open in Neo4j for longer than deal_sync.overlap, ")
+    assert message.startswith("transactions that have been open in Neo4j for longer than deal_sync.overlap, ")
     assert message.count("-transaction-") == 1
 
 
@@ -327,7 +327,7 @@ def test_a_deal_that_comes_back_after_it_makes_a_run_full(pg: Connection, graph:
     add_deal(graph, tenant, opportunity_id=numbered(2), opportunity_summary="as it was")
     graph.run(age)
     run = sync(pg, tenant, mode="incremental")
-    assert run.message == "a full run, since deals have come back to the graph: 1"
+    assert run.message == "full run because deals have reappeared in the graph: 1"
     graph.run("MATCH (d:Deal {opportunity_id: $id}) DETACH DELETE d", id=numbered(2))
     assert sync(pg, tenant).message == "rows whose deal is not in the graph: 1"
     add_deal(graph, tenant, opportunity_id=numbered(2))

@@ -1,5 +1,5 @@
-"""Flows in: values of every foreign column's type, and sql/functions/07_casts.sql.
-Flows out: that the casts of the MERGE by hand give what the reader stages, and NULL where a value does not fit.
+"""Flows in: values of every foreign column's type, and sql/functions/07_casts.sql. Flows out: that the casts of the
+MERGE by hand give what the reader stages, and NULL for a misfit.
 """
 
 import json
@@ -233,7 +233,7 @@ def test_the_reason_of_a_misfit_names_type_and_constraint_and_never_the_value(pg
     assert reason("0.5", "share") is None
     assert reason("-1.23", "share") == {
         "sqlstate": "23514",
-        "message": 'not valid for type public.share, constraint "share_is_positive"',
+        "message": 'invalid value for type public.share, constraint "share_is_positive"',
     }
-    assert reason("secret", "integer") == {"sqlstate": "22P02", "message": "not valid for type integer"}
+    assert reason("secret", "integer") == {"sqlstate": "22P02", "message": "invalid value for type integer"}
     assert reason("99", "share")["sqlstate"] == "22003"

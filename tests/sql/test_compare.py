@@ -1,4 +1,4 @@
-"""Flows in: a graph and tables that have parted. Flows out: counts that add up, what differs, a replay that mends."""
+"""Flows in: a graph and tables that differ. Flows out: counts that add up, what differs, a replay that fixes it."""
 
 import json
 import uuid
@@ -67,7 +67,7 @@ def test_before_the_first_sync_everything_is_missing_and_the_graph_is_not_rememb
     assert [kind for kind, *_ in differences(pg, tenant)] == ["deal", "deal", "link", "version"]
 
 
-def test_damage_in_both_stores_is_found_listed_and_mended(
+def test_damage_in_both_stores_is_found_listed_and_fixed(
     writer: Connection, pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
     deals = [add_deal(graph, tenant, evolution_summary="proposal", **linked()) for _ in range(5)]
@@ -120,7 +120,7 @@ def replay(connection: Connection, tenant: uuid.UUID, deals: list[str] | None = 
     return row
 
 
-def test_a_replay_of_some_leaves_the_refusals_of_others(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+def test_a_replay_of_some_leaves_the_rejects_of_others(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
     bad, good = add_deal(graph, tenant, closed_at="soon"), add_deal(graph, tenant)
     sync(pg, tenant)
     assert replay(pg, tenant, [str(good)])[1:3] == ("ok", 1)
@@ -129,7 +129,7 @@ def test_a_replay_of_some_leaves_the_refusals_of_others(pg: Connection, graph: G
         replay(pg, tenant, ["nonsense"])
 
 
-def test_barred_refused_and_legacy_rows_are_neither_missing_nor_extra(
+def test_barred_rejected_and_legacy_rows_are_neither_missing_nor_extra(
     pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
     barred, deal, mute = (add_deal(graph, tenant, **linked()) for _ in range(3))
@@ -174,7 +174,7 @@ def state(pg: Connection) -> list[Any]:
 @pytest.mark.parametrize("call", ["reconcile", "differences", "replay"])
 def test_app_tenant_id_must_name_the_tenant(writer: Connection, tenant: uuid.UUID, call: str) -> None:
     writer.execute("SELECT set_config('app.tenant_id', %s, false)", [str(uuid.uuid4())])
-    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="another tenant"):
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="a tenant other than"):
         writer.execute(f"SELECT * FROM deal_sync.{call}(%s)".encode(), [tenant])
 
 
@@ -198,7 +198,7 @@ def own_link(pg: Connection, tenant: uuid.UUID, interaction: str, entity: uuid.U
     )
 
 
-def test_a_link_of_the_old_service_is_legacy_beside_the_one_that_is_due(
+def test_a_link_of_the_old_service_is_legacy_beside_the_expected_one(
     pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
     """The old service linked the graph's id, where a row has an id of its own."""
@@ -238,7 +238,7 @@ def test_a_deal_whose_row_waits_to_be_adopted_is_missing_until_then(
 # Embeddings
 
 
-def test_an_embedding_that_differs_is_listed_where_embeddings_are_asked_for_and_mended(
+def test_an_embedding_that_differs_is_listed_if_embeddings_are_asked_for_and_fixed(
     pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
     deals = [add_deal(graph, tenant, embedding=[0.5] * 1536, embedding_current=[0.25] * 1536) for _ in range(2)]
@@ -255,13 +255,13 @@ def test_an_embedding_that_differs_is_listed_where_embeddings_are_asked_for_and_
     assert differences(pg, tenant, embeddings=True) == []
 
 
-# Refusals
+# Rejects
 
 
-def test_what_the_tables_refuse_is_refused_and_a_value_that_does_not_fit_is_no_difference(
+def test_what_the_tables_reject_is_rejected_and_a_value_that_does_not_fit_is_no_difference(
     pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
-    """The refused nodes are counted here by what the run recorded."""
+    """The rejected nodes are counted here by what the run recorded."""
     deals = [add_deal(graph, tenant, confidence=0.5, deal_ref="good", **linked()) for _ in range(4)]
     for deal in deals[:2]:
         add_version(graph, tenant, deal)

@@ -1,5 +1,5 @@
 """Flows in: a graph as the service writes it. Flows out: what a deal lands as, value by value of
-docs/internals/rules.md; what cannot land is told in test_misfits.py and test_rejects.py.
+docs/internals/rules.md; what cannot land is tested in test_misfits.py and test_rejects.py.
 """
 
 import json
@@ -342,7 +342,7 @@ def test_amounts_land_to_the_cent(pg: Connection, writer: Connection, deal: AddN
     assert {number: str(opportunity(pg, node)["amount"]) for number, node in deals.items()} == expected
 
 
-def test_scalars_where_a_text_is_due_land_in_their_text_form(
+def test_scalars_land_in_their_text_form_in_a_text_column(
     pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID
 ) -> None:
     values = {17: "17", 0.1: "0.1", 3.0: "3", True: "true", Date(2026, 1, 2): "2026-01-02"}

@@ -70,7 +70,7 @@ def test_a_restored_dump_has_the_log_and_syncs_after_attach(
     database: Database, pg: Connection, writer: Connection, graph: Graph, servers: Instance, tmp_path: Path
 ) -> None:
     tenant = add_tenant(pg)
-    add_version(graph, tenant, add_deal(graph, tenant, account_id="no UUID", embedding=VECTOR))
+    add_version(graph, tenant, add_deal(graph, tenant, account_id="not a UUID", embedding=VECTOR))
     pg.execute("ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN stage OPTIONS (SET write 'always')")
     first = sync(writer, tenant)
     assert first.status == "partial"
@@ -121,13 +121,15 @@ def test_the_first_run_after_a_dump_and_restore_is_incremental(
         assert (run.mode, run.status, run.message) == ("incremental", "ok", None)
 
 
-def test_a_database_in_another_encoding_is_refused(pg: Connection, servers: Instance) -> None:
+def test_a_database_in_another_encoding_is_rejected(pg: Connection, servers: Instance) -> None:
     name = f"latin_{uuid.uuid4().hex}"
     pg.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     try:
         with psycopg.connect(servers.dsn(name), autocommit=True) as latin:
             latin.execute("CREATE EXTENSION deal_sync CASCADE")
-            with pytest.raises(psycopg.errors.FeatureNotSupported, match="LATIN1, and the graph's texts need UTF8"):
+            with pytest.raises(
+                psycopg.errors.FeatureNotSupported, match="has encoding LATIN1, but deal_sync requires UTF8"
+            ):
                 latin.execute("SELECT sync_deals(%s)", [uuid.uuid4()])
     finally:
         pg.execute(f"DROP DATABASE {name}")

@@ -24,7 +24,7 @@ def contents(pg: Connection) -> list[Any]:
 
 @pytest.fixture
 def mixed(pg: Connection, writer: Connection, deal: AddNode, version: AddNode, tenant: uuid.UUID) -> None:
-    """A tenant of whom a run inserts, updates, adopts, leaves alone and refuses, a run being behind it already."""
+    """A tenant with an earlier run, of which a run inserts, updates, adopts, keeps and rejects rows."""
     known, same, adopted = deal(), deal(confidence="high"), deal(source_interaction_id=str(uuid.uuid4()))
     version(known)
     insert(pg, "opportunities", id=adopted.id, tenant_id=tenant)
@@ -71,7 +71,7 @@ def test_a_dry_run_gives_the_same_counts_and_writes_nothing(
 
 @pytest.mark.german
 @pytest.mark.usefixtures("mixed")
-def test_strict_raises_on_any_refusal_and_writes_nothing(pg: Connection, writer: Connection, tenant: uuid.UUID) -> None:
+def test_strict_raises_on_any_reject_and_writes_nothing(pg: Connection, writer: Connection, tenant: uuid.UUID) -> None:
     before = contents(pg)
 
     with pytest.raises(psycopg.Error) as raised:
@@ -82,10 +82,10 @@ def test_strict_raises_on_any_refusal_and_writes_nothing(pg: Connection, writer:
     assert "Rejected rows: 2. Rejected values: 2." in (raised.value.diag.message_detail or "")
 
 
-def test_strict_with_nothing_refused_is_a_run_like_any_other(
+def test_strict_with_nothing_rejected_is_a_run_like_any_other(
     pg: Connection, writer: Connection, deal: AddNode, version: AddNode, tenant: uuid.UUID
 ) -> None:
-    """A note is no refusal."""
+    """A note is not a reject."""
     node = deal()
     version(node, version=None)
 

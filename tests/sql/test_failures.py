@@ -1,5 +1,6 @@
-"""Flows in: errors of the extension, of the reader, of the application's code and of PostgreSQL, told in English and in
-German. Flows out: words of our own where the error is ours, and nobody else's; the place where the application's was.
+"""Flows in: errors of the extension, of the reader, of the application's code and of PostgreSQL, reported in English
+and in German. Flows out: the text of an error of ours, and of nobody else's; the place of an error of the
+application's.
 """
 
 import contextlib
@@ -35,7 +36,7 @@ def test_the_server_speaks_the_language(pg: Connection, language: str) -> None:
 
 
 @pytest.mark.german
-def test_a_dry_run_tells_its_counts(pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+def test_a_dry_run_reports_its_counts(pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID) -> None:
     add_deal(graph, tenant)
     run = sync(writer, tenant, dry_run=True)
     assert (run.status, run.deals_inserted, run.message) == ("ok", 1, None)
@@ -49,22 +50,24 @@ def test_a_run_that_gives_up_says_why(pg: Connection, writer: Connection, graph:
     add_deal(graph, tenant)
     run = sync(writer, tenant)
     assert run.message == (
-        "more than 0 rows were rejected. Most often: P0001 in trigger"
+        "more than 0 rows were rejected. Most frequent reason: P0001 in trigger"
         ' "application" of table public.opportunities: it rejected the row (rows: 1). Fix the cause, or raise'
         " deal_sync.max_rejects; nothing was written"
     )
 
 
 @pytest.mark.german
-def test_a_graph_that_does_not_answer_is_told_in_the_readers_words(
+def test_a_graph_that_does_not_answer_is_reported_in_the_readers_words(
     pg: Connection, writer: Connection, tenant: uuid.UUID
 ) -> None:
     pg.execute("ALTER SERVER neo4j OPTIONS (SET uri 'bolt://127.0.0.1:1')")
-    assert str(sync(writer, tenant).message).startswith('no connection to Neo4j server "neo4j" at bolt://127.0.0.1:1')
+    assert str(sync(writer, tenant).message).startswith(
+        'could not connect to Neo4j server "neo4j" at bolt://127.0.0.1:1'
+    )
     with pytest.raises(psycopg.OperationalError) as raised:
         pg.execute("SELECT deal_sync.scan(NULL::neo4j.deals)")
     assert str(raised.value.diag.message_primary).startswith(
-        'no connection to Neo4j server "neo4j" at bolt://127.0.0.1:1'
+        'could not connect to Neo4j server "neo4j" at bolt://127.0.0.1:1'
     )
 
 
@@ -81,20 +84,20 @@ def test_a_mistake_of_set_up_is_recorded_in_its_own_words(
     )
 
 
-#: Where code of the application runs; it calls refuse(), and some need a row that is there.
+#: Where code of the application runs; it calls reject(), and some need a row that is there.
 PLACES: dict[str, LiteralString] = {
-    "a policy of the tenants": "CREATE POLICY refuse ON tenants AS RESTRICTIVE USING (refuse());"
+    "a policy of the tenants": "CREATE POLICY reject ON tenants AS RESTRICTIVE USING (reject());"
     " CREATE POLICY all_of_them ON tenants USING (true); ALTER TABLE tenants ENABLE ROW LEVEL SECURITY",
-    "a policy of the deals": "CREATE POLICY refuse ON opportunities AS RESTRICTIVE USING (refuse())",
-    "a policy of new deals": "CREATE POLICY refuse ON opportunities AS RESTRICTIVE FOR INSERT WITH CHECK (refuse())",
-    "a policy of the versions": "CREATE POLICY refuse ON deal_versions AS RESTRICTIVE USING (refuse())",
-    "a policy of the links": "CREATE POLICY refuse ON interaction_links AS RESTRICTIVE USING (refuse())",
+    "a policy of the deals": "CREATE POLICY reject ON opportunities AS RESTRICTIVE USING (reject())",
+    "a policy of new deals": "CREATE POLICY reject ON opportunities AS RESTRICTIVE FOR INSERT WITH CHECK (reject())",
+    "a policy of the versions": "CREATE POLICY reject ON deal_versions AS RESTRICTIVE USING (reject())",
+    "a policy of the links": "CREATE POLICY reject ON interaction_links AS RESTRICTIVE USING (reject())",
     "a trigger": "CREATE FUNCTION application_trigger() RETURNS trigger LANGUAGE plpgsql AS"
-    " $$ BEGIN PERFORM refuse(); RETURN new; END $$;"
+    " $$ BEGIN PERFORM reject(); RETURN new; END $$;"
     " CREATE TRIGGER application BEFORE INSERT ON opportunities FOR EACH ROW EXECUTE FUNCTION application_trigger()",
-    "a default": "ALTER TABLE opportunities ADD COLUMN late boolean DEFAULT refuse()",
-    "a check": "ALTER TABLE opportunities ADD CHECK (refuse())",
-    "an index": "CREATE INDEX odd ON opportunities ((refuse(id)))",
+    "a default": "ALTER TABLE opportunities ADD COLUMN late boolean DEFAULT reject()",
+    "a check": "ALTER TABLE opportunities ADD CHECK (reject())",
+    "an index": "CREATE INDEX odd ON opportunities ((reject(id)))",
 }
 
 
@@ -110,7 +113,7 @@ def test_whatever_code_and_mark_the_application_raises_its_words_stay_with_the_s
 ) -> None:
     add_version(graph, tenant, add_deal(graph, tenant, source_interaction_id=str(uuid.uuid4()), deal_ref="x"))
     pg.execute(
-        "CREATE FUNCTION refuse(uuid DEFAULT NULL) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS"
+        "CREATE FUNCTION reject(uuid DEFAULT NULL) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS"
         " $$ BEGIN RETURN true; END $$"
     )
     pg.execute(PLACES[place])
@@ -118,11 +121,11 @@ def test_whatever_code_and_mark_the_application_raises_its_words_stay_with_the_s
     pg.execute("DELETE FROM interaction_links; DELETE FROM deal_versions; DELETE FROM opportunities")
     pg.execute("INSERT INTO opportunities (id, tenant_id, updated_at) VALUES (gen_random_uuid(), %s, now())", [tenant])
     pg.execute(
-        "CREATE OR REPLACE FUNCTION refuse(uuid DEFAULT NULL) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS"
+        "CREATE OR REPLACE FUNCTION reject(uuid DEFAULT NULL) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS"
         f" $$ BEGIN RAISE '{WORDS}' USING ERRCODE = '{code}', SCHEMA = 'deal_sync', DATATYPE = 'own',"
         f" CONSTRAINT = '{WORDS}', DETAIL = 'more {WORDS}'; END $$".encode()
     )
-    with contextlib.suppress(psycopg.DatabaseError):  # a row is refused, or a run fails
+    with contextlib.suppress(psycopg.DatabaseError):  # a row is rejected, or a run fails
         writer.execute("CALL deal_sync.sync_all('full')")
     told = pg.execute(
         "SELECT message, server_text FROM deal_sync.runs UNION ALL SELECT message, server_text FROM deal_sync.rejects"
@@ -138,16 +141,16 @@ def test_a_policy_that_raises_while_nodes_are_looked_for_by_key_is_the_applicati
 ) -> None:
     """As an incremental run does before it lands anything, when the number of nodes differs."""
     add_deal(graph, tenant)
-    pg.execute("CREATE FUNCTION refuse(uuid) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN true; END'")
-    pg.execute("CREATE POLICY refuse ON opportunities AS RESTRICTIVE USING (refuse(id))")
+    pg.execute("CREATE FUNCTION reject(uuid) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN true; END'")
+    pg.execute("CREATE POLICY reject ON opportunities AS RESTRICTIVE USING (reject(id))")
     assert sync(writer, tenant).status == "ok"
     pg.execute(
-        "CREATE OR REPLACE FUNCTION refuse(uuid) RETURNS boolean LANGUAGE plpgsql AS"
+        "CREATE OR REPLACE FUNCTION reject(uuid) RETURNS boolean LANGUAGE plpgsql AS"
         f" $$ BEGIN RAISE '{WORDS}' USING ERRCODE = '{code}', DATATYPE = 'own'; END $$".encode()
     )
     add_deal(graph, tenant)
     run = sync(writer, tenant, mode="incremental")
-    assert run.message == f"SQLSTATE {code} ended the run, in function public.refuse(uuid); nothing was written"
+    assert run.message == f"the run failed with SQLSTATE {code}, in function public.reject(uuid); nothing was written"
 
 
 @pytest.mark.german
@@ -167,7 +170,7 @@ def test_what_the_callers_transaction_has_deferred_is_the_applications_too(
     )
     run = sync(session, tenant)
     place = 'trigger "application" of table public.opportunities'
-    assert run.message == f"SQLSTATE {code} ended the run, in {place}; nothing was written"
+    assert run.message == f"the run failed with SQLSTATE {code}, in {place}; nothing was written"
     session.rollback()
 
 
@@ -175,7 +178,7 @@ def test_what_the_callers_transaction_has_deferred_is_the_applications_too(
 
 
 @pytest.mark.german
-def test_an_error_in_a_trigger_is_told_as_the_triggers(
+def test_an_error_in_a_trigger_is_reported_as_the_triggers(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
     pg.execute(trigger("PERFORM 'no number'::integer;"))
@@ -190,7 +193,7 @@ def test_an_error_in_a_trigger_is_told_as_the_triggers(
 
 
 @pytest.mark.german
-def test_what_a_table_that_the_trigger_writes_refuses_is_told_with_both_names(
+def test_what_a_table_that_the_trigger_writes_rejects_is_reported_with_both_names(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
     pg.execute("CREATE TABLE audit (id integer PRIMARY KEY); INSERT INTO audit VALUES (1)")
@@ -200,13 +203,13 @@ def test_what_a_table_that_the_trigger_writes_refuses_is_told_with_both_names(
     sync(writer, tenant)
     [reject] = rejects(pg, tenant)
     assert reject.message == (
-        'in trigger "application" of table public.opportunities: another row has this key:'
+        'in trigger "application" of table public.opportunities: another row has the same key:'
         ' table "audit", constraint "audit_pkey"'
     )
 
 
 @pytest.mark.german
-def test_a_value_that_the_table_itself_refuses_is_no_triggers(
+def test_a_value_that_the_table_itself_rejects_is_no_triggers(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
     """A trigger that has nothing to do with it is there."""
@@ -214,7 +217,7 @@ def test_a_value_that_the_table_itself_refuses_is_no_triggers(
     pg.execute("ALTER TABLE opportunities ADD CHECK (1 / (extraction_version - 2) < 5)")
     add_deal(graph, tenant, version=2)
     sync(writer, tenant)
-    assert [reject.message for reject in rejects(pg, tenant)] == ["a value does not fit"]
+    assert [reject.message for reject in rejects(pg, tenant)] == ["a value is invalid"]
 
 
 #: Functions that fail: by their names and languages.
@@ -228,7 +231,7 @@ FAILING: dict[str, tuple[LiteralString, LiteralString]] = {
 
 @pytest.mark.german
 @pytest.mark.parametrize("which", FAILING)
-def test_an_error_in_a_function_is_told_as_the_functions_in_every_language(
+def test_an_error_in_a_function_is_reported_as_the_functions_in_every_language(
     which: str, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
     name, body = FAILING[which]
@@ -244,10 +247,10 @@ def test_the_place_of_an_error_is_looked_up_by_name_and_not_among_all_functions(
     database: Database, graph: Graph, tenant: uuid.UUID
 ) -> None:
     session = database.connect(autocommit=False)
-    session.execute("CREATE FUNCTION refuse(uuid) RETURNS boolean LANGUAGE sql AS 'SELECT true'")
+    session.execute("CREATE FUNCTION reject(uuid) RETURNS boolean LANGUAGE sql AS 'SELECT true'")
     session.execute(trigger(""))
     contexts = {
-        "PL/pgSQL function public.refuse(uuid) line 1 at RAISE": "function public.refuse(uuid)",
+        "PL/pgSQL function public.reject(uuid) line 1 at RAISE": "function public.reject(uuid)",
         "PL/pgSQL function application_trigger() line 1 at RAISE": 'trigger "application" of table'
         " public.opportunities",
     }
@@ -256,7 +259,7 @@ def test_the_place_of_an_error_is_looked_up_by_name_and_not_among_all_functions(
         " + (SELECT sum(pg_stat_get_xact_tuples_returned(i.indexrelid)) FROM pg_index AS i WHERE i.indrelid = c.oid)"
         " FROM pg_class AS c WHERE c.oid = 'pg_proc'::regclass"
     )
-    for _ in range(2):  # what the first one fills caches with does not count
+    for _ in range(2):  # what the first one puts into caches does not count
         before = one(session, read)
         for context, place in contexts.items():
             assert one(session, "SELECT _deal_sync.place_of_error(%s)", context) == place
@@ -304,7 +307,7 @@ def small_disk(servers: Instance) -> Iterator[Path]:
 
 
 @pytest.mark.german
-def test_a_full_disk_is_told_with_the_tablespaces(
+def test_a_full_disk_is_reported_with_the_tablespaces(
     small_disk: Path, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
     space = f"small_{uuid.uuid4().hex[:8]}"
@@ -316,7 +319,7 @@ def test_a_full_disk_is_told_with_the_tablespaces(
         run = sync(writer, tenant)
         assert (run.status, run.message) == (
             "failed",
-            "no space is left on a disk of the database; the tables lie in"
+            "no space left on a disk of the database; the tables are in"
             f' tablespace "pg_default", tablespace "{space}"; make room and sync again;'
             " server_text in deal_sync.runs names the file; nothing was written",
         )

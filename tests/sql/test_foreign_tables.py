@@ -194,7 +194,7 @@ def test_limits_that_are_none(pg: Connection, limit: str, rows: int) -> None:
     assert len(pg.execute(query.encode()).fetchall()) == rows
 
 
-def test_a_limit_is_not_taken_from_what_stands_above_the_scan(pg: Connection) -> None:
+def test_a_limit_is_not_taken_from_above_the_scan(pg: Connection) -> None:
     for query, rows in (
         ("SELECT DISTINCT stage FROM neo4j.deals LIMIT 3", 1),
         ("SELECT stage, count(*) FROM neo4j.deals GROUP BY stage LIMIT 3", 1),
@@ -262,7 +262,7 @@ def test_a_thousand_ids_in_one_query(pg: Connection) -> None:
     ["INSERT INTO neo4j.deals (name) VALUES ('x')", "UPDATE neo4j.deals SET name = 'x'", "DELETE FROM neo4j.deals"],
 )
 def test_it_can_only_be_read(pg: Connection, write: str) -> None:
-    with pytest.raises(psycopg.Error, match="can only be read"):
+    with pytest.raises(psycopg.Error, match="cannot change a foreign table of the graph"):
         pg.execute(write.encode())
 
 
@@ -271,14 +271,14 @@ def test_what_multicorn_does_not_tell_is_as_the_documentation_says(pg: Connectio
     whole = "to_jsonb({0}) ->> 'name' FROM {1} AS {0} LIMIT 1"
     assert value(pg, "SELECT " + whole.format("d", "neo4j.deals")) is None
     assert value(pg, "SELECT " + whole.format("x", "(SELECT * FROM neo4j.deals OFFSET 0)")) is not None
-    for refused, instead in (
+    for rejected, instead in (
         ("created_at < current_date", "created_at < (SELECT current_date)"),
         ("created_at < localtimestamp", "created_at < (SELECT localtimestamp)"),
         ("name = current_user", "name = (SELECT current_user::text)"),
         ("name = greatest(current_setting('a.b', true), 'x')", "name = (SELECT greatest('a', 'x'))"),
     ):
         with pytest.raises(psycopg.Error, match="lookup failed for type"):
-            pg.execute(f"SELECT * FROM neo4j.deals WHERE {refused}".encode())
+            pg.execute(f"SELECT * FROM neo4j.deals WHERE {rejected}".encode())
         assert pg.execute(f"SELECT * FROM neo4j.deals WHERE {instead}".encode()).fetchall() == []
     pg.execute("CREATE FOREIGN TABLE days (d date) SERVER neo4j OPTIONS (label 'Deal')")
     with pytest.raises(psycopg.Error, match="out of range"):
@@ -376,7 +376,7 @@ def test_explain_needs_no_server(database: Database, pg: Connection) -> None:
     pg.execute("CREATE USER MAPPING FOR CURRENT_USER SERVER gone OPTIONS (\"user\" 'u', password 'p')")
     pg.execute("CREATE FOREIGN TABLE absent (name text) SERVER gone OPTIONS (label 'Deal')")
     assert "rows=1000 " in plan(pg, "SELECT * FROM absent")
-    with pytest.raises(psycopg.Error, match="no connection to Neo4j server"):
+    with pytest.raises(psycopg.Error, match="could not connect to Neo4j server"):
         pg.execute("SELECT * FROM absent")
 
 
@@ -407,19 +407,19 @@ def test_scan_reads_it_too(pg: Connection, stages: None) -> None:
 
 
 @pytest.mark.parametrize("query", ["SELECT * FROM writes", "SELECT * FROM deal_sync.scan(NULL::writes)"])
-def test_a_query_that_writes_is_refused(pg: Connection, graph: Graph, query: str) -> None:
+def test_a_query_that_writes_is_rejected(pg: Connection, graph: Graph, query: str) -> None:
     pg.execute(
         "CREATE FOREIGN TABLE writes (x bigint) SERVER neo4j OPTIONS (cypher 'CREATE (n:Written) RETURN 1 AS x')"
     )
-    with pytest.raises(psycopg.Error) as refused:
+    with pytest.raises(psycopg.Error) as raised:
         pg.execute(query.encode())
-    said = f"{refused.value} {refused.value.diag.message_detail}"
+    said = f"{raised.value} {raised.value.diag.message_detail}"
     assert "Neo.ClientError.Statement.AccessMode" in said
     assert graph.run("MATCH (n:Written) RETURN count(n) AS n") == [{"n": 0}]
 
 
 @pytest.mark.parametrize("other", ["label 'Deal'", "kind 'deal'"])
 def test_a_query_goes_with_no_label_and_no_kind(pg: Connection, other: str) -> None:
-    with pytest.raises(psycopg.Error, match='option "cypher" does not go with') as refused:
+    with pytest.raises(psycopg.Error, match='option "cypher" cannot be used together with') as raised:
         pg.execute(f"CREATE FOREIGN TABLE t (x int) SERVER neo4j OPTIONS (cypher 'RETURN 1 AS x', {other})".encode())
-    assert refused.value.sqlstate == "HV024"
+    assert raised.value.sqlstate == "HV024"

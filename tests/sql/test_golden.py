@@ -1,7 +1,7 @@
 """Flows in: mappings, each changed in one way. Flows out: the statements of a run, as tests/golden has them.
 
-Of the default mapping they are there whole, of the others as what differs. DEAL_SYNC_GOLDEN=write writes the files
-anew, for a change that is meant: the diff shows it.
+Those of the default mapping are there in full, those of the others as a diff. DEAL_SYNC_GOLDEN=write rewrites the
+files, for an intended change, which the diff shows.
 """
 
 import difflib
@@ -19,7 +19,7 @@ TENANT = "aaaaaaaa-0000-4000-8000-000000000001"
 DEALS, VERSIONS = "ALTER FOREIGN TABLE neo4j.deals ", "ALTER FOREIGN TABLE neo4j.deal_versions "
 OPPORTUNITIES = "ALTER TABLE opportunities "
 
-#: By name, the statements that make the mapping another one.
+#: By name, the statements that change the mapping.
 MAPPINGS: dict[str, list[str]] = {
     "write_never": [DEALS + "ALTER deal_ref OPTIONS (ADD write 'never')"],
     "write_insert": [DEALS + "ALTER deal_ref OPTIONS (ADD write 'insert')"],
@@ -88,7 +88,7 @@ STATEMENTS: LiteralString = """
 
 
 def statements(pg: Connection, completes: bool = False, is_part: bool = False) -> str:
-    """All of them, each under its name; object identifiers, which differ between databases, by what they identify."""
+    """All of them, each under its name; OIDs, which differ between databases, as the names of their objects."""
     found = pg.execute(STATEMENTS, {"tenant": TENANT, "completes": completes, "is_part": is_part}).fetchall()
     text = "\n\n".join(f"-- {name}\n{statement.strip(chr(10))}" for name, statement in sorted(found)) + "\n"
     for kind in ("deal", "version"):

@@ -70,7 +70,7 @@ def live(database: Database, history: History) -> None:
     history.end()
     while (run := incremental(session, history.tenant)).status == "skipped":  # the killed one may not be gone yet
         time.sleep(0.05)
-    came_back = "deals have come back to the graph" in str(run.message)
+    came_back = "deals have reappeared in the graph" in str(run.message)
     assert run.mode == ("full" if history.clock_moved or came_back else "incremental"), run.message
     why = "SELECT server_text FROM deal_sync.runs WHERE run_id = %s"
     assert run.status in ("ok", "partial"), one(session, why, run.run_id)

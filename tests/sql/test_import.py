@@ -153,6 +153,29 @@ def test_each_label_is_a_table_with_the_types_that_the_graph_holds(imported: Sch
     assert imported.said == []
 
 
+def test_a_column_has_what_was_found_as_its_comment_which_the_statement_cannot_make(
+    imported: Schema, pg: Connection, graph: Graph
+) -> None:
+    graph.run("CREATE (:Person {name: 'Ann'}), (:Person {name: 'Bob', ctid: 1}), (:Person {name: 3})")
+
+    imported.take()
+
+    query = (
+        "SELECT a.attname, col_description(a.attrelid, a.attnum) FROM pg_attribute AS a"
+        """ WHERE a.attrelid = 'imported."Person"'::regclass AND a.attnum > 0"""
+    )
+    comments = {name: comment for name, comment in pg.execute(query) if comment is not None}
+    if imported.by_statement:
+        assert comments == {}
+    else:
+        assert comments == {
+            "ctid_2": 'the property "ctid": INTEGER in 1 of 3 nodes',
+            "name": 'the property "name": STRING in 2, INTEGER in 1 of 3 nodes',
+            "element_id": "Neo4j's element id of the node; it does not survive a restore of the graph",
+            "labels": "all labels of the node",
+        }
+
+
 def test_what_is_imported_is_read_by_scan_and_by_a_select(imported: Schema, pg: Connection, graph: Graph) -> None:
     graph.run("CREATE (:Person {name: 'Ann', born: date('1990-01-02'), n: [1, 2]})")
 
@@ -230,14 +253,14 @@ def test_limit_to_and_except_name_the_tables(imported: Schema, graph: Graph) -> 
     imported.take(limit_to=["A", "c"])
     assert imported.tables() == {"A": "A"}
     assert imported.said == [
-        'WARNING: no label of the graph makes a table "c" (names keep their case and take the prefix)'
+        'WARNING: no label of the graph becomes table "c" (names are case-sensitive and include the prefix)'
     ]
     imported.take(**{"except": ["A", "g_C"], "prefix": "g_"})
     assert imported.tables() == {"A": "A", "g_A": "A", "g_B": "B"}
 
 
 def test_the_sample_bounds_what_is_looked_at_and_zero_is_every_node(imported: Schema, graph: Graph) -> None:
-    graph.run("CREATE (:T {one: 1}), (:T {other: 1})")  # Neo4j says not which comes first
+    graph.run("CREATE (:T {one: 1}), (:T {other: 1})")  # Neo4j does not say which comes first
 
     imported.take(sample=1)
     assert len(imported.types("T")) == 1
@@ -259,10 +282,10 @@ def test_a_table_that_is_there_already_ends_the_import(imported: Schema, graph: 
     assert imported.tables() == {}, "all or nothing"
 
 
-def test_a_bad_option_is_refused(imported: Schema) -> None:
-    with pytest.raises(psycopg.Error, match='invalid value for option "sample"') as refused:
+def test_a_bad_option_is_rejected(imported: Schema) -> None:
+    with pytest.raises(psycopg.Error, match='invalid value for option "sample"') as raised:
         imported.take(sample=-1)
-    assert "0 looks at every node" in str(refused.value.diag.message_hint)
+    assert "0 looks at every node" in str(raised.value.diag.message_hint)
 
 
 def test_more_properties_than_a_table_has_columns_are_left_out_with_a_warning(imported: Schema, graph: Graph) -> None:
@@ -273,7 +296,9 @@ def test_more_properties_than_a_table_has_columns_are_left_out_with_a_warning(im
 
     assert len(imported.columns("Wide")) == 1600
     assert "p1699" in imported.columns("Wide"), "what most nodes have comes first"
-    assert imported.said == ['WARNING: 102 properties of label "Wide" are left out: a table has 1600 columns at most']
+    assert imported.said == [
+        'WARNING: 102 properties of label "Wide" are left out: a table can have at most 1600 columns'
+    ]
 
 
 def test_cancel_ends_an_import_that_waits_for_neo4j_within_a_second(imported: Schema, database: Database) -> None:
@@ -296,12 +321,12 @@ def test_cancel_ends_an_import_that_waits_for_neo4j_within_a_second(imported: Sc
 @pytest.mark.multicorn
 def test_import_takes_its_own_options_and_its_own_database_only(pg: Connection, graph: Graph) -> None:
     pg.execute("CREATE SCHEMA imported")
-    with pytest.raises(psycopg.Error, match='invalid option "colour"') as refused:
+    with pytest.raises(psycopg.Error, match='invalid option "colour"') as raised:
         statement(pg, "imported", colour="red")
-    assert refused.value.diag.message_hint == "Valid options in this context are: sample, prefix"
-    with pytest.raises(psycopg.Error, match='reads the database "neo4j", not "other"') as refused:
+    assert raised.value.diag.message_hint == "Valid options in this context are: sample, prefix"
+    with pytest.raises(psycopg.Error, match='reads the database "neo4j", not "other"') as raised:
         pg.execute("IMPORT FOREIGN SCHEMA other FROM SERVER neo4j INTO imported")
-    assert "IMPORT FOREIGN SCHEMA" in str(refused.value.diag.message_hint)
+    assert "IMPORT FOREIGN SCHEMA" in str(raised.value.diag.message_hint)
 
 
 def test_import_schema_says_what_is_wrong_with_a_call(pg: Connection) -> None:
@@ -311,12 +336,12 @@ def test_import_schema_says_what_is_wrong_with_a_call(pg: Connection) -> None:
         (
             "'neo4j', 'public', limit_to => '{a}', \"except\" => '{b}'",
             "22023",
-            "limit_to and except exclude each other",
+            "limit_to and except cannot be used together",
         ),
     ):
-        with pytest.raises(psycopg.Error) as refused:
+        with pytest.raises(psycopg.Error) as raised:
             pg.execute(f"SELECT deal_sync.import_schema({arguments})".encode())
-        assert (refused.value.sqlstate, refused.value.diag.message_primary) == (sqlstate, message)
+        assert (raised.value.sqlstate, raised.value.diag.message_primary) == (sqlstate, message)
 
 
 def test_imported_tables_belong_to_the_caller_who_reads_with_a_mapping_of_its_own(

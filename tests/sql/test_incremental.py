@@ -18,7 +18,7 @@ LONG_AGO: LiteralString = "datetime() - duration('P2D')"
 
 
 def age(graph: Graph) -> None:
-    """All that there is was changed long ago, as far as it tells."""
+    """Everything was changed long ago, by its timestamp."""
     graph.run(f"MATCH (d:Deal) WHERE d.last_updated_at IS NOT NULL SET d.last_updated_at = {LONG_AGO}")
     graph.run(f"MATCH (v:DealVersion) SET v.valid_until = {LONG_AGO}, v.created_at = {LONG_AGO}")
 
@@ -54,7 +54,7 @@ def test_a_version_is_read_by_its_own_watermark_and_with_its_deal(
     add_version(graph, tenant, other)
     age(graph)
     pg.execute("UPDATE deal_sync.watermarks SET facts = facts || jsonb_build_object('count_ms', 11)")
-    assert incremental(pg, tenant).versions_inserted == 0  # nothing tells that it is there, and nodes are not counted
+    assert incremental(pg, tenant).versions_inserted == 0  # nothing shows that it exists, and nodes are not counted
     graph.run("MATCH (d:Deal {opportunity_id: $id}) SET d.last_updated_at = toString(datetime())", id=str(other))
     assert incremental(pg, tenant).versions_inserted == 1
 
@@ -92,12 +92,12 @@ def test_a_change_of_the_mapping_makes_the_next_run_full_by_itself(
     ):
         pg.execute(change.encode())
         run = incremental(pg, tenant)
-        assert (run.mode, run.message) == ("full", "a full run, since the mapping has changed")
+        assert (run.mode, run.message) == ("full", "full run because the mapping has changed")
         assert incremental(pg, tenant).mode == "incremental"
     assert one(pg, "SELECT score FROM opportunities") == 0.5
 
 
-def test_what_a_run_has_not_read_keeps_its_refusals_and_a_row_is_tried_again(
+def test_what_a_run_has_not_read_keeps_its_rejects_and_a_row_is_tried_again(
     pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
     add_deal(graph, tenant, confidence="high")
@@ -133,7 +133,7 @@ def test_what_does_not_say_when_it_changed_is_read_again_when_it_is_another(
     assert one(pg, "SELECT count(*) FROM deal_versions") == 1
 
 
-@pytest.mark.parametrize("between", ["full", "replay", "replay of it", "backfill", "incremental, as it was refused"])
+@pytest.mark.parametrize("between", ["full", "replay", "replay of it", "backfill", "incremental, as it was rejected"])
 def test_what_does_not_say_when_it_changed_may_go_back_to_what_it_was(
     pg: Connection, graph: Graph, tenant: uuid.UUID, between: str
 ) -> None:
@@ -197,7 +197,7 @@ def test_after_the_graphs_clock_has_gone_back_everything_is_read(
     graph.run("MATCH (d:Deal) SET d.last_updated_at = datetime() - duration('PT30M'), d.opportunity_summary = 'new'")
     run = incremental(pg, tenant)
     assert (run.mode, run.deals_updated) == ("full", 1)
-    assert run.message == "a full run, since the graph's clock has gone back"
+    assert run.message == "full run because the graph's clock was set back"
     assert incremental(pg, tenant).mode == "incremental"
 
 
@@ -266,14 +266,14 @@ def test_a_full_run_says_so_where_the_graphs_clock_or_its_newest_deal_is_older_t
         assert sync(pg, tenant).message is None
         graph.run(f"MATCH (d:Deal) WHERE d.old IS NULL SET d.last_updated_at = {older}")
         assert sync(pg, tenant).message == (
-            "the newest deal is of 2026-03-01 07:59:59+00, and the full run before read one of 2026-03-01 08:00:00+00:"
-            " that deal has gone, or this is an older copy of the graph"
+            "the newest deal is of 2026-03-01 07:59:59+00, but the previous full run read one of"
+            " 2026-03-01 08:00:00+00: that deal was deleted, or this is an older copy of the graph"
         )
         assert sync(pg, tenant).message is None, "it was said"
     graph.run("MATCH (d:Deal) WHERE d.old IS NULL SET d.last_updated_at = '2026-03-01T08:00:01.5Z'")
     assert sync(pg, tenant).message is None
     pg.execute("UPDATE deal_sync.watermarks SET watermark = watermark + interval '1 hour'")
-    assert sync(pg, tenant).message == "the graph's clock has gone back"
+    assert sync(pg, tenant).message == "the graph's clock was set back"
 
 
 def test_that_the_newest_deal_has_gone_is_said_once(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
@@ -286,8 +286,9 @@ def test_that_the_newest_deal_has_gone_is_said_once(pg: Connection, graph: Graph
         sync(pg, tenant, dry_run=True).message
         == sync(pg, tenant).message
         == (
-            "the newest deal is of 2026-03-01 08:00:00+00, and the full run before read one of 2026-03-02 00:00:00+00:"
-            " that deal has gone, or this is an older copy of the graph; rows whose deal is not in the graph: 1"
+            "the newest deal is of 2026-03-01 08:00:00+00, but the previous full run read one of"
+            " 2026-03-02 00:00:00+00: that deal was deleted, or this is an older copy of the graph;"
+            " rows whose deal is not in the graph: 1"
         )
     )
     for mode in ("full", "incremental", "full"):
@@ -319,7 +320,7 @@ def test_what_is_new_with_an_old_time_is_found_by_the_number_of_nodes(
 
 
 @pytest.mark.parametrize("kind", ["deal", "version"])
-def test_a_duplicate_that_arrives_alone_and_old_is_refused(
+def test_a_duplicate_that_arrives_alone_and_old_is_rejected(
     pg: Connection, graph: Graph, tenant: uuid.UUID, kind: str
 ) -> None:
     counting_is_quick(pg)
@@ -347,18 +348,18 @@ def test_rows_whose_deal_has_left_the_graph_are_counted(pg: Connection, graph: G
     counting_is_quick(pg)
     for _ in range(5):
         add_deal(graph, tenant)
-    refused = add_deal(graph, tenant)
+    rejected = add_deal(graph, tenant)
     age(graph)
     incremental(pg, tenant)
-    graph.run("MATCH (d:Deal) WHERE d.opportunity_id <> $id WITH d LIMIT 2 DETACH DELETE d", id=str(refused))
+    graph.run("MATCH (d:Deal) WHERE d.opportunity_id <> $id WITH d LIMIT 2 DETACH DELETE d", id=str(rejected))
     for mode in ("incremental", "incremental", "full", "incremental"):
         assert sync(pg, tenant, mode=mode).message == "rows whose deal is not in the graph: 2", mode
         assert one(pg, "SELECT facts ->> 'rows_without_deal' FROM deal_sync.watermarks") == "2"
     pg.execute("ALTER TABLE opportunities ADD CONSTRAINT nobody CHECK (latest_ai_summary <> 'x')")
-    graph.run("MATCH (d:Deal {opportunity_id: $id}) SET d.opportunity_summary = 'x'", id=str(refused))
+    graph.run("MATCH (d:Deal {opportunity_id: $id}) SET d.opportunity_summary = 'x'", id=str(rejected))
     assert "rows whose deal is not in the graph: 2" in str(sync(pg, tenant).message)
     pg.execute("ALTER TABLE opportunities DROP CONSTRAINT nobody")
-    pg.execute("INSERT INTO deal_sync.barred (tenant_id, graph_id) VALUES (%s, %s)", [tenant, refused])
+    pg.execute("INSERT INTO deal_sync.barred (tenant_id, graph_id) VALUES (%s, %s)", [tenant, rejected])
     assert sync(pg, tenant).message == "rows whose deal is not in the graph: 2"
 
 
@@ -387,7 +388,7 @@ def test_a_deal_that_comes_back_to_its_row_with_an_old_time_is_read(
         )
     age(graph)
     run = incremental(pg, tenant)
-    assert run.message == "a full run, since deals have come back to the graph: 1"
+    assert run.message == "full run because deals have reappeared in the graph: 1"
     assert (run.mode, run.deals_updated) == ("full", 1)
     assert one(pg, "SELECT latest_ai_summary FROM opportunities WHERE graph_opportunity_id = %s", deal) == "as it was"
     assert (incremental(pg, tenant).mode, incremental(pg, tenant).message) == ("incremental", None)
@@ -398,11 +399,11 @@ def test_what_a_run_knows_of_a_tenant_is_looked_up_once_and_not_for_each_node(
 ) -> None:
     for _ in range(30):
         add_deal(graph, tenant)
-    barred, refused = add_deal(graph, tenant), add_deal(graph, tenant, opportunity_id=str(uuid.uuid4()))
+    barred, rejected = add_deal(graph, tenant), add_deal(graph, tenant, opportunity_id=str(uuid.uuid4()))
     session = database.connect(autocommit=False)
     session.execute("SET track_functions = 'all'")
     session.execute("INSERT INTO deal_sync.barred (tenant_id, graph_id) VALUES (%s, %s)", [tenant, barred])
-    [node] = graph.run("MATCH (d:Deal {opportunity_id: $id}) RETURN elementId(d) AS id", id=str(refused))
+    [node] = graph.run("MATCH (d:Deal {opportunity_id: $id}) RETURN elementId(d) AS id", id=str(rejected))
     session.execute(
         "INSERT INTO deal_sync.rejects (tenant_id, kind, level, element_id, column_name, sqlstate, message, run_id)"
         " VALUES (%s, 'deal', 'row', %s, '', '23514', 'x', gen_random_uuid())",
@@ -415,7 +416,7 @@ def test_what_a_run_knows_of_a_tenant_is_looked_up_once_and_not_for_each_node(
     # PostgreSQL 18 calls each once more, to estimate how many rows it gives.
     most = 2 if session.info.server_version >= 180000 else 1
     assert calls["barred_of"] <= most
-    assert calls["refused_elements"] <= most
+    assert calls["rejected_elements"] <= most
 
 
 def test_nodes_are_counted_once_an_hour_where_that_takes_long(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
@@ -443,7 +444,7 @@ def test_a_transaction_that_neo4j_has_had_open_for_long_is_named(
         time.sleep(1.3)
         for mode in ("full", "incremental"):
             message = str(sync(pg, tenant, mode=mode).message)
-            assert message.startswith("transactions that are open in Neo4j for longer than deal_sync.overlap, ")
+            assert message.startswith("transactions that have been open in Neo4j for longer than deal_sync.overlap, ")
             assert " may not see: neo4j-transaction-" in message
             assert message.count("-transaction-") == 1
         transaction.rollback()
@@ -487,7 +488,7 @@ def test_a_graph_is_accepted_in_a_database_that_publishes_all_tables(
 
 
 def test_every_table_of_the_extension_has_a_primary_key(pg: Connection) -> None:
-    """Else a publication FOR ALL TABLES lets nobody update it or delete from it."""
+    """Otherwise a publication FOR ALL TABLES prevents updating it or deleting from it."""
     without = pg.execute(
         "SELECT c.oid::regclass::text FROM pg_class AS c"
         " WHERE c.relkind IN ('r', 'p') AND c.relnamespace IN ('deal_sync'::regnamespace, '_deal_sync'::regnamespace)"
@@ -498,7 +499,7 @@ def test_every_table_of_the_extension_has_a_primary_key(pg: Connection) -> None:
 
 def test_a_graph_that_cannot_be_reached_is_not_accepted(pg: Connection, graph: Graph) -> None:
     pg.execute("ALTER SERVER neo4j OPTIONS (SET uri 'bolt://127.0.0.1:1')")
-    with pytest.raises(psycopg.OperationalError, match=r"^no connection to Neo4j server") as raised:
+    with pytest.raises(psycopg.OperationalError, match=r"^could not connect to Neo4j server") as raised:
         pg.execute("SELECT deal_sync.accept_graph()")
     assert raised.value.sqlstate == "08006"
 
@@ -517,7 +518,7 @@ def test_the_watermark_of_a_run_that_began_with_the_graph_before_does_not_count(
     before.commit()
     pg.execute("DELETE FROM opportunities")
     run = incremental(pg, tenant)
-    assert (run.mode, run.status, run.message) == ("full", "ok", "a full run, since the graph is another one")
+    assert (run.mode, run.status, run.message) == ("full", "ok", "full run because the graph is a different one")
     assert run.deals_inserted == 1
 
 

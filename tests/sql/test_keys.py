@@ -79,7 +79,7 @@ def test_a_deal_never_touches_a_row_of_another_tenant(
     tenant: uuid.UUID,
     other_tenant: uuid.UUID,
 ) -> None:
-    """Whoever calls, a superuser too: the earlier row keeps the id, the later deal is refused with 23505."""
+    """Whoever calls, even a superuser: the earlier row keeps the id, the later deal is rejected with 23505."""
     node, good = deal(), deal()
     version(node)
     theirs = {"tenant_id": other_tenant, "opportunity_name": "theirs", held: node.id}
@@ -91,10 +91,10 @@ def test_a_deal_never_touches_a_row_of_another_tenant(
     assert counts(run) == (2, 1, 0, 0, 0)
     assert rows(pg, "opportunities", tenant_id=other_tenant) == [before]
     assert [found["id"] for found in rows(pg, "opportunities", tenant_id=tenant)] == [good.id]
-    refused, version_refused = rejects(pg, tenant)
-    assert (refused.kind, refused.level, refused.sqlstate, refused.graph_id) == ("deal", "row", "23505", node.key)
-    assert "another row has this key" in refused.message
-    assert (version_refused.kind, version_refused.level, version_refused.sqlstate) == ("version", "row", "23503")
+    rejected, version_rejected = rejects(pg, tenant)
+    assert (rejected.kind, rejected.level, rejected.sqlstate, rejected.graph_id) == ("deal", "row", "23505", node.key)
+    assert "another row has the same key" in rejected.message
+    assert (version_rejected.kind, version_rejected.level, version_rejected.sqlstate) == ("version", "row", "23503")
 
 
 def test_a_row_of_another_deal_keeps_its_id(
@@ -147,7 +147,7 @@ def test_a_deal_that_has_gone_from_the_graph_keeps_its_row(
 
 
 def assert_duplicates(pg: Connection, tenant: uuid.UUID, lost: list[Node]) -> None:
-    """These nodes are refused as duplicates, and nothing else is."""
+    """These nodes are rejected as duplicates, and nothing else is."""
     found = pg.execute(
         "SELECT element_id, kind, level, sqlstate, message FROM deal_sync.rejects WHERE tenant_id = %s", [tenant]
     ).fetchall()
@@ -157,7 +157,7 @@ def assert_duplicates(pg: Connection, tenant: uuid.UUID, lost: list[Node]) -> No
         assert "duplicate deal" in message
 
 
-def test_of_several_nodes_with_one_key_the_newest_lands_and_the_others_are_refused(
+def test_of_several_nodes_with_one_key_the_newest_lands_and_the_others_are_rejected(
     pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID
 ) -> None:
     id = str(uuid.uuid4())
@@ -230,7 +230,7 @@ def test_two_spellings_of_one_uuid_and_of_one_tenant_are_one_key(
 def test_one_key_with_two_tenants_is_no_duplicate(
     pg: Connection, writer: Connection, graph: Graph, deal: AddNode, tenant: uuid.UUID, other_tenant: uuid.UUID
 ) -> None:
-    """The key has the tenant in it: the other tenant's newer node does not make this one yield."""
+    """The key has the tenant in it: this one does not give way to the other tenant's newer node."""
     mine = deal(last_updated_at="2026-01-01T00:00:00Z")
     deal_node(graph, other_tenant, opportunity_id=mine.key, last_updated_at="2026-02-01T00:00:00Z")
 

@@ -1,5 +1,5 @@
-"""Flows in: sql/functions/09_land.sql, on tables that refuse rows, and beside a service that writes them too.
-Flows out: a row's error harms that row alone.
+"""Flows in: sql/functions/09_land.sql, on tables that reject rows, and beside a service that writes them too. Flows
+out: the error of a row affects that row only.
 """
 
 import secrets
@@ -19,8 +19,8 @@ from support.sync import add_deal, add_version, one, rejects, sync
 IF_BAD: LiteralString = "IF new.opportunity_name = 'Bad' THEN {} END IF;"
 
 
-#: What refuses the deal "Bad": statements, the properties that make it so, SQLSTATE, and what the message names.
-REFUSALS: dict[str, tuple[Any, dict[str, Any], str, str]] = {
+#: What rejects the deal "Bad": statements, the properties that make it so, SQLSTATE, and what the message names.
+CAUSES: dict[str, tuple[Any, dict[str, Any], str, str]] = {
     "a trigger that raises": (trigger(IF_BAD.format(f"RAISE EXCEPTION '{WORDS}';")), {}, "P0001", "trigger"),
     "a trigger with a SQLSTATE of its own": (
         trigger(IF_BAD.format("RAISE EXCEPTION 'no' USING ERRCODE = 'CRM01';"), "AFTER INSERT"),
@@ -122,11 +122,11 @@ REFUSALS: dict[str, tuple[Any, dict[str, Any], str, str]] = {
 
 
 @pytest.mark.german
-@pytest.mark.parametrize("refusal", REFUSALS)
-def test_a_new_row_that_the_table_refuses_is_alone_in_it(
-    refusal: str, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+@pytest.mark.parametrize("cause", CAUSES)
+def test_a_new_row_that_the_table_rejects_is_alone_in_it(
+    cause: str, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
-    statements, properties, sqlstate, named = REFUSALS[refusal]
+    statements, properties, sqlstate, named = CAUSES[cause]
     pg.execute(statements)
     add_deal(graph, tenant, name="Good")
     bad = add_deal(graph, tenant, name="Bad", **properties)
@@ -163,11 +163,11 @@ UPDATES: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("refusal", UPDATES)
-def test_a_change_that_the_table_refuses_leaves_the_row_and_lands_by_itself_later(
-    refusal: str, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
+@pytest.mark.parametrize("cause", UPDATES)
+def test_a_change_that_the_table_rejects_leaves_the_row_and_lands_by_itself_later(
+    cause: str, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
-    statements, sqlstate = UPDATES[refusal]
+    statements, sqlstate = UPDATES[cause]
     deal = add_deal(graph, tenant, deal_ref="old")
     assert sync(writer, tenant).status == "ok"
     pg.execute(statements)
@@ -193,7 +193,7 @@ def test_a_change_that_the_table_refuses_leaves_the_row_and_lands_by_itself_late
     assert rejects(pg, tenant) == []
 
 
-def test_a_value_that_a_domain_refuses_is_lost_alone(
+def test_a_value_that_a_domain_rejects_is_lost_alone(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
     pg.execute(
@@ -232,7 +232,7 @@ def test_a_domain_that_raises_harms_its_value_alone(
 
 
 @pytest.mark.german
-def test_a_version_that_the_table_refuses_is_alone_in_it(
+def test_a_version_that_the_table_rejects_is_alone_in_it(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
     pg.execute(trigger("IF new.version_number = 2 THEN RAISE EXCEPTION 'no'; END IF;", table="deal_versions"))
@@ -245,7 +245,7 @@ def test_a_version_that_the_table_refuses_is_alone_in_it(
     ]
 
 
-def test_a_version_that_a_trigger_suppresses_is_a_refusal(
+def test_a_version_that_a_trigger_suppresses_is_a_reject(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
     pg.execute(trigger("IF new.version_number = 2 THEN RETURN NULL; END IF;", table="deal_versions"))
@@ -258,7 +258,7 @@ def test_a_version_that_a_trigger_suppresses_is_a_refusal(
 
 
 @pytest.mark.german
-def test_a_link_that_the_table_refuses_harms_neither_its_deal_nor_other_links(
+def test_a_link_that_the_table_rejects_harms_neither_its_deal_nor_other_links(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
     pg.execute(
@@ -367,11 +367,11 @@ def test_a_version_whose_number_somebody_takes_beside_us_is_a_duplicate(
     assert one(pg, "SELECT name FROM deal_versions") == "Theirs"
 
 
-# -- Links: nothing is suppressed in silence, and no link costs a deal -------------------------------------------------
+# -- Links: nothing is suppressed silently, and no link prevents a deal ------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["a trigger that returns NULL", "a unique key of the table's own"])
-def test_a_link_that_is_suppressed_is_refused_and_its_deal_lands(
+def test_a_link_that_is_suppressed_is_rejected_and_its_deal_lands(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID, how: str
 ) -> None:
     interaction = str(uuid.uuid4())

@@ -97,7 +97,7 @@ def test_a_version_that_did_not_land_is_not_linked(
     assert links(pg, tenant) == []
 
 
-def test_an_interaction_id_that_is_no_uuid_is_refused_at_its_own_column_and_not_at_the_link(
+def test_an_interaction_id_that_is_no_uuid_is_rejected_at_its_own_column_and_not_at_the_link(
     pg: Connection, writer: Connection, deal: AddNode, version: AddNode, tenant: uuid.UUID
 ) -> None:
     node = deal(source_interaction_id="mail-17")

@@ -34,9 +34,9 @@ def test_a_mapping_that_another_role_made_does_not_count(
         assert sync(writer, tenant).deals_inserted == 1, "theirs neither counts nor disturbs"
 
         pg.execute("DROP FOREIGN TABLE neo4j.deals")
-        with pytest.raises(psycopg.errors.UndefinedObject, match="no foreign table maps the deal") as refused:
+        with pytest.raises(psycopg.errors.UndefinedObject, match="no foreign table maps the deal") as raised:
             sync(writer, tenant)
-        assert "evil_deals" in str(refused.value.diag.message_detail)
+        assert "evil_deals" in str(raised.value.diag.message_detail)
 
 
 @pytest.mark.parametrize("what", ["FOREIGN TABLE neo4j.deals", "SERVER neo4j"])
@@ -46,10 +46,10 @@ def test_a_mapping_or_server_given_to_another_role_does_not_count(
     grants = ("USAGE ON FOREIGN DATA WRAPPER neo4j", "USAGE, CREATE ON SCHEMA neo4j")
     with role(pg, fresh("mallory"), *grants) as mallory:
         pg.execute(sql.SQL("ALTER {} OWNER TO {}").format(sql.SQL(what), sql.Identifier(mallory)))
-        with pytest.raises(psycopg.errors.UndefinedObject, match="no foreign table maps the deal") as refused:
+        with pytest.raises(psycopg.errors.UndefinedObject, match="no foreign table maps the deal") as raised:
             sync(writer, tenant)
-        assert "neo4j.deals" in str(refused.value.diag.message_detail)
-        assert "superuser" in str(refused.value.diag.message_detail)
+        assert "neo4j.deals" in str(raised.value.diag.message_detail)
+        assert "superuser" in str(raised.value.diag.message_detail)
         pg.execute(sql.SQL("ALTER {} OWNER TO postgres").format(sql.SQL(what)))
         assert sync(writer, tenant).status == "ok"
 
@@ -88,9 +88,9 @@ def test_a_session_never_reads_with_another_roles_login(
                 if expected[name] is None:
                     assert one(pg, read) == str(deal)
                 else:
-                    with pytest.raises(psycopg.Error) as refused:
+                    with pytest.raises(psycopg.Error) as raised:
                         pg.execute(read)
-                    assert refused.value.sqlstate == expected[name], name
+                    assert raised.value.sqlstate == expected[name], name
                 assert sync(pg, tenant).status == "ok", "always the owner's login"
 
             # Its login is gone: what the session holds open for others must not serve it.
@@ -116,9 +116,9 @@ def test_a_mapping_for_everybody_is_not_readable_by_a_caller(
         "GRANT USAGE ON SCHEMA neo4j TO app_writer; GRANT SELECT ON neo4j.deals TO app_writer;"
         "SELECT deal_sync.grant_scan('app_writer')"
     )
-    with pytest.raises(psycopg.errors.UndefinedObject, match="may not read the PUBLIC user mapping") as refused:
+    with pytest.raises(psycopg.errors.UndefinedObject, match="may not read the PUBLIC user mapping") as raised:
         writer.execute("SELECT FROM deal_sync.scan(NULL::neo4j.deals)")
-    assert "CREATE USER MAPPING FOR app_writer" in str(refused.value.diag.message_hint)
+    assert "CREATE USER MAPPING FOR app_writer" in str(raised.value.diag.message_hint)
 
 
 def test_scan_serves_a_role_of_any_name(pg: Connection, graph: Graph, servers: Instance, tenant: uuid.UUID) -> None:
@@ -140,7 +140,7 @@ def test_scan_serves_a_role_of_any_name(pg: Connection, graph: Graph, servers: I
             assert one(pg, "SELECT opportunity_id FROM deal_sync.scan(NULL::neo4j.deals)") == str(deal)
 
 
-def test_what_scan_refuses_no_function_under_it_gives(
+def test_what_scan_rejects_no_function_under_it_gives(
     pg: Connection, graph: Graph, servers: Instance, tenant: uuid.UUID
 ) -> None:
     add_deal(graph, tenant)
@@ -220,9 +220,9 @@ def test_a_table_by_cypher_is_made_by_a_superuser_or_the_extensions_owner_alone(
     with role(pg, fresh("reader"), "USAGE ON FOREIGN SERVER neo4j", "ALL ON SCHEMA theirs") as reader:
         pg.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(reader)))
         pg.execute("CREATE FOREIGN TABLE theirs.labelled (name text) SERVER neo4j OPTIONS (label 'Deal')")
-        with pytest.raises(psycopg.errors.InsufficientPrivilege, match='to set option "cypher"') as refused:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match='to set option "cypher"') as raised:
             pg.execute(query.encode())
-        assert "the host of Neo4j" in str(refused.value.diag.message_detail)
+        assert "the host of Neo4j" in str(raised.value.diag.message_detail)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             pg.execute("ALTER FOREIGN TABLE theirs.labelled OPTIONS (DROP label, ADD cypher 'RETURN 1 AS name')")
         pg.execute("DROP FOREIGN TABLE theirs.labelled")

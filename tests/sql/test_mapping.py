@@ -1,5 +1,5 @@
-"""Flows in: sql/functions/06_mapping.sql, on mappings that people have made their own.
-Flows out: that attach() leaves theirs, and the mapping as statements.
+"""Flows in: sql/functions/06_mapping.sql, on mappings that people have changed. Flows out: that attach() leaves theirs,
+and the mapping as statements.
 """
 
 import uuid
@@ -85,6 +85,24 @@ def test_attach_adds_a_column_that_is_missing_and_says_so(
     assert sync(writer, tenant).deals_inserted == 1
     landed = pg.execute("SELECT currency, extraction_embedding IS NOT NULL FROM opportunities").fetchone()
     assert landed == ("EUR", True)
+
+
+def test_attach_comments_what_has_no_comment_by_what_it_shows(pg: Connection) -> None:
+    shown = one(pg, "SELECT col_description('neo4j.deals'::regclass, 4)")
+    pg.execute(
+        "ALTER FOREIGN TABLE neo4j.deals RENAME COLUMN stage TO phase;"
+        "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN phase OPTIONS (ADD property 'stage');"
+        "ALTER FOREIGN TABLE neo4j.deals ADD COLUMN region text;"
+        "COMMENT ON COLUMN neo4j.deals.phase IS NULL;"
+        "COMMENT ON COLUMN neo4j.deals.amount IS 'ours'"
+    )
+    pg.execute("SELECT deal_sync.attach()")
+    query: LiteralString = (
+        "SELECT a.attname, col_description(a.attrelid, a.attnum) FROM pg_attribute AS a"
+        " WHERE a.attrelid = 'neo4j.deals'::regclass AND a.attname IN ('phase', 'amount', 'region')"
+    )
+    assert dict(pg.execute(query).fetchall()) == {"phase": shown, "amount": "ours", "region": None}
+    assert shown
 
 
 def test_attach_says_which_server_is_missing(pg: Connection) -> None:

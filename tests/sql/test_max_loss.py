@@ -1,4 +1,4 @@
-"""Flows in: graphs in which values vanish or cease to fit. Flows out: rows that keep theirs, or runs that say so."""
+"""Flows in: graphs in which values vanish or become misfits. Flows out: rows that keep theirs, or failed runs."""
 
 import re
 import uuid
@@ -65,7 +65,7 @@ def test_a_run_in_no_mode_clears_a_fifth_of_a_columns_values(
     status, message = RUNS[mode](pg, tenant)
     assert status == "failed"
     assert message is not None
-    assert 'the run would replace 300 of 300 values in column "deal_ref" of public.opportunities by NULL' in message
+    assert 'the run would replace 300 of 300 values in column "deal_ref" of public.opportunities with NULL' in message
     assert 'It is filled from column "deal_ref" of neo4j.deals: in the graph the property is absent' in message
     assert "SET deal_sync.max_loss = 100" in message
     assert one(pg, VALUES, tenant) == 300
@@ -84,7 +84,7 @@ def test_it_takes_more_than_a_fifth_and_at_least_20_values(
     pg: Connection, graph: Graph, tenant: uuid.UUID, deals: int, lost: int, is_mass: bool
 ) -> None:
     add_deals(graph, tenant, deals)
-    add_deals(graph, add_tenant(pg), 200)  # another tenant's count for nothing
+    add_deals(graph, add_tenant(pg), 200)  # another tenant's do not count
     sync(pg, tenant)
     lose(graph, lost)
     run = sync(pg, tenant, mode="incremental")
@@ -110,7 +110,7 @@ def test_vanished_and_unfit_values_add_up_and_all_columns_are_named(
 
 
 def test_values_are_counted_as_they_were_before_the_run(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
-    """60 deals that lose theirs among 120: the 400 that come with the same run, in earlier batches, save none."""
+    """60 of 120 deals lose theirs: the 400 that are new in the same run, in earlier batches, make no difference."""
     add_deals(graph, tenant, 120)
     sync(pg, tenant)
     lose(graph, 60)
@@ -199,13 +199,13 @@ def test_rows_of_deals_that_are_gone_from_the_graph_keep_their_values(
     assert one(pg, VALUES, tenant) == 51
 
 
-def test_rows_that_a_trigger_refuses_have_lost_nothing(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+def test_rows_that_a_trigger_rejects_have_lost_nothing(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
     add_deals(graph, tenant, 50)
     sync(pg, tenant)
     pg.execute(
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        "CREATE FUNCTION reject() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " IF old.deal_ref <> 'R0' THEN RAISE 'no'; END IF; RETURN new; END $$;"
-        "CREATE TRIGGER refuse BEFORE UPDATE ON opportunities FOR EACH ROW EXECUTE FUNCTION refuse()"
+        "CREATE TRIGGER reject BEFORE UPDATE ON opportunities FOR EACH ROW EXECUTE FUNCTION reject()"
     )
     lose(graph, 25)
     run = sync(pg, tenant)

@@ -1,5 +1,5 @@
 """In: graphs with everything in them. Out: the MERGE that merge_statement gives, run as it is over the real foreign
-tables, leaves the rows that sync_deals leaves. Nodes that are refused as a whole are outside its promise.
+tables, leaves the rows that sync_deals leaves. Nodes that are rejected as a whole are excluded.
 """
 
 import re
@@ -49,24 +49,24 @@ def synced_and_undone(pg: Connection, tenants: list[uuid.UUID]) -> dict[str, lis
         return landed(pg)
 
 
-def without_refused_nodes(pg: Connection, graph: Graph, tenants: list[uuid.UUID]) -> int:
-    """Takes the nodes that are refused as a whole out of the graph; how many they were."""
+def without_rejected_nodes(pg: Connection, graph: Graph, tenants: list[uuid.UUID]) -> int:
+    """Deletes the nodes that are rejected as a whole from the graph; returns how many there were."""
     with pg.transaction(force_rollback=True):
         for tenant in tenants:
             sync(pg, tenant)
-        refused = [
+        rejected = [
             row[0]
             for row in pg.execute("SELECT element_id FROM deal_sync.rejects WHERE level <> 'value' AND kind <> 'link'")
         ]
-    graph.run("MATCH (n) WHERE elementId(n) IN $refused DETACH DELETE n", refused=refused)
-    return len(refused)
+    graph.run("MATCH (n) WHERE elementId(n) IN $rejected DETACH DELETE n", rejected=rejected)
+    return len(rejected)
 
 
 def test_the_demo_graph_lands_as_the_sync_lands_it(pg: Connection, graph: Graph, servers: Instance) -> None:
     environment_database.run_cypher(servers, DEMO / "graph.cypher")
     pg.execute((DEMO / "application.sql").read_bytes())
     tenants = [row[0] for row in pg.execute("SELECT id FROM tenants ORDER BY id")]
-    assert without_refused_nodes(pg, graph, tenants) > 0
+    assert without_rejected_nodes(pg, graph, tenants) > 0
     expected = synced_and_undone(pg, tenants)
     for tenant in tenants:
         merge(pg, tenant)
@@ -78,7 +78,7 @@ def test_the_demo_graph_lands_as_the_sync_lands_it(pg: Connection, graph: Graph,
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_refused_values_land_as_the_sync_lands_them(pg: Connection, graph: Graph, seed: int) -> None:
+def test_rejected_values_land_as_the_sync_lands_them(pg: Connection, graph: Graph, seed: int) -> None:
     random, tenant = Random(seed), add_tenant(pg)
     hostile.fill_pool(graph)
     names = [name for name in full_deal() if not name.startswith("embedding")]
@@ -93,7 +93,7 @@ def test_refused_values_land_as_the_sync_lands_them(pg: Connection, graph: Graph
     graph.run(
         "UNWIND $cells AS c MATCH (n), (p:Pool {i: c[2]}) WHERE elementId(n) = c[0] SET n[c[1]] = p.v", cells=cells
     )
-    without_refused_nodes(pg, graph, [tenant])
+    without_rejected_nodes(pg, graph, [tenant])
     expected = synced_and_undone(pg, [tenant])
     merge(pg, tenant)
 

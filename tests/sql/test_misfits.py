@@ -1,5 +1,5 @@
-"""Flows in: every kind of bad value that docs/internals/rules.md names, among good deals.
-Flows out: what lands all the same, and a reject that says which value did not, until its cause is gone.
+"""Flows in: every kind of bad value that docs/internals/rules.md names, among good deals. Flows out: what lands
+nevertheless, and a reject for the value that did not, until its cause is gone.
 """
 
 import json
@@ -18,7 +18,7 @@ from support.deals import (
     version_node,
 )
 from support.graph import Graph
-from support.misfits import BAD_VALUES, BAD_VERSIONS, DIM, INFINITY, METADATA, NAN, POINT, SCORES, Bad, healed, refused
+from support.misfits import BAD_VALUES, BAD_VERSIONS, DIM, INFINITY, METADATA, NAN, POINT, SCORES, Bad, healed, rejected
 from support.sync import Reject, one, rejects, sync
 
 
@@ -31,7 +31,7 @@ def check_value(reject: Reject, bad: Bad, node: Node) -> None:
     assert len(reject.value) <= 300
 
 
-# -- one bad value harms its own column --------------------------------------------------------------------------------
+# -- a misfit affects only its own column ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", BAD_VALUES, ids=lambda bad: bad.name)
@@ -44,7 +44,7 @@ def test_the_deal_lands_without_the_value_that_does_not_fit(
 
     run = sync(writer, tenant)
 
-    refused(run, 0, 1 + len(bad.also))
+    rejected(run, 0, 1 + len(bad.also))
     assert (run.deals_read, run.deals_inserted) == (2, 2)
     found = rejects(pg, tenant)
     assert {(reject.column_name, reject.sqlstate) for reject in found} == bad.rejects
@@ -71,14 +71,14 @@ def test_the_deal_lands_without_the_value_that_does_not_fit(
 def test_all_bad_values_in_one_run_at_once(
     batch_rows: int, pg: Connection, writer: Connection, deal: AddNode, version: AddNode, tenant: uuid.UUID
 ) -> None:
-    """One deal a bad value, one deal with a bad value in every column, keys that are none, versions: all in one."""
+    """One deal a bad value, one deal with a bad value in every column, invalid keys, versions: all in one."""
     writer.execute(f"SET deal_sync.batch_rows = {batch_rows}")
     good = [deal(**full_deal()) for _ in range(3)]
     nodes = {bad.name: deal(**full_deal() | {bad.source: bad.value}) for bad in BAD_VALUES}
     by_source = {bad.source: bad for bad in BAD_VALUES}
     worst = deal(**{name: bad.value for name, bad in by_source.items()})
     keyless = [deal(opportunity_id=key) for key in ("deal-17", "deal-17", None, None, 17, ["a"])]
-    refused_versions = [
+    rejected_versions = [
         version(good[0], **{"version": number} | bad.properties) for number, bad in enumerate(BAD_VERSIONS)
     ]
     landing = version(good[0], version=len(BAD_VERSIONS))
@@ -87,7 +87,7 @@ def test_all_bad_values_in_one_run_at_once(
 
     of_worst = {at for bad in by_source.values() for at, _ in bad.rejects}
     values = sum(len(bad.rejects) for bad in BAD_VALUES) + len(of_worst)
-    refused(run, len(keyless) + len(refused_versions), values)
+    rejected(run, len(keyless) + len(rejected_versions), values)
     assert (run.deals_read, run.deals_inserted) == (len(nodes) + len(keyless) + 4, len(nodes) + 4)
     assert run.versions_inserted == 1
     found = rejects(pg, tenant)
@@ -96,19 +96,19 @@ def test_all_bad_values_in_one_run_at_once(
     }
     assert {reject.column_name for reject in found if reject.graph_id == worst.key} == of_worst
     assert {reject.graph_id for reject in found if reject.level == "row" and reject.kind == "version"} == {
-        node.key for node in refused_versions
+        node.key for node in rejected_versions
     }
     assert row(pg, "deal_versions", tenant_id=tenant)["id"] == landing.id
     assert one(pg, "SELECT count(*) FROM opportunities") == run.deals_inserted
 
-    for node in (*nodes.values(), worst, *keyless, *refused_versions):
+    for node in (*nodes.values(), worst, *keyless, *rejected_versions):
         node.delete()
     healed(sync(writer, tenant), pg, tenant)
 
 
 def test_a_value_that_fits_again_lands(pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID) -> None:
     node = deal(confidence="high", embedding=[], deal_ref=POINT, **{DIM: 2.5})
-    refused(sync(writer, tenant), 0, 5)  # deal_ref twice: the metadata has it too
+    rejected(sync(writer, tenant), 0, 5)  # deal_ref twice: the metadata has it too
     node.set(confidence=0.5, embedding=[0.5] * 1536, deal_ref="deal_1", **{DIM: 2})
 
     run = sync(writer, tenant)
@@ -119,7 +119,7 @@ def test_a_value_that_fits_again_lands(pg: Connection, writer: Connection, deal:
     assert landed["extraction_embedding"] is not None
 
 
-def test_a_bad_amount_is_refused_at_its_column_where_amount_is_written(
+def test_a_bad_amount_is_rejected_at_its_column_where_amount_is_written(
     pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID
 ) -> None:
     alter_mapping(pg, "ALTER COLUMN amount OPTIONS (SET write 'always')")
@@ -160,7 +160,7 @@ def test_a_temporal_value_past_9999_is_out_of_range(
 def test_a_lone_surrogate_reaches_the_reader_as_a_question_mark(
     pg: Connection, writer: Connection, graph: Graph, deal: AddNode, tenant: uuid.UUID
 ) -> None:
-    """Neo4j stores it, and replaces it on the wire: the deal lands, and nobody can tell. See test_values.py, too."""
+    """Neo4j stores it, and replaces it on the wire: the deal lands, and nobody notices. See also test_values.py."""
     node = deal()
     graph.run("MATCH (d) WHERE elementId(d) = $id SET d.opportunity_summary = 'a\\uD800b'", id=node.element_id)
 
@@ -218,20 +218,20 @@ def test_one_document_reports_all_that_it_lost(
     """One reject a column, so its message names each property."""
     deal(amount=NAN, expected_close_date=POINT)
 
-    refused(sync(writer, tenant), 0, 1)
+    rejected(sync(writer, tenant), 0, 1)
 
     (reject,) = rejects(pg, tenant)
     assert reject.column_name == METADATA
-    assert "amount: NaN or infinity" in reject.message
-    assert "expected_close_date: a POINT" in reject.message
+    assert "amount: not a finite number" in reject.message
+    assert "expected_close_date: expected a text, found a POINT" in reject.message
 
 
-def test_the_value_of_a_refusal_is_cut_to_a_readable_length_and_not_in_its_message(
+def test_the_value_of_a_reject_is_cut_to_a_readable_length_and_not_in_its_message(
     pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID
 ) -> None:
     deal(deal_ref="x" * 5000, opportunity_summary=["y" * 5000] * 3)
 
-    refused(sync(writer, tenant), 0, 2)
+    rejected(sync(writer, tenant), 0, 2)
 
     for reject in rejects(pg, tenant):
         assert reject.value is not None
@@ -297,7 +297,7 @@ def test_a_text_above_max_value_bytes_is_a_value_reject(
 
     run = sync(writer, tenant)
 
-    refused(run, 0, 2)
+    rejected(run, 0, 2)
     assert (run.deals_inserted, run.versions_inserted) == (2, 1)
     assert opportunity(pg, fits)["latest_ai_summary"] == "x" * 1024
     assert opportunity(pg, above)["latest_ai_summary"] is None

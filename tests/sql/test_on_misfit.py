@@ -7,19 +7,19 @@ import pytest
 from support.database import Connection
 from support.deals import AddNode, alter_mapping, insert, opportunity, rows
 from support.graph import Graph
-from support.misfits import METADATA, NAN, healed, refused, vector
+from support.misfits import METADATA, NAN, healed, rejected, vector
 from support.sync import rejects, sync
 
 # -- what a column does with a misfit ----------------------------------------------------------------------------------
 
 
-def test_on_misfit_error_refuses_the_row_as_reject_does(
+def test_on_misfit_error_rejects_the_row_as_reject_does(
     pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID
 ) -> None:
     alter_mapping(pg, "ALTER COLUMN version OPTIONS (ADD on_misfit 'error')")
     bad, fine = deal(version=0.5), deal(version=1)
 
-    refused(sync(writer, tenant), 1, 0)
+    rejected(sync(writer, tenant), 1, 0)
 
     assert rows(pg, "opportunities", graph_opportunity_id=bad.id) == []
     assert opportunity(pg, fine)["extraction_version"] == 1
@@ -52,7 +52,7 @@ def test_on_misfit_null_keep_and_reject(pg: Connection, writer: Connection, deal
 
     run = sync(writer, tenant)
 
-    refused(run, 2, 2)
+    rejected(run, 2, 2)
     assert (run.deals_read, run.deals_inserted, run.deals_updated, run.deals_unchanged) == (4, 0, 2, 0)
     columns = ("extraction_confidence", "qualification_status", "extraction_version", "latest_ai_summary")
     half = opportunity(pg, kept)["extraction_confidence"]
@@ -74,7 +74,7 @@ def test_on_misfit_null_keep_and_reject(pg: Connection, writer: Connection, deal
     kept.set(qualification_status=None)
     held_back.set(version=2)
     new.delete()
-    refused(sync(writer, tenant), 0, 1)
+    rejected(sync(writer, tenant), 0, 1)
     assert opportunity(pg, kept)["qualification_status"] is None
     assert [opportunity(pg, held_back)[name] for name in columns] == [half, "fine", 2, "new"]
 
@@ -89,12 +89,12 @@ def test_an_embedding_that_does_not_fit_keeps_what_the_row_has(
 
     run = sync(writer, tenant)
 
-    refused(run, 0, 2)
+    rejected(run, 0, 2)
     assert (run.deals_updated, run.deals_unchanged) == (0, 1)
     assert opportunity(pg, node) == before
 
     node.set(embedding=None)
-    refused(sync(writer, tenant), 0, 1)
+    rejected(sync(writer, tenant), 0, 1)
     assert opportunity(pg, node)["extraction_embedding"] is None
 
 
@@ -106,7 +106,7 @@ def test_a_bad_value_in_an_insert_only_column_names_both_remedies_and_leaves_whe
 ) -> None:
     node = deal(account_id="ACC-17")
 
-    refused(sync(writer, tenant), 0, 1)
+    rejected(sync(writer, tenant), 0, 1)
 
     (reject,) = rejects(pg, tenant)
     assert (reject.level, reject.column_name, reject.value) == ("value", "account_id", "ACC-17")
@@ -115,7 +115,7 @@ def test_a_bad_value_in_an_insert_only_column_names_both_remedies_and_leaves_whe
     assert "'fill'" in reject.message
 
     # It counts as long as the row has NULL there.
-    refused(sync(writer, tenant), 0, 1)
+    rejected(sync(writer, tenant), 0, 1)
     assert [reject.times_seen for reject in rejects(pg, tenant)] == [2]
 
     account = uuid.uuid4()
@@ -128,7 +128,7 @@ def test_a_bad_value_in_an_insert_only_column_leaves_when_the_graph_has_none(
     pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID
 ) -> None:
     node = deal(account_id="ACC-17")
-    refused(sync(writer, tenant), 0, 1)
+    rejected(sync(writer, tenant), 0, 1)
     node.set(account_id=None)
 
     healed(sync(writer, tenant), pg, tenant)
@@ -136,13 +136,13 @@ def test_a_bad_value_in_an_insert_only_column_leaves_when_the_graph_has_none(
     assert opportunity(pg, node)["account_id"] is None
 
 
-def test_the_remedy_fill_takes_a_value_that_has_been_mended(
+def test_the_remedy_fill_lands_a_value_that_has_been_fixed(
     pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID
 ) -> None:
     node = deal(account_id="ACC-17")
     sync(writer, tenant)
     alter_mapping(pg, "ALTER COLUMN account_id OPTIONS (SET write 'fill')")
-    refused(sync(writer, tenant), 0, 1)
+    rejected(sync(writer, tenant), 0, 1)
     (reject,) = rejects(pg, tenant)
     assert "so this is not retried" not in reject.message  # now it does
 
@@ -163,35 +163,35 @@ def test_a_bad_value_in_an_insert_only_column_is_nobodys_concern_where_the_row_h
 
     run = sync(writer, tenant)
 
-    refused(run, 0, 1)
+    rejected(run, 0, 1)
     assert (run.deals_updated, run.deals_adopted) == (1, 2)
     assert [reject.graph_id for reject in rejects(pg, tenant)] == [empty.key]
 
 
-def test_a_name_without_its_nul_character_is_reported_while_it_stands(
+def test_a_name_without_its_nul_character_is_reported_while_the_row_has_it(
     pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID
 ) -> None:
     """The text landed, so there is nothing to set by hand; the metadata goes on reporting its own loss."""
     node = deal(name="Ac\0me")
 
-    refused(sync(writer, tenant), 0, 2)
+    rejected(sync(writer, tenant), 0, 2)
 
     by_column = {reject.column_name: reject for reject in rejects(pg, tenant)}
     assert opportunity(pg, node)["opportunity_name"] == "Acme"
     assert "by hand" not in by_column["name"].message
-    refused(sync(writer, tenant), 0, 2)
+    rejected(sync(writer, tenant), 0, 2)
     pg.execute("UPDATE opportunities SET opportunity_name = 'Acme & Co'")
-    refused(sync(writer, tenant), 0, 1)
+    rejected(sync(writer, tenant), 0, 1)
     assert [reject.column_name for reject in rejects(pg, tenant)] == [METADATA]
 
 
 # -- a text without some of its characters -----------------------------------------------------------------------------
 
 
-def test_a_text_that_landed_without_some_characters_is_told_as_long_as_it_stands(
+def test_a_text_that_landed_without_some_characters_is_reported_while_the_row_has_it(
     pg: Connection, deal: AddNode, version: AddNode, tenant: uuid.UUID
 ) -> None:
-    """Also in columns that an existing row keeps; no more when people put another text there."""
+    """Also in columns that an existing row keeps; no longer once people have put another text there."""
     alter_mapping(pg, "ALTER COLUMN deal_ref OPTIONS (ADD write 'fill')")
     node = deal(name="Ac\0me", deal_ref="R\0-1", qualification_status="op\0en")
     version(node, opportunity_summary="sum\0mary")

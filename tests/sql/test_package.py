@@ -1,5 +1,5 @@
-"""Flows in: sql/functions/03_package.sql, where the Python package is missing, another, or would crash the server.
-Flows out: an error that names the remedy.
+"""Flows in: sql/functions/03_package.sql, if the Python package is missing, is another version, or would crash the
+server. Flows out: an error with the remedy.
 """
 
 from typing import LiteralString
@@ -22,10 +22,10 @@ def test_a_package_of_another_version_is_named_with_the_remedy(pg: Connection) -
     pg.execute("UPDATE pg_extension SET extversion = '99.1' WHERE extname = 'deal_sync'")
     for entry in ENTRIES:
         with pytest.raises(
-            psycopg.errors.ObjectNotInPrerequisiteState, match=r"does not serve deal_sync 99\.1"
+            psycopg.errors.ObjectNotInPrerequisiteState, match=r"does not support deal_sync 99\.1"
         ) as raised:
             pg.execute(entry)
-        assert "It serves" in str(raised.value.diag.message_detail)
+        assert "It supports" in str(raised.value.diag.message_detail)
         assert "99.1" in str(raised.value.diag.message_hint)
         assert "reconnect" in str(raised.value.diag.message_hint)
 
@@ -36,10 +36,10 @@ def test_a_missing_package_is_named_with_the_remedy(database: Database) -> None:
     for entry in ENTRIES:
         with database.connect() as session:
             session.execute("DO LANGUAGE plpython3u $$ import sys; sys.modules['neo4j_deals'] = None $$")
-            with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="cannot be imported") as raised:
+            with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="could not import") as raised:
                 session.execute(entry)
         assert "Python is 3." in str(raised.value.diag.message_detail)
-        assert "install the package" in str(raised.value.diag.message_hint)
+        assert "Install the package" in str(raised.value.diag.message_hint)
 
 
 def test_the_parts_of_a_message_are_joined_without_a_second_full_stop_or_semicolon(pg: Connection) -> None:

@@ -1,6 +1,4 @@
-"""Flows in: a login whose password is told from every other text.
-Flows out: it is in no error, log line, view or plan.
-"""
+"""Flows in: a login with a password that is like no other text. Flows out: it is in no error, log, view or plan."""
 
 import socketserver
 import threading
@@ -81,7 +79,7 @@ def test_the_password_is_in_no_error_log_line_view_or_explain(
         "ALTER TABLE opportunities ADD FOREIGN KEY (account_id) REFERENCES accounts"
     )
     add_deal(graph, tenant, account_id=str(uuid.uuid4()))
-    add_deal(graph, tenant, account_id="no UUID", meddic_champion=["a", "list"])
+    add_deal(graph, tenant, account_id="not a UUID", meddic_champion=["a", "list"])
     said = Said(database)
     superuser, writer = said.connect("postgres"), said.connect("app_writer")
     superuser.execute("SET log_statement = 'all'; SET log_min_messages = debug1; SET client_min_messages = debug1")
@@ -109,7 +107,7 @@ def test_the_password_is_in_no_error_log_line_view_or_explain(
             superuser.execute("ALTER SERVER neo4j OPTIONS (ADD fetch_size '7')")  # a new driver, so a new login
         said.run(superuser, "SELECT * FROM sync_deals(%s::uuid)", tenant)
         said.run(superuser, "SELECT * FROM deal_sync.scan(NULL::neo4j.deals)")
-        said.run(superuser, "SELECT * FROM neo4j.deals")  # through Multicorn2, where that is installed
+        said.run(superuser, "SELECT * FROM neo4j.deals")  # through Multicorn2, if that is installed
         said.run(writer, "SELECT * FROM sync_deals(%s::uuid, strict => true)", tenant)
     said.run(superuser, "ALTER SERVER neo4j OPTIONS (ADD password 'x')")
     said.run(superuser, "ALTER USER MAPPING FOR postgres SERVER neo4j OPTIONS (ADD pasword 'x')")
@@ -167,7 +165,7 @@ def test_a_token_and_the_place_of_a_password_are_in_no_error_log_line_view_or_ex
         said.run(superuser, "SELECT * FROM neo4j.deals")
         said.run(superuser, f"ALTER SERVER neo4j OPTIONS (SET uri '{uri}', DROP sslrootcert)")
         everything += said.everything()
-    for sign in ("08006", "28P01", "HV00D", "refused the login", "password file"):
+    for sign in ("08006", "28P01", "HV00D", "rejected the login", "password file"):
         assert sign in everything, "the test did not provoke or hear what it should"
     assert token not in everything
     assert place not in everything
@@ -183,5 +181,5 @@ def test_a_password_in_an_exception_of_the_driver_is_redacted(
     pg.execute(sql.SQL(setting).format(fresh("nobody")))
     run = sync(writer, tenant)
     assert run.status == "failed"
-    assert "refused the login" in str(run.message)
+    assert "rejected the login" in str(run.message)
     assert "unauthorized" not in str(run.message)

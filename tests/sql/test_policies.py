@@ -1,5 +1,5 @@
-"""Flows in: rows that people and the forecast pipeline own columns of.
-Flows out: who writes what, and that nothing is written where nothing changed.
+"""Flows in: rows of which people and the forecast pipeline own columns. Flows out: who writes what, and that nothing is
+written if nothing changed.
 """
 
 import uuid
@@ -169,7 +169,7 @@ def test_the_services_later_choice_stage_and_amount_always_and_open_on_insert_ta
     assert [opportunity(pg, known)[name] for name in names] == ["closed_lost", None, "their status"]
 
 
-# -- no write where nothing changed ------------------------------------------------------------------------------------
+# -- no write if nothing changed ---------------------------------------------------------------------------------------
 
 
 TABLES = ("opportunities", "deal_versions", "interaction_links")

@@ -9,7 +9,7 @@ import pytest
 from neo4j_deals.mapping.defaults import MEDDIC
 from support.database import Connection
 from support.deals import AddNode, alter_mapping, insert, opportunity, row, rows
-from support.misfits import BAD_VERSIONS, DURATION, NAN, POINT, BadVersion, healed, refused
+from support.misfits import BAD_VERSIONS, DURATION, NAN, POINT, BadVersion, healed, rejected
 from support.sync import add_tenant, one, rejects, sync
 
 # -- a row that cannot land at all -------------------------------------------------------------------------------------
@@ -18,16 +18,16 @@ from support.sync import add_tenant, one, rejects, sync
 @pytest.mark.parametrize(
     ("key", "sqlstate", "says", "shown"),
     [
-        ("deal-17", "22P02", "no UUID", "deal-17"),
-        ("", "22P02", "no UUID", ""),
+        ("deal-17", "22P02", "not a UUID", "deal-17"),
+        ("", "22P02", "not a UUID", ""),
         (None, "23502", 'no property "opportunity_id"', None),
-        (17, "2200G", "INTEGER where a UUID is due", "17"),
-        (["a"], "2200G", "a LIST where a UUID is due", "['a']"),
-        (POINT, "2200G", "a POINT where a UUID is due", "point({"),
+        (17, "2200G", "expected a UUID, found an INTEGER", "17"),
+        (["a"], "2200G", "expected a UUID, found a LIST", "['a']"),
+        (POINT, "2200G", "expected a UUID, found a POINT", "point({"),
     ],
-    ids=["no UUID", "empty", "missing", "a number", "a list", "a point"],
+    ids=["not a UUID", "empty", "missing", "a number", "a list", "a point"],
 )
-def test_a_deal_whose_key_is_no_uuid_is_refused_and_the_others_land(
+def test_a_deal_whose_key_is_no_uuid_is_rejected_and_the_others_land(
     key: Any,
     sqlstate: str,
     says: str,
@@ -41,7 +41,7 @@ def test_a_deal_whose_key_is_no_uuid_is_refused_and_the_others_land(
 
     run = sync(writer, tenant)
 
-    refused(run, 1, 0)  # not the confidence beside it: nothing of the deal landed
+    rejected(run, 1, 0)  # not the confidence beside it: nothing of the deal landed
     assert (run.deals_read, run.deals_inserted) == (2, 1)
     assert [found["id"] for found in rows(pg, "opportunities", tenant_id=tenant)] == [good.id]
     (reject,) = rejects(pg, tenant)
@@ -61,24 +61,24 @@ def test_a_deal_whose_key_is_no_uuid_is_refused_and_the_others_land(
 
 
 @pytest.mark.parametrize("bad", BAD_VERSIONS, ids=lambda bad: bad.name)
-def test_a_version_that_cannot_land_is_refused_and_the_others_land(
+def test_a_version_that_cannot_land_is_rejected_and_the_others_land(
     bad: BadVersion, pg: Connection, writer: Connection, deal: AddNode, version: AddNode, tenant: uuid.UUID
 ) -> None:
     node = deal()
     good = version(node, version=7)
-    refused_one = version(node, **{"version": 8} | bad.properties)
+    rejected_one = version(node, **{"version": 8} | bad.properties)
 
     run = sync(writer, tenant)
 
-    refused(run, 1, 0)
+    rejected(run, 1, 0)
     assert (run.deals_inserted, run.versions_inserted) == (1, 1)
     assert [found["id"] for found in rows(pg, "deal_versions", tenant_id=tenant)] == [good.id]
     (reject,) = rejects(pg, tenant)
-    assert (reject.kind, reject.level, reject.graph_id) == ("version", "row", refused_one.key)
+    assert (reject.kind, reject.level, reject.graph_id) == ("version", "row", rejected_one.key)
     assert (reject.column_name, reject.sqlstate, reject.value) == (bad.column, bad.sqlstate, bad.value)
     assert bad.says in reject.message
 
-    refused_one.set(
+    rejected_one.set(
         version_id=str(uuid.uuid4()),
         deal_opportunity_id=node.key,
         version=8,
@@ -92,12 +92,12 @@ def test_a_version_that_cannot_land_is_refused_and_the_others_land(
     assert run.versions_inserted == 1
 
 
-def test_a_version_without_an_id_is_refused_by_its_element_id(
+def test_a_version_without_an_id_is_rejected_by_its_element_id(
     pg: Connection, writer: Connection, deal: AddNode, version: AddNode, tenant: uuid.UUID
 ) -> None:
     node = version(deal(), version_id=None)
 
-    refused(sync(writer, tenant), 1, 0)
+    rejected(sync(writer, tenant), 1, 0)
 
     (reject,) = rejects(pg, tenant)
     assert (reject.kind, reject.level, reject.column_name, reject.graph_id) == ("version", "row", "version_id", None)
@@ -141,14 +141,14 @@ def test_a_version_lands_without_the_value_that_does_not_fit(
 
     run = sync(writer, tenant)
 
-    refused(run, 0, 1)
+    rejected(run, 0, 1)
     assert run.versions_inserted == 1
     assert row(pg, "deal_versions", id=node.id)[column] == lands
     (reject,) = rejects(pg, tenant)
     assert (reject.kind, reject.level, reject.column_name, reject.sqlstate) == ("version", "value", column, sqlstate)
     assert ("set it by hand" in reject.message) == (lands is None)
 
-    # Append-only: the row stays as it is, and the refusal until the graph has no such value.
+    # Append-only: the row stays as it is, and the reject until the graph has no such value.
     node.set(**{property: None if lands is None else "fine"})
     if property == "changed_fields" and lands is not None:
         node.set(changed_fields=["fine"])
@@ -157,7 +157,7 @@ def test_a_version_lands_without_the_value_that_does_not_fit(
 
 
 @pytest.mark.german
-def test_what_the_application_refuses_is_one_rows_matter(
+def test_what_the_application_rejects_is_one_rows_matter(
     pg: Connection, writer: Connection, deal: AddNode, version: AddNode, tenant: uuid.UUID
 ) -> None:
     """A trigger that raises, in a code of its own too, one that suppresses the row, a check, a unique constraint."""
@@ -189,7 +189,7 @@ def test_what_the_application_refuses_is_one_rows_matter(
 
     run = sync(writer, tenant)
 
-    refused(run, 2 * len(bad), 0)
+    rejected(run, 2 * len(bad), 0)
     assert (run.deals_read, run.deals_inserted, run.versions_inserted) == (len(good) + len(bad), len(good), 1)
     found = {reject.sqlstate: reject for reject in rejects(pg, tenant) if reject.kind == "deal"}
     assert {sqlstate: (reject.level, reject.graph_id) for sqlstate, reject in found.items()} == {
@@ -215,10 +215,10 @@ def test_what_the_application_refuses_is_one_rows_matter(
     assert (run.deals_inserted, run.versions_inserted) == (len(bad), len(bad))
 
 
-def test_a_refused_update_leaves_the_row_as_it_was(
+def test_a_rejected_update_leaves_the_row_as_it_was(
     pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID
 ) -> None:
-    """Refused by a check, suppressed by a trigger: the row has the old values, all of them."""
+    """Rejected by a check, suppressed by a trigger: the row has the old values, all of them."""
     checked, suppressed, good = (deal(version=1, opportunity_summary="old") for _ in range(3))
     sync(writer, tenant)
     pg.execute("ALTER TABLE opportunities ADD CONSTRAINT cheap CHECK (extraction_version < 100)")
@@ -233,7 +233,7 @@ def test_a_refused_update_leaves_the_row_as_it_was(
 
     run = sync(writer, tenant)
 
-    refused(run, 2, 0)
+    rejected(run, 2, 0)
     assert (run.deals_read, run.deals_updated, run.deals_unchanged) == (3, 1, 0)
     assert (opportunity(pg, checked), opportunity(pg, suppressed)) == before
     assert opportunity(pg, good)["latest_ai_summary"] == "new"
@@ -243,20 +243,20 @@ def test_a_refused_update_leaves_the_row_as_it_was(
     }
 
 
-def test_a_refusal_hides_behind_no_note(pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID) -> None:
-    """A deal whose CRM row stands beside its own row is worth a note; that it was refused counts more."""
+def test_a_reject_hides_behind_no_note(pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID) -> None:
+    """A deal with a CRM row beside its own row gets a note; if it was rejected, it gets a reject instead."""
     node = deal(version=100)
     insert(pg, "opportunities", tenant_id=tenant, graph_opportunity_id=node.id)
     insert(pg, "opportunities", tenant_id=tenant, id=node.id)
     pg.execute("ALTER TABLE opportunities ADD CONSTRAINT cheap CHECK (extraction_version < 100)")
 
-    refused(sync(writer, tenant), 1, 0)
+    rejected(sync(writer, tenant), 1, 0)
 
     assert [(reject.level, reject.sqlstate) for reject in rejects(pg, tenant)] == [("row", "23514")]
 
 
 @pytest.mark.german
-def test_a_link_that_the_application_refuses_is_the_links_matter(
+def test_a_link_that_the_application_rejects_is_the_links_matter(
     pg: Connection, writer: Connection, deal: AddNode, version: AddNode, tenant: uuid.UUID
 ) -> None:
     """Deal and version land, and so do the other links."""
@@ -269,7 +269,7 @@ def test_a_link_that_the_application_refuses_is_the_links_matter(
 
     run = sync(writer, tenant)
 
-    refused(run, 2, 0)
+    rejected(run, 2, 0)
     assert (run.deals_inserted, run.versions_inserted, run.links_inserted) == (2, 1, 1)
     assert {(reject.kind, reject.level, reject.sqlstate, reject.graph_id) for reject in rejects(pg, tenant)} == {
         ("link", "row", "23503", bad.key),
@@ -285,7 +285,7 @@ def test_a_link_that_the_application_refuses_is_the_links_matter(
 def test_a_column_that_keeps_what_it_has_keeps_it_where_it_takes_no_null(
     pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID
 ) -> None:
-    """A new row has nothing to keep: it is refused."""
+    """A new row has nothing to keep: it is rejected."""
     pg.execute("ALTER TABLE opportunities ALTER COLUMN deal_ref SET NOT NULL")
     alter_mapping(pg, "ALTER COLUMN deal_ref OPTIONS (ADD on_misfit 'keep')")
     node = deal(deal_ref="deal_1")
@@ -295,7 +295,7 @@ def test_a_column_that_keeps_what_it_has_keeps_it_where_it_takes_no_null(
 
     run = sync(writer, tenant)
 
-    refused(run, 1, 1)
+    rejected(run, 1, 1)
     landed = opportunity(pg, node)
     assert (landed["deal_ref"], landed["latest_ai_summary"]) == ("deal_1", "new")
     assert {(reject.graph_id, reject.level, reject.column_name, reject.sqlstate) for reject in rejects(pg, tenant)} == {
@@ -307,7 +307,7 @@ def test_a_column_that_keeps_what_it_has_keeps_it_where_it_takes_no_null(
 # -- how long a reject stays -------------------------------------------------------------------------------------------
 
 
-def test_a_refusal_is_seen_once_a_run_and_keeps_when_it_was_first_seen(
+def test_a_reject_is_seen_once_a_run_and_keeps_when_it_was_first_seen(
     pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID
 ) -> None:
     deal(confidence="high", deal_ref=POINT)
@@ -326,7 +326,7 @@ def test_a_refusal_is_seen_once_a_run_and_keeps_when_it_was_first_seen(
     assert [(run.status, run.values_rejected) for run in runs] == [("partial", 3)] * 3
 
 
-def test_a_refusal_leaves_when_its_node_is_no_more(
+def test_a_reject_leaves_when_its_node_is_no_more(
     pg: Connection, writer: Connection, deal: AddNode, version: AddNode, tenant: uuid.UUID
 ) -> None:
     good = deal()
@@ -336,18 +336,18 @@ def test_a_refusal_leaves_when_its_node_is_no_more(
         version(good, name=None),
         version(good, version=2, amount="x"),
     ]
-    refused(sync(writer, tenant), 2, 2)
+    rejected(sync(writer, tenant), 2, 2)
     for node in gone:
         node.delete()
 
     healed(sync(writer, tenant), pg, tenant)
 
 
-def test_a_refusal_of_one_tenant_is_not_settled_by_a_run_of_another(
+def test_a_reject_of_one_tenant_is_not_settled_by_a_run_of_another(
     pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID
 ) -> None:
     deal(confidence="high")
-    refused(sync(writer, tenant), 0, 1)
+    rejected(sync(writer, tenant), 0, 1)
 
     other = sync(writer, add_tenant(pg))
 
@@ -355,14 +355,14 @@ def test_a_refusal_of_one_tenant_is_not_settled_by_a_run_of_another(
     assert len(rejects(pg, tenant)) == 1
 
 
-def test_a_refusal_that_changes_its_reason_says_the_new_one(
+def test_a_reject_that_changes_its_reason_says_the_new_one(
     pg: Connection, writer: Connection, deal: AddNode, tenant: uuid.UUID
 ) -> None:
     node = deal(confidence="high")
     sync(writer, tenant)
     node.set(confidence=11)
 
-    refused(sync(writer, tenant), 0, 1)
+    rejected(sync(writer, tenant), 0, 1)
 
     (reject,) = rejects(pg, tenant)
     assert (reject.sqlstate, reject.value, reject.times_seen) == ("22003", "11", 2)

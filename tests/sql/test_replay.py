@@ -146,9 +146,9 @@ def test_a_replay_says_which_deals_it_could_not_bring_back(
     graph.run("MATCH (d) WHERE elementId(d) = $id DETACH DELETE d", id=gone.element_id)
     assert replay(writer, tenant, deal, barred, gone)[::3] == (
         "ok",
-        "barred and left out: 1 (deal_sync.unbar() lifts it); not among the tenant's nodes: 1",
+        "skipped because barred: 1 (deal_sync.unbar() lifts the bar); not among the tenant's nodes: 1",
     )
-    assert replay(writer, tenant, barred)[3] == "barred and left out: 1 (deal_sync.unbar() lifts it)"
+    assert replay(writer, tenant, barred)[3] == "skipped because barred: 1 (deal_sync.unbar() lifts the bar)"
     assert replay(writer, tenant, deal) == ("ok", 0, 0, None)
     assert pg.execute("SELECT graph_opportunity_id FROM opportunities").fetchall() == [(deal.id,)]
 
@@ -212,7 +212,7 @@ def test_another_tenants_version_is_out_of_reach(
     assert replay(pg, tenant)[3] == "completed versions: 1"
 
 
-def test_a_value_that_does_not_fit_stays_null_and_refused_until_a_replay_of_the_mended_node(
+def test_a_misfit_stays_null_and_rejected_until_a_replay_of_the_fixed_node(
     writer: Connection, pg: Connection, graph: Graph, tenant: uuid.UUID, deal: Node
 ) -> None:
     node = version(graph, tenant, deal, valid_until="soon")
@@ -226,11 +226,11 @@ def test_a_value_that_does_not_fit_stays_null_and_refused_until_a_replay_of_the_
     )
     after = row(pg, "deal_versions", id=node.id)
     assert (after["valid_until"], after["ontology_version"]) == (None, "2")
-    (refused,) = rejects(pg, tenant)
-    assert (refused.kind, refused.level, refused.column_name, refused.value) == (
+    (rejected,) = rejects(pg, tenant)
+    assert (rejected.kind, rejected.level, rejected.column_name, rejected.value) == (
         "version", "value", "valid_until", "soon"
     )  # fmt: skip
-    assert "fix the node and replay it" in refused.message
+    assert "fix the node and replay it" in rejected.message
     assert differing(writer, tenant) == 0
 
     node.set(valid_until=UNTIL)
@@ -244,7 +244,7 @@ def test_a_value_that_does_not_fit_stays_null_and_refused_until_a_replay_of_the_
 def test_a_node_that_could_not_land_today_completes_its_row(
     writer: Connection, pg: Connection, graph: Graph, tenant: uuid.UUID, deal: Node
 ) -> None:
-    """Its number is another version's, its name is gone: what refuses a new row is no matter of one that is there."""
+    """Its number is another version's, its name is gone: what rejects a new row does not matter for an existing one."""
     node = version(graph, tenant, deal, name=None, stage=None)
     other = version(graph, tenant, deal, version=1, created_at="2026-02-01T00:00:00Z")
     in_part(pg, tenant, deal, node, version_number=7)
@@ -277,7 +277,7 @@ def test_of_two_nodes_with_one_id_the_one_that_counts_completes_the_row(
     [("RAISE EXCEPTION 'append only'", "P0001"), ("RETURN NULL", "09000")],
     ids=["raises", "drops"],
 )
-def test_an_update_that_a_trigger_refuses_is_a_reject_and_the_others_are_completed(
+def test_an_update_that_a_trigger_rejects_is_a_reject_and_the_others_are_completed(
     writer: Connection, pg: Connection, graph: Graph, tenant: uuid.UUID, deal: Node, body: LiteralString, sqlstate: str
 ) -> None:
     nodes = [version(graph, tenant, deal, version=number) for number in (1, 2, 3)]
@@ -296,8 +296,8 @@ def test_an_update_that_a_trigger_refuses_is_a_reject_and_the_others_are_complet
         "partial",
         "completed versions: 2; rejected rows: 1 (see deal_sync.rejects)",
     )
-    (refused,) = rejects(pg, tenant)
-    assert (refused.kind, refused.level, refused.graph_id, refused.sqlstate) == (
+    (rejected,) = rejects(pg, tenant)
+    assert (rejected.kind, rejected.level, rejected.graph_id, rejected.sqlstate) == (
         "version", "row", nodes[1].key, sqlstate
     )  # fmt: skip
     assert [row(pg, "deal_versions", id=node.id)["ontology_version"] for node in nodes] == ["2", None, "2"]

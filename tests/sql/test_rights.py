@@ -1,5 +1,5 @@
 """Flows in: roles with grant_sync, grant_monitor, grant_scan, or none. Flows out: what each may call and read, and no
-more; and what it is worth that an application binds a role to a tenant.
+more; and what it means that an application binds a role to a tenant.
 """
 
 import uuid
@@ -60,8 +60,8 @@ def watcher(pg: Connection) -> Iterator[str]:
 
 
 @pytest.fixture
-def refused(pg: Connection, graph: Graph, tenant: uuid.UUID) -> uuid.UUID:
-    """A tenant with a run of which a deal's key and a value hold somebody's name, and were refused."""
+def rejected(pg: Connection, graph: Graph, tenant: uuid.UUID) -> uuid.UUID:
+    """A tenant with a run that rejected a deal whose key is somebody's name, and a value with one."""
     deal_node(graph, tenant, opportunity_id=NAME)
     deal_node(graph, tenant, meddic_completeness=NAME)
     assert sync(pg, tenant).status == "partial"
@@ -79,7 +79,7 @@ def test_a_role_without_a_grant_calls_nothing(pg: Connection) -> None:
 
 
 def test_what_changes_the_set_up_or_decides_about_the_graph_is_not_the_syncs(pg: Connection) -> None:
-    """A routine that is new is the sync's, or stands here."""
+    """A new routine is the sync's, or is listed here."""
     owners = {"attach", "detach", "set_handler", "grant_sync", "grant_monitor", "grant_scan"}
     owners |= {"accept_graph", "replace_graph", "forget", "unbar", "remove_tenant", "bar", "remove_bar"}
     scans = {"scan", "scan_rows", "import_schema", "import_statements"}
@@ -93,7 +93,7 @@ def test_what_changes_the_set_up_or_decides_about_the_graph_is_not_the_syncs(pg:
 def test_the_functions_with_the_owners_rights_that_the_sync_may_not_call_are_those_of_the_documentation(
     pg: Connection,
 ) -> None:
-    """One that is new is granted with the sync unless somebody decides otherwise: security.md says which are not."""
+    """A new one is granted with the sync unless it is listed: security.md says which are not."""
     listed = {
         name
         for line in PAGES["security.md"].splitlines()
@@ -158,7 +158,7 @@ def test_a_monitor_writes_nothing(pg: Connection, watcher: str) -> None:
 
 
 def test_nobodys_data_is_in_what_a_monitor_reads(
-    database: Database, pg: Connection, watcher: str, refused: uuid.UUID
+    database: Database, pg: Connection, watcher: str, rejected: uuid.UUID
 ) -> None:
     hidden = [*pg.execute("TABLE deal_sync.rejects"), *pg.execute("TABLE deal_sync.runs")]
     assert sum(str(row).count(NAME) for row in hidden) > 3, "the test did not provoke what it should"
@@ -177,7 +177,7 @@ def test_nobodys_data_is_in_what_a_monitor_reads(
         for column in ("value", "server_text", "graph_id", "*"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 monitor.execute(f"SELECT {column} FROM deal_sync.rejects".encode())
-    assert str(refused) in str(read)
+    assert str(rejected) in str(read)
     assert "meddic_completeness" in str(read)
     assert NAME not in str(read)
 
@@ -186,13 +186,13 @@ def test_nobodys_data_is_in_what_a_monitor_reads(
 
 
 def test_a_role_of_the_application_sees_nothing_of_runs_and_rejects(
-    database: Database, pg: Connection, refused: uuid.UUID
+    database: Database, pg: Connection, rejected: uuid.UUID
 ) -> None:
     with (
         role(pg, fresh("clerk"), "SELECT ON tenants, opportunities, deal_versions, interaction_links") as clerk,
         database.connect(clerk) as session,
     ):
-        session.execute("SELECT set_config('app.tenant_id', %s, false)", [str(refused)])
+        session.execute("SELECT set_config('app.tenant_id', %s, false)", [str(rejected)])
         assert one(session, "SELECT count(*) FROM opportunities") == 1
         for relation in ("runs", "rejects", "tenant_status", "metrics", "reconciliations"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -200,7 +200,7 @@ def test_a_role_of_the_application_sees_nothing_of_runs_and_rejects(
 
 
 def test_app_tenant_id_is_no_boundary_and_a_constant_is(
-    database: Database, pg: Connection, graph: Graph, refused: uuid.UUID
+    database: Database, pg: Connection, graph: Graph, rejected: uuid.UUID
 ) -> None:
     """Whoever may run SET is bound to no tenant: not in the application's tables, and not in a view over the log."""
     other = add_tenant(pg)
@@ -215,9 +215,9 @@ def test_app_tenant_id_is_no_boundary_and_a_constant_is(
     ):
         assert one(session, "SELECT count(*) FROM opportunities") == 0
         assert one(session, "SELECT tenant_id FROM by_setting") == other
-        session.execute("SELECT set_config('app.tenant_id', %s, false)", [str(refused)])
+        session.execute("SELECT set_config('app.tenant_id', %s, false)", [str(rejected)])
         assert one(session, "SELECT count(*) FROM opportunities") == 1
-        assert one(session, "SELECT tenant_id FROM by_setting") == refused
+        assert one(session, "SELECT tenant_id FROM by_setting") == rejected
         assert one(session, "SELECT tenant_id FROM by_constant") == other
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             session.execute("SELECT FROM deal_sync.runs")

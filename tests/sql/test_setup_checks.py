@@ -1,5 +1,5 @@
 """Flows in: neo4j_deals.sync.setup and sql/functions/11_setup_checks.sql, on databases set up wrongly or oddly.
-Flows out: every setup error raises before anything is read, with its remedy.
+Flows out: every setup error is raised before anything is read, with its remedy.
 """
 
 import re
@@ -16,7 +16,7 @@ from support.migration import MIGRATION
 from support.sync import add_deal, add_version, one, sync
 
 
-def refused(connection: Connection, tenant: uuid.UUID | None) -> psycopg.errors.Diagnostic:
+def rejected(connection: Connection, tenant: uuid.UUID | None) -> psycopg.errors.Diagnostic:
     """What sync_deals raises."""
     with pytest.raises(psycopg.Error) as raised:
         connection.execute("SELECT * FROM sync_deals(%s)", [tenant])
@@ -78,19 +78,19 @@ MISTAKES: dict[str, tuple[LiteralString, str, str, str]] = {
     "a default of another type": (
         "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN dim_responsiveness OPTIONS (ADD \"default\" 'abc')",
         "42804",
-        'default of column "dim_responsiveness"',
+        'option "default" of column "dim_responsiveness"',
         "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN dim_responsiveness",
     ),
     "a default that is too long": (
         "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN currency OPTIONS (SET \"default\" 'DOLLARS')",
         "42804",
-        'default of column "currency"',
+        'option "default" of column "currency"',
         "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN currency",
     ),
     "a fallback that is not there": (
         "ALTER FOREIGN TABLE neo4j.deal_versions ALTER COLUMN created_at OPTIONS (SET fallback 'nothing')",
         "42703",
-        'the fallback "nothing"',
+        'has fallback "nothing"',
         "ALTER FOREIGN TABLE neo4j.deal_versions ALTER COLUMN created_at",
     ),
     "no table of the tenants": ("DROP TABLE tenants CASCADE", "42P01", "public.tenants", "schema"),
@@ -251,7 +251,7 @@ def test_a_mistake_of_set_up_raises_before_anything_is_read(
     statement, sqlstate, named, hint = MISTAKES[mistake]
     execute(pg, statement.format(database=database.name))
     for caller in ("postgres", "app_writer"):
-        said = refused(database.connect(caller), tenant)
+        said = rejected(database.connect(caller), tenant)
         assert said.sqlstate == sqlstate
         assert named in str(said.message_primary)
         assert hint in str(said.message_hint)
@@ -261,12 +261,12 @@ def test_a_mistake_of_set_up_raises_before_anything_is_read(
 @pytest.mark.german
 @pytest.mark.usefixtures("out_of_reach")
 def test_an_argument_that_makes_no_sense_raises(pg: Connection, writer: Connection, tenant: uuid.UUID) -> None:
-    said = refused(writer, uuid.uuid4())
+    said = rejected(writer, uuid.uuid4())
     assert said.sqlstate == "23503"
     assert "is not in table public.tenants" in str(said.message_primary)
     assert "Insert it there first" in str(said.message_hint)
 
-    said = refused(writer, None)
+    said = rejected(writer, None)
     assert said.sqlstate == "22004"
     assert "sync_deals(" in str(said.message_hint)
 
@@ -285,7 +285,7 @@ def test_a_column_that_is_never_written_may_be_missing(
     assert sync(writer, tenant).status == "ok"
 
 
-#: A NOT NULL column that nothing fills: how it came about, the property that the hint's column reads, and what lands.
+#: A NOT NULL column that nothing fills: how it came to be, the property that the hint's column reads, and what lands.
 UNFILLED: dict[str, tuple[LiteralString, LiteralString, dict[str, Any], Any]] = {
     "a column that the mapping never writes": (
         "ALTER TABLE opportunities ALTER COLUMN stage SET NOT NULL",
@@ -333,7 +333,7 @@ def test_the_hint_for_a_column_that_nothing_fills_works_when_it_is_executed(
     statement, column, properties, landed = UNFILLED[how]
     pg.execute(statement)
     add_deal(graph, tenant, **properties)
-    said = refused(writer, tenant)
+    said = rejected(writer, tenant)
     assert said.sqlstate == "23502"
     assert str(said.message_primary).endswith("is NOT NULL and has no default, and the sync does not write it")
     advice = re.match(r"ALTER FOREIGN TABLE neo4j\.deals .*?;", str(said.message_hint))
@@ -368,7 +368,7 @@ def test_the_hint_for_a_column_that_nothing_fills_lands_deals_without_such_a_pro
     pg.execute(f"ALTER TABLE opportunities ADD COLUMN {definition} NOT NULL".encode())
     add_deal(graph, tenant)
     for _ in range(definition.count(",") + 1 if "ADD" in definition else 1):
-        advice = str(refused(writer, tenant).message_hint)
+        advice = str(rejected(writer, tenant).message_hint)
         execute(pg, advice.partition(";")[0])
     run = sync(writer, tenant)
     assert (run.status, run.deals_inserted) == ("ok", 1)
@@ -378,7 +378,7 @@ def test_the_hint_for_a_column_that_no_default_fits_says_what_it_costs(
     pg: Connection, writer: Connection, tenant: uuid.UUID
 ) -> None:
     pg.execute("ALTER TABLE opportunities ADD COLUMN owner_id uuid NOT NULL")
-    hint = str(refused(writer, tenant).message_hint)
+    hint = str(rejected(writer, tenant).message_hint)
     assert hint.startswith("Give the column a default, or map it: ALTER FOREIGN TABLE neo4j.deals ADD COLUMN owner_id")
     assert hint.endswith("a node without this property is rejected then.")
 
@@ -388,7 +388,7 @@ def test_a_column_of_another_name_is_stamped(
 ) -> None:
     pg.execute('ALTER TABLE opportunities RENAME COLUMN updated_at TO "updatedAt"')
     add_deal(graph, tenant, deal_ref="a")
-    execute(pg, str(refused(writer, tenant).message_hint))
+    execute(pg, str(rejected(writer, tenant).message_hint))
     sync(writer, tenant)
     stamp: LiteralString = 'SELECT "updatedAt" FROM opportunities'
     inserted = one(pg, stamp)
@@ -413,7 +413,7 @@ def test_a_stamp_that_is_no_column_of_a_time_is_named(
 ) -> None:
     add_deal(graph, tenant)
     execute(pg, f"ALTER FOREIGN TABLE neo4j.deals OPTIONS (ADD stamps '{stamps}')")
-    error = refused(writer, tenant)
+    error = rejected(writer, tenant)
     assert error.message_primary == said
     execute(pg, str(error.message_hint))
     assert sync(writer, tenant).status == "ok"
@@ -426,7 +426,7 @@ def test_the_hint_for_a_column_of_the_migration_that_is_missing_gives_it_its_typ
     """The foreign column is a text or a bigint: a column of that type would be taken, and every run fail."""
     add_deal(graph, tenant, **{column: 2} if column.startswith("dim") else {})
     pg.execute(f"ALTER TABLE opportunities DROP COLUMN {column} CASCADE".encode())
-    hint = str(refused(writer, tenant).message_hint)
+    hint = str(rejected(writer, tenant).message_hint)
     assert hint.startswith("Run the migration (sql/migration/deal_sync.sql)")
     assert "ADD COLUMN" not in hint
     pg.execute(MIGRATION.encode())
@@ -438,7 +438,7 @@ def test_a_versions_column_that_nothing_fills_is_named_too(
 ) -> None:
     pg.execute("ALTER TABLE deal_versions ADD COLUMN author text NOT NULL")
     add_version(graph, tenant, add_deal(graph, tenant), author="Miller")
-    said = refused(writer, tenant)
+    said = rejected(writer, tenant)
     assert said.sqlstate == "23502"
     assert 'column "author" of table public.deal_versions' in str(said.message_primary)
     execute(pg, str(said.message_hint).partition(";")[0])
@@ -467,22 +467,22 @@ def test_a_column_whose_name_the_staging_table_or_its_reading_uses_can_have_no_t
 ) -> None:
     added = f"ADD COLUMN {name} text OPTIONS (target 'deal_ref')"
     execute(pg, f"ALTER FOREIGN TABLE neo4j.deals DROP COLUMN IF EXISTS {name}, {added}")
-    said = refused(writer, tenant)
+    said = rejected(writer, tenant)
     assert said.sqlstate == "42701"
-    assert said.message_primary == f'column "{name}" of foreign table neo4j.deals cannot have a target under this name'
+    assert said.message_primary == f'a column with a target cannot be named "{name}" in foreign table neo4j.deals'
 
 
 @pytest.mark.usefixtures("out_of_reach")
-def test_a_handler_under_a_python_that_it_would_crash_with_is_refused(
+def test_a_handler_under_a_python_that_it_would_crash_with_is_rejected(
     pg: Connection, writer: Connection, tenant: uuid.UUID
 ) -> None:
-    """The handler is another wrapper's, and the newer Python only said: with the real two the server would go down."""
+    """The handler is another wrapper's, and the newer Python only pretended: with both real the server would crash."""
     pg.execute(
         "CREATE EXTENSION postgres_fdw; ALTER FOREIGN DATA WRAPPER neo4j HANDLER postgres_fdw_handler;"
         "CREATE OR REPLACE FUNCTION _deal_sync.check_package() RETURNS integer LANGUAGE sql"
         " SET search_path = pg_catalog, pg_temp AS 'SELECT 313'"
     )
-    said = refused(writer, tenant)
+    said = rejected(writer, tenant)
     assert said.sqlstate == "55000"
     assert "Python 3.13" in str(said.message_primary)
     assert said.message_hint == "SELECT deal_sync.detach();"

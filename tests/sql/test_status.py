@@ -1,5 +1,5 @@
-"""Flows in: runs, refusals and reconciliations, and a run that is under way. Flows out: what the views say of them,
-to a monitor too, and what a person at psql is told.
+"""Flows in: runs, rejects and reconciliations, and a run that is under way. Flows out: what the views show of them,
+also to a monitor, and what psql shows.
 """
 
 import uuid
@@ -135,7 +135,7 @@ def test_a_tenant_that_backs_off_says_when_it_is_tried_again(pg: Connection, ten
     assert status(pg, "failures, last_error, last_good_run") == (5, "a cause", None)
 
 
-def test_refusals_and_which_of_them_are_new(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+def test_rejects_and_which_of_them_are_new(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
     for _ in range(2):
         add_deal(graph, tenant, meddic_completeness="no number")
     sync(pg, tenant)
@@ -269,10 +269,10 @@ def test_a_run_by_hand_ends_with_one_line(pg: Connection, graph: Graph, tenant: 
     assert wet.startswith(f"tenant {tenant}: ok, deals read: 1, inserted: 1, new versions: 1 (")
 
 
-def test_a_long_run_by_hand_tells_how_far_it_is_and_a_scheduled_one_does_not(
+def test_a_long_run_by_hand_shows_how_far_it_is_and_a_scheduled_one_does_not(
     pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
-    """Every batch counts as one that ended after five seconds; how long those are, sync/test_staging.py tells."""
+    """Every batch counts as if it ended after five seconds; sync/test_staging.py tests the real interval."""
     deals = [add_deal(graph, tenant) for _ in range(3)]
     for deal in deals[:2]:
         add_version(graph, tenant, deal)

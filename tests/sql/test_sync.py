@@ -1,5 +1,5 @@
-"""Flows in: sql/functions/12_sync.sql, beside other sessions, locks and runs, in sessions set up in every way.
-Flows out: what is no row's error ends the run, and the session is afterwards as it was.
+"""Flows in: sql/functions/12_sync.sql, beside other sessions, locks and runs, in sessions set up in every way. Flows
+out: an error that is not of a row ends the run, and the session is afterwards as before.
 """
 
 import uuid
@@ -31,7 +31,7 @@ def only_the_failed_run(pg: Connection, run: Run, sqlstate: str) -> None:
 def test_a_row_that_another_session_holds_fails_the_run_after_the_lock_timeout(
     database: Database, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
-    deals = [add_deal(graph, tenant, deal_ref="old", account_id="no UUID") for _ in range(3)]
+    deals = [add_deal(graph, tenant, deal_ref="old", account_id="not a UUID") for _ in range(3)]
     sync(writer, tenant)
     seen = rejects(pg, tenant)
     graph.run("MATCH (d:Deal) SET d.deal_ref = 'new', d.last_updated_at = datetime()")
@@ -120,7 +120,7 @@ def test_statement_timeout_during_a_write_is_raised(
 
 
 @pytest.mark.german
-def test_too_many_refusals_fail_the_run_and_the_commonest_is_named(
+def test_too_many_rejects_fail_the_run_and_the_commonest_is_named(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
     pg.execute(
@@ -160,24 +160,24 @@ def test_a_code_of_ours_that_the_application_raises_is_a_failure_and_its_words_s
     add_deal(graph, tenant)
     pg.execute("INSERT INTO opportunities (id, tenant_id, updated_at) VALUES (gen_random_uuid(), %s, now())", [tenant])
     pg.execute(
-        "CREATE FUNCTION refuse(uuid) RETURNS boolean LANGUAGE plpgsql AS"
+        "CREATE FUNCTION reject(uuid) RETURNS boolean LANGUAGE plpgsql AS"
         f" $$ BEGIN RAISE 'words of Acme' USING ERRCODE = '{code}', DETAIL = 'more of Acme'; END $$".encode()
     )
-    pg.execute("CREATE POLICY refuse ON opportunities AS RESTRICTIVE USING (refuse(id))")
+    pg.execute("CREATE POLICY reject ON opportunities AS RESTRICTIVE USING (reject(id))")
     run = sync(writer, tenant, dry_run=dry_run)
     assert (run.status, run.message) == (
         "failed",
-        f"SQLSTATE {code} ended the run, in function public.refuse(uuid); nothing was written",
+        f"the run failed with SQLSTATE {code}, in function public.reject(uuid); nothing was written",
     )
     kept = pg.execute("SELECT status, server_text FROM deal_sync.runs").fetchall()
     assert len(kept) == (0 if dry_run else 1)
     for status, words in kept:
         assert status == "failed"
-        assert words.startswith("words of Acme\nmore of Acme\nIn function public.refuse(uuid):\n")
-        assert "refuse(uuid) " in words.splitlines()[-1]
+        assert words.startswith("words of Acme\nmore of Acme\nIn function public.reject(uuid):\n")
+        assert "reject(uuid) " in words.splitlines()[-1]
 
 
-# -- Runs beside each other --------------------------------------------------------------------------------------------
+# -- Concurrent runs ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("second", ["postgres", "app_writer"])
@@ -234,7 +234,7 @@ def test_many_runs_in_one_transaction(pg: Connection, writer: Connection, graph:
 def test_a_transaction_that_rolls_back_leaves_nothing(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
-    add_version(graph, tenant, add_deal(graph, tenant, account_id="no UUID", source_interaction_id=ACCOUNT))
+    add_version(graph, tenant, add_deal(graph, tenant, account_id="not a UUID", source_interaction_id=ACCOUNT))
     with writer.transaction(force_rollback=True):
         run = sync(writer, tenant)
         assert (run.deals_inserted, run.versions_inserted, run.links_inserted, run.values_rejected) == (1, 1, 1, 1)
@@ -311,7 +311,7 @@ def test_the_settings_are_afterwards_as_before_whichever_way_the_run_ends(
     }
 
 
-def test_a_setting_of_the_transaction_stands_again_after_the_run(
+def test_a_setting_of_the_transaction_is_restored_after_the_run(
     writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
     with writer.transaction():
@@ -442,7 +442,8 @@ def test_a_triggers_words_are_in_no_message_though_they_look_like_the_readers(
     add_deal(graph, tenant)
     run = sync(writer, tenant)
     place = 'trigger "application" of table public.opportunities'
-    assert (run.status, run.message) == ("failed", f"SQLSTATE HV000 ended the run, in {place}; nothing was written")
+    message = f"the run failed with SQLSTATE HV000, in {place}; nothing was written"
+    assert (run.status, run.message) == ("failed", message)
 
 
 def test_a_run_is_the_same_with_standard_conforming_strings_off(

@@ -50,7 +50,7 @@ def tenants(pg: Connection, graph: Graph) -> list[uuid.UUID]:
 
 
 def break_tenant(pg: Connection, tenant: uuid.UUID) -> None:
-    """A trigger of the application that names what is not there: a setup error, of one tenant's rows only."""
+    """A trigger of the application that names what is not there: a setup error, but only for one tenant's rows."""
     pg.execute(
         "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS"
         f" $$ BEGIN IF NEW.tenant_id = '{tenant}' THEN PERFORM 'secret of Acme' FROM not_there; END IF;"
@@ -101,7 +101,7 @@ def test_a_tenant_that_the_application_does_not_know_is_reported_and_not_synced(
     said: list[tuple[str | None, ...]] = []
     pg.add_notice_handler(lambda it: said.append((it.severity, it.message_primary, it.message_detail)))
     pg.execute("CALL deal_sync.sync_all()")
-    message = "tenants of the graph that the application does not know: 1"
+    message = "tenants of the graph that do not exist in the application: 1"
     assert [notice for notice in said if notice[0] == "WARNING"] == [("WARNING", message, str(stranger))]
     assert stranger not in {tenant for tenant, _ in runs(pg)}
     assert pg.execute(
@@ -170,25 +170,25 @@ def test_a_tenant_is_left_to_a_backfill_that_is_under_way(pg: Connection, tenant
     assert tenants[0] in {tenant for tenant, _ in runs(pg)}
 
 
-def test_one_tenant_that_the_application_does_not_know_is_refused_and_leaves_no_record(
+def test_one_tenant_that_the_application_does_not_know_is_rejected_and_leaves_no_record(
     pg: Connection, tenants: list[uuid.UUID]
 ) -> None:
-    with pytest.raises(errors.ForeignKeyViolation, match="is not in table") as refused:
+    with pytest.raises(errors.ForeignKeyViolation, match="is not in table") as raised:
         pg.execute("CALL deal_sync.sync_all(tenant => %s)", [uuid.uuid4()])
-    assert refused.value.diag.message_hint
+    assert raised.value.diag.message_hint
     assert pg.execute("SELECT FROM deal_sync.tenant_status").fetchall() == []
 
 
 def test_a_graph_without_a_tenant_of_ours_is_said(pg: Connection, graph: Graph) -> None:
     said = notices(pg)
     pg.execute("CALL deal_sync.sync_all()")
-    assert said == ["the application knows no tenant of the graph"]
+    assert said == ["no tenant of the graph exists in the application"]
     pg.execute("CALL deal_sync.sync_all(quiet => true)")
     assert len(said) == 1
 
 
 @pytest.mark.parametrize("setting", ["app.tenant_id", "mode"])
-def test_what_cannot_be_meant_is_refused(setting: str, pg: Connection, tenants: list[uuid.UUID]) -> None:
+def test_what_cannot_be_meant_is_rejected(setting: str, pg: Connection, tenants: list[uuid.UUID]) -> None:
     if setting == "mode":
         with pytest.raises(errors.InvalidParameterValue, match='unknown mode "half"'):
             pg.execute("CALL deal_sync.sync_all('half')")
@@ -225,7 +225,7 @@ def test_a_failing_tenant_stops_no_other_and_is_recorded_and_raised_at_the_end(
         pg.execute("CALL deal_sync.sync_all()")
     assert raised.value.sqlstate == "DS006"
     assert raised.value.diag.message_primary == "1 of 3 tenants failed"
-    assert f"{tenants[0]}: SQLSTATE 42P01 ended the run" in str(raised.value.diag.message_detail)
+    assert f"{tenants[0]}: the run failed with SQLSTATE 42P01" in str(raised.value.diag.message_detail)
     assert dict(runs(pg)) == {tenants[0]: "failed", tenants[1]: "ok", tenants[2]: "ok"}
     message, server_text = pg.execute(
         "SELECT message, server_text FROM deal_sync.runs WHERE status = 'failed'"
@@ -361,7 +361,7 @@ def test_after_five_failures_in_a_row_a_tenant_is_tried_less_often(
     said = notices(pg)
     pg.execute("CALL deal_sync.sync_all()")
     assert len(runs(pg)) == failures + is_tried
-    assert any(message.startswith("tenants that wait after failures in a row: 1") for message in said) != is_tried
+    assert any(message.startswith("tenants waiting after consecutive failures: 1") for message in said) != is_tried
     if not is_tried:
         pg.execute("CALL deal_sync.sync_all(tenant => %s)", [tenant])
         assert len(runs(pg)) == failures
@@ -442,7 +442,7 @@ def test_a_reconcile_that_ends_with_an_error_is_raised_at_the_end(pg: Connection
     pg.execute(RECONCILE_STAND_IN.replace("'deals', 1", "'deals', 1 / 0"))
     with pytest.raises(psycopg.DatabaseError, match="3 of 3 tenants failed") as raised:
         pg.execute("CALL deal_sync.nightly()")
-    assert "SQLSTATE 22012 ended the reconcile" in str(raised.value.diag.message_detail)
+    assert "the reconcile failed with SQLSTATE 22012" in str(raised.value.diag.message_detail)
     assert [status for _, status in runs(pg)] == ["ok"] * 3
 
 
@@ -479,7 +479,7 @@ def test_old_runs_go_and_the_last_good_one_stays(pg: Connection, tenants: list[u
     assert runs(pg) == [(tenant, "ok")]
 
 
-def test_offending_values_go_and_their_refusals_stay(pg: Connection, graph: Graph, tenants: list[uuid.UUID]) -> None:
+def test_offending_values_go_and_their_rejects_stay(pg: Connection, graph: Graph, tenants: list[uuid.UUID]) -> None:
     add_deal(graph, tenants[0], meddic_completeness="no number")
     sync(pg, tenants[0])
     held: LiteralString = "SELECT value FROM deal_sync.rejects"
@@ -509,7 +509,7 @@ def test_the_records_of_a_tenant_that_is_gone_leave_with_it(pg: Connection, writ
 # NOTIFY
 
 
-def test_the_end_of_each_run_is_told_without_anybodys_data(pg: Connection, tenants: list[uuid.UUID]) -> None:
+def test_the_end_of_each_run_is_reported_without_application_data(pg: Connection, tenants: list[uuid.UUID]) -> None:
     pg.execute("LISTEN deal_sync")
     break_tenant(pg, tenants[0])
     with pytest.raises(psycopg.DatabaseError, match="1 of 3"):

@@ -48,8 +48,8 @@ def test_nothing_else_is_open_to_public(pg: Connection) -> None:
 
 
 def test_every_function_sets_its_search_path(pg: Connection) -> None:
-    # A procedure that commits cannot have a SET clause (docs/internals/run.md). These stand in the place of their call,
-    # since they need the caller's settings; their names are qualified.
+    # A procedure that commits cannot have a SET clause (docs/internals/run.md). These are inlined where they are
+    # called, since they need the caller's settings; their names are qualified.
     query: LiteralString = (
         f"SELECT p.oid::regprocedure::text FROM pg_proc AS p INNER JOIN {EXTENSION} AS m ON m.objid = p.oid"
         " WHERE m.classid = 'pg_proc'::regclass AND p.prokind <> 'p'"
@@ -107,7 +107,7 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
         "_deal_sync.record_run(deal_sync.run_result,timestamp with time zone,text,text)",
         "_deal_sync.record_tenants(jsonb)",
         "_deal_sync.record_watermark(uuid,uuid,timestamp with time zone,text,boolean,jsonb)",
-        "_deal_sync.refused_elements(uuid)",
+        "_deal_sync.rejected_elements(uuid)",
         "_deal_sync.remember_undated(uuid,text[],jsonb)",
         "_deal_sync.remove_bar(uuid,uuid)",
         "_deal_sync.remove_records(interval,interval,uuid[])",
@@ -240,7 +240,7 @@ def test_triggers_defaults_and_policies_run_with_the_callers_rights(
 @pytest.mark.parametrize(
     "made", ["TABLE {} (LIKE opportunities)", "TABLE {} (row_number bigint)", "VIEW {} AS SELECT 1", "SEQUENCE {}"]
 )
-def test_a_staging_table_made_beforehand_is_refused(
+def test_a_staging_table_made_beforehand_is_rejected(
     made: LiteralString, kind: LiteralString, writer: Connection, tenant: uuid.UUID, pg: Connection, graph: Graph
 ) -> None:
     add_version(graph, tenant, add_deal(graph, tenant))
@@ -334,9 +334,9 @@ def test_a_table_put_in_the_place_of_staging_between_two_fetches_is_not_filled(
             "CREATE TRIGGER trap BEFORE INSERT ON deal_sync_deals FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.trap()"
         )
 
-        with pytest.raises(psycopg.Error) as refused:
+        with pytest.raises(psycopg.Error) as raised:
             writer.execute("FETCH 1 FROM c")
-    assert refused.value.sqlstate == "55000"
+    assert raised.value.sqlstate == "55000"
     assert pg.execute("SELECT rolsuper FROM pg_roles WHERE rolname = 'app_writer'").fetchone() == (False,)
 
 
@@ -349,8 +349,9 @@ USED = sorted({name for file in SQL for name in re.findall(r"\b([a-z_0-9]+)\(", 
 def test_names_on_the_callers_search_path_shadow_nothing(
     database: Database, pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
-    """Every function that the extension's SQL may mean, its operators and its tables, trapped in two schemas before
-    pg_catalog: in one of the path's own, and, for tables, in pg_temp."""
+    """Every function that the extension's SQL may mean, its operators and its tables, with traps in two schemas before
+    pg_catalog: in one of the path's own, and, for tables, in pg_temp.
+    """
     pg.execute("ALTER TABLE interaction_links ALTER COLUMN entity_type TYPE varchar(20)")
     pg.execute("CREATE SCHEMA traps; GRANT USAGE ON SCHEMA traps TO PUBLIC")
     trapped = pg.execute(
@@ -373,7 +374,7 @@ def test_names_on_the_callers_search_path_shadow_nothing(
             )
             pg.execute(statement)
     pg.execute("CREATE FUNCTION traps.format(text, uuid) RETURNS text LANGUAGE sql AS $$ SELECT 1 / 0 $$")
-    deal = add_deal(graph, tenant, account_id="no UUID", source_interaction_id=str(uuid.uuid4()))
+    deal = add_deal(graph, tenant, account_id="not a UUID", source_interaction_id=str(uuid.uuid4()))
     add_version(graph, tenant, deal)
     add_version(graph, tenant, deal)
 
@@ -403,14 +404,14 @@ def test_names_on_the_callers_search_path_shadow_nothing(
 # -- One tenant --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("setting", ["5e77a5e7-0000-4000-8000-000000000001", "no UUID"])
+@pytest.mark.parametrize("setting", ["5e77a5e7-0000-4000-8000-000000000001", "not a UUID"])
 @pytest.mark.parametrize("local", [True, False])
-def test_another_tenant_in_the_setting_is_refused(local: bool, setting: str, pg: Connection, tenant: uuid.UUID) -> None:
+def test_a_setting_of_another_tenant_is_rejected(local: bool, setting: str, pg: Connection, tenant: uuid.UUID) -> None:
     with pg.transaction():
         pg.execute("SELECT set_config('app.tenant_id', %s, %s)", [setting, local])
-        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="another tenant") as refused, pg.transaction():
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="tenant other than") as raised, pg.transaction():
             sync(pg, tenant)
-        assert "RESET app.tenant_id" in str(refused.value.diag.message_hint)
+        assert "RESET app.tenant_id" in str(raised.value.diag.message_hint)
         assert one(pg, "SELECT current_setting('app.tenant_id')") == setting
     assert one(pg, "SELECT count(*) FROM deal_sync.runs") == 0
 
@@ -450,8 +451,8 @@ def test_a_tenants_deal_never_touches_a_row_of_another_tenant(
 
     run = sync(database.connect(caller), tenant)
     assert (run.status, run.deals_inserted, run.rows_rejected) == ("partial", 1, 3)
-    refused = [(r.kind, r.level, r.graph_id, r.sqlstate) for r in rejects(pg, tenant)]
-    assert refused == sorted(
+    rejected = [(r.kind, r.level, r.graph_id, r.sqlstate) for r in rejects(pg, tenant)]
+    assert rejected == sorted(
         [("deal", "row", str(id), "23505") for id in (by_key, by_id)] + [("version", "row", str(version), "23505")]
     )
     assert pg.execute(theirs, {"other": other}).fetchone() == before

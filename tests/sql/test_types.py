@@ -1,7 +1,7 @@
 """In: a node of every Neo4j type. Out: what a column of every PostgreSQL type shows of it: reference/types.md.
 
-One table has a column of each type, all over one property; so a scan gives the whole matrix. What does not fit is NULL
-and counted in the scan's one WARNING.
+One table has a column of each type, all over one property; so a scan gives the whole matrix. Misfits are NULL and
+counted in the scan's one WARNING.
 """
 
 import re
@@ -207,7 +207,7 @@ def test_every_cell_of_the_type_table_is_as_it_says(
     lost = {type_: sum(type_ not in texts for texts in due.values()) for type_ in types}
     whose = "nodes :Thing" if source == "everything" else "foreign table public.everything"
     counts = ", ".join(f'"{type_}" {lost[type_]}' for type_ in types if lost[type_])
-    assert [warning.message for warning in said] == [f"{sum(lost.values())} values of {whose} did not fit: {counts}"]
+    assert [warning.message for warning in said] == [f"{sum(lost.values())} misfits in {whose}: {counts}"]
 
 
 def test_an_import_chooses_the_first_type_of_each_row(pg: Connection, graph: Graph) -> None:
@@ -308,20 +308,21 @@ def test_scan_gives_what_the_foreign_table_gives_of_hostile_values(pg: Connectio
     assert rows[0] == rows[1]
     assert len(rows[0]) == len(HOSTILE) + len(HOSTILE_CYPHER)
     one, other = (warning.message for warning in said)
-    assert one.partition(" did not fit: ")[2] == other.partition(" did not fit: ")[2] != ""
+    lost = one.partition(" misfits in nodes :Thing: ")[2]
+    assert lost == other.partition(" misfits in foreign table public.everything: ")[2] != ""
 
 
 def test_a_type_into_which_nothing_is_converted_is_a_clear_error(pg: Connection) -> None:
     pg.execute("CREATE FOREIGN TABLE odd (name inet) SERVER neo4j OPTIONS (label 'Thing')")
 
-    with pytest.raises(psycopg.Error, match='column "name" is of type inet') as refused:
+    with pytest.raises(psycopg.Error, match='column "name" is of type inet') as raised:
         pg.execute("SELECT * FROM deal_sync.scan(NULL::odd)")
 
-    assert refused.value.sqlstate == "HV004"
-    assert "text" in str(refused.value.diag.message_hint)
+    assert raised.value.sqlstate == "HV004"
+    assert "text" in str(raised.value.diag.message_hint)
 
 
-# -- what a SELECT does with a value that does not fit -----------------------------------------------------------------
+# -- what a SELECT does with a misfit ----------------------------------------------------------------------------------
 
 
 BOTH = [
@@ -332,7 +333,7 @@ BOTH = [
 
 @pytest.fixture
 def misfits(pg: Connection, graph: Graph) -> list[str]:
-    """Three nodes, two of which have a text where `n` wants a number; the element ids of these two."""
+    """Three nodes, two of which have a text in `n`, which must be a number; the element ids of these two."""
     graph.run("CREATE (:Thing {name: 'fine', n: 1}), (:Thing {name: 'bad', n: 'secret'})")
     graph.run("CREATE (:Thing {name: 'bad', n: 'secret', t: 'a' + $nul + 'b'})", nul="\0")
     pg.execute(
@@ -351,9 +352,12 @@ def test_a_value_that_does_not_fit_is_null_and_one_warning_names_column_and_coun
 
     assert sorted(rows, key=str) == [("bad", None, "ab"), ("bad", None, None), ("fine", 1, None)]
     (warning,) = said
-    counts = '"n" 2, "t" 1' if source == "misfits" else '"n" 2, "t" 1, "other" 2'
-    assert warning.message.endswith(f"did not fit: {counts}")
-    assert "n: a STRING where a number is due" in warning.detail
+    assert warning.message == (
+        '3 misfits in nodes :Thing: "n" 2, "t" 1'
+        if source == "misfits"
+        else '5 misfits in foreign table public.misfits: "n" 2, "t" 1, "other" 2'
+    )
+    assert "n: expected a number, found a STRING" in warning.detail
     assert "secret" not in str(warning)
 
 
@@ -361,16 +365,16 @@ def test_a_value_that_does_not_fit_is_null_and_one_warning_names_column_and_coun
 def test_on_misfit_error_names_the_node_and_the_column(pg: Connection, misfits: list[str], source: str) -> None:
     pg.execute("ALTER FOREIGN TABLE misfits ALTER n OPTIONS (ADD on_misfit 'error')")
 
-    with pytest.raises(psycopg.Error) as refused:
+    with pytest.raises(psycopg.Error) as raised:
         pg.execute(f"SELECT n FROM {source}".encode())
 
-    said = str(refused.value)
-    assert any(f'the value of column "n" of node "{node}" does not fit' in said for node in misfits)
-    assert "a STRING where a number is due" in said
-    assert "on_misfit 'null'" in str(refused.value.diag.message_hint)
+    said = str(raised.value)
+    assert any(f'misfit in column "n" of node "{node}"' in said for node in misfits)
+    assert "expected a number, found a STRING" in said
+    assert "on_misfit 'null'" in str(raised.value.diag.message_hint)
     assert "secret" not in said
     if source != "misfits":
-        assert refused.value.sqlstate == "2200G"
+        assert raised.value.sqlstate == "2200G"
 
 
 def test_a_column_that_is_not_asked_for_is_not_read_and_so_not_warned_of(pg: Connection, misfits: list[str]) -> None:
@@ -391,7 +395,7 @@ def test_a_scan_that_a_limit_ends_warns_of_the_rows_that_it_gave(
         rows = pg.execute("SELECT n FROM misfits WHERE n IS NULL LIMIT 3").fetchall()
 
     assert rows == [(None,)] * 3
-    assert [warning.message for warning in said] == ['3 values of nodes :Thing did not fit: "n" 3']
+    assert [warning.message for warning in said] == ['3 misfits in nodes :Thing: "n" 3']
 
 
 @pytest.mark.multicorn
@@ -422,9 +426,9 @@ def test_labels_and_element_id_are_columns(pg: Connection, graph: Graph) -> None
 def test_row_limit_stops_the_reader_and_is_not_negative(pg: Connection, misfits: list[str]) -> None:
     assert len(pg.execute("SELECT * FROM deal_sync.scan(NULL::misfits, row_limit => 1)").fetchall()) == 1
     assert pg.execute("SELECT * FROM deal_sync.scan(NULL::misfits, row_limit => 0)").fetchall() == []
-    with pytest.raises(psycopg.Error, match="row_limit must not be negative") as refused:
+    with pytest.raises(psycopg.Error, match="row_limit must not be negative") as raised:
         pg.execute("SELECT * FROM deal_sync.scan(NULL::misfits, row_limit => -1)")
-    assert refused.value.sqlstate == "2201W"
+    assert raised.value.sqlstate == "2201W"
 
 
 def test_a_table_outside_the_mapping_is_filtered_by_its_column_tenant_id(pg: Connection, graph: Graph) -> None:
@@ -441,7 +445,7 @@ def test_a_table_outside_the_mapping_is_filtered_by_its_column_tenant_id(pg: Con
         pg.execute("SELECT n FROM deal_sync.scan(NULL::anyones, tenant => %s)", [tenant])
 
 
-def test_the_sync_refuses_a_row_whose_column_wants_an_error(pg: Connection, graph: Graph) -> None:
+def test_the_sync_rejects_a_row_whose_column_wants_an_error(pg: Connection, graph: Graph) -> None:
     statement = sql.SQL("SELECT deal_sync.merge_statement({})").format("neo4j.deals")
     reject, error = (
         pg.execute(
@@ -457,6 +461,6 @@ def test_the_sync_refuses_a_row_whose_column_wants_an_error(pg: Connection, grap
 
 def test_a_column_of_scan_that_is_not_there_is_named_beside_those_that_are(pg: Connection) -> None:
     pg.execute("CREATE FOREIGN TABLE small (a text, b bigint) SERVER neo4j OPTIONS (label 'Small')")
-    with pytest.raises(psycopg.errors.UndefinedColumn, match=r'column "c" of foreign table public\.small') as refused:
+    with pytest.raises(psycopg.errors.UndefinedColumn, match=r'column "c" of foreign table public\.small') as raised:
         pg.execute("SELECT * FROM deal_sync.scan(NULL::small, columns => '{a,c}')")
-    assert refused.value.diag.message_hint == "It has the columns a, b"
+    assert raised.value.diag.message_hint == "Its columns are a, b."

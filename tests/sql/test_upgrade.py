@@ -284,7 +284,7 @@ def test_a_routine_is_dropped_if_it_cannot_be_replaced(changed: dict[str, Any], 
     assert revoked == is_dropped
 
 
-def test_a_view_is_dropped_if_a_column_changes_and_what_stands_on_it_goes_before() -> None:
+def test_a_view_is_dropped_if_a_column_changes_after_what_depends_on_it() -> None:
     base, longer, other = (
         table("VIEW", 1, "base", "a text", *more) for more in (["b text"], ["b text", "c text"], ["b bigint"])
     )

@@ -1,4 +1,4 @@
-"""Flows in: a tenant's rows after a sync. Flows out: how much of them is there, as deal_sync.verify shows it."""
+"""Flows in: a tenant's rows after a sync. Flows out: how many there are, as deal_sync.verify shows."""
 
 from neo4j_deals.mapping.defaults import DIMENSIONS, MEDDIC
 from support.database import Connection

@@ -1,4 +1,4 @@
-"""Flows in: DealVersion nodes. Flows out: the row of each, written once; and which of them do not land."""
+"""Flows in: DealVersion nodes. Flows out: the row of each, which is written once, and which of them do not land."""
 
 import uuid
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from neo4j_deals.mapping.defaults import DIMENSIONS, MEDDIC
 from support.database import Connection
 from support.deals import AddNode, deal_node, full_deal_but, insert, row, rows, version_node
 from support.graph import Graph
-from support.sync import clean, one, refused_version, rejects, sync
+from support.sync import clean, one, rejected_version, rejects, sync
 
 
 def test_a_version_lands_with_every_property_at_its_column(
@@ -129,7 +129,7 @@ def test_of_several_versions_with_one_number_the_first_created_lands(
     assert run.versions_inserted == 3
     assert row(pg, "deal_versions", opportunity_id=node.id, version_number=1)["id"] == first.id
     found = rejects(pg, tenant)
-    assert {refused_version(reject) for reject in found} == {
+    assert {rejected_version(reject) for reject in found} == {
         ("version", "row", "23505", later.key),
         ("version", "row", "23505", second.key),
     }
@@ -152,7 +152,7 @@ def test_of_several_versions_with_one_number_the_first_created_lands(
 def test_two_spellings_of_one_version_are_one(
     pg: Connection, writer: Connection, deal: AddNode, version: AddNode, tenant: uuid.UUID
 ) -> None:
-    """Two nodes with one version_id: one lands, the other is a row-level reject, and stays one."""
+    """Two nodes with one version_id: one lands, the other is and remains a reject of level row."""
     node = deal()
     first = version(node, version=1, created_at="2026-01-01T00:00:00Z")
     twin = version(
@@ -163,11 +163,11 @@ def test_two_spellings_of_one_version_are_one(
 
         assert (run.status, run.rows_rejected) == ("partial", 1)
         assert row(pg, "deal_versions", tenant_id=tenant)["name"] == "Acme"
-        (refused,) = rejects(pg, tenant)
-        assert refused_version(refused) == ("version", "row", "23505", twin.key)
+        (rejected,) = rejects(pg, tenant)
+        assert rejected_version(rejected) == ("version", "row", "23505", twin.key)
 
 
-def test_a_version_that_has_landed_under_another_number_stands_in_no_ones_way(
+def test_a_version_that_has_landed_under_another_number_blocks_no_other(
     pg: Connection, writer: Connection, deal: AddNode, version: AddNode, tenant: uuid.UUID
 ) -> None:
     node = deal()
@@ -178,7 +178,7 @@ def test_a_version_that_has_landed_under_another_number_stands_in_no_ones_way(
     assert sync(writer, tenant).versions_inserted == 1
     landed = pg.execute("SELECT id, version_number FROM deal_versions ORDER BY version_number").fetchall()
     assert landed == [(second.id, 1), (first.id, 7)]
-    assert {refused_version(reject) for reject in rejects(pg, tenant)} == {("version", "row", "23505", third.key)}
+    assert {rejected_version(reject) for reject in rejects(pg, tenant)} == {("version", "row", "23505", third.key)}
     assert sync(writer, tenant).versions_inserted == 0
 
 
@@ -211,9 +211,9 @@ def test_a_version_without_a_number_is_a_note_and_the_run_stays_ok(
 def test_a_version_whose_deal_did_not_land_follows_by_itself(
     pg: Connection, writer: Connection, graph: Graph, deal: AddNode, version: AddNode, tenant: uuid.UUID
 ) -> None:
-    good, refused, absent = deal(), deal(opportunity_id="no uuid"), str(uuid.uuid4())
+    good, rejected, absent = deal(), deal(opportunity_id="no uuid"), str(uuid.uuid4())
     version(good)
-    of_refused = version(refused)
+    of_rejected = version(rejected)
     of_absent = version(good, deal_opportunity_id=absent)
 
     run = sync(writer, tenant)
@@ -221,15 +221,15 @@ def test_a_version_whose_deal_did_not_land_follows_by_itself(
     assert (run.status, run.rows_rejected, run.versions_inserted) == ("partial", 3, 1)
     missing = [reject for reject in rejects(pg, tenant) if reject.kind == "version"]
     by_key = {reject.graph_id: reject for reject in missing}
-    assert by_key.keys() == {of_refused.key, of_absent.key}
+    assert by_key.keys() == {of_rejected.key, of_absent.key}
     assert (by_key[of_absent.key].level, by_key[of_absent.key].sqlstate) == ("row", "23503")
     assert by_key[of_absent.key].column_name == "deal_opportunity_id"
     assert by_key[of_absent.key].value == absent
     assert "its deal is not synced yet" in by_key[of_absent.key].message
 
-    mended = str(uuid.uuid4())
-    refused.set(opportunity_id=mended)
-    of_refused.set(deal_opportunity_id=mended)
+    fixed = str(uuid.uuid4())
+    rejected.set(opportunity_id=fixed)
+    of_rejected.set(deal_opportunity_id=fixed)
     deal(opportunity_id=absent)
     run = sync(writer, tenant)
     clean(run)
@@ -270,7 +270,7 @@ def test_a_version_never_touches_a_version_of_another_tenant(
 
     assert (run.rows_rejected, run.versions_inserted) == (1, 0)
     assert row(pg, "deal_versions", id=theirs.id) == before
-    assert refused_version(rejects(pg, tenant)[0]) == ("version", "row", "23505", theirs.key)
+    assert rejected_version(rejects(pg, tenant)[0]) == ("version", "row", "23505", theirs.key)
 
 
 def test_what_a_version_lacks_has_a_stand_in(

@@ -123,7 +123,7 @@ def test_a_leaky_function_sees_no_other_tenants_row_through_a_view_with_a_securi
         reader.execute("SELECT * FROM neo4j.deals")
 
 
-def test_an_error_of_an_operator_tells_nothing_of_another_tenants_row(
+def test_an_error_of_an_operator_reveals_nothing_of_another_tenants_row(
     pg: Connection, reader: Connection, role: str, servers: Instance
 ) -> None:
     pg.execute(sql.SQL(TENANTS_VIEW).format(sql.SQL("WITH (security_barrier)")))

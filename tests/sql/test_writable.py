@@ -1,5 +1,5 @@
-"""Flows in: servers, tables and rights that a sync cannot write with. Flows out: setup errors in words, and the same
-lines of doctor().
+"""Flows in: servers, tables and rights that a sync cannot write with. Flows out: setup errors, and the same lines of
+doctor().
 """
 
 import subprocess
@@ -63,9 +63,9 @@ def test_a_sync_on_a_standby_says_where_to_run_it(standby: Connection) -> None:
         "CALL deal_sync.nightly()",
         "CALL deal_sync.backfill(gen_random_uuid())",
     ):
-        with pytest.raises(errors.ReadOnlySqlTransaction, match=r"^cannot sync on a standby server") as refused:
+        with pytest.raises(errors.ReadOnlySqlTransaction, match=r"^cannot sync on a standby server") as raised:
             standby.execute(statement.encode())
-        assert refused.value.diag.message_hint == "Connect to the primary server."
+        assert raised.value.diag.message_hint == "Connect to the primary server."
     assert finding(standby, "writable") == (False, "cannot sync on a standby server", "Connect to the primary server.")
 
 
@@ -73,20 +73,20 @@ def test_a_sync_on_a_standby_says_where_to_run_it(standby: Connection) -> None:
 def test_a_sync_in_a_read_only_transaction_says_what_to_set(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
     add_deal(graph, tenant)
     pg.execute("SET default_transaction_read_only = on")
-    with pytest.raises(errors.ReadOnlySqlTransaction, match=r"^cannot sync in a read-only transaction") as refused:
+    with pytest.raises(errors.ReadOnlySqlTransaction, match=r"^cannot sync in a read-only transaction") as raised:
         sync(pg, tenant)
     found = finding(pg, "writable")
-    assert found == (False, "cannot sync in a read-only transaction", refused.value.diag.message_hint)
-    execute(pg, refused.value.diag.message_hint)
+    assert found == (False, "cannot sync in a read-only transaction", raised.value.diag.message_hint)
+    execute(pg, raised.value.diag.message_hint)
     assert sync(pg, tenant).status == "ok"
     found = finding(pg, "writable")
     assert found is not None
     assert found[0] is True
     pg.execute("BEGIN READ ONLY")
-    with pytest.raises(errors.ReadOnlySqlTransaction) as refused:
+    with pytest.raises(errors.ReadOnlySqlTransaction) as raised:
         sync(pg, tenant)
     pg.execute("ROLLBACK")
-    assert refused.value.diag.message_hint == "START TRANSACTION READ WRITE;"
+    assert raised.value.diag.message_hint == "START TRANSACTION READ WRITE;"
     for comparison in ("reconcile", "differences"):
         pg.execute("BEGIN READ ONLY")
         with pytest.raises(errors.ReadOnlySqlTransaction, match=r"^cannot sync in a read-only transaction"):
@@ -102,23 +102,23 @@ def test_a_sync_in_a_read_only_transaction_says_what_to_set(pg: Connection, grap
     [
         (
             "ALTER TABLE opportunities RENAME TO deals; CREATE VIEW opportunities AS SELECT * FROM deals",
-            "public.opportunities is a view, and the sync writes tables only",
+            "public.opportunities is a view, but the sync can only write to tables",
         ),
         (
             "ALTER TABLE deal_versions RENAME TO v; CREATE MATERIALIZED VIEW deal_versions AS SELECT * FROM v",
-            "public.deal_versions is a materialized view, and the sync writes tables only",
+            "public.deal_versions is a materialized view, but the sync can only write to tables",
         ),
         (
             "CREATE RULE keep AS ON DELETE TO opportunities DO INSTEAD NOTHING",
-            'table public.opportunities has the rule "keep", and MERGE does not write a table with rules',
+            'table public.opportunities has rule "keep", but MERGE does not support tables with rules',
         ),
         (
             "CREATE RULE log AS ON INSERT TO deal_versions DO ALSO NOTIFY versions",
-            'table public.deal_versions has the rule "log", and MERGE does not write a table with rules',
+            'table public.deal_versions has rule "log", but MERGE does not support tables with rules',
         ),
         (
             "CREATE RULE log AS ON INSERT TO interaction_links DO ALSO NOTIFY links",
-            'table public.interaction_links has the rule "log", and INSERT ... ON CONFLICT does not write a table'
+            'table public.interaction_links has rule "log", but INSERT ... ON CONFLICT does not support tables'
             " with rules",
         ),
     ],
@@ -128,10 +128,10 @@ def test_a_target_that_cannot_be_written_is_named_before_anything_is_read(
 ) -> None:
     add_version(graph, tenant, add_deal(graph, tenant))
     pg.execute(made.encode())
-    with pytest.raises(psycopg.Error) as refused:
+    with pytest.raises(psycopg.Error) as raised:
         sync(pg, tenant)
-    assert refused.value.diag.message_primary == said
-    assert refused.value.diag.message_hint
+    assert raised.value.diag.message_primary == said
+    assert raised.value.diag.message_hint
     assert one(pg, "SELECT count(*) FROM deal_sync.runs") == 0
     found = finding(pg, "target columns")
     assert found is not None
@@ -151,7 +151,7 @@ def test_a_rule_that_is_disabled_counts_where_it_does_for_postgresql(
     pg.execute(
         "CREATE RULE keep AS ON DELETE TO opportunities DO INSTEAD NOTHING;ALTER TABLE opportunities DISABLE RULE keep"
     )
-    with pytest.raises(errors.FeatureNotSupported, match='has the rule "keep"'):
+    with pytest.raises(errors.FeatureNotSupported, match='has rule "keep"'):
         sync(pg, tenant)
 
 
@@ -182,12 +182,12 @@ def test_rights_on_columns_will_do_and_what_lacks_is_named_by_column(
         )
         said = "INSERT (entity_id) on public.interaction_links, UPDATE (deal_ref, updated_at) on public.opportunities"
         with database.connect(clerk) as session:
-            with pytest.raises(errors.InsufficientPrivilege) as refused:
+            with pytest.raises(errors.InsufficientPrivilege) as raised:
                 sync(session, tenant)
-            assert refused.value.diag.message_primary == f'role "{clerk}" lacks {said}'
+            assert raised.value.diag.message_primary == f'role "{clerk}" lacks {said}'
             found = finding(pg, "rights on tables", clerk)
-            assert found == (False, f'"{clerk}" lacks {said}', refused.value.diag.message_hint)
-            execute(pg, refused.value.diag.message_hint)
+            assert found == (False, f'"{clerk}" lacks {said}', raised.value.diag.message_hint)
+            execute(pg, raised.value.diag.message_hint)
             run = sync(session, tenant)
             assert (run.status, run.deals_inserted, run.versions_inserted) == ("ok", 1, 1)
             graph.run("MATCH (d:Deal) SET d.deal_ref = 'other'")

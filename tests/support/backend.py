@@ -60,7 +60,7 @@ class Backend:
         return Path(f"/proc/{self.pid}")
 
     def lives(self) -> bool:
-        """Whether it runs: one that has ended may wait for somebody to take note."""
+        """Whether it runs: one that has ended may be a zombie."""
         try:
             return (self._proc / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
         except (FileNotFoundError, ProcessLookupError):
@@ -97,7 +97,7 @@ class Backend:
         return min(set(range(len(used) + 1)) - used)
 
     def foreign_descriptors(self) -> list[str]:
-        """The same without relations and log segments, which PostgreSQL itself keeps open as long as it likes."""
+        """The same without relations and log segments, which PostgreSQL itself keeps open."""
         return [target for target in self.descriptors() if not re.search(r"/(base/\d+|global|pg_\w+)/", target)]
 
     def sockets(self) -> int:
@@ -118,7 +118,7 @@ class Backend:
         return [target for target in self.descriptors() if "(deleted)" in target and "pgsql_tmp" in target]
 
     def anonymous_memory(self) -> int:
-        """RssAnon in bytes; of a process that is no more, none."""
+        """RssAnon in bytes; none if the process has ended."""
         try:
             status = (self._proc / "status").read_text()
         except (FileNotFoundError, ProcessLookupError):

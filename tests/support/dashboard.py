@@ -62,7 +62,7 @@ def under_way(tenant: uuid.UUID) -> str:
 
 
 def add_history(pg: Connection, end: datetime) -> None:
-    """A day of four tenants: one up to date, one with refusals, one that fails, one that is late."""
+    """A day of four tenants: one up to date, one with rejects, one that fails, one that is late."""
     chance = random.Random(6)
     for number, tenant in enumerate(TENANTS):
         pg.execute("INSERT INTO _deal_sync.graph_tenants VALUES (%s, %s, true)", [tenant, 20000 >> number])

@@ -40,7 +40,7 @@ PIPELINES = {
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the graph; `key` is its opportunity_id or version_id as it was given."""
+    """A node of the graph; `key` is the opportunity_id or version_id that it was given."""
 
     graph: Graph
     element_id: str

@@ -84,10 +84,10 @@ def broken(checks: dict[str, Check]) -> set[str]:
 
 
 def cypher(graph: Graph, hint: str | None) -> list[dict[str, Any]]:
-    """Runs the Cypher of a hint, each statement: all of it, or what stands behind "they are"."""
+    """Runs the Cypher of a hint, each statement: all of it, or what follows "they are"."""
     assert hint is not None
     statements = hint.split("; MATCH ")
-    first = re.sub("^.*?(they|which) are( among)?: ", "", statements[0])
+    first = re.sub("^.*?([Tt]hey|which) are( among)?: ", "", statements[0])
     return [row for one in (first, *(f"MATCH {other}" for other in statements[1:])) for row in graph.run(one)]
 
 

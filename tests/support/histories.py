@@ -93,7 +93,7 @@ class History:
             self.rename_property,
             self.leave,
             self.come_back,
-            self.mend_key,
+            self.fix_key,
             self.begin_late,
             self.end_late,
         ]
@@ -217,7 +217,7 @@ class History:
         key = self.random.choice([None, "OPP-17", 17, ""])
         self._run("CREATE (d:Deal) SET d = $properties", properties=self._deal(key, self._behind(), self._form()))
 
-    def mend_key(self) -> None:
+    def fix_key(self) -> None:
         """Such a deal gets a key, by hand: its timestamp stays."""
         self._run(
             "MATCH (d:Deal {tenant_id: $tenant}) WHERE d.opportunity_id IS NULL OR size(toString(d.opportunity_id)) < 9"

@@ -32,12 +32,12 @@ from support.model_columns import (
     whole_type,
 )
 
-UNSAID = "?"  # in a refusal: the rules do not say
+UNSAID = "?"  # in a reject: the rules do not say
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A trigger or constraint of the application: refuses the rows of `table` that have `value` in `column`."""
+    """A trigger or constraint of the application: rejects the rows of `table` that have `value` in `column`."""
 
     table: str
     column: str
@@ -46,7 +46,7 @@ class Gate:
     create: str
     drop: str
 
-    def refuses(self, table: str, row: Row) -> bool:
+    def rejects(self, table: str, row: Row) -> bool:
         return table == self.table and row[self.column] == self.value
 
 
@@ -65,7 +65,7 @@ Reason = tuple[str, str]
 
 @dataclass(frozen=True)
 class Reject:
-    """A refusal: of a row for the first reason that is met, and the rules do not say which one that is."""
+    """A reject: of a row for the first reason that is met, and the rules do not say which one that is."""
 
     tenant: uuid.UUID
     kind: str
@@ -106,7 +106,7 @@ class Counts:
 
 @dataclass
 class Tables:
-    """The application's tables and the refusals."""
+    """The application's tables and the rejects."""
 
     opportunities: dict[uuid.UUID, Row] = field(default_factory=dict)
     versions: dict[uuid.UUID, Row] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class Tables:
     rejects: list[Reject] = field(default_factory=list)
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """The row cannot land, for one of the reasons; `note` where that is nobody's fault."""
 
     def __init__(self, *reasons: Reason, level: str = "row") -> None:
@@ -152,7 +152,7 @@ class Version:
     node: Node
     row: Row
     losses: list[Loss]
-    refusals: list[Reason]
+    reasons: list[Reason]
 
 
 def written_number(version: Node) -> tuple[Any, Any]:
@@ -202,9 +202,9 @@ class Sync:
 
     def _pass_gates(self, table: str, row: Row, *other: Reason) -> None:
         """Raise for the application's rules, and for other reasons that are met when the row is written."""
-        refusals = [("", gate.sqlstate) for gate in self.gates if gate.refuses(table, row)]
-        if refusals or other:
-            raise Refused(*refusals, *other)
+        reasons = [("", gate.sqlstate) for gate in self.gates if gate.rejects(table, row)]
+        if reasons or other:
+            raise Rejected(*reasons, *other)
 
     # Deals
 
@@ -228,8 +228,8 @@ class Sync:
                 self._reject(node, "deal", "row", ("opportunity_id", "23"))
             try:
                 row, losses = self._deal(key, newest[0])
-            except Refused as refused:
-                self._reject(newest[0], "deal", "row", *refused.reasons)
+            except Rejected as rejected:
+                self._reject(newest[0], "deal", "row", *rejected.reasons)
                 continue
             for loss in losses:
                 self._reject(newest[0], "deal", "value", (loss.column, "22"))
@@ -275,7 +275,7 @@ class Sync:
         """The columns that the sync writes, by policy, and what was lost on the way."""
         written: Row = {}
         losses: list[Loss] = []
-        refusals: list[Reason] = []
+        reasons: list[Reason] = []
         for column in self.columns.values():
             value, loss = column.read(node.properties)
             if column.write == "never":
@@ -288,7 +288,7 @@ class Sync:
             if loss and (writes or holds is None or (loss.landed and holds == value)):
                 losses.append(loss)
             if loss and not loss.landed and column.on_misfit == "reject" and (writes or holds is None):
-                refusals.append((column.name, "22"))
+                reasons.append((column.name, "22"))
             if not writes:
                 continue
             if loss and not loss.landed:
@@ -296,8 +296,8 @@ class Sync:
             elif value is None and (existing is None or column.write == "always"):
                 value = column.default
             written[column.target] = value
-        if refusals:
-            raise Refused(*refusals)
+        if reasons:
+            raise Rejected(*reasons)
         # What a dimension's own column tells in every run is not told again at the document.
         told = {column.name for column in self.columns.values() if column.write == "always"}
         return written, [loss for loss in losses if not loss.parts or loss.parts - told]
@@ -312,15 +312,15 @@ class Sync:
         for candidate in candidates:
             row, node = candidate.row, candidate.node
             number = (row["opportunity_id"], row["version_number"])
-            also = [*candidate.refusals, *TAKEN[: row["id"] in self.tables.versions]]
+            also = [*candidate.reasons, *TAKEN[: row["id"] in self.tables.versions]]
             # The first that can land by what the graph has, whatever the application says to it.
-            also += DUPLICATE[: number in chosen or bool(candidate.refusals and written[written_number(node)] > 1)]
-            if not candidate.refusals:
+            also += DUPLICATE[: number in chosen or bool(candidate.reasons and written[written_number(node)] > 1)]
+            if not candidate.reasons:
                 chosen.add(number)
             try:
                 self._pass_gates("deal_versions", row, *also)
-            except Refused as refused:
-                self._reject(node, "version", "row", *refused.reasons)
+            except Rejected as rejected:
+                self._reject(node, "version", "row", *rejected.reasons)
                 continue
             self.tables.versions[row["id"]] = row
             self.counts.versions_inserted += 1
@@ -350,19 +350,19 @@ class Sync:
             self._reject(node, "version", "note", ("", UNSAID))
             return None
 
-        refusals: list[Reason] = []
+        reasons: list[Reason] = []
         row: Row = {"id": identifier, "tenant_id": self.tenant, "version_number": None}
         if identifier is None:
-            refusals.append(("version_id", "23" if properties.get("version_id") is None else "22"))
+            reasons.append(("version_id", "23" if properties.get("version_id") is None else "22"))
         try:
             row["version_number"], _ = whole_type(32)(properties.get("version"))
         except Unfit:
-            refusals.append(("version", "22"))
+            reasons.append(("version", "22"))
         for target, (value, found) in read.items():
             row[target] = columns[target].default if value is None and not found else value
             if found and not found.landed and target in NOT_NULL_IN_VERSIONS:
-                refusals.append((columns[target].name, "22"))
-        refusals += [(name, "23") for name in ("name", "stage") if properties.get(name) is None]
+                reasons.append((columns[target].name, "22"))
+        reasons += [(name, "23") for name in ("name", "stage") if properties.get(name) is None]
         if row["created_at"] is None:
             row["created_at"] = row["valid_until"]
         if row["valid_from"] is None:
@@ -372,8 +372,8 @@ class Sync:
 
         row["opportunity_id"] = self._deal_of(node)
         if row["opportunity_id"] is None:
-            refusals.append(("deal_opportunity_id", UNSAID))
-        return Version(node, row, losses, refusals)
+            reasons.append(("deal_opportunity_id", UNSAID))
+        return Version(node, row, losses, reasons)
 
     def _deal_of(self, version: Node) -> uuid.UUID | None:
         """The id of the row of the version's deal, which may have landed in an earlier run."""
@@ -390,8 +390,8 @@ class Sync:
                 continue
             try:
                 self._pass_gates("interaction_links", {"interaction_id": interaction})
-            except Refused as refused:
-                self._reject(node, "link", "row", *refused.reasons)
+            except Rejected as rejected:
+                self._reject(node, "link", "row", *rejected.reasons)
                 continue
             self.tables.links.append(link)
             self.counts.links_inserted += 1

@@ -76,7 +76,7 @@ CONFIDENCES = tuple(f"{name}_confidence" for name in (*MEDDIC_OFFER, *DIMENSION_
 
 
 COMMON_CHANGES = (
-    offers(("name",), (*TEXTS, "refused", "suppressed")),
+    offers(("name",), (*TEXTS, "rejected", "suppressed")),
     offers(("stage",), (*TEXTS, "closed_won", "x" * 20, "x" * 21)),
     offers(("opportunity_summary", "evolution_summary", *MEDDIC_OFFER), TEXTS),
     offers(("ontology_version",), (*TEXTS, *LONG_TEXTS)),
@@ -179,10 +179,10 @@ def gate(table: str, column: str, value: Any, sqlstate: str, statements: tuple[s
 
 GATES = {
     "raises": gate(
-        *("opportunities", "opportunity_name", "refused", "P0"),
+        *("opportunities", "opportunity_name", "rejected", "P0"),
         trigger(
             *("gate_raises", "opportunities", "TRIGGER raises BEFORE INSERT OR UPDATE"),
-            "IF new.opportunity_name = 'refused' THEN RAISE 'not this one'; END IF; RETURN new;",
+            "IF new.opportunity_name = 'rejected' THEN RAISE 'not this one'; END IF; RETURN new;",
         ),
     ),
     "raises at commit": gate(
@@ -208,10 +208,10 @@ GATES = {
         ),
     ),
     "version raises": gate(
-        *("deal_versions", "name", "refused", "P0"),
+        *("deal_versions", "name", "rejected", "P0"),
         trigger(
             *("gate_version", "deal_versions", "TRIGGER raises BEFORE INSERT"),
-            "IF new.name = 'refused' THEN RAISE 'not this one'; END IF; RETURN new;",
+            "IF new.name = 'rejected' THEN RAISE 'not this one'; END IF; RETURN new;",
         ),
     ),
     "version suppresses": gate(
@@ -232,7 +232,7 @@ GATES = {
 
 # People's values, by column of opportunities.
 EDITS: tuple[tuple[str, Any], ...] = (
-    *(("opportunity_name", value) for value in (None, "edited", "refused")),
+    *(("opportunity_name", value) for value in (None, "edited", "rejected")),
     *(("account_id", value) for value in (None, ACCOUNTS[1])),
     *(("currency", value) for value in (None, "CHF")),
     *(("actual_close_date", value) for value in (None, date(2020, 1, 1))),

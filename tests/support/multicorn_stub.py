@@ -40,7 +40,7 @@ class ColumnDefinition:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """What log_to_postgres raises for ERROR."""
 
 
@@ -54,7 +54,7 @@ class ForeignDataWrapper:
 def log_to_postgres(message: str, level: int = 20, hint: str | None = None, detail: str | None = None) -> None:
     """Raises for an ERROR; all else is only said."""
     if level >= 40:
-        raise Refused(message, detail, hint)
+        raise Rejected(message, detail, hint)
 
 
 @contextmanager

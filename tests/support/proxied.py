@@ -127,7 +127,7 @@ def complete(run: Run) -> bool:
 
 @contextmanager
 def stalled(world: World, where: str, statement: str) -> Iterator[Callable[[Backend], bool]]:
-    """While it lasts a reader gets no further than this; yields how to see that a backend's reader stands there."""
+    """While it lasts, a reader gets no further than this; yields how to see that a backend's reader waits there."""
     reading = READING if statement == SYNC else QUERY
     with ExitStack() as stack:
         if where == "connecting":
@@ -142,7 +142,7 @@ def stalled(world: World, where: str, statement: str) -> Iterator[Callable[[Back
             "mid-stream": lambda: world.proxy.silent(reading, DEALS * RECORD_BYTES // 2),
             "slow": lambda: world.proxy.slow(RECORD_BYTES * 2, reading, DEALS * RECORD_BYTES // 2),
         }[where]()
-        stack.callback(world.proxy.mended)
+        stack.callback(world.proxy.repaired)
         landing = statement == SYNC and where in ("mid-stream", "slow")
         yield lambda backend: fault.struck.is_set() and (not landing or world.has_landed_a_batch(backend.pid))
 

@@ -72,7 +72,7 @@ class Proxy:
     def __exit__(self, *exception: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self.mended()
+        self.repaired()
         self.cut_all()
 
     def silent(self, at: bytes = b"", after: int = 0) -> Fault:
@@ -87,7 +87,7 @@ class Proxy:
         """Then the connection breaks, on both sides."""
         return self._set(Fault("cut", at, after, times))
 
-    def mended(self, at: bytes = b"") -> Fault:
+    def repaired(self, at: bytes = b"") -> Fault:
         """Everything flows, what was held back first; `passed` counts the answers from `at` on."""
         return self._set(Fault("none", at))
 

@@ -1,4 +1,4 @@
-"""Flows in: connections and the graph of a test. Flows out: tenants, Deal nodes, runs and refusals, in a word each."""
+"""Flows in: connections and the graph of a test. Flows out: tenants, Deal nodes, runs and rejects, in a word each."""
 
 import uuid
 from dataclasses import dataclass, fields, replace
@@ -63,7 +63,7 @@ def sync(connection: Connection, tenant: uuid.UUID, **arguments: Any) -> Run:
 
 
 def rejects(pg: Connection, tenant: uuid.UUID) -> list[Reject]:
-    """What is refused at present, by kind, graph id and column."""
+    """What is rejected at present, by kind, graph id and column."""
     names = ", ".join(field.name for field in fields(Reject))
     query: Any = f"SELECT {names} FROM deal_sync.rejects WHERE tenant_id = %s ORDER BY kind, graph_id, column_name"
     return [Reject(*row) for row in pg.execute(query, [tenant])]
@@ -114,7 +114,7 @@ def counts(run: Run) -> tuple[int, int, int, int, int]:
     return run.deals_read, run.deals_inserted, run.deals_updated, run.deals_unchanged, run.deals_adopted
 
 
-def refused_version(reject: Reject) -> tuple[str, str, str, str | None]:
+def rejected_version(reject: Reject) -> tuple[str, str, str, str | None]:
     return reject.kind, reject.level, reject.sqlstate, reject.graph_id
 
 

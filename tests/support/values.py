@@ -13,8 +13,8 @@ from neo4j_deals.rows.values import (
 from support.database import Connection
 
 
-def refusal(oracle: Connection, type_: str, text: str) -> str | None:
-    """The SQLSTATE with which PostgreSQL refuses a text for a type, None where it takes it."""
+def rejection(oracle: Connection, type_: str, text: str) -> str | None:
+    """The SQLSTATE with which PostgreSQL rejects a text for a type, None where it takes it."""
     try:
         oracle.execute(f"SELECT %s::text::{type_}", [text])
     except psycopg.Error as error:
@@ -26,8 +26,8 @@ def outcome(convert: Callable[[Any], Any], value: Any) -> tuple[Any, Misfit | No
     """What lands, and why it is not the value itself."""
     try:
         return convert(value), None
-    except Misfit as refused:
-        return refused.substitute, refused
+    except Misfit as rejected:
+        return rejected.substitute, rejected
 
 
 def misfit(type_name: str, value: Any, modifier: int = -1) -> Misfit:

@@ -16,6 +16,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.checked(_deal_sync.outcome) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.conclude_run(deal_sync.run_result, text, bigint, boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.crashes_with_multicorn(integer) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.cron_facts() FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.default_columns() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.end_reading(deal_sync.run_result, boolean, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.examine(regrole) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.fetch_count(refcursor) FROM PUBLIC;
@@ -31,6 +32,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.message_of(_deal_sync.error, text) FROM PUB
 REVOKE EXECUTE ON ROUTINE _deal_sync.raise_again(_deal_sync.error) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.raise_applications(_deal_sync.error, text, text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.record_failure(uuid, text, timestamp with time zone, _deal_sync.error) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.rejected_elements(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.request_error(uuid, _deal_sync.request, _deal_sync.caller) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.sentences(text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.statements_of(text, uuid, text[], boolean) FROM PUBLIC;
@@ -55,6 +57,8 @@ COMMENT ON COLUMN deal_sync.backfills.after IS
 'the last deal id that was read in this phase, as the graph has it';
 COMMENT ON COLUMN deal_sync.backfills.batch_at IS
 'when its last batch began';
+COMMENT ON COLUMN deal_sync.backfills.cleared IS
+'how many of them it has replaced with NULL so far';
 COMMENT ON COLUMN deal_sync.backfills.counts IS
 'its deal_sync.run_result so far, and what its first batch found: facts, remarks for the message, and what was known '
 'before';

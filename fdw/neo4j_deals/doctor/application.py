@@ -28,7 +28,7 @@ def target_types(case: Case) -> Finding:
     """Can each column of the mapping fill its target?"""
     for kind in ("deal", "version"):
         catalog.query(case.plpy, "SELECT _deal_sync.check_source($1)", ["text"], [kind])
-    return Finding(True, "each target can take what the mapping writes to it")
+    return Finding(True, "each column of the mapping can fill its target")
 
 
 @check("row security", "target tables")
@@ -43,9 +43,9 @@ def row_security(case: Case) -> Finding:
     for row in case.query("lacking_policies", ["text"], [case.role]):
         table, commands = row["relation"], row["commands"]
         if row["is_on"]:
-            found.append(f'{table} has no policy for {commands} by role "{case.role_name}"')
+            found.append(f'{table} has no policy that allows {commands} to role "{case.role_name}"')
         else:
-            found.append(f"{table} has none")
+            found.append(f"off for {table}")
             changes.append(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;")
             changes.append(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY;")
         if commands:
@@ -98,11 +98,11 @@ def role(case: Case) -> Finding:
     if row["is_superuser"]:
         return Finding(
             None,
-            f'"{name}" is a superuser: policies and missing privileges do not apply to it',
-            f"check the scheduler's role: SELECT * FROM deal_sync.doctor({literal(row['scheduler'] or '...')});",
+            f'"{name}" is a superuser, to whom policies and missing privileges do not apply',
+            f"Check the role that runs the sync: SELECT * FROM deal_sync.doctor({literal(row['scheduler'] or '...')});",
         )
     if row["bypasses"]:
-        detail = f'"{name}" bypasses row-level security: it could write into another tenant\'s rows'
+        detail = f'"{name}" bypasses row-level security, so it could write to rows of other tenants'
         return Finding(False, detail, f"ALTER ROLE {case.role} NOBYPASSRLS;")
     return Finding(True, f'row-level security applies to "{name}"')
 
@@ -117,13 +117,13 @@ def rights_on_tables(case: Case) -> Finding:
             f'"{case.role_name}" lacks ' + ", ".join(f"{row['privileges']} on {row['relation']}" for row in lacking),
             " ".join(f"GRANT {row['privileges']} ON {row['relation']} TO {case.role};" for row in lacking),
         )
-    return Finding(True, f'"{case.role_name}" may read and write all that the sync does')
+    return Finding(True, f'"{case.role_name}" has all privileges that the sync needs')
 
 
 @check("rights on sync")
 def rights_on_sync(case: Case) -> Finding:
     """May the role call sync_deals(), and all that it calls?"""
     if case.query("routines_out_of_reach", ["text"], [case.role]):
-        detail = f'"{case.role_name}" may not run sync_deals, or not all that it calls'
+        detail = f'"{case.role_name}" may not run sync_deals, or a function that it calls'
         return Finding(False, detail, f"SELECT deal_sync.grant_sync({literal(case.role)});")
     return Finding(True, f'"{case.role_name}" may run sync_deals')

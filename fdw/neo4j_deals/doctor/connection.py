@@ -43,7 +43,7 @@ def has_database(case: OwnersCase) -> Finding:
     """Does it have the database?"""
     if case.first_error is not None:
         found = failure(case.first_error)
-        return replace(found, hint=found.hint or f'check the option "database" of server "{case.server}"')
+        return replace(found, hint=found.hint or f'Check the option "database" of server "{case.server}".')
     return Finding(True, f'"{case.database[0]}"')
 
 
@@ -58,7 +58,7 @@ def version(number: str, edition: str) -> Finding:
     major = number.partition(".")[0]
     if major.isdigit() and (int(major) == 5 or int(major) >= 2025):
         return Finding(True, f"{number}, {edition}")
-    return Finding(False, f"{number}, {edition}", "use Neo4j 5 or later: the sync's Cypher requires it")
+    return Finding(False, f"{number}, {edition}", "Use Neo4j 5 or later, which the sync requires.")
 
 
 @owners_check("clock", *REACHED)
@@ -73,10 +73,10 @@ def clock(ahead: float) -> Finding:
     """`ahead`: seconds by which the graph's clock is ahead of this server's."""
     if abs(ahead) < 1:
         return Finding(True, "the two clocks agree within a second")
-    said = f"Neo4j's is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} PostgreSQL's"
+    said = f"Neo4j's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} PostgreSQL's"
     if abs(ahead) <= _CLOCK_SECONDS:
         return Finding(True, said)
-    return Finding(False, said, "synchronize the clocks of both machines (NTP)")
+    return Finding(False, said, "Synchronize the clocks of both machines (NTP).")
 
 
 @owners_check("graph id", *REACHED)
@@ -114,9 +114,9 @@ def transactions(found: Sequence[tuple[str, int]] | None, overlap: str, all_are_
             f"open for longer than deal_sync.overlap ({overlap}): "
             + ", ".join(f"{id_} ({seconds} s)" for id_, seconds in found[:5])
             + (f" and {len(found) - 5} more" if len(found) > 5 else "")
-            + "; runs may not see what they commit",
-            "when they have ended, SELECT * FROM sync_deals('...', 'full'); if such transactions are usual,"
-            " SET deal_sync.overlap to more than they last",
+            + "; runs may miss what they commit",
+            "When they have ended, SELECT * FROM sync_deals('...', 'full'); if such transactions are usual,"
+            " set deal_sync.overlap to more than their duration.",
         )
     said = f"no other transaction is open for longer than deal_sync.overlap ({overlap})"
     if all_are_seen:
@@ -125,9 +125,9 @@ def transactions(found: Sequence[tuple[str, int]] | None, overlap: str, all_are_
         return Finding(
             None,
             "the login may not see the transactions of other logins",
-            "GRANT SHOW TRANSACTION (*) ON DATABASE * TO … (in Neo4j)",
+            "In Neo4j: GRANT SHOW TRANSACTION (*) ON DATABASE * TO …",
         )
-    return Finding(True, f"{said}, as far as the login may see them")
+    return Finding(True, f"{said}, as far as the login can see")
 
 
 def _sees_others(case: OwnersCase) -> bool | None:

@@ -40,7 +40,7 @@ def _index(
     case: OwnersCase, table: Table, name: str, choices: Sequence[Sequence[str]], is_unique: bool = False
 ) -> Finding:
     if case.indexes is None:
-        return Finding(None, "the login may not see indexes", "GRANT SHOW INDEX ON DATABASE * TO … (in Neo4j)")
+        return Finding(None, "the login may not see indexes", "In Neo4j: GRANT SHOW INDEX ON DATABASE * TO …")
     return index(case.indexes, table.label, f"deal_sync_{table.kind}_{name}", choices, is_unique)
 
 
@@ -60,13 +60,15 @@ def index(
         known, _, _, state, constraint = serving[0]
         made = f"CREATE INDEX {quoted(known)} FOR (n:{quoted(label)}) ON ({wanted})"
         if state == "POPULATING":
-            return Finding(False, f'index "{known}" is still being built', "wait for it: CALL db.awaitIndexes()")
+            return Finding(
+                False, f'index "{known}" is still being built', "In Neo4j, wait for it: CALL db.awaitIndexes()"
+            )
         return Finding(
             False, f'index "{known}" is {state}', None if constraint else f"DROP INDEX {quoted(known)}; {made}"
         )
     return Finding(
         False,
-        f"none on ({', '.join(choices[0])}) of :{label}: a look-up reads all nodes",
+        f"no index on ({', '.join(choices[0])}) of :{label}, so a look-up reads all nodes",
         f"CREATE CONSTRAINT {name} IF NOT EXISTS FOR (n:{quoted(label)}) REQUIRE ({wanted}) IS UNIQUE"
         if is_unique
         else f"CREATE INDEX {name} IF NOT EXISTS FOR (n:{quoted(label)}) ON ({wanted})",

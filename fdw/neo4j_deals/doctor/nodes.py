@@ -30,12 +30,12 @@ def duplicates(case: OwnersCase, table: Table) -> Finding:
         Query(f"{group}count(*) AS nodes\n{some}nodes > 1\nRETURN count(*), coalesce(sum(nodes), 0)"), int, int
     )
     if not keys:
-        return Finding(True, f"each {table.key.property} is on one node")
+        return Finding(True, f"each {table.key.property} is unique")
     shown = f"{group}collect(n) AS nodes {some}size(nodes) > 1 UNWIND nodes AS n RETURN elementId(n), {key}"
     return Finding(
         False,
-        f"values of {table.key.property} that several nodes share: {keys}; these nodes: {nodes}; one of each lands",
-        "delete the superfluous ones, which are among: " + shown.replace("\n", " "),
+        f"values of {table.key.property} shared by several nodes: {keys}, on {nodes} nodes; one node of each lands",
+        "Delete the superfluous nodes, which are among: " + shown.replace("\n", " "),
     )
 
 
@@ -51,8 +51,8 @@ def tenants(case: OwnersCase, table: Table) -> Finding:
     name = f"n.{quoted(property_)}"
     return Finding(
         False,
-        f"nodes of no tenant: {absent + odd}; {property_} is absent on {absent}, no UUID as usual on {odd}",
-        "set it to the tenant's id, a UUID in lower case; they are among:"
+        f"nodes of no tenant: {absent + odd}; {property_} is absent on {absent}, not a UUID in its usual form on {odd}",
+        "Set it to the tenant's id, a UUID in lower case. They are among:"
         f" MATCH (n:{quoted(table.label)}) WITH {name} AS tenant, collect(elementId(n)) AS nodes"
         " RETURN tenant, size(nodes), nodes[..5]",
     )
@@ -77,7 +77,7 @@ def timestamps(case: OwnersCase, table: Table) -> Finding:
     )
     said = f"nodes without {' and '.join(table.changed_by)}: {absent} of {nodes}"
     if local:
-        said += f", with one that says no zone: {local}; it counts as UTC, and runs look for it 14 hours further back"
+        said += f"; with a time without a zone: {local} (it counts as UTC, and runs look 14 hours further back for it)"
     if not wrong and absent <= nodes * _WITHOUT_MOMENT:
         return Finding(True, said)
     remedies = [
@@ -89,7 +89,7 @@ def timestamps(case: OwnersCase, table: Table) -> Finding:
         remedies.append(_set_moment(case, table, f"{first} IS NOT NULL AND {unreadable}"))
     if absent > nodes * _WITHOUT_MOMENT:
         remedies.append(_set_moment(case, table, f"{first} IS NULL", keeping=False))
-    return Finding(False, f"{said}, with an unreadable one: {wrong}; every run reads them", "; ".join(remedies))
+    return Finding(False, f"{said}; with an invalid time: {wrong}; every run reads them", "; ".join(remedies))
 
 
 def _epochs(table: Table) -> list[tuple[str, str]]:
@@ -123,7 +123,7 @@ def future(case: OwnersCase, table: Table) -> Finding:
     )
     (nodes,) = case.row(Query(f"MATCH (n:{quoted(table.label)}) WHERE {condition} RETURN count(n)"), int)
     if not nodes:
-        return Finding(True, "no timestamp is ahead of the clock")
+        return Finding(True, "no timestamp is in the future")
     return Finding(
         False,
         f"nodes with a {table.changed_by[0]} in the future: {nodes}; every run reads them",
@@ -139,7 +139,7 @@ def _set_moment(case: OwnersCase, table: Table, condition: str, *, keeping: bool
     """
     match, moment = f"MATCH (n:{quoted(table.label)}) WHERE {condition}", f"n.{quoted(table.changed_by[0])}"
     if table.kind != "deal":
-        return f"set it to the moment of the change, a ZONED DATETIME; they are: {match} RETURN elementId(n), {moment}"
+        return f"Set it to the time of the change, a ZONED DATETIME. They are: {match} RETURN elementId(n), {moment}"
     if not keeping:
         return f"{match} SET {moment} = datetime()"
     kept = f"n.{quoted(_free_name(case, table, f'{table.changed_by[0]}_before'))}"
@@ -208,7 +208,7 @@ def absent(case: OwnersCase, table: Table) -> Finding:
     found = [name for (name,) in case.rows(Query(keys, {"sample": imports.SAMPLE}), str)]
     rest = sorted(set(shown) - set(found))
     if not found or not rest:
-        return Finding(True, "each property that a column shows is on some node" if found else "there are no nodes yet")
+        return Finding(True, "the property of each column exists on some node" if found else "there are no nodes yet")
     counts = case.row(
         Query(f"{match} RETURN {', '.join(f'count(n.{quoted(name)})' for name in rest)}"), *[int] * len(rest)
     )
@@ -218,7 +218,7 @@ def absent(case: OwnersCase, table: Table) -> Finding:
     by_default = {column.name for one in TABLES if one.kind == table.kind for column in one.columns}
     wrong = [name for name in absent if name in alike or shown[name].name not in by_default]
     if not wrong:
-        return Finding(True, f"no node has these of the default mapping: {', '.join(absent) or 'none'}")
+        return Finding(True, f"no node has these properties of the default mapping: {', '.join(absent) or 'none'}")
     has_option = catalog.query(
         case.plpy,
         "SELECT m.name FROM _deal_sync.mapping_columns(_deal_sync.mapped($1)) AS m"
@@ -230,9 +230,9 @@ def absent(case: OwnersCase, table: Table) -> Finding:
     return Finding(
         False,
         "no node has "
-        + ", ".join(f"{name} (but {alike[name]} is there)" if name in alike else name for name in wrong[:5])
+        + ", ".join(f"{name} (but some have {alike[name]})" if name in alike else name for name in wrong[:5])
         + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""),
-        "let the column show the property that the nodes have: "
+        "Map the column to a property that the nodes have: "
         + " ".join(
             f"ALTER FOREIGN TABLE {table.name} ALTER COLUMN {case.ident(shown[name].name)} OPTIONS"
             f" ({'SET' if shown[name].name in set_before else 'ADD'} property {literal(alike.get(name, '…'))});"

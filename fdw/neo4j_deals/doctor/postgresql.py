@@ -23,7 +23,7 @@ def encoding(case: Case) -> Finding:
 def writable(case: Case) -> Finding:
     """May a transaction write here?"""
     catalog.query(case.plpy, "SELECT _deal_sync.check_writable()")
-    return Finding(True, "no standby server, and transactions may write")
+    return Finding(True, "not a standby server, and transactions can write")
 
 
 @check("settings")
@@ -59,21 +59,21 @@ def multicorn(case: Case) -> Finding:
     if not row["has_own_validator"]:
         return Finding(
             False,
-            f"the wrapper neo4j has the validator {row['validator']}, which may let a user mapping load any code",
+            f"wrapper neo4j has the validator {row['validator']}, which may let a user mapping load any code",
             "ALTER FOREIGN DATA WRAPPER neo4j VALIDATOR _deal_sync.validator;",
         )
     catalog.query(case.plpy, "SELECT _deal_sync.check_handler($1)", ["integer"], [row["python"]])
     if row["is_set"] and row["available"] is None:
-        detail = "the handler is set, and Multicorn2 is not installed any more"
+        detail = "the handler is set, but Multicorn2 is no longer installed"
         return Finding(False, detail, "SELECT deal_sync.detach();")
     if row["is_set"]:
-        return Finding(True, f"{row['available']} answers a SELECT on the foreign tables")
+        return Finding(True, f"{row['available']} answers SELECTs on the foreign tables")
     if row["available"] is None or row["crashes"]:
         return Finding(True, "not used: deal_sync.scan() reads the foreign tables")
     names = "" if row["server"] is None else f"{literal(row['server'])}, {literal(row['schema'])}"
     return Finding(
         False,
-        f"{row['available']} is installed and not used, as after a restore or detach()",
+        f"{row['available']} is installed but not used, as after a restore or detach()",
         f"SELECT deal_sync.attach({names});",
     )
 

@@ -9,31 +9,31 @@ from neo4j_deals.quoting import literal
 
 @check("pg_cron")
 def pg_cron(case: Case) -> Finding:
-    """Does pg_cron work in this database, and does the process run that starts its jobs?"""
+    """Does pg_cron run in this database, and is its launcher running, which starts the jobs?"""
     [row] = case.query("pg_cron")
     if not row["is_installed"]:
         return Finding(
             False,
-            "not installed: no schedule by deal_sync.schedule(); any other scheduler will do",
-            f"install the package postgresql-{row['major']}-cron",
+            "not installed, so deal_sync.schedule() cannot be used; any other scheduler will do",
+            f"Install the package postgresql-{row['major']}-cron.",
         )
     if row["home"] is None:
-        hint = "add pg_cron to shared_preload_libraries in postgresql.conf, and restart the server"
+        hint = "Add pg_cron to shared_preload_libraries in postgresql.conf, and restart the server."
         return Finding(False, "not loaded", hint)
     if row["home"] != row["database"]:
         return Finding(
             False,
-            f'works in database "{row["home"]}", not in "{row["database"]}"',
-            f"ALTER SYSTEM SET cron.database_name = {literal(row['database'])}; then restart the server",
+            f'runs in database "{row["home"]}", not in "{row["database"]}"',
+            f"ALTER SYSTEM SET cron.database_name = {literal(row['database'])}; then restart the server.",
         )
     if row["version"] is None:
         return Finding(False, "not created in this database", "CREATE EXTENSION pg_cron;")
     if not row["has_launcher"]:
         return Finding(
             False,
-            f"{row['version']}, but no pg_cron launcher runs, so that no job starts: it ends, and does not start again,"
-            " when the database that it is connected to is dropped",
-            "restart the server",
+            f"{row['version']}, but the pg_cron launcher is not running, so no job starts: it ends, and is not"
+            " restarted, if the database that it is connected to is dropped",
+            "Restart the server.",
         )
     return Finding(True, row["version"])
 
@@ -45,7 +45,7 @@ def schedule(case: Case) -> Finding:
     if not row["may_see"]:
         return Finding(
             False,
-            f'"{row["name"]}" may not see the jobs of pg_cron, or make one',
+            f'"{row["name"]}" may not see or create jobs of pg_cron',
             f"GRANT USAGE ON SCHEMA cron TO {case.ident(row['name'])};",
         )
     jobs = case.query("jobs")
@@ -53,7 +53,7 @@ def schedule(case: Case) -> Finding:
         return Finding(False, "no job of this role runs the sync", "SELECT deal_sync.schedule('*/5 * * * *');")
     failed = [job for job in jobs if job["status"] == "failed"]
     detail = ", ".join(
-        f'"{job["name"]}" at {job["schedule"]}{" (failed the last time)" if job in failed else ""}' for job in jobs
+        f'"{job["name"]}" at {job["schedule"]}{" (its last run failed)" if job in failed else ""}' for job in jobs
     )
     if not failed:
         return Finding(True, detail)
@@ -62,12 +62,12 @@ def schedule(case: Case) -> Finding:
             False,
             detail,
             "pg_cron cannot log in: set cron.use_background_workers = on in postgresql.conf and restart;"
-            " or let the role in by pg_hba.conf",
+            " or allow the role to log in by pg_hba.conf.",
         )
     return Finding(
         False,
         detail,
-        "SELECT * FROM deal_sync.schedules; says what failed, and deal_sync.tenant_status of which tenant.",
+        "SELECT * FROM deal_sync.schedules; shows the error, and deal_sync.tenant_status the tenant.",
     )
 
 
@@ -85,11 +85,11 @@ def last_run(case: Case) -> Finding:
         )
     [last] = case.query("last_runs")
     if not last["tenants"]:
-        return Finding(False, "there was none yet", "SELECT * FROM sync_deals('...');")
+        return Finding(False, "there has been no run yet", "SELECT * FROM sync_deals('...');")
     again = f"SELECT * FROM sync_deals({literal(last['tenant_id'])});"
     if last["failed"]:
-        failed = f"{last['failed']} of {last['tenants']}, the newest: {last['message']}"
-        return Finding(False, f"tenants for which it failed: {failed}", again)
+        failed = f"{last['failed']} of {last['tenants']} tenants"
+        return Finding(False, f"it failed for {failed}; the last error: {last['message']}", again)
     if last["is_old"]:
-        return Finding(False, f"the newest began at {last['began']}, more than a day ago", again)
-    return Finding(True, f"none failed, tenants: {last['tenants']}; the newest began at {last['began']}")
+        return Finding(False, f"the last run began at {last['began']}, more than a day ago", again)
+    return Finding(True, f"none failed (tenants: {last['tenants']}); the last run began at {last['began']}")

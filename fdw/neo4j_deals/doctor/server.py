@@ -35,7 +35,7 @@ def spool(case: OwnersCase) -> Finding:
         return Finding(
             False,
             f"base/pgsql_tmp of the data directory: {error.strerror}",
-            "let the server's user write there: chmod 700 base/pgsql_tmp in the data directory",
+            "Let the server's user write there. In the data directory: chmod 700 base/pgsql_tmp",
         )
     return Finding(True, "base/pgsql_tmp of the data directory is writable")
 
@@ -50,7 +50,7 @@ def disk(free: int) -> Finding:
     """`free`: bytes."""
     said = f"{free / (1 << 30):.1f} GB free for temporary files"
     if free < _FREE_BYTES:
-        return Finding(False, said, "free space on the disk of the data directory")
+        return Finding(False, said, "Free some space on the disk of the data directory.")
     return Finding(True, said)
 
 
@@ -68,13 +68,13 @@ def server(case: OwnersCase) -> Finding:
     if len(found) > 1:
         return Finding(
             False,
-            f"several servers, and no foreign tables say which: {', '.join(row['name'] for row in found)}",
+            f"several servers, and no foreign tables that use one: {', '.join(row['name'] for row in found)}",
             f"SELECT deal_sync.attach({literal(name)});",
         )
     if not found[0]["is_trusted"]:
         return Finding(
             False,
-            f'server "{name}" belongs to no superuser and not to the owner of the extension',
+            f'server "{name}" belongs neither to a superuser nor to the owner of the extension',
             f"ALTER SERVER {case.ident(name)} OWNER TO {case.ident(found[0]['trusted'])};",
         )
     case.server, case.options = name, json.loads(found[0]["options"])
@@ -95,12 +95,12 @@ def tls(server: str, address: str) -> Finding:
     verified = literal(f"{uri.scheme.partition('+')[0]}+s://{host}")
     change = f"ALTER SERVER {server} OPTIONS (SET uri {verified});"
     if uri.scheme.endswith("+s"):
-        return Finding(True, "on; this server must trust the certificate")
+        return Finding(True, "on, and the certificate is verified")
     if uri.scheme.endswith("+ssc"):
-        return Finding(False, "on, but any certificate is accepted, even an impostor's", change)
+        return Finding(False, "on, but the certificate is not verified", change)
     if _is_here(uri.hostname or ""):
-        return Finding(True, "off; nothing leaves this machine")
-    return Finding(False, "off: login and deals can be read on the way", change)
+        return Finding(True, "off, but the connection does not leave this machine")
+    return Finding(False, "off: login and deals are sent in clear text", change)
 
 
 def _is_here(host: str) -> bool:
@@ -130,14 +130,14 @@ def password_file(case: OwnersCase) -> Finding:
     """Can only the server's user read the password? The rules for its mode are PostgreSQL's own for ssl_key_file."""
     path, detail = case.login.password_file, "not used"
     if path is not None:
-        what = 'the file that the option "password_file" of the user mapping names'
+        what = 'the file in the option "password_file" of the user mapping'
         try:
             case.login.password()
             found = Path(path).stat()
         except DealSyncError as error:
             return failure(error)
         except OSError as error:
-            return Finding(False, f"{what}: {error.strerror}", "let the server's user read it")
+            return Finding(False, f"{what}: {error.strerror}", "Let the server's user read it.")
         allowed = 0o640 if found.st_uid == 0 and os.geteuid() != 0 else 0o600
         mode = stat.S_IMODE(found.st_mode)
         if mode & 0o077 & ~allowed:
@@ -148,7 +148,7 @@ def password_file(case: OwnersCase) -> Finding:
         return Finding(True, detail)
     return Finding(
         True,
-        f"{detail}; the catalog, and a dump of it, holds the password of the user mapping for {', '.join(roles)}",
+        f"{detail}; the catalog and its dumps contain the password of the user mapping for {', '.join(roles)}",
         f"ALTER USER MAPPING FOR {roles[0]} SERVER {case.ident(case.server)}"
         " OPTIONS (DROP password, ADD password_file '/etc/deal_sync/password');",
     )

@@ -60,7 +60,7 @@ class _Step:
     began: float = 0.0
 
     def error(self) -> Overdue:
-        """That it has taken longer."""
+        """The error for a part that took longer."""
         return Overdue(self.option, self.allowed)
 
 
@@ -260,7 +260,7 @@ def _never_waits_in_vain(bolt: Any) -> str:
 
     def fetch_message() -> None:
         if not bolt.responses:
-            raise Garbled("a request was not answered, or by a message out of turn")
+            raise Garbled("a request was not answered, or answered out of order")
         fetch()
 
     bolt.fetch_message = fetch_message
@@ -343,9 +343,9 @@ def bounded(records: Iterator[_Record], options: ServerOptions) -> Iterator[_Rec
         if options.max_rows is not None and number > options.max_rows:
             raise DealSyncError(
                 "54000",
-                f'the scan reads more rows than the option "max_rows" of server "{options.server}" allows',
-                f"it allows {options.max_rows}",
-                "ask for less: a tenant, a key or a limit; or raise the option",
+                f'the scan reads more rows than option "max_rows" of server "{options.server}" allows'
+                f" ({options.max_rows})",
+                hint="Limit the scan to a tenant, a key or a number of rows, or raise the option.",
             )
         yield record
 

@@ -95,8 +95,8 @@ def rows(
     if source.query is not None and (labels or dimensions_but is not None):
         raise DealSyncError(
             "HV024",
-            "a table defined by a query has no nodes to derive labels or ontology_scores from",
-            hint="return what is wanted from the query, and DROP the column's option derive",
+            "cannot derive labels or ontology_scores in a foreign table that is defined by a query",
+            hint='Return them from the query, and DROP the option "derive" of the column.',
         )
     values = dict(parameters or {})
     text = lines(source)

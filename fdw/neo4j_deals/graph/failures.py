@@ -25,17 +25,17 @@ _ADDRESS = re.compile(r" ?\(?\b(?:Resolved)?IPv[46]Address\(\([^()]*\)\)\)?")
 
 #: What to do, by the option that sets the time-out.
 _OVERDUE = {
-    "connect_timeout": 'check that Neo4j runs there and speaks Bolt, and the server\'s options "uri" and'
-    ' "connect_timeout"',
-    "query_timeout": "see whether Neo4j still answers there, and what keeps it busy (SHOW TRANSACTIONS), or raise the"
-    ' server\'s option "query_timeout"',
+    "connect_timeout": 'Check that Neo4j runs there and accepts Bolt connections, and the server\'s options "uri" and'
+    ' "connect_timeout".',
+    "query_timeout": "Check whether Neo4j still answers there, and what keeps it busy (SHOW TRANSACTIONS), or raise the"
+    ' server\'s option "query_timeout".',
 }
 
 #: What queries use and older versions of Neo4j lack: its text, its name, since when it exists, and a way round it.
 _FEATURES = (
     ("elementId(", "function elementId()", (5, 0), ""),
-    (" IS :: ", "type predicate IS ::", (5, 9), "; until then, full runs work: mode => 'full'"),
-    ("SHOW VECTOR INDEXES", "command SHOW VECTOR INDEXES", (5, 13), "; until then, write CREATE FOREIGN TABLE by hand"),
+    (" IS :: ", "type predicate IS ::", (5, 9), " Until then, full runs work: mode => 'full'."),
+    ("SHOW VECTOR INDEXES", "command SHOW VECTOR INDEXES", (5, 13), " Until then, write CREATE FOREIGN TABLE by hand."),
 )
 
 
@@ -53,7 +53,7 @@ def explained(error: Exception, options: ServerOptions) -> DealSyncError:
         if (found := explain(error, options)) is not None:
             return found
     return DealSyncError(
-        "HV000", f"{_named(options)} refused the query ({getattr(error, 'code', None)})", _reason(error, options)
+        "HV000", f"{_named(options)} reported an error ({getattr(error, 'code', None)})", _reason(error, options)
     )
 
 
@@ -81,14 +81,14 @@ def _of_this_machine(error: Exception, options: ServerOptions) -> DealSyncError 
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return DealSyncError(
             "53100",
-            "no room for PostgreSQL's temporary files",
+            "could not write PostgreSQL's temporary files",
             os.strerror(error.errno),
-            "make room where its data lies",
+            "Check free disk space in the data directory.",
         )
     if (none_left := no_descriptor(error)) is not None:
         return none_left
     if isinstance(error, MemoryError):
-        return DealSyncError("53200", "not enough memory to read the graph", hint="lower deal_sync.batch_bytes")
+        return DealSyncError("53200", "out of memory while reading the graph", hint="Lower deal_sync.batch_bytes.")
     return None
 
 
@@ -97,9 +97,9 @@ def no_descriptor(error: BaseException) -> DealSyncError | None:
     if any(isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE) for cause in _causes(error)):
         return DealSyncError(
             "53000",
-            "no file descriptor is left to read the graph",
-            "the backend has as many files open as the operating system allows it",
-            "reconnect; if it happens again, raise the limit of open files that PostgreSQL is started with (ulimit -n)",
+            "out of file descriptors while reading the graph",
+            hint="Reconnect; if it happens again, raise the limit of open files that PostgreSQL is started with"
+            " (ulimit -n).",
         )
     return None
 
@@ -115,23 +115,23 @@ def _of_time(error: Exception, options: ServerOptions) -> DealSyncError | None:
 
 
 def _of_an_answer(error: Exception, options: ServerOptions) -> DealSyncError | None:
-    """An answer that cannot be read, or a bug of ours: not what Neo4j, the driver or the network raise on purpose."""
+    """An unreadable answer, or a bug: not an error that Neo4j, the driver or the network report as such."""
     if isinstance(error, exceptions.Neo4jError | exceptions.DriverError | OSError):
         return None
     if not isinstance(error, Garbled) and not _came_up_in_reading(error):
         return internal_error(error)
     return DealSyncError(
         "08P01",
-        f"{_named(options)} sent an answer that cannot be read",
+        f"invalid answer from {_named(options)}",
         str(error) if isinstance(error, Garbled) else type(error).__name__,  # its text may contain data
-        'check that Neo4j itself, and no other program, answers at the server\'s option "uri"',
+        'Check that the server\'s option "uri" is the address of Neo4j itself.',
     )
 
 
 def _came_up_in_reading(error: Exception) -> bool:
-    """Whether the driver, or a function of ours that it calls to read a value, failed on what the server sent.
+    """Whether the driver, or one of our functions that it calls to read a value, failed on what the server sent.
 
-    Not one in writing a request, which came from us.
+    False if it failed to write a request, which is our own data.
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return any(_module(frame).startswith("neo4j._") for frame in frames) and not any(
@@ -140,7 +140,7 @@ def _came_up_in_reading(error: Exception) -> bool:
 
 
 def internal_error(error: Exception) -> DealSyncError:
-    """The error for a bug of ours: where it is, and nothing of what was read."""
+    """The error for a bug: where it is, and nothing of what was read."""
     places = [
         f"{_module(frame)}, line {line}"
         for frame, line in traceback.walk_tb(error.__traceback__)
@@ -148,9 +148,9 @@ def internal_error(error: Exception) -> DealSyncError:
     ]
     return DealSyncError(
         "XX000",
-        f"internal error of deal_sync: {type(error).__name__}",
+        f"internal error in deal_sync: {type(error).__name__}",
         f"in {places[-1]}" if places else None,
-        "report it, with this line",
+        "This is a bug: please report it, with this line.",
     )
 
 
@@ -159,16 +159,16 @@ def _of_the_handshake(error: Exception, options: ServerOptions) -> DealSyncError
     where, reason = _named(options), _reason(error, options)
     if isinstance(error, exceptions.AuthError):
         login = "bearer_token" if options.bearer_token else "user and password"
-        return DealSyncError("28P01", f"{where} refused the login", reason, f"check the user mapping's {login}")
+        return DealSyncError("28P01", f"{where} rejected the login", reason, f"Check the {login} of the user mapping.")
     if isinstance(error, exceptions.UnsupportedServerProduct):
         return DealSyncError(
             "08P01",
-            f"{where} speaks no version of Bolt that deal_sync knows",
+            f"{where} supports no version of Bolt that deal_sync knows",
             reason,
-            "upgrade Neo4j; deal_sync is tested with 5.26",
+            "Upgrade Neo4j; deal_sync is tested with 5.26.",
         )
     if isinstance(error, exceptions.ConfigurationError):
-        return DealSyncError("HV00D", f"the options of {where} do not fit together", reason)
+        return DealSyncError("HV00D", f"conflicting options for {where}", reason)
     return None
 
 
@@ -179,15 +179,15 @@ def _of_tls(error: Exception, options: ServerOptions) -> DealSyncError | None:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return DealSyncError(
             "08006",
-            f"{_named(options)} has no certificate that this server trusts",
+            f"the certificate of {_named(options)} is not trusted",
             cause.verify_message,
-            'check the host name in the option "uri", and "sslrootcert": the root that signed the certificate',
+            'Check the host name in the option "uri", and "sslrootcert", the root that signed the certificate.',
         )
     return DealSyncError(
         "08006",
-        f"no TLS connection to {_placed(options)}",
+        f"could not establish a TLS connection to {_placed(options)}",
         type(cause).__name__,
-        'where Neo4j has no TLS, the option "uri" begins with bolt:// or neo4j://',
+        'If Neo4j has no TLS, the option "uri" must begin with bolt:// or neo4j://.',
     )
 
 
@@ -198,9 +198,9 @@ def _of_the_network(error: Exception, options: ServerOptions) -> DealSyncError |
     system = (cause.strerror for cause in _causes(error) if isinstance(cause, OSError) and cause.strerror)
     return DealSyncError(
         "08006",
-        f"no connection to {_placed(options)}, or it broke",
+        f"could not connect to {_placed(options)}, or the connection was lost",
         next(system, None) or _reason(error, options),
-        'check that Neo4j runs there and speaks Bolt, and the server\'s option "uri"',
+        'Check that Neo4j runs there and accepts Bolt connections, and the server\'s option "uri".',
     )
 
 
@@ -213,9 +213,9 @@ def lacking(query: Query, agent: str, options: ServerOptions) -> DealSyncError |
         if text in query.text and (int(version[1]), int(version[2])) < since:
             return DealSyncError(
                 "0A000",
-                f"{_named(options)} is of version {version[1]}.{version[2]}, which has no {feature}",
-                f"Neo4j has it since {since[0]}.{since[1]}",
-                f"upgrade Neo4j; deal_sync is tested with 5.26{meanwhile}",
+                f"{_named(options)} has version {version[1]}.{version[2]}, but {feature} requires"
+                f" {since[0]}.{since[1]} or later",
+                hint=f"Upgrade Neo4j; deal_sync is tested with 5.26.{meanwhile}",
             )
     return None
 

@@ -81,9 +81,9 @@ class ServerOptions:
         except (OSError, UnicodeDecodeError) as error:
             raise DealSyncError(
                 "28P01",
-                f'the password file of the user mapping for server "{self.server}" cannot be read',
-                detail=error.strerror if isinstance(error, OSError) else "it is not text in UTF-8",
-                hint="let the server's operating-system user read it, and write the password into it, in UTF-8",
+                f'could not read the password file of the user mapping for server "{self.server}"',
+                detail=error.strerror if isinstance(error, OSError) else "it is not UTF-8 text",
+                hint="The operating system user that runs PostgreSQL must be able to read it; it must be UTF-8 text.",
             ) from None
 
     def trusting(self) -> ssl.SSLContext | None:
@@ -98,9 +98,9 @@ class ServerOptions:
         except OSError as error:
             raise DealSyncError(
                 "08006",
-                f'the file that the option "sslrootcert" of server "{self.server}" names cannot be used',
-                detail="it holds no certificate in PEM form" if isinstance(error, ssl.SSLError) else error.strerror,
-                hint="the file must be readable by the operating system's user that runs PostgreSQL",
+                f'could not load the file in option "sslrootcert" of server "{self.server}"',
+                detail="no certificate in PEM form" if isinstance(error, ssl.SSLError) else error.strerror,
+                hint="The operating system user that runs PostgreSQL must be able to read the file.",
             ) from None
 
     def redact(self, text: str) -> str:

@@ -172,7 +172,7 @@ class Reader(threading.Thread):
         try:
             self.start()
         except RuntimeError:
-            raise DealSyncError("53000", "the operating system allows no further thread to read the graph") from None
+            raise DealSyncError("53000", "could not start a thread to read the graph") from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, old)
 

@@ -23,9 +23,9 @@ def cut_short(said: str) -> DealSyncError:
     """The error for an incomplete result."""
     return DealSyncError(
         "HV000",
-        "Neo4j, or a proxy before it, ended a result early and called it complete",
+        "incomplete result from Neo4j, or from a proxy in front of it",
         said,
-        "let the server's option uri name Neo4j itself, and run again",
+        'The server\'s option "uri" should be the address of Neo4j itself. Then try again.',
     )
 
 
@@ -33,7 +33,7 @@ def one(ask: Ask, query: Query, *types: Any) -> tuple[Any, ...]:
     """The record of a query that has exactly one. Raises Garbled if its values are not of these types."""
     for record in many(ask, query, *types):
         return record
-    raise cut_short("a query that always has one row had none")
+    raise cut_short("a query that always returns one row returned none")
 
 
 def many(ask: Ask, query: Query, *types: Any) -> Iterator[tuple[Any, ...]]:
@@ -58,14 +58,14 @@ def rows_of(values: Sequence[Any], *types: Any) -> list[list[Any]]:
 
 def _of(types: Sequence[Any], values: Any) -> Any:
     if not isinstance(values, list | tuple) or len(values) != len(types) or not all(map(isinstance, values, types)):
-        raise Garbled("it is of another form than was asked for")
+        raise Garbled("a row does not have the values that the query returns")
     return values
 
 
 def _element_id(record: tuple[Any, ...]) -> str:
     if isinstance(element := record[0], str):
         return element
-    raise Garbled("a node came without its id")
+    raise Garbled("a node has no element id")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def those(ask: Ask, nodes: Expected, elements: Sequence[str]) -> Iterator[tuple[
         elements = [element for element in absent if element in left]
         if not elements:
             return
-    raise cut_short(f"nodes that are there and did not arrive: {len(elements)}")
+    raise cut_short(f"existing nodes that were not returned: {len(elements)}")
 
 
 def headed(ask: Ask, query: Query) -> Iterator[tuple[Any, ...]]:
@@ -123,7 +123,9 @@ def headed(ask: Ask, query: Query) -> Iterator[tuple[Any, ...]]:
             _element_id(tuple(record))
             yield tuple(record)
         elif not isinstance(total, int):
-            raise Garbled("it does not say how many rows there are")
+            raise Garbled("the number of rows is missing")
         due = total if due < 0 else due - 1
     if due != 0:
-        raise cut_short("a query that always has one row had none" if due < 0 else f"rows that did not arrive: {due}")
+        raise cut_short(
+            "a query that always returns one row returned none" if due < 0 else f"rows that were not returned: {due}"
+        )

@@ -75,10 +75,10 @@ def target_is_a_table(setup: Setup) -> Errors:
     """The target is a table: the plan of a batch asks for the place of a row, which a view does not have."""
     name, relkind = setup.target.name, setup.target.relkind
     if relkind not in ("r", "p"):
-        what = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}.get(relkind, "no table")
+        what = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}.get(relkind, "not a table")
         yield DealSyncError(
             "42809",
-            f"{name} is {what}, and the sync writes tables only",
+            f"{name} is {what}, but the sync can only write to tables",
             f'Option "target" of foreign table {setup.table.name} names it.',
             setup.alter_options("SET target 'schema.table'"),
         )
@@ -93,8 +93,8 @@ def target_has_no_rules(setup: Setup) -> Errors:
 def _has_rule(table: TargetTable, rule: str, command: str) -> DealSyncError:
     return DealSyncError(
         "0A000",
-        f'table {table.name} has the rule "{rule}", and {command} does not write a table with rules',
-        hint="Replace the rule by a trigger.",
+        f'table {table.name} has rule "{rule}", but {command} does not support tables with rules',
+        hint="Replace the rule with a trigger.",
     )
 
 
@@ -128,7 +128,7 @@ def _for_key(setup: Setup, target: str) -> str:
         if column.name in names:
             verb = "ADD" if column.target is None else "SET"
             return setup.alter_column(column.name, f"OPTIONS ({verb} target {setup.sql.quote_literal(target)})")
-    return "The key needs it: SELECT deal_sync.attach() adds a column that is missing."
+    return "The key requires it. To add columns that are missing: SELECT deal_sync.attach();"
 
 
 def targets_exist(setup: Setup) -> Errors:
@@ -138,7 +138,7 @@ def targets_exist(setup: Setup) -> Errors:
             yield DealSyncError(
                 "42703",
                 f'column "{column.target}" of table {setup.target.name} does not exist',
-                f'Column "{column.name}" of foreign table {setup.table.name} names it as its target.',
+                f'It is the target of column "{column.name}" of foreign table {setup.table.name}.',
                 _for_missing(setup, column),
             )
 
@@ -168,8 +168,8 @@ def names_are_free(setup: Setup) -> Errors:
             table, name = setup.table.name, setup.sql.quote_ident(column.name)
             yield DealSyncError(
                 "42701",
-                f'column "{column.name}" of foreign table {table} cannot have a target under this name',
-                f"The sync uses the name itself, or it is longer than {setup.longest} bytes.",
+                f'a column with a target cannot be named "{column.name}" in foreign table {table}',
+                f"The sync uses this name itself, or it is longer than {setup.longest} bytes.",
                 f"ALTER FOREIGN TABLE {table} RENAME COLUMN {name} TO ...; ALTER FOREIGN TABLE {table}"
                 f" ALTER COLUMN ... OPTIONS (ADD property {setup.sql.quote_literal(column.name)});",
             )
@@ -182,7 +182,7 @@ def targets_are_not_generated(setup: Setup) -> Errors:
         if column.target in generated:
             yield DealSyncError(
                 "428C9",
-                f'column "{column.target}" of table {setup.target.name} is generated: nothing can be written to it',
+                f'cannot write to generated column "{column.target}" of table {setup.target.name}',
                 hint=setup.alter_column(column.name, "OPTIONS (DROP target)"),
             )
 
@@ -242,12 +242,14 @@ def defaults_fit(setup: Setup) -> Errors:
         assert column.target_family is not None
         why = setup.cast_error(column.default, column.target_family, column.target_modifier)
         most = length(column.target_modifier) if type_named(column.target_family) in TEXTS else None
-        if why is None and most is not None and len(column.default) > most:
+        if why is not None:
+            why = f"It is an {why}."
+        elif most is not None and len(column.default) > most:
             why = "It is too long."
         if why is not None:
             yield DealSyncError(
                 "42804",
-                f'the option default of column "{column.name}" of foreign table {setup.table.name} does not fit its'
+                f'option "default" of column "{column.name}" of foreign table {setup.table.name} does not fit its'
                 " target",
                 why,
                 setup.alter_column(column.name, 'OPTIONS (SET "default" ...)'),
@@ -261,8 +263,8 @@ def fallbacks_exist(setup: Setup) -> Errors:
         if column.fallback is not None and column.is_written and column.fallback not in staged:
             yield DealSyncError(
                 "42703",
-                f'column "{column.name}" of foreign table {setup.table.name} has the fallback "{column.fallback}", and'
-                " no column that is read has this name",
+                f'column "{column.name}" of foreign table {setup.table.name} has fallback "{column.fallback}", which is'
+                " not a column that the sync reads",
                 hint=setup.alter_column(column.name, "OPTIONS (SET fallback ...)"),
             )
 
@@ -368,12 +370,12 @@ def links_have_their_columns(setup: Setup) -> Errors:
     for name, type_name in LINK.items():
         there = setup.target.column(name)
         if there is None or (type_name == "uuid" and there.base_name != "uuid"):
-            why = "does not exist" if there is None else f"is of type {there.type_family}, and the sync writes a uuid"
+            why = "does not exist" if there is None else f"is of type {there.type_family}, but the sync writes a uuid"
             yield DealSyncError(
                 "42703" if there is None else "42804",
                 f'column "{name}" of table {setup.target.name} {why}',
-                hint="Run the migration (sql/migration), or, if the table is another one,"
-                " ALTER FOREIGN TABLE ... OPTIONS (SET links ...).",
+                hint="Run the migration (sql/migration), or, if the links are in another table,"
+                " ALTER FOREIGN TABLE ... OPTIONS (SET links ...);",
             )
 
 
@@ -393,12 +395,12 @@ def check_types(table: Table, sql: Quoting) -> None:
     """Raises DealSyncError (42804) for the first column that cannot fill its target, because of their types."""
     for column in table.columns:
         if column.staged_as is not None and not _fits_together(column):
-            target = f'column "{column.target}" of its target table' if column.target else "interaction_links"
+            target = f'its target "{column.target}" requires' if column.target else "a link requires"
             raise DealSyncError(
                 "42804",
-                f'{target} cannot take column "{column.name}" of foreign table {table.name}',
-                f"{column.due_as} is due, and the foreign column is of type {column.type_name}",
-                f"ALTER FOREIGN TABLE {table.name} ALTER COLUMN {sql.quote_ident(column.name)} "
+                f'column "{column.name}" of foreign table {table.name} is of type {column.type_name},'
+                f" but {target} {column.due_as}",
+                hint=f"ALTER FOREIGN TABLE {table.name} ALTER COLUMN {sql.quote_ident(column.name)} "
                 + ("OPTIONS (DROP target);" if column.derive in READY_MADE else f"TYPE {_suitable(column)};"),
             )
 
@@ -421,9 +423,9 @@ def check_shown(table: Table, sql: Quoting) -> None:
         if column.staged_as is not None and column.derive is None and not _shows_all(column):
             raise DealSyncError(
                 "42804",
-                f'column "{column.name}" of foreign table {table.name} shows less than what the sync lands',
-                f"It is of type {column.type_as}, its target of type {column.due_as}, to which the sync converts the"
-                " graph's value itself.",
+                f'column "{column.name}" of foreign table {table.name} cannot hold every value that the sync lands',
+                f"It is of type {column.type_as}, but the sync converts the graph's value to type {column.due_as}, that"
+                " of its target, directly.",
                 f"ALTER FOREIGN TABLE {table.name} ALTER COLUMN {sql.quote_ident(column.name)}"
                 f" TYPE {_suitable(column)};",
             )

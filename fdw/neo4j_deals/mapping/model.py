@@ -28,8 +28,12 @@ class Source:
         if (found.label is None) == (found.query is None):
             raise DealSyncError(
                 "HV00J",
-                f'{table} has no option "label"' if found.label is None else f"{table} has a label and a query",
-                hint="ALTER FOREIGN TABLE ... OPTIONS (ADD label '...'), or (ADD cypher 'MATCH ... RETURN ...')",
+                f'{table} has no option "label"'
+                if found.label is None
+                else f'{table} has both options "label" and "cypher"',
+                hint="ALTER FOREIGN TABLE ... OPTIONS (ADD label '...'); or (ADD cypher 'MATCH ... RETURN ...');"
+                if found.label is None
+                else "ALTER FOREIGN TABLE ... OPTIONS (DROP label);",
             )
         return found
 
@@ -230,7 +234,8 @@ class Table:
             raise DealSyncError(
                 "HV00J",
                 f'foreign table {self.name} has no option "label"',
-                hint="The sync reads the nodes of a label: DROP the option cypher, ADD the option label.",
+                hint="The sync reads labels only:"
+                f" ALTER FOREIGN TABLE {self.name} OPTIONS (DROP cypher, ADD label '...');",
             )
         return self.source.label
 

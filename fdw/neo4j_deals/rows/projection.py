@@ -44,8 +44,8 @@ def to_foreign(column: Column) -> Converter:
     if not convertible(column.type_name):
         raise DealSyncError(
             "HV004",
-            f'column "{column.name}" is of type {column.type_name}, into which no value of the graph is converted',
-            hint="make it text, or jsonb, and cast in the query",
+            f'column "{column.name}" is of type {column.type_name}, to which no value of the graph can be converted',
+            hint="Make it text or jsonb, and cast it in the query.",
         )
     convert = converter(column.type_name, column.type_modifier)
     if column.empty_is_null and column.type_name not in TEXTS:
@@ -255,7 +255,7 @@ class Projection:
                 try:
                     value = self._derive(column, record, properties, misfits)
                     if isinstance(value, str) and len(value) > _MAX_JSON // 4 and len(value.encode()) > _MAX_JSON:
-                        raise Misfit("54000", f"a document longer than jsonb takes ({_MAX_JSON} bytes)")
+                        raise Misfit("54000", f"document exceeds the maximum size of jsonb ({_MAX_JSON} bytes)")
                     values.append(None if value is None else finish(convert(value)))
                 except Misfit as misfit:  # the conversion raises it, too: a figure out of its column's range
                     misfits[column.name] = (misfit, properties.get(column.property))
@@ -294,7 +294,7 @@ class Projection:
         properties = dict(zip(self.properties, record[1:], strict=False))
         if self.wants_scores:
             if not _are_pairs(record[-1]):
-                raise Garbled("a node came with something else than a list of names and values")
+                raise Garbled("the properties of a node are not a list of names and values")
             properties |= record[-1]
         return properties
 
@@ -323,7 +323,7 @@ class Projection:
             case "labels":
                 labels = record[1 + len(self.properties)]
                 if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-                    raise Garbled("a node came with something else than a list of labels")
+                    raise Garbled("the labels of a node are not a list of texts")
                 return sorted(labels)
             case "conversion_errors":
                 return errors_json(misfits)

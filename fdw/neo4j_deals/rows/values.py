@@ -66,20 +66,23 @@ Misfits = dict[str, tuple[Misfit, Any]]
 """By column name: the misfit and the value."""
 
 
-def _wrong_type(value: Any, due: str) -> Misfit:
-    return Misfit("2200G", f"{with_article(kind_of(value))} where {due} is due")
+def _wrong_type(value: Any, expected: str) -> Misfit:
+    return Misfit("2200G", f"expected {expected}, found {with_article(kind_of(value))}")
 
 
 # -- texts and ids -----------------------------------------------------------------------------------------------------
+
+
+_REMOVED = "a NUL character or lone surrogate was removed"
 
 
 def to_text(value: Any, limit: int = MAX_VALUE_BYTES) -> str:
     """STRING as it is; INTEGER, FLOAT, BOOLEAN and temporal values in their text form (numbers: the shortest)."""
     if type(value) is str:
         if len(value) > limit // 4 and len(value.encode("utf-8", "surrogatepass")) > limit:
-            raise Misfit("54000", f"a text longer than deal_sync.max_value_bytes ({limit} bytes)")
+            raise Misfit("54000", f"text is longer than deal_sync.max_value_bytes ({limit} bytes)")
         if CONTROL.search(value):
-            raise Misfit("22021", "a NUL character or lone surrogate was left out", CONTROL.sub("", value))
+            raise Misfit("22021", _REMOVED, CONTROL.sub("", value))
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -127,7 +130,7 @@ def _varchar(longest: int, limit: int) -> Converter:
                 raise
             text, found = misfit.substitute, misfit
         if len(text) > longest:
-            raise Misfit("22001", f"a text of {len(text)} characters where {longest} fit")
+            raise Misfit("22001", f"text of {len(text)} characters is too long for {longest}")
         if found:
             raise found
         return text
@@ -140,7 +143,7 @@ def to_uuid(value: Any) -> UUID:
     if not isinstance(value, str):
         raise _wrong_type(value, "a UUID")
     if not _UUID.fullmatch(value):
-        raise Misfit("22P02", "a text that is no UUID")
+        raise Misfit("22P02", "text is not a UUID")
     return UUID(value)
 
 
@@ -162,7 +165,7 @@ def finite(numbers: Sequence[float]) -> bool:
 
 def _finite(value: float) -> float:
     if not math.isfinite(value):
-        raise Misfit("22003", "NaN or infinity")
+        raise Misfit("22003", "not a finite number")
     return value
 
 
@@ -174,15 +177,15 @@ def _number(value: Any) -> int | float | Decimal:
     raise _wrong_type(value, "a number")
 
 
-def _integer(bits: int) -> Converter:
+def _integer(bits: int, type_: str) -> Converter:
     low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
 
     def convert(value: Any) -> int:
         number = _number(value)
         if number != int(number):
-            raise Misfit("22P02", "a fraction where an integer is due")
+            raise Misfit("22P02", "expected an integer, found a fraction")
         if not low <= number <= high:
-            raise Misfit("22003", f"out of range for a {bits}-bit integer")
+            raise Misfit("22003", f"out of range for type {type_}")
         return int(number)
 
     return convert
@@ -195,7 +198,7 @@ def _float8(value: Any) -> float:
     except OverflowError:
         found = math.inf
     if not math.isfinite(found) or (number and not found):  # only a text can have such a number
-        raise Misfit("22003", "out of range for double precision")
+        raise Misfit("22003", "out of range for type double precision")
     return found
 
 
@@ -204,9 +207,9 @@ def _float4(value: Any) -> float:
     try:
         single = float(struct.unpack(">f", struct.pack(">f", number))[0])
     except OverflowError:
-        raise Misfit("22003", "out of range for real") from None
+        raise Misfit("22003", "out of range for type real") from None
     if number and not single:
-        raise Misfit("22003", "too small for real")
+        raise Misfit("22003", "out of range for type real: underflow")
     return single
 
 
@@ -220,7 +223,7 @@ def _numeric(precision: int | None, scale: int) -> Converter:
             return exact
         rounded = exact.quantize(unit, ROUND_HALF_UP, _WIDE) if abs(exact) < limit else exact
         if abs(rounded) >= limit:
-            raise Misfit("22003", f"out of range for numeric({precision},{scale})")
+            raise Misfit("22003", f"out of range for type numeric({precision},{scale})")
         return rounded
 
     unit, limit = Decimal(1).scaleb(-scale), Decimal(10) ** ((precision or 0) - scale)
@@ -238,7 +241,7 @@ def _boolean(value: Any) -> bool:
 # -- dates and times; a moment in UTC ----------------------------------------------------------------------------------
 
 
-_OUT_OF_RANGE = "a date or time out of range (years 1 to 9999)"
+_OUT_OF_RANGE = "date or time out of range (years 1 to 9999)"
 
 
 def to_timestamptz(value: Any) -> datetime:
@@ -267,7 +270,7 @@ def to_timestamptz(value: Any) -> datetime:
 def _unreadable(value: Any) -> Misfit:
     if isinstance(value, BrokenHydrationObject) and kind_of(value).startswith("DATE"):
         zone = isinstance(value.error, KeyError)
-        return Misfit("22023", "an unknown time zone") if zone else Misfit("22008", _OUT_OF_RANGE)
+        return Misfit("22023", "unknown time zone") if zone else Misfit("22008", _OUT_OF_RANGE)
     return _wrong_type(value, "a date or time")
 
 
@@ -275,7 +278,7 @@ def _read(text: str) -> tuple[datetime, timedelta]:
     """A date or a moment as it is written, and its offset from UTC: its own, its zone's, or zero."""
     match = _ISO.fullmatch(text)
     if not match:
-        raise Misfit("22007", "a text that is no ISO 8601 date or time")
+        raise Misfit("22007", "text is not an ISO 8601 date or time")
     try:
         day = date.fromisoformat(match["date"])
         if not match["time"]:
@@ -286,7 +289,7 @@ def _read(text: str) -> tuple[datetime, timedelta]:
         # As Neo4j does: an hour that occurs twice is the first one; one that is skipped has the offset from before.
         shift = zone_named(match["zone"]).utcoffset(written)
     except KeyError:
-        raise Misfit("22023", "an unknown time zone") from None
+        raise Misfit("22023", "unknown time zone") from None
     except (OverflowError, ValueError) as error:
         if isinstance(error, Misfit):
             raise
@@ -301,7 +304,7 @@ def _offset(text: str | None) -> timedelta:
         return timedelta()
     digits = text[1:].replace(":", "").ljust(6, "0")
     if int(digits[:4]) > 1800 or int(digits[2:4]) > 59 or int(digits[4:]) > 59:
-        raise Misfit("22008", "an offset from UTC that is out of range")
+        raise Misfit("22008", "offset from UTC out of range")
     shift = timedelta(hours=int(digits[:2]), minutes=int(digits[2:4]), seconds=int(digits[4:]))
     return -shift if text[0] == "-" else shift
 
@@ -334,11 +337,11 @@ def _clock(value: Any) -> tuple[time, timedelta | None]:
         raise _wrong_type(value, "a time of day")
     match = _CLOCK.fullmatch(value)
     if not match:
-        raise Misfit("22007", "a text that is no ISO 8601 time of day")
+        raise Misfit("22007", "text is not an ISO 8601 time of day")
     try:
         clock = time.fromisoformat(match["time"].replace(",", "."))
     except ValueError:
-        raise Misfit("22008", "a time of day out of range") from None
+        raise Misfit("22008", "time of day out of range") from None
     return clock, _offset(match["offset"]) if match["offset"] else None
 
 
@@ -346,7 +349,7 @@ def _time(value: Any) -> time:
     """A local time. One with an offset is a misfit; it is not shifted."""
     clock, offset = _clock(value)
     if offset is not None:
-        raise Misfit("2200G", "a ZONED TIME where a LOCAL TIME is due")
+        raise Misfit("2200G", "expected a LOCAL TIME, found a ZONED TIME")
     return clock
 
 
@@ -355,7 +358,7 @@ def _timetz(value: Any) -> time:
     clock, offset = _clock(value)
     shift = timedelta(seconds=int(offset.total_seconds())) if offset else timedelta()
     if abs(shift) >= timedelta(hours=16):
-        raise Misfit("22009", "an offset from UTC of 16 hours or more, not supported by PostgreSQL")
+        raise Misfit("22009", "an offset from UTC of 16 hours or more is not supported by PostgreSQL")
     return clock.replace(tzinfo=timezone(shift))
 
 
@@ -366,7 +369,7 @@ def _interval(value: Any) -> str:
     months, days = int(value.months), int(value.days)
     nanoseconds = int(value.seconds) * 1_000_000_000 + int(value.nanoseconds)
     if max(abs(months), abs(days)) >= 1 << 31 or abs(nanoseconds) >= 1000 << 63:
-        raise Misfit("22008", "a duration out of range for interval")
+        raise Misfit("22008", "out of range for type interval")
     seconds, fraction = divmod(abs(nanoseconds) // 1000, 1_000_000)
     sign = "-" if nanoseconds < 0 else "+"
     clock = f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{fraction:06}"
@@ -378,7 +381,7 @@ def _point(value: Any) -> str:
     if not isinstance(value, spatial.Point):
         raise _wrong_type(value, "a point")
     if len(value) != 2:
-        raise Misfit("2200G", f"a POINT of {len(value)} dimensions where two are due")
+        raise Misfit("2200G", f"expected a POINT of two dimensions, found one of {len(value)}")
     return f"({_finite(float(value[0]))!r},{_finite(float(value[1]))!r})"
 
 
@@ -399,7 +402,7 @@ def _array(element: Converter) -> Converter:
         if not isinstance(elements, list):
             raise _wrong_type(value, "a list")
         if None in elements:
-            raise Misfit("22004", "a null in a list")
+            raise Misfit("22004", "list contains a null")
         try:
             return [element(item) for item in elements]
         except Misfit as misfit:
@@ -417,23 +420,21 @@ def _vector(dimensions: int | None, element: str) -> Converter:
         if not isinstance(elements, list):
             raise _wrong_type(value, "a vector")
         if (dimensions and len(elements) != dimensions) or not elements:
-            raise Misfit("22000", f"a vector of {len(elements)} dimensions where {dimensions or 'one or more'} are due")
+            raise Misfit("22000", f"expected {dimensions or 'one or more'} dimensions, found {len(elements)}")
         if type(elements[0]) not in (float, int):
-            raise Misfit("2200G", f"{with_article(kind_of(elements[0]))} inside a vector")
+            raise Misfit("2200G", f"in a vector: expected a number, found {with_article(kind_of(elements[0]))}")
         if len(elements) > MOST_DIMENSIONS:
-            raise Misfit("54000", f"a vector of more than {MOST_DIMENSIONS} dimensions")
+            raise Misfit("54000", f"vector cannot have more than {MOST_DIMENSIONS} dimensions")
         try:
             finite = math.isfinite(sum(elements))
         except TypeError:
-            raise Misfit("2200G", "something else than a number inside a vector") from None
+            raise Misfit("2200G", "in a vector: not a number") from None
         if not finite:
-            raise Misfit("22003", "NaN or infinity inside a vector")
+            raise Misfit("22003", "in a vector: not a finite number")
         try:
             (layout or struct.Struct(f">{len(elements)}{element}")).pack(*elements)
         except OverflowError:
-            raise Misfit(
-                "22003", f"an element of a vector is out of range for a {struct.calcsize(element)}-byte float"
-            ) from None
+            raise Misfit("22003", f"in a vector: out of range for a {struct.calcsize(element)}-byte float") from None
         return elements
 
     return convert
@@ -444,10 +445,10 @@ def _text_array(value: Any) -> list[str]:
         raise _wrong_type(value, "a list of texts")
     for item in value:
         if not isinstance(item, str):
-            raise Misfit("2200G", f"{with_article(kind_of(item))} in a list of texts")
+            raise Misfit("2200G", f"in a list: expected a text, found {with_article(kind_of(item))}")
     if any(CONTROL.search(item) for item in value):
         cleaned = [CONTROL.sub("", item) for item in value]
-        raise Misfit("22021", "a NUL character or lone surrogate was left out", cleaned)
+        raise Misfit("22021", _REMOVED, cleaned)
     return value
 
 
@@ -488,7 +489,7 @@ def to_json(value: Any) -> str:
 
     document = orjson.dumps(plain(value)).decode()
     if misfits:
-        raise Misfit(misfits[0].sqlstate, f"inside a document: {misfits[0].reason}", document)
+        raise Misfit(misfits[0].sqlstate, f"in a document: {misfits[0].reason}", document)
     return document
 
 
@@ -516,9 +517,9 @@ def converter(type_name: str, modifier: int = -1, limit: int = MAX_VALUE_BYTES) 
 
 
 _CONVERTERS: dict[str, Converter] = {
-    "int2": _integer(16),
-    "int4": _integer(32),
-    "int8": _integer(64),
+    "int2": _integer(16, "smallint"),
+    "int4": _integer(32, "integer"),
+    "int8": _integer(64, "bigint"),
     "float4": _float4,
     "float8": _float8,
     "numeric": _numeric(None, 0),
@@ -560,10 +561,10 @@ def landing(foreign: str, target: str, modifier: int = -1, limit: int = MAX_VALU
 
 def _number_of(text: str) -> int | float | Decimal:
     if len(text) > _LONGEST_NUMBER or not _NUMBER_TEXT.fullmatch(text):
-        raise Misfit("22P02", "a text that is no number")
+        raise Misfit("22P02", "text is not a number")
     number = Decimal(text)
     if number and not -_MOST_DIGITS < number.adjusted() < _MOST_DIGITS:
-        raise Misfit("22003", "a number that is too large or too small")
+        raise Misfit("22003", "number too large or too small")
     return int(number) if number == number.to_integral_value() else number
 
 

@@ -39,10 +39,10 @@ class MisfitCount:
             if name in self._strict:
                 raise DealSyncError(
                     misfit.sqlstate,
-                    f'the value of column "{name}" of node "{element_id}" does not fit',
+                    f'misfit in column "{name}" of node "{element_id}"',
                     misfit.reason,
-                    "fix the node, give the column a type that takes the value, or "
-                    f"ALTER FOREIGN TABLE ... ALTER COLUMN \"{name}\" OPTIONS (SET on_misfit 'null')",
+                    "Fix the node, give the column a type that takes the value, or "
+                    f"ALTER FOREIGN TABLE ... ALTER COLUMN \"{name}\" OPTIONS (SET on_misfit 'null');",
                 )
             self._counts[name] += 1
             self._reasons.setdefault(name, misfit.reason)
@@ -54,10 +54,10 @@ class MisfitCount:
         names = [column.name for column in order if column.name in self._counts]
         total = sum(self._counts.values())
         return Warned(
-            f"{total} value{'s' if total > 1 else ''} of {self._source} did not fit: "
+            f"{total} misfit{'s' if total > 1 else ''} in {self._source}: "
             + ", ".join(f'"{name}" {self._counts[name]}' for name in names),
-            "NULL, or a text without some characters, stands there. First of each column: "
+            "They are shown as NULL, or as a text without the invalid characters. First of each column: "
             + "; ".join(f"{name}: {self._reasons[name]}" for name in names),
-            "give the column a type that takes them (text, jsonb), or the option on_misfit 'error' to learn the node; "
-            "a column with the option derive 'conversion_errors' shows them row by row",
+            "Give the column a type that takes them (text, jsonb), or the option on_misfit 'error' to see the node. "
+            "A column with the option derive 'conversion_errors' shows them row by row.",
         )

@@ -1,1 +1,1 @@
-"""The way of a deal into the tables of the application, in reading order: selection, feed, process, staging."""
+"""How a deal gets into the application's tables, in reading order: selection, feed, process, staging."""

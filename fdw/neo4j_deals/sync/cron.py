@@ -1,6 +1,6 @@
-"""In: a schedule as pg_cron takes it, and a time. Out: when it fires next.
+"""In: a schedule in pg_cron's syntax, and a time. Out: when it fires next.
 
-Pure. cronsim reads the five fields with the rules of Debian's cron, which pg_cron's parser comes from.
+Pure. cronsim reads the five fields by the rules of Debian's cron, from which pg_cron's parser is derived.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _SECONDS = re.compile(r"([1-9]|[1-5][0-9]) seconds?")
 
 
 def next_run(schedule: str, after: datetime, zone: str) -> datetime | None:
-    """The first time after `after` at which the schedule fires, by the clock of `zone`.
+    """The first time after `after` at which the schedule fires, in the time zone `zone`.
 
-    None where there is none, or none that can be known: `@reboot`. Raises ValueError for what is no schedule.
+    None if there is none, or if it cannot be known (`@reboot`). Raises ValueError for an invalid schedule.
     """
     text = schedule.strip().lower()
     if seconds := _SECONDS.fullmatch(text):
@@ -35,8 +35,8 @@ def next_run(schedule: str, after: datetime, zone: str) -> datetime | None:
         return None
     fields = _MACROS.get(text, text).split()
     if len(fields) != 5:
-        raise ValueError("a schedule has five fields, or is a number of seconds: 30 seconds")
-    if fields[2] == "$":  # pg_cron's sign for a month's last day
+        raise ValueError("A schedule has five fields, or is a number of seconds, such as '30 seconds'")
+    if fields[2] == "$":  # pg_cron's symbol for the last day of the month
         fields[2] = "L"
     try:
         return next(CronSim(" ".join(fields), after.astimezone(ZoneInfo(zone))), None)

@@ -1,6 +1,6 @@
 """In: a tenant, a foreign table of the mapping, what to read. Out: nodes as spool files of whole rows, ready for COPY.
 
-No PostgreSQL here. What is rejected here, docs/internals/rules.md says.
+No PostgreSQL here. docs/internals/rules.md says which nodes are rejected here.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from neo4j_deals.rows.values import (
 from neo4j_deals.sync import selection
 from neo4j_deals.sync.selection import Selection, TenantsNodes
 
-_AHEAD = 100  # nodes that a node yields to and that are told apart
+_AHEAD = 100  # up to so many nodes that take precedence over a node are listed
 _integer = converter("int8")
 _text, _bigint, _jsonb = encoder("text"), encoder("int8"), encoder("jsonb")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What ends a batch (rows, bytes), what a text may measure (bytes), and from how many nodes on a process reads."""
+    """The size of a batch (rows, bytes) and of a value (bytes), and from how many nodes on a process reads them."""
 
     batch_rows: int
     batch_bytes: int
@@ -60,14 +60,14 @@ class Limits:
 
 
 class Feed:
-    """What a reader does for a tenant's nodes of one kind; the same in a thread and in a process of its own."""
+    """What a reader does with a tenant's nodes of one kind; the same in a thread and in a process of its own."""
 
     def __init__(self, table: Table, tenant: str, limits: Limits, wanted: Selection) -> None:
         self.table, self.tenant, self.limits, self.wanted = table, tenant, limits, wanted
         self._undated: set[str] = set()
         self._nodes = TenantsNodes(table.label, table.tenant.property, tenant)
         self._equal = {table.tenant.property: cypher.spellings(tenant)}
-        #: Asks how many nodes there are.
+        #: Counts the nodes.
         self.count = cypher.count(table.label, self._equal)
         staged = [
             _encoded(column, limits.value_bytes)
@@ -87,7 +87,7 @@ class Feed:
         )
 
     def produce(self, ask: Ask, reader: Outlet) -> None:
-        """Reads the nodes in key order and hands over files of whole rows in PostgreSQL's binary COPY format."""
+        """Reads the nodes in key order and passes on files of whole rows in PostgreSQL's binary COPY format."""
         found = None if self.wanted.is_everything else self._selected(ask)
         compared = None if found is None else self._with_rivals(ask, found)
         duplicates, rivals = self._duplicates(ask, None if compared is None else list(compared))
@@ -110,7 +110,7 @@ class Feed:
             _hand_over(reader, file, last)
 
     def _records(self, ask: Ask, elements: Sequence[str] | None) -> Iterator[tuple[Any, ...]]:
-        """The nodes, all of the tenant or those with these element ids, without those of barred deals."""
+        """The nodes, all of the tenant's or those with these element ids, except those of barred deals."""
         nodes = results.Expected(
             lambda part: self._query(elements=part, order_by=self.table.key.property),
             self.count,
@@ -121,7 +121,7 @@ class Feed:
                 yield record
 
     def _query(self, **which: Any) -> cypher.Query:
-        """Nodes of the tenant with all that a row needs; `which` as `cypher.nodes` takes it."""
+        """Nodes of the tenant with all that a row needs; `which`: arguments of `cypher.nodes`."""
         projection = self._projection
         return cypher.nodes(
             self.table.source,
@@ -133,7 +133,7 @@ class Feed:
         )
 
     def _selected(self, ask: Ask) -> dict[str, Any]:
-        """The nodes that are wanted: element id and key."""
+        """Element id and key of the nodes that are wanted."""
         wanted, nodes, key = self.wanted, self._nodes, self.table.key.property
         queries: list[cypher.Query] = []
         if wanted.rest:
@@ -150,7 +150,7 @@ class Feed:
         return found
 
     def _undated_that_differ(self, ask: Ask) -> dict[str, Any]:
-        """Of the nodes that do not say when they changed, those that are not as they last landed."""
+        """The nodes without a timestamp that differ from when they last landed."""
         differ: dict[str, Any] = {}
         for record in results.headed(ask, self._query(absent=self.table.changed_by, headed=True)):
             element = record[0]
@@ -160,7 +160,7 @@ class Feed:
         return differ
 
     def _with_rivals(self, ask: Ask, found: dict[str, Any]) -> dict[str, Any]:
-        """Versions with their rivals, the other versions of their deal and those of their id; deals as they are."""
+        """Versions together with their rivals, which have the same deal or the same id; deals unchanged."""
         if not found or self.table.kind == "deal":
             return found
         compared, key = dict(found), self.table.key.property
@@ -172,9 +172,9 @@ class Feed:
         return compared
 
     def _in_key_order(self, ask: Ask, found: dict[str, Any], rivals: Iterable[str]) -> list[str]:
-        """Element ids in key order, those of rivals added: which node lands shows only when all are read.
+        """Element ids in key order, with those of rivals: only together they show which of them lands.
 
-        If a replay named the deals, a rival counts only if its key is one of theirs.
+        If a replay named the deals, a rival counts only if its key is among them.
         """
         missing = [element for element in rivals if element not in found]
         if missing:
@@ -189,21 +189,21 @@ class Feed:
     def _row(self, number: int, record: tuple[Any, ...], duplicates: dict[str, dict[str, Any]]) -> bytes:
         values, misfits = self._projection.row(record)
         key = record[self._key_at]
-        refusal = duplicates.get(record[0]) or self._refusal(values, misfits)
+        reject = duplicates.get(record[0]) or self._reject(values, misfits)
         return row(
             [
                 _bigint(number),
                 _text(record[0]),
                 NULL if key is None else _text(shown(key)),
-                NULL if refusal is None else _jsonb(orjson.dumps(refusal).decode()),
+                NULL if reject is None else _jsonb(orjson.dumps(reject).decode()),
                 _jsonb(document) if (document := errors_json(misfits)) else NULL,
                 _text(_digest(record)) if record[0] in self._undated else NULL,
-                *[value or NULL for value in values],  # no field is empty: it begins with its length
+                *[value or NULL for value in values],  # no field is empty, since it begins with its length
             ]
         )
 
-    def _refusal(self, values: list[Any], misfits: Misfits) -> dict[str, Any] | None:
-        """Why the row cannot land at all, as far as the node itself tells."""
+    def _reject(self, values: list[Any], misfits: Misfits) -> dict[str, Any] | None:
+        """Why the row cannot land at all, as far as the node itself shows."""
         if self._has_no_number(values, misfits):
             return None
         for at, column in self._must_be_there:
@@ -211,15 +211,15 @@ class Feed:
                 continue
             if column.name in misfits:
                 if column.on_misfit == "keep" and column is not self.table.key:
-                    continue  # the row may have a value; where it has none, the table refuses
+                    continue  # the row may have a value; if not, the table rejects it
                 misfit, offending = misfits[column.name]
-                return _refusal(misfit.sqlstate, misfit.reason, column.name, shown(offending))
+                return _reject(misfit.sqlstate, misfit.reason, column.name, shown(offending))
             if column is self.table.key or (self._must_have(column) and column.target != "version_number"):
-                return _refusal("23502", f'no property "{column.property}", and the column takes no NULL', column.name)
+                return _reject("23502", f'no property "{column.property}" for a NOT NULL column', column.name)
         return None
 
     def _has_no_number(self, values: list[Any], misfits: Misfits) -> bool:
-        """Whether it is a version that has a key and no number: worth a note, whatever else is wrong with it."""
+        """Whether it is a version with a key but no number: it gets a note, whatever else is wrong with it."""
         if self.table.kind != "version":
             return False
         named = dict(zip((column.name for column in self.columns), values, strict=True))
@@ -227,17 +227,18 @@ class Feed:
         return named[number] is None and number not in misfits and named[self.table.key.name] is not None
 
     def _counts_always(self, column: Column) -> bool:
-        """Whether a bad value counts whatever the row has; of other columns the table's rows decide."""
+        """Whether a misfit counts whatever the row has; for other columns, that depends on the row."""
         return self.table.kind == "version" or column.overwrites
 
     def _must_have(self, column: Column) -> bool:
-        """Whether a row without this value is refused by the table, whatever stands there already."""
+        """Whether the table rejects a row without this value, whatever an existing row has."""
         return column.required and self._counts_always(column)
 
     def _duplicates(self, ask: Ask, elements: list[str] | None) -> tuple[dict[str, dict[str, Any]], set[str]]:
-        """By element id why a node yields to another one with the same key; and the deals that share theirs.
+        """Why a node gives way to another one with the same key, by element id; and the deals that share a key.
 
-        Of deals the whole tenant's are looked at, of versions those that are read: another one that counts has landed.
+        All deals of the tenant are compared, but only those versions that are read: any other one that counts has
+        landed.
         """
         table = self.table
         if elements == []:
@@ -254,10 +255,10 @@ class Feed:
         by_number, _ = self._yielding(
             ask, [table.deal, number], created, what, newest=False, able=able, but=by_id, among=elements
         )
-        return by_number | {element: refusal | {"even_if_there": True} for element, refusal in by_id.items()}, set()
+        return by_number | {element: reject | {"even_if_there": True} for element, reject in by_id.items()}, set()
 
     def _land_by_themselves(self) -> list[tuple[Column, Converter]]:
-        """The columns without which, or with a bad value in which, a version cannot land."""
+        """The columns for which a version cannot land if the value is absent or a misfit."""
         return [
             (column, to_staged(column, self.limits.value_bytes))
             for column in self.columns
@@ -289,11 +290,11 @@ class Feed:
         but: Container[str] = (),
         among: Sequence[str] | None = None,
     ) -> tuple[dict[str, dict[str, Any]], set[str]]:
-        """Of the nodes that share `keys`, why those yield that do not go first; and all of them.
+        """Of the nodes that share `keys`: why each but the first gives way, by element id; and all of them.
 
-        First goes the newest (or oldest) by the first of the properties `times` that is there, then the smaller key,
-        then the smaller element id. Nodes that cannot land by `able`, and those in `but`, are no rivals. With several
-        `keys` (a version's number) a node is told whose ids go `ahead`: those that have landed are no rivals any more.
+        The newest (or oldest) comes first, by the first of the properties `times` that it has, then the smaller key,
+        then the smaller element id. Nodes that cannot land because of `able`, and those in `but`, do not count. With
+        several `keys` (a version's number), `ahead` lists the ids of the nodes before, which do not count once landed.
         """
         order = [*times, self.table.key.property]
         names = [column.property for column in keys]
@@ -312,11 +313,11 @@ class Feed:
                 element,
             )
             groups.setdefault(identity, []).append((*rank, values[len(keys) - 1]))
-        column = keys[-1].name  # of a version's two, the number
+        column = keys[-1].name  # of the two of a version: the number
         shared = [sorted(nodes) for nodes in groups.values() if len(nodes) > 1]
         return {
-            node[-2]: _refusal(
-                "23505", f"{what}: node {nodes[0][-2]} with the same key goes first", column, shown(node[-1])
+            node[-2]: _reject(
+                "23505", f"{what}: node {nodes[0][-2]} with the same key takes precedence", column, shown(node[-1])
             )
             | ({"ahead": [before[1] for before in nodes[:at]]} if len(keys) > 1 and at <= _AHEAD else {})
             for nodes in shared
@@ -325,7 +326,7 @@ class Feed:
 
 
 def _encoded(column: Column, limit: int) -> tuple[Column, Converter, Encoder, Encoder | None]:
-    """A column with its conversion, its encoder, and a short cut where there is one."""
+    """A column with its conversion, its encoder, and a faster way to do both, if there is one."""
     name = column.staged_name or "text"
     convert, encode = to_staged(column, limit), encoder(name, column.staged_modifier)
     short: Encoder | None = None
@@ -343,9 +344,9 @@ def _encoded(column: Column, limit: int) -> tuple[Column, Converter, Encoder, En
 
 
 def _digest(record: tuple[Any, ...]) -> str:
-    """What a node's values come to, its element id among them: of one type and content, one digest.
+    """A digest of a node's values and its element id: the same for the same types and contents.
 
-    In the second of marshal's formats, which knows no references: in others equal values can have two forms.
+    In version 2 of marshal's format, which has no references: in later ones equal values may be written differently.
     """
     try:
         content = marshal.dumps(record, 2)
@@ -358,11 +359,11 @@ def _marshalled(value: Any) -> bytes:
     try:
         return marshal.dumps(value, 2)
     except ValueError:
-        return marshal.dumps((cypher_form(value),), 2)  # no value of the graph is a tuple
+        return marshal.dumps((cypher_form(value),), 2)  # a value of the graph is never a tuple
 
 
 def _identity(column: Column, value: Any) -> Any:
-    """A key's value as the table compares it; None for one that is no key."""
+    """The value of a key as the table compares it; None if it is not valid."""
     if column.target != "version_number":
         return maybe_uuid(value)
     try:
@@ -372,7 +373,7 @@ def _identity(column: Column, value: Any) -> Any:
 
 
 def _moment(value: Any, newest: bool) -> float:
-    """A sort key, smallest first: the newest or the oldest moment; one that is absent or unreadable comes last."""
+    """A sort key: the newest or the oldest moment comes first, one that is absent or invalid comes last."""
     try:
         seconds = to_timestamptz(value).timestamp()
     except Misfit:
@@ -380,7 +381,7 @@ def _moment(value: Any, newest: bool) -> float:
     return -seconds if newest else seconds
 
 
-def _refusal(sqlstate: str, message: str, column: str, value: str | None = None) -> dict[str, Any]:
+def _reject(sqlstate: str, message: str, column: str, value: str | None = None) -> dict[str, Any]:
     return {"sqlstate": sqlstate, "message": message, "column": column, "value": value}
 
 

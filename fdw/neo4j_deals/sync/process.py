@@ -1,9 +1,9 @@
 """In: a feed. Out: its spool files, from a process of its own: PostgreSQL merges a batch while the next one is read.
 
-For large loads, behind the same `batches` as the thread: a thread stands still while PostgreSQL works, since PL/Python
-never lets go of Python's lock (docs/internals/run.md). Descriptors travel over a socket: of the nameless files with
-rows, and of memory with the job and the outcome, which may be of any length (a job names each deal that is barred).
-Nothing of the login is on a command line, in the environment or on disk.
+For large loads, with the same `batches` as the thread: a thread makes no progress while PostgreSQL works, since
+PL/Python never releases Python's global lock (docs/internals/run.md). File descriptors are passed over a socket: those
+of the unnamed files with rows, and of memory with the job and the outcome, which may have any length (a job names each
+barred deal). No part of the login is on a command line, in the environment or on disk.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from neo4j_deals.sync.feed import Feed
 _LAST = struct.Struct(">q")
 _OUTCOME = b"outcome"  # in place of the number of the last row
 _PR_SET_PDEATHSIG = 1
-_NEVER = 999_999_999  # nodes, of deal_sync.process_from: no tenant has them
-_BY_ITSELF = f"the backend can read by itself: SET deal_sync.process_from = {_NEVER};"
+_NEVER = 999_999_999  # for deal_sync.process_from: no tenant has so many nodes
+_BY_ITSELF = f"To read the graph in the backend itself: SET deal_sync.process_from = {_NEVER};"
 
 
 class ReaderProcess:
@@ -49,35 +49,35 @@ class ReaderProcess:
             raise no_descriptor(error) or error from None
 
     def done_with(self, file: IO[bytes]) -> None:
-        """Frees a spool file's disk, and lets the process go on."""
+        """Frees the disk space of a spool file, and lets the process continue."""
         file.close()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # what it sent before it ended still counts
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # what it sent before still counts
             self._ours.send(b".")
 
     def _received(self) -> tuple[bytes, list[int]]:
-        """A message and the descriptor that came with it; empty where the process is gone."""
+        """A message and the descriptor that came with it; empty if the process has terminated."""
         try:
             message, descriptors, _, _ = socket.recv_fds(self._ours, len(_OUTCOME) + _LAST.size, 1)
-        except ConnectionResetError:  # it ended with something of ours unread
+        except ConnectionResetError:  # it terminated without reading all that was sent
             return b"", []
         return message, descriptors
 
     def batches(self, serve_interrupt: Callable[[], object]) -> Generator[tuple[Any, ...], None, None]:
-        """As `Reader.batches`. Raises what the process met, and DealSyncError (08006) where it ended without a word."""
+        """As `Reader.batches`. Raises the error that the process sent, or DealSyncError (08006) if it sent none."""
         process = None
         try:
             with self._theirs:
                 process = _start(self._theirs.fileno())
-            with contextlib.suppress(BrokenPipeError):  # what is received says so
+            with contextlib.suppress(BrokenPipeError):  # _received() will find out
                 _send_object(self._ours, b"job", self._job)
-            came = select.poll()  # not select(): that takes no descriptor above 1023
+            came = select.poll()  # not select(), which does not support descriptors above 1023
             came.register(self._ours, select.POLLIN)
             while True:
                 look(serve_interrupt)
                 if not came.poll(LOOK * 1000):
                     continue
                 message, descriptors = self._received()
-                if message and not descriptors:  # what could not be taken is gone
+                if message and not descriptors:  # a descriptor that could not be received is lost
                     raise no_descriptor(OSError(errno.EMFILE, "")) or AssertionError
                 if message == _OUTCOME:
                     outcome = _received_object(descriptors)
@@ -89,9 +89,11 @@ class ReaderProcess:
                         yield file, _LAST.unpack(message)[0]
                 else:
                     raise DealSyncError(
-                        "08006", f"the process that reads the graph has ended ({_end(process.wait())})", hint=_BY_ITSELF
+                        "08006",
+                        f"the process that reads the graph terminated ({_end(process.wait())})",
+                        hint=_BY_ITSELF,
                     )
-        finally:  # also in an aborted transaction and at exit: nothing here may call PostgreSQL
+        finally:  # also runs in an aborted transaction and at exit: it must not call PostgreSQL
             self._ours.close()
             if process is not None:
                 process.kill()
@@ -99,7 +101,7 @@ class ReaderProcess:
 
 
 def _send_object(to: socket.socket, name: bytes, content: object) -> None:
-    """Sends memory with an object of any length: a message of a socket has a limit."""
+    """Sends memory with an object of any length: the size of a socket message is limited."""
     try:
         descriptor = os.memfd_create("deal_sync")
     except OSError as error:
@@ -113,7 +115,7 @@ def _send_object(to: socket.socket, name: bytes, content: object) -> None:
 def _received_object(descriptors: list[int]) -> Any:
     """What `_send_object` was given."""
     with open(descriptors[0], "rb") as memory:
-        memory.seek(0)  # the place in it came along
+        memory.seek(0)  # its file offset was passed on, too
         return pickle.load(memory)
 
 
@@ -125,14 +127,14 @@ def _start(descriptor: int) -> subprocess.Popen[bytes]:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
             cwd="/",
             pass_fds=[descriptor],
-            start_new_session=True,  # a signal to the backend's group is not for it
+            start_new_session=True,  # outside the group that gets the backend's signals
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
     except OSError as error:
         raise no_descriptor(error) or DealSyncError(
-            "HV00N", "the process that reads the graph cannot be started", f"{python}: {error.strerror}", _BY_ITSELF
+            "HV00N", "could not start the process that reads the graph", f"{python}: {error.strerror}", _BY_ITSELF
         ) from None
 
 
@@ -141,11 +143,11 @@ def _end(status: int) -> str:
 
 
 def main() -> None:
-    """The process: takes its job from the socket whose descriptor is the first argument.
+    """The process: receives its job from the socket whose descriptor is the first argument.
 
-    An orphan's parent is process 1, in a container the postmaster, and that takes any end of a child but exit status 0
-    or 1 for a crash, and restarts the server. So the backend's death is SIGTERM and not SIGKILL, and every way out is
-    `_exit`: in Python's own way out the handler is gone before the process is.
+    An orphan's parent is process 1, which in a container is the postmaster. If a child exits with a status other than 0
+    or 1, the postmaster assumes a crash and restarts the server. So the process gets SIGTERM, not SIGKILL, when the
+    backend terminates, and it always ends by `_exit`: Python's own exit removes the handler before the process ends.
     """
     signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -158,12 +160,12 @@ def main() -> None:
 
 def _work(peer: socket.socket) -> None:
     job = socket.recv_fds(peer, 3, 1)[1]
-    if not job:  # the backend was gone before it sent one
+    if not job:  # the backend terminated before it sent one
         raise SystemExit(1)
     backend, options, table, tenant, limits, wanted, folder = _received_object(job)
-    if os.getppid() != backend:  # it was gone before prctl
+    if os.getppid() != backend:  # the backend terminated before prctl
         raise SystemExit(1)
-    gc.disable()  # it would look through every vector again and again, and nothing here makes cycles worth it
+    gc.disable()  # it would scan every vector again and again, and hardly any cycles are created here
     reader = Reader(Connection(options), Feed(table, tenant, limits, wanted).produce, folder, ahead=1)
     outcome: Exception | None = None
     try:
@@ -173,15 +175,15 @@ def _work(peer: socket.socket) -> None:
     except Exception as error:
         outcome = internal_error(error)
     _send_object(peer, _OUTCOME, outcome)
-    while peer.recv(1):  # leaving with answers unread would reset the connection, and lose the outcome
+    while peer.recv(1):  # exiting with unread answers would reset the connection, and lose the outcome
         pass
 
 
 def _pass_on(reader: Reader, peer: socket.socket) -> None:
-    """Sends each batch, the descriptor of a file and the number of its last row, once the backend has taken enough
-    others: that is no wait for the graph, as it is none in the backend."""
+    """Sends each batch, the descriptor of a file and the number of its last row, once the backend has taken enough of
+    those before. As in the backend, this time does not count as waiting for the graph."""
     ahead = 0
-    with contextlib.closing(reader.batches(lambda: None)) as batches:  # nothing to serve: SIGTERM ends it
+    with contextlib.closing(reader.batches(lambda: None)) as batches:  # no interrupts here: SIGTERM ends it
         for file, last in batches:
             while ahead >= AHEAD:
                 if not peer.recv(1):

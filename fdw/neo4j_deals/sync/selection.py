@@ -1,7 +1,7 @@
-"""In: what a run is to read of a tenant. Out: Cypher that finds those nodes, by indexes where there are any.
+"""In: what a run reads of a tenant. Out: Cypher that finds those nodes, using indexes if there are any.
 
-Pure. Why: docs/internals/graph.md, traps 1 to 6; what: docs/explanation/incremental.md. A query may find more than it
-must, never less: what is read twice, the MERGE absorbs.
+Pure. Why: docs/internals/graph.md, traps 1 to 6; what: docs/explanation/incremental.md. A query may find more
+nodes than needed, never fewer: for the MERGE it makes no difference if a node is read again.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from uuid import UUID
 
 from neo4j_deals.graph.cypher import Query, quoted, spellings
 
-# A text of one of these forms is an instant that its order as text tells; every other text is read in every run. They
-# stand in the query's text, since Neo4j compiles a pattern once only where it is a literal.
+# Texts of these forms sort in the order of the instants that they stand for; a node with another text is read by every
+# run. They are part of the query's text, since Neo4j compiles a pattern only once if it is a literal.
 _DAY = (
     r"(?:\d{4}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
     r"|(?:\d\d(?:0[48]|[2468][048]|[13579][26])|2000)-02-29)"
@@ -23,27 +23,26 @@ _DAY = (
 _CLOCK = r"[T ](?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:[.]\d{1,9})?)?"
 _OFFSET = r"(?:Z|[+-](?:0\d|1[0-7])(?::?[0-5]\d)?)?"
 _INSTANT = f"(?!000[01]){_DAY}(?:{_CLOCK}{_OFFSET})?"
-_LOCAL = r".{10}T\d\d:\d\d:\d\d(?:[.]\d+)?"  # the writer's clock on the wall, of whichever zone it hangs in
+_LOCAL = r".{10}T\d\d:\d\d:\d\d(?:[.]\d+)?"  # the writer's local time, whatever its time zone
 _IN_UTC = f"{_LOCAL}(?:Z|[+]00:?00)?"
-_FURTHEST = timedelta(hours=24)  # from UTC: more than any offset is
-_FURTHEST_LOCAL = timedelta(hours=14)  # that a place's clock is behind UTC: in use are 12
-# A range that is open at one end leaves out the last 36 hours of the type, and from an index of several properties the
-# first: Neo4j takes the end to be that of one offset.
+_FURTHEST = timedelta(hours=24)  # from UTC: more than any offset
+_FURTHEST_LOCAL = timedelta(hours=14)  # that local time is behind UTC: in use are 12
+# A range that is open at one end omits the last 36 hours of the type, and with a composite index also the first 36:
+# Neo4j takes the limit of one offset for the limit of all.
 _FIRST_ZONED = "datetime('-999999999-01-01T00:00:00+18:00')"
 _LAST_ZONED = "datetime('+999999999-12-31T23:59:59.999999999-18:00')"
-_EARLIEST = datetime(1, 1, 2, tzinfo=UTC)  # before this the reader may be unable to tell
+_EARLIEST = datetime(1, 1, 2, tzinfo=UTC)  # the reader may be unable to represent earlier moments
 _NUL = "\0"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What is read. Without `since`, `graph_ids` and `rest` everything, but for the `barred` deals.
+    """What is read. Without `since`, `graph_ids` and `rest`: everything except the `barred` deals.
 
-    `since`: nodes that changed at this moment or later, or of which that cannot be told; `elements`: those with these
-    element ids; `graph_ids`: the deals with these ids, of versions those of these deals; `rest`: those whose id, of
-    versions their deal's, `keys` does not list; `without`: columns that are not read, whose values are NULL.
-    `undated`: digests by element id of nodes that do not say when they changed, as they last landed: with `since`,
-    only those that differ from theirs are read.
+    `since`: nodes that changed at this moment or later, or may have; `elements`: nodes with these element ids;
+    `graph_ids`: deals with these ids, or the versions of these deals; `rest`: nodes whose id (a version's: that of its
+    deal) `keys` does not list; `without`: columns that are not read, and are NULL. `undated`: digests by element id of
+    the nodes without a timestamp, as they last landed: with `since`, only those that differ are read.
     """
 
     since: datetime | None = None
@@ -56,7 +55,7 @@ class Selection:
 
     @classmethod
     def read(cls, text: str | None) -> Selection:
-        """From JSON, as `_deal_sync.fill_staging` takes it; None: everything."""
+        """From the JSON passed to `_deal_sync.fill_staging`; None: everything."""
         given = json.loads(text or "{}")
         since, graph_ids = given.get("since"), given.get("graph_ids")
         return cls(
@@ -84,22 +83,23 @@ class TenantsNodes:
     tenant: str
 
     def where(self, *conditions: str) -> str:
-        """A query's beginning that finds those of the nodes, `n`, that meet the conditions."""
+        """The beginning of a query: the nodes `n` that meet the conditions."""
         tenant = f"n.{quoted(self.tenant_property)} IN $tenant"
         return f"MATCH (n:{quoted(self.label)}) WHERE {' AND '.join([tenant, *conditions])}"
 
 
 def changed(nodes: TenantsNodes, changed_by: Sequence[str], key: str, since: datetime) -> Query:
-    """Element id and key of the nodes that changed at `since` or later, or whose moment cannot be compared.
+    """Element id and key of the nodes that changed at `since` or later, or whose timestamp cannot be compared.
 
-    `changed_by` are the properties that tell when; the first that is there counts. Nodes that have none are not found.
+    `changed_by` are the properties with the timestamp; the first that a node has counts. Nodes that have none of them
+    are not found.
 
-    Each type is compared with a parameter of its own, since a comparison of two types is null, and drops the node. A
-    moment that says no zone may be that of a place west of UTC: it is looked for 14 hours further back.
+    Each type is compared with a parameter of that type, since a comparison between types is null and would skip the
+    node. A timestamp without a time zone may be local time west of UTC, so the search goes back 14 hours more.
     """
     first, *others = changed_by
-    parts = [nodes.where(condition) for condition in _since(f"n.{quoted(first)}")]  # each by its part of an index
-    for at, name in enumerate(others, start=1):  # no index finds what is absent: one look at each node
+    parts = [nodes.where(condition) for condition in _since(f"n.{quoted(first)}")]  # each uses its own part of an index
+    for at, name in enumerate(others, start=1):  # no index finds nodes without a property: this scans all
         absent = (f"n.{quoted(before)} IS NULL" for before in changed_by[:at])
         parts.append(nodes.where(*absent, " OR ".join(f"({each})" for each in _since(f"n.{quoted(name)}")).join("()")))
     widest, local = since - _FURTHEST, (since - _FURTHEST_LOCAL).replace(tzinfo=None)
@@ -110,7 +110,7 @@ def changed(nodes: TenantsNodes, changed_by: Sequence[str], key: str, since: dat
             "tenant": spellings(nodes.tenant),
             "zoned": since,
             "local": local,
-            "date": widest.date(),  # of whichever zone the writer is in
+            "date": widest.date(),  # whatever the writer's time zone
             "day": widest.date().isoformat(),
             "second": since.isoformat(timespec="seconds")[:19],
             "local_second": local.isoformat(timespec="seconds"),
@@ -122,7 +122,7 @@ def changed(nodes: TenantsNodes, changed_by: Sequence[str], key: str, since: dat
 
 
 def _since(moment: str) -> tuple[str, ...]:
-    """The conditions of which one is true where a moment may be `since` or later."""
+    """Conditions; at least one is true if a moment may be `since` or later."""
     return (
         f"{moment} >= $zoned AND {moment} <= {_LAST_ZONED}",
         f"{moment} < $earliest_zoned AND {moment} >= {_FIRST_ZONED}",
@@ -137,12 +137,12 @@ def _since(moment: str) -> tuple[str, ...]:
 
 
 def _literal(pattern: str) -> str:
-    """A pattern of ours as the text between a Cypher literal's quotes."""
+    """A pattern as the text between the quotes of a Cypher literal."""
     return pattern.replace("\\", "\\\\")
 
 
 def having(nodes: TenantsNodes, name: str, ids: Iterable[str], key: str) -> Query:
-    """Element id and key of the nodes whose property is one of these ids, in any of a UUID's usual spellings."""
+    """Element id and key of the nodes whose property is one of these ids, in any of the usual forms of a UUID."""
     forms = sorted({form for id in ids for form in _forms(id)})
     return _union([nodes.where(f"n.{quoted(name)} IN $ids")], key, {"tenant": spellings(nodes.tenant), "ids": forms})
 
@@ -153,7 +153,7 @@ def _forms(id: str) -> set[str]:
 
 
 def among(nodes: TenantsNodes, elements: Sequence[str], key: str) -> Query:
-    """Element id and key of those of the elements that still are nodes of the tenant."""
+    """Element id and key of the elements that are still nodes of the tenant."""
     parameters = {"tenant": spellings(nodes.tenant), "elements": list(elements)}
     return _union([nodes.where("elementId(n) IN $elements")], key, parameters)
 
@@ -164,16 +164,16 @@ def everyone(nodes: TenantsNodes, key: str) -> Query:
 
 
 def ids(nodes: TenantsNodes, elements: Sequence[str], names: Sequence[str]) -> Query:
-    """The values of the properties of these nodes, each in a list."""
+    """The values of these properties of these nodes, a list for each property."""
     returned = ", ".join(f"collect(DISTINCT n.{quoted(name)})" for name in names)
     parameters = {"tenant": spellings(nodes.tenant), "elements": list(elements)}
     return Query(f"{nodes.where('elementId(n) IN $elements')} RETURN {returned}", parameters)
 
 
 def keys(nodes: TenantsNodes, name: str, after: str | None, size: int) -> Query:
-    """The next texts of a property, in their order and each once: so many that are greater than `after`.
+    """The next distinct texts of a property, in order: `size` of those that are greater than `after`.
 
-    A text with a NUL character is not among them, since PostgreSQL cannot hold it.
+    Texts with a NUL character are skipped, since PostgreSQL cannot store them.
     """
     expression = f"n.{quoted(name)}"
     later = nodes.where(f"{expression} {'>=' if after is None else '>'} $after", f"NOT {expression} CONTAINS $nul")
@@ -185,7 +185,7 @@ def keys(nodes: TenantsNodes, name: str, after: str | None, size: int) -> Query:
 
 
 def rest(nodes: TenantsNodes, name: str, key: str) -> Query:
-    """Element id and key of the nodes whose property `keys` lists nowhere: absent, no text, or with a NUL character."""
+    """Element id and key of the nodes that `keys` skips: the property is absent, not a text, or has a NUL character."""
     expression = f"n.{quoted(name)}"
     unlisted = f"({expression} IS NULL OR NOT {expression} IS :: STRING OR {expression} CONTAINS $nul)"
     return _union([nodes.where(unlisted)], key, {"tenant": spellings(nodes.tenant), "nul": _NUL})

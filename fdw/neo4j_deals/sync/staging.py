@@ -1,6 +1,6 @@
 """In: a tenant and a foreign table of the mapping. Out: its nodes in a temporary staging table, batch by batch.
 
-The body of `_deal_sync.fill_staging`, which runs with the rights of the extension's owner: it takes no text that
+The body of `_deal_sync.fill_staging`, which runs with the rights of the extension's owner: none of its arguments
 becomes SQL or a path. The flow: docs/internals/run.md.
 """
 
@@ -29,11 +29,11 @@ from neo4j_deals.sync.selection import Selection
 
 def fill(plpy: TellingPlpy, relation: str, tenant: str, caller: str, wanted: Selection) -> Iterator[int]:
     """Stages the tenant's nodes that are wanted, and yields the number of the last row after each batch; the caller
-    empties the table then. Where there are none, no table is made.
+    then empties the table. If there are no nodes, no table is created.
 
-    `caller` is a role's name as SQL takes it: it may read and truncate the table, nothing else, and write the plan of
-    the batch, a table beside it. Raises DealSyncError for what the graph or the network refused, and whatever
-    PostgreSQL raises, a cancel too.
+    `caller` is the quoted name of a role, which may read and truncate the table, nothing else, and write the plan of
+    the batch, another table. Raises DealSyncError for errors of the graph or the network, and whatever PostgreSQL
+    raises, including a cancel.
     """
     table, limits = catalog.table(plpy, relation), _limits(plpy)
     feed = Feed(table, tenant, limits, wanted)
@@ -43,7 +43,7 @@ def fill(plpy: TellingPlpy, relation: str, tenant: str, caller: str, wanted: Sel
     serve_interrupt = partial(catalog.serve_interrupt, plpy)
     options, folder = catalog.server_options(plpy, relation), spool_folder(plpy)
     reader: Reader | ReaderProcess
-    # A selection is not counted: that would be a query as dear as the read.
+    # A selection is not counted: that would cost as much as reading it.
     amount = _amount(options, feed, serve_interrupt) if wanted.is_everything else None
     progress = Progress(plpy, table.kind, tenant, amount)
     progress.show(0)
@@ -66,16 +66,16 @@ def fill(plpy: TellingPlpy, relation: str, tenant: str, caller: str, wanted: Sel
 
 
 def _make(plpy: Plpy, name: str, table: Table, caller: str) -> int:
-    """Makes the staging table, with every column that is staged; its oid."""
+    """Creates the staging table, with every column that is staged, and returns its oid."""
     columns = [*OWN_COLUMNS, *((plpy.quote_ident(c.name), c.staged_as) for c in table.columns if c.staged_as)]
     plpy.execute(f"CREATE TEMPORARY TABLE {name} ({', '.join(f'{n} {t}' for n, t in columns)}) ON COMMIT DROP")
-    # For a plan that goes through the application's rows and looks for each here: the planner takes it when it believes
-    # that they are few, of a tenant that it has no statistics of, or after an ANALYZE while they are loaded.
+    # For a plan that scans the application's rows and looks up each of them here. The planner chooses it if it expects
+    # few rows: for a tenant that it has no statistics of, or after an ANALYZE during the first load.
     plpy.execute(f"CREATE INDEX ON {name} ({plpy.quote_ident(table.deal.name)})")
     plpy.execute(f"GRANT SELECT, TRUNCATE ON {name} TO {caller}")
     plan = names.plan(table.kind)
     plpy.execute(
-        f"CREATE TEMPORARY TABLE {plan} (row_number bigint PRIMARY KEY, state text, place tid, part oid, refusal jsonb,"
+        f"CREATE TEMPORARY TABLE {plan} (row_number bigint PRIMARY KEY, state text, place tid, part oid, reject jsonb,"
         " note text, sqlstate text, message text, server_text text, null_in text) ON COMMIT DROP"
     )
     plpy.execute(f"GRANT SELECT, INSERT, UPDATE, TRUNCATE ON {plan} TO {caller}")
@@ -84,7 +84,7 @@ def _make(plpy: Plpy, name: str, table: Table, caller: str) -> int:
 
 
 def _limits(plpy: Plpy) -> Limits:
-    """The settings, as the caller has them."""
+    """The caller's settings."""
     [row] = query(
         plpy,
         "SELECT _deal_sync.setting('batch_rows')::pg_catalog.int4 AS batch_rows,"
@@ -96,14 +96,14 @@ def _limits(plpy: Plpy) -> Limits:
 
 
 def _amount(options: ServerOptions, feed: Feed, serve_interrupt: Callable[[], object]) -> int:
-    """How many nodes there are to read: from Neo4j's index, in a few milliseconds."""
+    """The number of nodes to read: from Neo4j's index, in a few milliseconds."""
     return int(answer(connection(options), lambda ask: results.one(ask, feed.count, int)[0], serve_interrupt))
 
 
 class Progress:
-    """How far a run is, for other sessions in application_name, and for its own as a NOTICE now and then.
+    """Shows how far a run is: to other sessions in application_name, and to its own session by a NOTICE now and then.
 
-    application_name is the one thing that others see before the run ends; sync_tenant() gives it back.
+    application_name is the only thing that other sessions see before the run ends; sync_tenant() resets it.
     """
 
     NOTICE_SECONDS = 5.0
@@ -114,7 +114,7 @@ class Progress:
         self._told = time.monotonic()
 
     def show(self, landed: int) -> None:
-        """`landed` of the nodes have reached the tables."""
+        """Shows that `landed` nodes have reached the tables."""
         known = self._amount is not None
         name = f"{self._prefix} {landed}/{self._amount}" if known else f"{self._prefix} {landed}"
         query(self._plpy, "SELECT pg_catalog.set_config('application_name', $1, true)", ["text"], [name])
@@ -124,9 +124,9 @@ class Progress:
 
 
 def _check_ours(plpy: Plpy, name: str, made: int) -> None:
-    """Raises where the name no longer is the table that was made.
+    """Raises if the name is no longer that of the table that was created.
 
-    The caller holds the cursor: between two fetches it can roll back to a savepoint or DISCARD TEMP, and make a table
+    The cursor is the caller's: between two fetches it can roll back to a savepoint or DISCARD TEMP, and create a table
     of its own, whose triggers COPY would run with the owner's rights.
     """
     found = query(
@@ -137,11 +137,11 @@ def _check_ours(plpy: Plpy, name: str, made: int) -> None:
         [name, made],
     )
     if not found:
-        raise DealSyncError("55000", f'table "{name}" is no longer the one that the sync made')
+        raise DealSyncError("55000", f'table "{name}" is no longer the one that the sync created')
 
 
 def spool_folder(plpy: Plpy) -> str:
-    """Where PostgreSQL spills its own temporary files."""
+    """The folder of PostgreSQL's own temporary files."""
     folder = Path(query(plpy, "SELECT current_setting('data_directory') AS path")[0]["path"], "base", "pgsql_tmp")
     folder.mkdir(mode=0o700, exist_ok=True)
     return str(folder)

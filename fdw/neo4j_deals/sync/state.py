@@ -1,6 +1,6 @@
-"""In: the mapping's graph. Out: what a run has to know of it besides its nodes: whose it is, its clock, keys, tenants.
+"""In: the mapping's graph. Out: what a run must know besides the nodes: the database's id, its clock, keys, tenants.
 
-Each question is a read transaction of its own and raises DealSyncError for what the graph or the network refused.
+Each function is a read transaction of its own and raises DealSyncError for errors of the graph or the network.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ T = TypeVar("T")
 
 
 def graph_state(plpy: Plpy, tenant: str | None, counts: bool, newest: bool, late: float | None) -> dict[str, Any]:
-    """What there is to know of the graph, and of a tenant: a row of `_deal_sync.graph_state`.
+    """The state of the graph, and of a tenant in it: a row of `_deal_sync.graph_state`.
 
-    `database_id`, and `clock` as a text that PostgreSQL reads. `ahead`: seconds that the graph's clock is ahead of
-    PostgreSQL's; `unsure`: half the round trip. `at_boot`: the graph's clock minus this machine's CLOCK_BOOTTIME; it
-    changes only when the graph's clock is set. `boot`: this start of the machine.
-    With `counts`: `deals` and `versions`, the numbers of the tenant's nodes, and `count_ms`, what the counting took.
-    `open`: transactions of others that have been open for longer than `late` seconds (None: not asked), each with its
-    seconds; None where Neo4j does not tell. With `newest`: the newest moment of the tenant's deals that is past.
+    `database_id`, and `clock` as a text for PostgreSQL. `ahead`: seconds that the graph's clock is ahead of
+    PostgreSQL's; `unsure`: half of the round trip. `at_boot`: the graph's clock minus this machine's CLOCK_BOOTTIME; it
+    changes only if the graph's clock is set. `boot`: identifies this boot of the machine.
+    With `counts`: `deals` and `versions`, the numbers of the tenant's nodes, and `count_ms`, the time to count them.
+    `open`: other transactions that have been open for longer than `late` seconds (None: not asked), each with its
+    seconds; None if Neo4j does not permit that. With `newest`: the newest timestamp of the tenant's deals, except those
+    in the future.
     """
     relation = catalog.mapped(plpy, "deal")
     counted = [(*catalog.label_and_tenant(plpy, k), tenant) for k in ("deal", "version")] if tenant and counts else []
@@ -79,24 +80,24 @@ def _identity_and_counts(ask: Ask, counted: Sequence[tuple[str, str, str]]) -> t
 
 
 def _open(ask: Ask, database: str, late: float) -> list[str]:
-    """Transactions of others that have been open for longer than `late` seconds."""
+    """Other transactions that have been open for longer than `late` seconds."""
     (rows,) = results.one(ask, cypher.open_transactions(database, int(late * 1000)), list)
     return [f"{transaction} ({seconds} s)" for transaction, seconds in results.rows_of(rows, str, int)]
 
 
 def _newest(ask: Ask, query: Query) -> str | None:
-    """The newest of what `cypher.newest` finds, one for each type."""
+    """The newest of the timestamps that `cypher.newest` finds, one for each type."""
     moments = []
     for value in results.one(ask, query, *[object] * 3):
         try:
             moments += [] if value is None else [to_timestamptz(value)]
         except Misfit:
-            raise Garbled("it is no moment that was asked for") from None
+            raise Garbled("a timestamp is not a date and time") from None
     return max(moments).isoformat() if moments else None
 
 
 def _boot() -> str | None:
-    """What tells one start of this machine from another, if it may be read."""
+    """The id of this boot of the machine, if it may be read."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -104,7 +105,7 @@ def _boot() -> str | None:
 
 
 def graph_keys(plpy: Plpy, kind: str, tenant: str) -> list[tuple[str, str | None]]:
-    """Of each node of a kind that a tenant has, the element id and the key; None where it is no UUID."""
+    """The element id and the key of each node of a kind that a tenant has; None for a key that is not a UUID."""
     relation, table = _mapped(plpy, kind)
     wanted = everyone(TenantsNodes(table.label, table.tenant.property, tenant), table.key.property)
     nodes = _asked(plpy, relation, lambda ask: results.everything(ask, wanted, str, object))
@@ -112,14 +113,14 @@ def graph_keys(plpy: Plpy, kind: str, tenant: str) -> list[tuple[str, str | None
 
 
 def deal_keys(plpy: Plpy, kind: str, tenant: str, after: str | None, size: int) -> list[str]:
-    """The next ids of a tenant's deals, those that its nodes of a kind name: see `selection.keys`."""
+    """The next deal ids in a tenant's nodes of a kind: see `selection.keys`."""
     relation, table = _mapped(plpy, kind)
     wanted = keys(TenantsNodes(table.label, table.tenant.property, tenant), table.deal.property, after, size)
     return _asked(plpy, relation, lambda ask: [key for (key,) in results.everything(ask, wanted, str)])
 
 
 def graph_tenants(plpy: Plpy) -> list[tuple[str, int]]:
-    """The tenants that have nodes of either kind, with their number of deals: those whose tenant_id counts as one."""
+    """The tenants that have nodes of either kind and a valid tenant_id, with the number of their deals."""
     deals: dict[str, int] = {}
     for kind in ("deal", "version"):
         for value, nodes in _tenant_counts(plpy, kind):
@@ -130,12 +131,12 @@ def graph_tenants(plpy: Plpy) -> list[tuple[str, int]]:
 
 
 def nobodys_nodes(plpy: Plpy, kind: str) -> int:
-    """The nodes that belong to no tenant: tenant_id absent, no text, or in another spelling than a UUID's usual two."""
+    """How many nodes belong to no tenant: tenant_id is absent, not a text, or not a UUID in a usual form."""
     return sum(nodes for value, nodes in _tenant_counts(plpy, kind) if not cypher.is_a_tenant(value))
 
 
 def _tenant_counts(plpy: Plpy, kind: str) -> list[tuple[Any, int]]:
-    """The values of the tenant's property on the nodes of a kind, whatever they are, with the number of nodes."""
+    """All values of the tenant property on the nodes of a kind, valid or not, with the number of nodes."""
     relation, table = _mapped(plpy, kind)
     query = cypher.tenant_counts(table.label, table.tenant.property)
     counts = _asked(plpy, relation, lambda ask: results.everything(ask, query, object, int))

@@ -1,9 +1,9 @@
-"""In: the mapping and the application's tables. Out: the statements of a run, as text: what a batch becomes is decided
-here, once.
+"""In: the mapping and the application's tables. Out: the statements of a run, as text: what becomes of a batch is
+decided here and nowhere else.
 
-Pure. A statement is a template in sql/, which a person can read as the SQL that it becomes; what differs from column to
-column, its expressions, is made here. A template takes a name by the filter `ident`, a value by `literal`, and SQL that
-was made here by `sql`: a test finds an interpolation without one.
+Pure. A statement is a template in sql/, which can be read as the SQL that it becomes; the expressions, which depend on
+the column, are built here. A template inserts a name with the filter `ident`, a value with `literal`, and SQL that was
+built here with `sql`: a test finds an interpolation without a filter.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ COMPILED = "compiled"  # the folder beside sql/ that only an installed package h
 
 
 class Sql(str):
-    """A text that is SQL: names and values in it are quoted."""
+    """A text that is SQL: its names and values are quoted."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True)
 class Quoting:
-    """How names and values become SQL: PostgreSQL's own, in the server."""
+    """How names and values are quoted: in the server, by PostgreSQL's own functions."""
 
     name: Callable[[str], str]
     value: Callable[[str], str]
 
     def ident(self, name: str) -> str:
-        """A name as SQL takes it."""
+        """A name, quoted."""
         return _masked(self.name(name))
 
     def literal(self, value: str | int) -> str:
-        """A text or a number as SQL takes it."""
+        """A text, quoted, or a number."""
         return str(value) if isinstance(value, int) else _masked(self.value(value))
 
 
 def _masked(text: str) -> str:
-    """A line break in a name or a value is not to be indented. PostgreSQL has no text with a NUL character."""
+    """Replaces line breaks, which are not to be indented, by NUL characters, which no text of PostgreSQL has."""
     return text.replace("\n", "\0")
 
 
@@ -61,24 +61,24 @@ def _unmasked(text: str) -> str:
 
 @dataclass(frozen=True)
 class MergeColumn(Written):
-    """A column of a MERGE, as expressions."""
+    """The expressions of a MERGE for one column."""
 
     name: str
-    #: What it writes; None: nothing.
+    #: The column that it writes; None: none.
     target: str | None
-    #: The policy that counts for this kind and use.
+    #: The policy for this kind and use.
     write: str
     on_misfit: str
     #: The staged or foreign value.
     source: Sql
-    #: That in the type of the target, NULL if it does not fit. The expressions that follow are over what this selects.
+    #: `source` in the type of the target, NULL if it is a misfit. The following expressions use what this selects.
     selected: Sql
-    #: True if the graph has a value that the target cannot take; None: nobody asks.
+    #: True if the graph has a value that is a misfit; None: not needed.
     misfit: Sql | None
-    #: Only the cast to the target's type shows that.
+    #: Whether only the cast to the target's type shows that.
     cast_decides: bool
     inserted: Sql
-    #: None: an update leaves the target alone.
+    #: None: an update does not change the target.
     updated: Sql | None
     link: bool
     target_family: str | None
@@ -92,35 +92,35 @@ class MergeColumn(Written):
 
 @dataclass(frozen=True)
 class Statements:
-    """What a run executes for each batch of a kind; None: nothing of this sort is to be done.
+    """What a run executes for each batch of a kind; None: nothing to do.
 
-    A batch's plan is a temporary table with a row for each that is staged: its state (new, changed, adopted, unchanged,
-    rejected, none), where the row is that it changes, and what became of it.
+    The plan of a batch is a temporary table with a row for each staged row: its state (new, changed, adopted,
+    unchanged, rejected, none), the place of the row that it changes, and what became of it.
     """
 
     #: Fills the plan.
     planned: str
-    #: The rows to be written, and the number of those that are there.
+    #: The rows to be written, and how many of them exist.
     to_write: str
-    #: Locks these, in the order of their keys.
+    #: Locks those that exist, in the order of their keys.
     locks: str
-    #: Of the rows $1, by column, the values that a MERGE would replace by NULL.
+    #: By column, how many values of the rows $1 a MERGE would replace with NULL.
     cleared: str | None
-    #: Writes a batch; `completion` one that changes rows, whose UPDATE needs a right that an INSERT does not.
+    #: Writes a batch; `completion`: one that changes rows, for which the caller needs the right to UPDATE.
     merge: str
     completion: str
-    #: Puts the rows that the table refused into the plan; `unwritten` those that a trigger kept from being written.
+    #: Marks the rows that the table rejected in the plan; `unwritten`: those that a trigger did not let through.
     failed: str
     unwritten: str
-    #: Counts what has become of all.
+    #: Counts what became of the rows.
     counted: str
-    #: What is to be recorded.
+    #: The rejects to record.
     rejects: str
     #: Connects interactions.
     links: str | None
     #: The interactions of the batch.
     linked: str | None
-    #: The rows whose link is missing; `suppressed` those whose link is missing still.
+    #: The rows whose link is missing; `suppressed`: those whose link is still missing afterwards.
     unlinked: str | None
     suppressed: str | None
 
@@ -138,8 +138,8 @@ def statements(
     without: Collection[str] = (),
     completes: bool = False,
 ) -> Statements:
-    """The statements that land a batch of a tenant's. The columns `without` were not read: they make no row differ.
-    `completes`: versions that are there get what they lack.
+    """The statements that land a batch of a tenant. The columns `without` were not read and are not compared.
+    `completes`: existing versions get the values that they lack.
     """
     parts = _Merge(table, application, quoting, tenant, without, completes)
     merge = parts.statement("merge")
@@ -180,8 +180,8 @@ def count_of_values(table: Table, application: Application, quoting: Quoting) ->
 def comparison(
     table: Table, application: Application, quoting: Quoting, tenant: str, without: Collection[str]
 ) -> tuple[str, str | None]:
-    """The statements that compare a batch with its rows, by the plan of a replay: what is missing or differs is what it
-    would write. The first gives the nodes, each with its state; the second the values that differ, if any can.
+    """The statements that compare a batch with its rows, using the plan of a replay: what it would write is missing or
+    differs. The first returns the nodes, each with its state; the second, if any can differ, the values that do.
     """
     parts = _Merge(table, application, quoting, tenant, without, completes=True)
     nodes = Sql(parts.render("compared_nodes", plan=Sql(parts.render("plan"))))
@@ -189,9 +189,9 @@ def comparison(
 
 
 class _Merge:
-    """A MERGE and its parts: over the staging table of a tenant, or, without one, over the foreign table.
+    """A MERGE and its parts: from the staging table of a tenant or, without a tenant, from the foreign table.
 
-    `completes`: a version that is there gets what it lacks, but for what says which version of which deal it is.
+    `completes`: an existing version gets the values that it lacks, except those that identify it and its deal.
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class _Merge:
         self.updated = [column for column in self.columns if column.updated is not None]
         self.differing = [column for column in self.updated if column.name not in without]
         self.overwritten = [column for column in self.updated if column.overwrites]
-        #: What the templates know.
+        #: The variables of the templates.
         self.known = self._lists() | self._names(application, tenant)
         self.known["matching"] = Sql(f"t.tenant_id = {self.known['tenant']}::uuid AND t.id = s.landed_id")
         self.known["differs"] = self._differs()
@@ -220,11 +220,11 @@ class _Merge:
         self.known["source"] = Sql(self.render("source"))
 
     def statement(self, name: str, **more: Any) -> str:
-        """A template as a statement, with what templates know and `more`."""
+        """A template as a statement, with the variables `known` and `more`."""
         return _unmasked(self.render(name, **more))
 
     def render(self, name: str, **more: Any) -> str:
-        """The same as a part of others."""
+        """The same, as part of another statement."""
         return _render(name, self.quoting, **self.known, **more)
 
     def _lists(self) -> dict[str, Any]:
@@ -244,7 +244,7 @@ class _Merge:
         }
 
     def _names(self, application: Application, tenant: str | None) -> dict[str, Any]:
-        """Names of tables and columns, and what else is one for the whole statement."""
+        """Names of tables and columns, and whatever else is the same for the whole statement."""
         targets = {column.target: column.name for column in self.columns}
         return {
             "kind": self.kind,
@@ -257,7 +257,7 @@ class _Merge:
             "number": targets.get("version_number"),
             "stamp": self._stamp(application),
             "tenant_column": self.table.tenant.name,
-            # Of a run, a constant: a trigger of the application may change the setting.
+            # A constant in a run: a trigger of the application may change the setting.
             "tenant": Sql(self.quoting.literal(tenant) if tenant is not None else "current_setting('app.tenant_id')"),
             "relation": Sql(self.table.name),
             "target": Sql((application.deals if self.kind == "deal" else application.versions).name),
@@ -277,13 +277,13 @@ class _Merge:
         return stamp if is_there and all(column.target != stamp for column in self.columns) else None
 
     def _dated_by(self) -> list[str]:
-        """The foreign column by which one of several nodes with the same key goes first."""
+        """The foreign column that decides which one of several nodes with the same key lands."""
         times = self.table.changed_by if self.kind == "deal" else self.table.created_by
         return [column.name for column in self.table.columns if column.property == times[0] and not column.derive][:1]
 
     def _differs(self) -> Sql:
-        """True if an update by the source `s` would change the row `t`. No value is compared by an operator of its
-        type, which may find equal what is not the same.
+        """True if an update from the source `s` would change the row `t`. Values are not compared with the operators of
+        their types, which may treat different values as equal.
         """
         if not self.differing:
             return Sql("false")
@@ -292,13 +292,13 @@ class _Merge:
         return Sql(f"ROW(\n    {old}\n)::record OPERATOR(pg_catalog.*<>) ROW(\n    {new}\n)::record")
 
     def _holds_back(self, column: MergeColumn) -> bool:
-        """Whether its misfit is found by the plan and not by the reader, and holds the row back."""
+        """Whether a misfit that the plan finds, not the reader, rejects the row."""
         if column.on_misfit != "reject":
             return False
         keeps = self.kind == "deal" and column.target is not None and not column.overwrites
         return column.cast_decides or (keeps and column.misfit is not None)
 
-    # What becomes of one column.
+    # The expressions of one column.
 
     def _column(self, column: Column) -> MergeColumn:
         name = self._of_source(column.name)
@@ -336,13 +336,13 @@ class _Merge:
         return self._of_source(names.misfit(column.name))
 
     def _policy(self, column: Column) -> Policy:
-        """Of a version the column's own does not count: it is inserted, or completed."""
+        """For a version, the column's own policy does not count: a version is inserted, or completed."""
         if self.kind == "deal":
             return Policy(column.write)
         return Policy("fill" if self.completes and column.target not in self._own else "insert")
 
     def _selected(self, column: Column, value: str) -> str:
-        """The value in the type of its target, or, if nothing is written, in the one that it is staged in."""
+        """The value in the type of its target or, if nothing is written, in the type that it is staged in."""
         writes = column.is_written and column.target_family is not None
         return cast(
             value,
@@ -355,13 +355,13 @@ class _Merge:
         )
 
     def _misfit(self, column: Column, value: str, selected: str) -> Sql:
-        """True if the graph has a value that does not fit."""
+        """True if the graph has a value that is a misfit."""
         is_there = f"{value} IS NOT NULL OR " if selected != value else ""
         told = f"coalesce(jsonb_exists(s.conversion_errors, {self.quoting.literal(column.name)}::text), false)"
         return Sql(f"{selected} IS NULL AND ({is_there}{told})")
 
     def _stand_ins(self, column: Column) -> list[str]:
-        """What stands in for an absent value on an insert: other columns, a constant, the column's own default."""
+        """What an insert uses instead of an absent value: other columns, a constant, the target's own default."""
         fallbacks = {column.name: column.fallback for column in self.table.columns}
         found: list[str] = []
         fallback = column.fallback
@@ -375,8 +375,8 @@ class _Merge:
         return found
 
     def _columns_of_the_span(self) -> dict[str, str]:
-        """Those of a version's times, by target. If it lacks its end, or ends before it begins, the old service has put
-        the moment of insertion into its other times: all become the node's.
+        """The columns with a version's times, by target. If a row has no end, or ends before it begins, the old service
+        has stored the time of the insert in its other times: then all are taken from the node.
         """
         if self.kind != "version" or not self.completes:
             return {}
@@ -384,7 +384,7 @@ class _Merge:
         return found if {"valid_from", "valid_until"} <= found.keys() else {}
 
     def _updated(self, column: Column, name: str, stand_ins: Sequence[str], inserted: str) -> str | None:
-        """The value that an update gives a column; None: it leaves it alone."""
+        """The value that an update assigns to a column; None: the column is not changed."""
         policy = self._policy(column)
         if column.target is None or not column.is_written or not (policy.overwrites or policy.fills):
             return None
@@ -400,7 +400,7 @@ class _Merge:
         if column.on_misfit == "keep":
             new = f"coalesce({', '.join([name, *stand_ins])})" if stand_ins else name
             return f"CASE WHEN {self._is_misfit(column)} THEN {here} ELSE {new} END"
-        return inserted  # with its stand-in: else the next run would take away what this one has put there
+        return inserted  # with its stand-in, which the next run would otherwise remove
 
 
 _TIMES = ("valid_from", "valid_until", "created_at")
@@ -415,9 +415,9 @@ def cast(
     target_as: str,
     literal: Callable[[str], str],
 ) -> str:
-    """The expression that takes `value` from a foreign or staged type to its target's, NULL if it does not fit.
+    """The expression that casts `value` from a foreign or staged type to that of its target, NULL for a misfit.
 
-    `source` and `target` are types as format_type() spells them without a modifier, `target_as` with it.
+    `source` and `target` are types as format_type() returns them without a modifier, `target_as` with it.
     """
     if source == target and source_modifier == target_modifier:
         return value
@@ -462,7 +462,7 @@ def cast(
     return f"_deal_sync.try_cast({value}::text, NULL::{target_as})"
 
 
-#: What a text becomes by the reader's own rules.
+#: The types to which the reader's own rules convert a text.
 _CONVERTED = frozenset(
     {
         "smallint",
@@ -489,7 +489,7 @@ def _render(statement: str, quoting: Quoting, **known: Any) -> str:
 
 @cache
 def _environment(quoting: Quoting) -> Environment:
-    # A run with nothing changed needs none of it.
+    # Not needed by a run that finds nothing changed.
     from jinja2 import ChoiceLoader, Environment, ModuleLoader, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -504,7 +504,7 @@ def _environment(quoting: Quoting) -> Environment:
 
 
 def compile_templates(folder: Path) -> None:
-    """Write the templates as Python into a folder: where COMPILED is, a new session need not compile them."""
+    """Writes the templates as Python code into a folder; with COMPILED, a new session need not compile them."""
     from jinja2 import FileSystemLoader
 
     environment = _environment(Quoting(str, str)).overlay(loader=FileSystemLoader(FOLDER / "sql"))
@@ -512,12 +512,12 @@ def compile_templates(folder: Path) -> None:
 
 
 def _sql(text: Any, indent: int = 0) -> str:
-    """SQL that was made here; its lines but for the first are indented by so many blanks."""
+    """SQL that was built here; all lines but the first are indented by so many spaces."""
     if not isinstance(text, Sql):
-        raise TypeError(f"{text!r} is no SQL that was made here")
+        raise TypeError(f"{text!r} is not of type Sql")
     return text.replace("\n", "\n" + " " * indent)
 
 
 def columns_of(statements: Statements) -> dict[str, str | None]:
-    """As a row."""
+    """The statements as a row."""
     return {field.name: getattr(statements, field.name) for field in fields(statements)}

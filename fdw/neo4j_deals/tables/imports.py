@@ -17,6 +17,7 @@ from neo4j_deals.graph import cypher, results
 from neo4j_deals.graph.connection import Ask, Connection
 from neo4j_deals.graph.cypher import Query, quoted
 from neo4j_deals.graph.reader import answer, unless_forbidden
+from neo4j_deals.mapping.defaults import ELEMENT_ID
 from neo4j_deals.rows.values import MOST_DIMENSIONS
 
 T = TypeVar("T")
@@ -30,8 +31,11 @@ _NAME_BYTES = 63  # PostgreSQL's limit for a name
 _MOST_COLUMNS = 1600  # PostgreSQL's limit for a table
 _BYTES_LOOKED_AT = 10  # values: valueType() does not distinguish a byte array from a list of INTEGERs
 SYSTEM_COLUMNS = frozenset({"tableoid", "ctid", "xmin", "cmin", "xmax", "cmax"})
-#: What every table has besides its properties: column, type, option `derive`.
-_DERIVED = (("element_id", "text", "element_id"), ("labels", "text[]", "labels"))
+#: What every table has besides its properties: column, type, option `derive`, comment.
+_DERIVED = (
+    ("element_id", "text", "element_id", ELEMENT_ID),
+    ("labels", "text[]", "labels", "all labels of the node"),
+)
 
 #: By Neo4j's types, as valueType() names them. Only the type counts: a text that looks like a date is a text.
 _SCALARS = {
@@ -74,7 +78,9 @@ class Wish:
         sample = options.get("sample", str(SAMPLE))
         if not re.fullmatch("[0-9]{1,18}", sample, re.ASCII):
             raise DealSyncError(
-                "HV024", 'invalid value for option "sample"', hint="It takes a number of nodes; 0 looks at every node."
+                "HV024",
+                'invalid value for option "sample"',
+                hint="It must be a number of nodes; 0 stands for all nodes.",
             )
         return cls(
             None if only is None else [_clipped(name) for name in only],
@@ -114,11 +120,12 @@ def as_definition(column: Column) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A foreign table to create."""
+    """A foreign table to create; `comments` by column."""
 
     name: str
     label: str
     columns: Sequence[Column]
+    comments: Mapping[str, str] = field(default_factory=dict)
 
     def to_statement(self, schema: str, server: str) -> str:
         """CREATE FOREIGN TABLE, with names of any characters. Multicorn calls this method."""
@@ -127,6 +134,15 @@ class Table:
             f"CREATE FOREIGN TABLE {quoting.ident(schema)}.{quoting.ident(self.name)} (\n{columns}\n)"
             f" SERVER {quoting.ident(server)}{quoting.options({'label': self.label})}"
         )
+
+    def to_script(self, schema: str, server: str) -> str:
+        """The same with its comments, which IMPORT FOREIGN SCHEMA does not take."""
+        table = f"{quoting.ident(schema)}.{quoting.ident(self.name)}"
+        comments = (
+            f"COMMENT ON COLUMN {table}.{quoting.ident(column)} IS {quoting.literal(comment)}"
+            for column, comment in self.comments.items()
+        )
+        return ";\n".join((self.to_statement(schema, server), *comments))
 
 
 @dataclass
@@ -149,7 +165,7 @@ def read(to: Connection, wish: Wish, vector: str, serve_interrupt: Callable[[], 
     database, named, labels = answer(to, lambda ask: found(ask, wish, widths or {}), serve_interrupt)
     result = tables(wish, named, labels, vector)
     if widths is None:
-        result.notices.append("the login may not see indexes: lists of FLOATs with a vector index are arrays, too")
+        result.notices.append("the login may not see indexes, so lists of FLOATs with a vector index become arrays")
     return database, result
 
 
@@ -258,48 +274,56 @@ def tables(wish: Wish, named: Sequence[tuple[str, str]], labels: Iterable[Label]
     for name in (*(wish.only or ()), *wish.but):
         if name not in names.values():
             result.warnings.append(
-                f'no label of the graph makes a table "{name}" (names keep their case and take the prefix)'
+                f'no label of the graph becomes table "{name}" (names are case-sensitive and include the prefix)'
             )
     for label, table in named:
         if table != wish.prefix + label and wish.includes(table):
-            result.notices.append(f'label "{label}" becomes table "{table}": its name is too long, or taken')
+            result.notices.append(f'label "{label}" becomes table "{table}": its name is too long or already used')
     for known in labels:
-        result.tables.append(Table(names[known.name], known.name, _columns(known, vector, result)))
-        if wish.sample and known.nodes > wish.sample:
+        looked_at = min(wish.sample or known.nodes, known.nodes)
+        columns, comments = _columns(known, looked_at, vector, result)
+        result.tables.append(Table(names[known.name], known.name, columns, comments))
+        if looked_at < known.nodes:
             result.notices.append(
-                f'label "{known.name}": {wish.sample} of {known.nodes} nodes were looked at (option sample, 0: all)'
+                f'label "{known.name}": {looked_at} of {known.nodes} nodes were looked at (option sample, 0: all)'
             )
     return result
 
 
-def _columns(label: Label, vector: str, result: Import) -> list[Column]:
+def _columns(label: Label, looked_at: int, vector: str, result: Import) -> tuple[list[Column], dict[str, str]]:
+    """The columns, and the comment of each; `looked_at` is the number of nodes that the types were found in."""
     where = f'of label "{label.name}"'
     columns: list[Column] = []
+    comments: dict[str, str] = {}
     used = set(SYSTEM_COLUMNS)
     room = _MOST_COLUMNS - len(_DERIVED)
     kept = set(sorted(label.properties, key=lambda key: (-sum(label.properties[key].values()), key))[:room])
     if len(kept) < len(label.properties):
         result.warnings.append(
             f"{len(label.properties) - len(kept)} properties {where} are left out:"
-            f" a table has {_MOST_COLUMNS} columns at most"
+            f" a table can have at most {_MOST_COLUMNS} columns"
         )
     for key in sorted(kept):
         kinds = label.properties[key]
         type_ = _type(label, key, vector)
         if type_ is None:
-            result.warnings.append(
-                f'property "{key}" {where} is left out: it holds {_listed(kinds)}, which has no type here'
-            )
+            result.warnings.append(f'property "{key}" {where} is left out: there is no type for {_listed(kinds)}')
             continue
         if len(_without_empty_lists(kinds)) > 1:
             result.notices.append(f'property "{key}" {where} holds {_listed(kinds)}: its column is {type_}')
         name = free_name(key, used)
         if name != key:
-            result.notices.append(f'property "{key}" {where} becomes column "{name}": its name is too long, or taken')
+            result.notices.append(
+                f'property "{key}" {where} becomes column "{name}": its name is too long or already used'
+            )
         columns.append((name, type_, {} if name == key else {"property": key}))
-    for name, type_, derive in _DERIVED:
-        columns.append((free_name(name, used), type_, {"derive": derive}))
-    return columns
+        types = ", ".join(f"{kind} in {kinds[kind]}" for kind in _most_first(kinds))
+        comments[name] = f'the property "{key}": {types} of {looked_at} nodes'
+    for wanted, type_, derive, comment in _DERIVED:
+        name = free_name(wanted, used)
+        columns.append((name, type_, {"derive": derive}))
+        comments[name] = comment
+    return columns, comments
 
 
 def _type(label: Label, key: str, vector: str) -> str | None:
@@ -339,7 +363,11 @@ def _without_empty_lists(kinds: Iterable[str]) -> set[str]:
 
 
 def _listed(kinds: Mapping[str, int]) -> str:
-    return ", ".join(f"{kind} ({kinds[kind]})" for kind in sorted(kinds, key=lambda kind: (-kinds[kind], kind)))
+    return ", ".join(f"{kind} ({kinds[kind]})" for kind in _most_first(kinds))
+
+
+def _most_first(kinds: Mapping[str, int]) -> list[str]:
+    return sorted(kinds, key=lambda kind: (-kinds[kind], kind))
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

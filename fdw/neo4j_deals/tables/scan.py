@@ -130,5 +130,5 @@ def _tenant_property(table: Table) -> str:
     raise DealSyncError(
         "42703",
         f"foreign table {table.name} has no column for the tenant",
-        hint="leave out the argument tenant, or give a column the option target 'tenant_id'",
+        hint="Leave out the argument tenant, or give a column the option target 'tenant_id'.",
     )

@@ -86,9 +86,9 @@ class _Scan:
         _doubtful.pop(self, None)  # it is being read
         if self._is_ended:
             log_to_postgres(
-                "the scan of Neo4j was ended, since too many others were left unfinished in this transaction",
+                "the scan of Neo4j was ended, because this transaction has left too many others unfinished",
                 ERROR,
-                hint="read a cursor to its end before the next savepoints, or declare it WITH HOLD",
+                hint="Read a cursor to its end before the next savepoints, or declare it WITH HOLD.",
             )
         return next(self._rows)
 
@@ -175,7 +175,7 @@ class Neo4jForeignDataWrapper(ForeignDataWrapper):  # type: ignore[misc]
     @property
     def rowid_column(self) -> str:
         """Called for UPDATE, DELETE and INSERT, which are not supported."""
-        log_to_postgres("a foreign table of the graph can only be read", ERROR, hint="change the graph with Cypher")
+        log_to_postgres("cannot change a foreign table of the graph", ERROR, hint="Change the graph with Cypher.")
         raise AssertionError  # an ERROR does not return
 
     def can_sort(self, sortkeys: Sequence[Any]) -> list[Any]:
@@ -340,8 +340,8 @@ def _column(definition: Any, keys: Sequence[str]) -> Column:
     if type_name.removeprefix("_") in _UNSAFE:
         raise DealSyncError(
             "HV004",
-            f'column "{definition.column_name}" is of type {type_name}, which Multicorn2 cannot serve',
-            hint="make it text and cast in the query, or read the table with deal_sync.scan()",
+            f'column "{definition.column_name}" is of type {type_name}, which is not supported with Multicorn2',
+            hint="Make it text and cast it in the query, or read the table with deal_sync.scan().",
         )
     return Column.defined(definition.column_name, type_name, definition.typmod, definition.options, keys)
 
@@ -351,4 +351,4 @@ def _interrupted() -> None:
     if pending("QueryCancelPending") or pending("ProcDiePending"):
         raise DealSyncError("57014", "canceling statement: the scan of Neo4j was interrupted")
     if client_is_gone():
-        raise DealSyncError("57014", "canceling statement: the client is gone")
+        raise DealSyncError("57014", "canceling statement: connection to client lost")

@@ -1,4 +1,4 @@
-"""Flows in: neo4j_deals.doctor.indexes, on graphs without one of them. Flows out: the statement that makes it."""
+"""Flows in: neo4j_deals.doctor.indexes, on graphs that lack one of them. Flows out: the statement that creates it."""
 
 import pytest
 from neo4j_deals.doctor.indexes import index
@@ -17,9 +17,9 @@ def row(properties: list[str], state: str = "ONLINE", label: str = "Deal") -> tu
         ([row(["a", "b"])], True, 'index "known"'),
         ([row(["b"])], True, 'index "known"'),
         ([row(["b", "a"]), row(["a", "b"], "FAILED")], True, 'index "known"'),
-        ([row(["a"])], False, "none on (a, b)"),
-        ([row(["a", "b", "c"])], False, "none on (a, b)"),
-        ([row(["a", "b"], label="Other")], False, "none on (a, b)"),
+        ([row(["a"])], False, "no index on (a, b)"),
+        ([row(["a", "b", "c"])], False, "no index on (a, b)"),
+        ([row(["a", "b"], label="Other")], False, "no index on (a, b)"),
         ([row(["a", "b"], "POPULATING")], False, "still being built"),
         ([row(["a", "b"], "FAILED")], False, "is FAILED"),
     ],
@@ -51,7 +51,7 @@ def test_a_key_constraint_is_an_index_too(pg: Connection, graph: Graph) -> None:
     assert (check.ok, check.detail) == (True, 'constraint "deal_key"')
 
 
-def test_the_hint_for_the_versions_key_stands_in_the_way_of_no_constraint(pg: Connection, graph: Graph) -> None:
+def test_the_hint_for_the_versions_key_prevents_no_constraint(pg: Connection, graph: Graph) -> None:
     """A plain index on the same properties would: the service could not create its own any more."""
     cypher(graph, doctor(pg)["versions: key index"].hint)
     check = doctor(pg)["versions: key index"]

@@ -1,5 +1,5 @@
-"""Flows in: neo4j_deals.doctor.nodes, on graphs that runs cannot read in whole.
-Flows out: what it names, with Cypher that finds or mends it.
+"""Flows in: neo4j_deals.doctor.nodes, on graphs that runs cannot read in whole. Flows out: what it names, with Cypher
+that finds or fixes it.
 """
 
 import uuid
@@ -11,7 +11,7 @@ from support.doctor import Check, cypher, doctor
 from support.graph import Graph
 from support.sync import add_deal, add_version, sync
 
-NO_ZONE = ", with one that says no zone: {}; it counts as UTC, and runs look for it 14 hours further back"
+NO_ZONE = "; with a time without a zone: {} (it counts as UTC, and runs look 14 hours further back for it)"
 
 
 @pytest.mark.parametrize("other", [str.upper, lambda key: "{" + key.replace("-", "") + "}"])
@@ -23,7 +23,7 @@ def test_two_deals_with_one_key_are_named_in_any_spelling_and_over_tenants(
     graph.run("CREATE (:Deal {tenant_id: $tenant, opportunity_id: $key})", tenant=str(uuid.uuid4()), key=other(key))
     check = doctor(pg)["deals: duplicates"]
     assert check.ok is False
-    assert check.detail == "values of opportunity_id that several nodes share: 1; these nodes: 2; one of each lands"
+    assert check.detail == "values of opportunity_id shared by several nodes: 1, on 2 nodes; one node of each lands"
     shown = cypher(graph, check.hint)
     assert len(shown) == 2
     graph.run("MATCH (d) WHERE elementId(d) = $id DELETE d", id=shown[0]["elementId(n)"])
@@ -208,7 +208,7 @@ def test_a_mapped_property_that_no_node_has_is_named_and_so_is_the_one_that_is_m
     pg.execute("ALTER FOREIGN TABLE neo4j.deals ADD COLUMN owner text OPTIONS (property 'nobodys')")
     found = doctor(pg)["deals: absent"]
     assert found.ok is False
-    assert found.detail == "no node has deal_ref (but dealRef is there), nextstep (but nextStep is there), nobodys"
+    assert found.detail == "no node has deal_ref (but some have dealRef), nextstep (but some have nextStep), nobodys"
     assert found.hint is not None
     assert "ALTER COLUMN owner OPTIONS (SET property '…')" in found.hint
     pg.execute("ALTER FOREIGN TABLE neo4j.deals DROP COLUMN owner")

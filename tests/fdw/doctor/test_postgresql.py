@@ -1,5 +1,5 @@
-"""Flows in: neo4j_deals.doctor.package and postgresql, on servers and databases that will not do.
-Flows out: what they name, with a hint that works.
+"""Flows in: neo4j_deals.doctor.package and postgresql, on unsuitable servers and databases. Flows out: what they name,
+with a hint that works.
 """
 
 import subprocess
@@ -26,7 +26,7 @@ def test_python_and_the_package_are_shown_with_where_they_lie(pg: Connection) ->
 
 
 def test_an_older_python_is_named(pg: Connection) -> None:
-    """The older Python is only said: PL/Python has one."""
+    """The older Python is only pretended: PL/Python has just one."""
     pg.execute(
         "CREATE OR REPLACE FUNCTION _deal_sync.python_version(OUT number integer, OUT said text) LANGUAGE sql"
         " SET search_path = pg_catalog, pg_temp AS $$ SELECT 310, '3.10.1 of /usr' $$"
@@ -40,7 +40,7 @@ def test_a_package_of_another_version_is_named(pg: Connection) -> None:
     version = one(pg, "SELECT extversion FROM pg_extension WHERE extname = 'deal_sync'")
     pg.execute("UPDATE pg_extension SET extversion = '99.1' WHERE extname = 'deal_sync'")
     checks = doctor(pg)
-    assert "does not serve deal_sync 99.1" in checks["package"].detail
+    assert "does not support deal_sync 99.1" in checks["package"].detail
     pg.execute("UPDATE pg_extension SET extversion = %s WHERE extname = 'deal_sync'", [version])
     assert doctor(pg)["package"].ok
 
@@ -112,7 +112,7 @@ def test_after_a_dump_and_restore_the_handler_is_what_is_missing(
 
 
 def test_a_handler_that_would_crash_the_server_is_named(pg: Connection) -> None:
-    """The handler is another wrapper's, and the newer Python only said: with the real two the server would go down."""
+    """The handler is another wrapper's, and the newer Python only pretended: with both real the server would crash."""
     pg.execute(
         "CREATE EXTENSION postgres_fdw; ALTER FOREIGN DATA WRAPPER neo4j HANDLER postgres_fdw_handler;"
         "CREATE OR REPLACE FUNCTION _deal_sync.python_version(OUT number integer, OUT said text) LANGUAGE sql"

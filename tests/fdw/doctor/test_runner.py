@@ -32,14 +32,14 @@ def test_the_checks_with_the_owners_rights_are_made_in_one_go() -> None:
     assert [whose for whose, _ in groupby(check.with_owners_rights for check in CHECKS)] == [False, True, False]
 
 
-#: What a test's database lacks before anything is broken: pg_cron works in another one.
+#: What a test's database lacks before anything is broken: pg_cron runs in another one.
 NO_SCHEDULE = {"pg_cron", "schedule"}
 
 
-# -- The whole ---------------------------------------------------------------------------------------------------------
+# -- Everything --------------------------------------------------------------------------------------------------------
 
 
-def test_the_checks_stand_in_a_fixed_order_and_a_sound_set_up_has_nothing_to_mend(
+def test_the_checks_have_a_fixed_order_and_a_sound_set_up_passes_all(
     pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID, password_file: Path
 ) -> None:
     """A sound set-up has its password in a file, not in the catalog."""
@@ -117,13 +117,13 @@ def test_nobody_calls_it_without_a_grant(pg: Connection, database: Database, rol
             execute(other, f"SELECT {call}")
 
 
-# -- Statements that break something, whose hint is the statement that mends it ----------------------------------------
+# -- Statements that break something, whose hint is the statement that fixes it ----------------------------------------
 
 
 BREAKS: dict[str, tuple[str, LiteralString, str]] = {
     "no server": ("server", "DROP SERVER neo4j CASCADE", "no server"),
     "no uri": ("server", "ALTER SERVER neo4j OPTIONS (DROP uri)", 'no option "uri"'),
-    "a server of somebody": ("server", "ALTER SERVER neo4j OWNER TO app_writer", "belongs to no superuser"),
+    "a server of somebody": ("server", "ALTER SERVER neo4j OWNER TO app_writer", "belongs neither to a superuser"),
     "several servers": (
         "server",
         "DROP FOREIGN TABLE neo4j.deals, neo4j.deal_versions; CREATE SERVER a FOREIGN DATA WRAPPER neo4j"
@@ -134,7 +134,7 @@ BREAKS: dict[str, tuple[str, LiteralString, str]] = {
     "no foreign table": (
         "foreign tables",
         "DROP FOREIGN TABLE neo4j.deal_versions",
-        "None has the option kind 'version'",
+        "No foreign table has the option kind 'version'",
     ),
     "a foreign table of somebody": (
         "foreign tables",
@@ -154,7 +154,7 @@ BREAKS: dict[str, tuple[str, LiteralString, str]] = {
     "no row-level security": (
         "row security",
         "ALTER TABLE interaction_links DISABLE ROW LEVEL SECURITY",
-        "public.interaction_links has none",
+        "off for public.interaction_links",
     ),
     "no policy": (
         "row security",
@@ -165,13 +165,13 @@ BREAKS: dict[str, tuple[str, LiteralString, str]] = {
         "row security",
         "DROP POLICY deal_versions_tenant_isolation ON deal_versions;"
         " CREATE POLICY deal_sync_tenant ON deal_versions FOR SELECT USING (true)",
-        'public.deal_versions has no policy for INSERT by role "app_writer"',
+        'public.deal_versions has no policy that allows INSERT to role "app_writer"',
     ),
     "a policy for another role": (
         "row security",
         "DROP POLICY opportunities_tenant_isolation ON opportunities;"
         " CREATE POLICY deal_sync_tenant ON opportunities TO pg_monitor USING (true)",
-        'public.opportunities has no policy for SELECT, INSERT, UPDATE by role "app_writer"',
+        'public.opportunities has no policy that allows SELECT, INSERT, UPDATE to role "app_writer"',
     ),
     "a policy that raises": ("policies", "SELECT 1", '"opportunities_tenant_isolation" of public.opportunities'),
     "a policy that raises where the setting is unset": (
@@ -190,7 +190,7 @@ BREAKS: dict[str, tuple[str, LiteralString, str]] = {
     "no right to what it calls": (
         "rights on sync",
         "REVOKE EXECUTE ON FUNCTION _deal_sync.lock_key(uuid) FROM app_writer",
-        "or not all that it calls",
+        "or a function that it calls",
     ),
     "no right to where it stands": (
         "rights on sync",
@@ -201,7 +201,7 @@ BREAKS: dict[str, tuple[str, LiteralString, str]] = {
 
 
 @pytest.mark.parametrize("case", BREAKS)
-def test_what_is_broken_is_named_and_the_hint_mends_it(pg: Connection, graph: Graph, case: str) -> None:
+def test_what_is_broken_is_named_and_the_hint_fixes_it(pg: Connection, graph: Graph, case: str) -> None:
     name, statement, said = BREAKS[case]
     pg.execute(statement)
     check = doctor(pg, "app_writer")[name]

@@ -12,13 +12,13 @@ from support.proxy import closed_port
 from support.sync import add_tenant, sync
 
 
-def test_who_may_not_read_the_runs_is_told_so(pg: Connection, writer: Connection) -> None:
+def test_a_role_that_may_not_read_the_runs_is_reported(pg: Connection, writer: Connection) -> None:
     pg.execute("REVOKE SELECT ON deal_sync.runs FROM app_writer")
     check = doctor(writer)["last run"]
     assert check.ok is False
     assert check.detail == '"app_writer" may not read deal_sync.runs'
     execute(pg, check.hint)
-    assert "none yet" in doctor(writer)["last run"].detail
+    assert "no run yet" in doctor(writer)["last run"].detail
 
 
 def test_pg_cron_and_a_schedule_that_are_missing_are_named(
@@ -52,7 +52,7 @@ def test_pg_cron_and_a_schedule_that_are_missing_are_named(
             )
             home.execute(record, ["failed", "connection failed"])
             check = doctor(home)["schedule"]
-            assert (check.ok, check.detail) == (False, '"doctor" at 0 0 1 1 * (failed the last time)')
+            assert (check.ok, check.detail) == (False, '"doctor" at 0 0 1 1 * (its last run failed)')
             assert "cron.use_background_workers = on" in str(check.hint)
             home.execute(record, ["failed", "ERROR: 1 of 2 tenants failed"])
             assert "deal_sync.schedules" in str(doctor(home)["schedule"].hint)
@@ -74,14 +74,14 @@ def test_pg_cron_and_a_schedule_that_are_missing_are_named(
 def test_a_failed_run_is_named_until_it_succeeds(
     pg: Connection, writer: Connection, graph: Graph, servers: Instance, tenant: uuid.UUID
 ) -> None:
-    assert "none yet" in doctor(writer)["last run"].detail
+    assert "no run yet" in doctor(writer)["last run"].detail
     other = add_tenant(pg)
     assert sync(writer, other).status == "ok"
     set_uri(pg, closed_port())
     assert sync(writer, tenant).status == "failed"
     check = doctor(writer)["last run"]
     assert check.ok is False
-    assert check.detail.startswith("tenants for which it failed: 1 of 2, the newest: no connection to Neo4j server")
+    assert check.detail.startswith("it failed for 1 of 2 tenants; the last error: could not connect to Neo4j server")
     set_uri(pg, servers.facts["neo4j_uri"])
     execute(writer, check.hint)
     assert doctor(writer)["last run"].ok

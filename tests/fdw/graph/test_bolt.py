@@ -38,7 +38,7 @@ MEGABYTE = 1 << 20
 
 @dataclass(frozen=True)
 class Case:
-    """`error`: the SQLSTATE that is due; None: all rows arrive."""
+    """`error`: the expected SQLSTATE; None: all rows arrive."""
 
     step: str
     script: Script
@@ -89,11 +89,11 @@ def fail(data: bytes) -> Script:
 
 SILENT = send()
 MANIFEST = b"\0\0\1\xff" + b"\xff" * 64
-UNKNOWN_VERSION = "speaks no version of Bolt that deal_sync knows"
+UNKNOWN_VERSION = "supports no version of Bolt that deal_sync knows"
 VERSION = bytes([0, 0, 4, 5])
 LATE = f"did not answer within connect_timeout ({TIMEOUT} s)"
 LATE_QUERY = f"did not answer within query_timeout ({TIMEOUT} s)"
-GARBLED, BROKEN = "sent an answer that cannot be read", "or it broke"
+GARBLED, BROKEN = "invalid answer from Neo4j server", "or the connection was lost"
 
 HANDSHAKES = {
     "silent": Case("HANDSHAKE", SILENT, "08006", LATE),
@@ -108,13 +108,13 @@ HANDSHAKES = {
 
 
 def at(step: str, late: str) -> dict[str, Case]:
-    """What can come in place of an answer that says that all is well."""
+    """What can come instead of an answer that reports success."""
     return {
         "silent": Case(step, SILENT, "08006", late),
         "GOODBYE": Case(step, send(message(GOODBYE)), "08P01", GARBLED),
         "unknown message": Case(step, send(message(UNKNOWN, {})), "08P01", GARBLED),
         "RECORD": Case(step, send(message(RECORD, [1])), "08"),
-        "FAILURE": Case(step, fail(failure()), "HV000", "refused the query"),
+        "FAILURE": Case(step, fail(failure()), "HV000", "reported an error"),
         "garbage in a chunk": Case(step, send(chunked(b"\xc7\xdf\xef" * 10)), "08P01", GARBLED),
         "cut in a chunk": Case(step, then_close(success(x="y" * 100)[:50]), "08006", BROKEN),
     }
@@ -125,7 +125,7 @@ HELLO = {
     "IGNORED": Case("HELLO", send(message(IGNORED)), None),
     "slow byte by byte": Case("HELLO", slowly(success(x="y" * 100)), "08006", LATE),
     "text for a map": Case("HELLO", send(message(SUCCESS, "well")), "08P01", GARBLED),
-    "FAILURE without a code": Case("HELLO", fail(message(FAILURE, {})), "HV000", "refused the query"),
+    "FAILURE without a code": Case("HELLO", fail(message(FAILURE, {})), "HV000", "reported an error"),
 }
 RUN = {
     "IGNORED": Case("RUN", send(message(IGNORED)), "08P01", GARBLED),
@@ -141,7 +141,7 @@ PULLED = {
     "a chunk without its end": Case("PULL", send(success(x="y" * 100)[:50]), "08006", LATE_QUERY),
     "record too short": Case("PULL", send(message(RECORD, [1]), success()), "08P01", GARBLED),
     "record is no list": Case("PULL", send(message(RECORD, 7), success()), "08P01", GARBLED),
-    "FAILURE of a megabyte": Case("PULL", fail(failure("x" * MEGABYTE)), "HV000", "refused the query"),
+    "FAILURE of a megabyte": Case("PULL", fail(failure("x" * MEGABYTE)), "HV000", "reported an error"),
     "has_more for ever": Case("PULL", send(success(has_more=True)), "08006", LATE_QUERY),
     "records for ever": Case("PULL", rows_for_ever, "08006", LATE_QUERY),
     "a chunk for ever": Case("PULL", for_ever(b"\xff\xff" + b"\xd2" * 0xFFFF), "08006", LATE_QUERY),
@@ -269,7 +269,7 @@ def test_a_kept_connection_is_tested_once_and_no_query_is_run_again(
 
 
 STARTING = 1.5  # seconds that a process may need to begin on a busy machine
-#: For the process that reads large loads; its steps are the thread's, only a part of them is told again.
+#: For the process that reads large loads; its steps are the thread's, and only some of them are tested again.
 OF_A_PROCESS = (
     "handshake: silent",
     "LOGON: slow byte by byte",
@@ -314,9 +314,9 @@ def test_a_process_ends_in_time_with_the_same_error_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("agent", "bolt", "lacks"),
     [
-        ("Neo4j/4.4.0", (4, 4), "is of version 4.4, which has no function elementId(): Neo4j has it since 5.0"),
-        ("Neo4j/5.8.0", (5, 2), "is of version 5.8, which has no type predicate IS ::: Neo4j has it since 5.9"),
-        ("Neo4j/5.26.0", (5, 4), "refused the query (Neo.ClientError.Statement.SyntaxError): it went wrong"),
+        ("Neo4j/4.4.0", (4, 4), "has version 4.4, but function elementId() requires 5.0 or later"),
+        ("Neo4j/5.8.0", (5, 2), "has version 5.8, but type predicate IS :: requires 5.9 or later"),
+        ("Neo4j/5.26.0", (5, 4), "reported an error (Neo.ClientError.Statement.SyntaxError): it went wrong"),
     ],
 )
 def test_a_query_that_a_neo4j_is_too_old_for_names_what_it_lacks(
@@ -362,10 +362,10 @@ def nested(value: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("statement", QUESTIONS)
-def test_a_record_of_another_form_is_told_as_an_answer_that_cannot_be_read(
+def test_a_record_of_another_form_is_reported_as_an_invalid_answer(
     scripted: Database, session: Connection, statement: str
 ) -> None:
-    """Never as an error of Python's, nor with what the record holds."""
+    """Never as a Python error, nor with what the record holds."""
     read = []
     for record in [[[7], None], *(record for value in (None, 7, "secret", {"a": 1}) for record in nested(value))]:
         with BoltServer("", SILENT, record=record) as server:
@@ -389,7 +389,7 @@ def test_the_doctor_says_of_each_question_that_its_answer_cannot_be_read(
         assert "internal error" not in str(ended.rows), record
 
 
-def test_a_fault_of_ours_is_told_as_ours_without_what_was_read(scripted: Database, session: Connection) -> None:
+def test_a_bug_of_ours_is_reported_as_ours_without_what_was_read(scripted: Database, session: Connection) -> None:
     broken: LiteralString = """DO $$
     from neo4j_deals.rows.projection import Projection
     def row(self, record):
@@ -404,7 +404,7 @@ def test_a_fault_of_ours_is_told_as_ours_without_what_was_read(scripted: Databas
         ended = run(broken_session, SCAN)
         broken_session.close()
     assert ended.sqlstate == "XX000"
-    assert "internal error of deal_sync: KeyError: in neo4j_deals.tables.scan, line " in str(ended.error)
+    assert "internal error in deal_sync: KeyError: in neo4j_deals.tables.scan, line " in str(ended.error)
     assert "secret" not in str(ended.error)
 
 

@@ -1,5 +1,5 @@
-"""Flows in: every place where a statement can wait for Neo4j, and every end that PostgreSQL puts to a statement.
-Flows out: each end comes within a second, leaves a session that can be used, and nothing at Neo4j's side.
+"""Flows in: every place where a statement can wait for Neo4j, and every way in which PostgreSQL ends a statement. Flows
+out: each ends it within a second, leaves a session that can be used, and nothing at Neo4j's side.
 
 The seconds are in the last lines of the run.
 """
@@ -77,7 +77,7 @@ def set_uri(pg: Connection, uri: str) -> None:
 
 @contextmanager
 def waiting(place: Place, pg: Connection, proxy: Proxy, backend: Backend) -> Iterator[Callable[[], bool]]:
-    """While it lasts the statement gets no further; yields how to see that it stands there."""
+    """While it lasts, the statement gets no further; yields how to see that it waits there."""
     with ExitStack() as stack:
         if place.connecting:
             set_uri(pg, stack.enter_context(full_backlog()))
@@ -85,13 +85,13 @@ def waiting(place: Place, pg: Connection, proxy: Proxy, backend: Backend) -> Ite
             yield lambda: backend.sockets() > 1
             return
         fault = proxy.silent(QUERY, int(whole_answer(proxy, pg, place.reads) * place.share))
-        stack.callback(proxy.mended)
+        stack.callback(proxy.repaired)
         yield lambda: fault.struck.is_set()
 
 
 def whole_answer(proxy: Proxy, pg: Connection, reads: LiteralString) -> int:
     """The bytes of the answer to one scan: it tells of every column that no node has, so each statement has its own."""
-    fault: Fault = proxy.mended(QUERY)
+    fault: Fault = proxy.repaired(QUERY)
     assert len(pg.execute(reads).fetchall()) == DEALS
     return fault.passed
 

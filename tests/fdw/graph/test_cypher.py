@@ -59,7 +59,7 @@ def ask(graph: Graph, query: Query) -> list[list[Any]]:
 
 
 def node(graph: Graph, label: str, properties: dict[str, Any]) -> None:
-    """Create a node by names that travel as values, so that nothing of ours quotes them."""
+    """Create a node by names that are passed as values, so that our code does not quote them."""
     graph.run("CREATE (n) SET n = $properties, n:$($label)", properties=properties, label=label)
 
 

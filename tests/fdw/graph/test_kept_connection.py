@@ -1,6 +1,6 @@
 """Flows in: fdw/neo4j_deals/graph/connection.py, in a backend that reads again and again through a proxy which can
-fail. Flows out: that a kept connection is used while it is good, made anew when it is not, and waited for no longer
-than said.
+fail. Flows out: that a kept connection is used while it is good, replaced when it is not, and waited for no longer than
+promised.
 """
 
 import time
@@ -57,7 +57,7 @@ def test_a_wrong_password_is_a_failed_run_that_does_not_show_it_and_harms_no_lat
     failed = sync(session, world.tenant)
     assert failed.status == "failed"
     assert failed.message is not None
-    assert "refused the login" in failed.message
+    assert "rejected the login" in failed.message
     assert world.last_run()[1] == "28P01"
     assert "not-the-password" not in str(world.pg.execute("SELECT r::text FROM deal_sync.runs AS r").fetchall())
     raised = run(session, "SELECT * FROM sync_deals(%s, strict => true)", world.tenant)
@@ -138,7 +138,7 @@ def test_query_timeout_ends_a_query_in_neo4j(world: World, graph: Graph) -> None
     with stalled(world, "mid-stream", SYNC) as is_there, running(session, SYNC, world.tenant) as future:
         assert await_true(lambda: is_there(Backend(session.info.backend_pid)))
         assert await_true(lambda: not transactions(graph))
-        world.proxy.mended()
+        world.proxy.repaired()
         failed = Run(*future.result().rows[0])
     assert failed.status == "failed"
     assert "TransactionTimedOut" in str(failed.message)

@@ -37,7 +37,7 @@ def test_what_else_is_set_is_read_in_seconds_and_rows() -> None:
     assert [options(keep_alive=word).keep_alive for word in ("true", "on", "false")] == [True, True, False]
 
 
-def test_a_server_without_an_uri_is_a_mistake_of_set_up_with_the_statement_that_mends_it() -> None:
+def test_a_server_without_an_uri_is_a_setup_error_with_the_statement_that_fixes_it() -> None:
     with pytest.raises(DealSyncError) as caught:
         ServerOptions.read("graph", {}, "app_owner", {})
     assert caught.value.sqlstate == "HV00L"
@@ -74,7 +74,7 @@ def test_a_password_file_comes_first_is_read_anew_and_loses_its_line_break(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("content", "why"), [(None, "No such file or directory"), (b"\xff\xfe", "it is not text in UTF-8")]
+    ("content", "why"), [(None, "No such file or directory"), (b"\xff\xfe", "it is not UTF-8 text")]
 )
 def test_a_password_file_that_cannot_be_read_says_why_without_its_content(
     tmp_path: Path, content: bytes | None, why: str

@@ -72,7 +72,7 @@ def test_the_server_starts_again_after_its_postmaster_was_killed_while_runs_wait
                 session.execute(setting.encode())
             backend = Backend(session.info.backend_pid)
             ends.append(stack.enter_context(running(session, last.format(tenant=tenant))))
-            stack.callback(proxy.mended)  # else a failed test would wait for ever
+            stack.callback(proxy.repaired)  # else a failed test would wait for ever
             assert await_true(lambda backend=backend: waits(backend))
             backends.append(backend)
         assert await_true(lambda: proxy.fault.struck.is_set())

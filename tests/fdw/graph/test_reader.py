@@ -184,7 +184,7 @@ def test_cancel_ends_a_name_look_up_that_hangs_within_a_second(world: World) -> 
         "SELECT * FROM deal_sync.import_schema('neo4j', 'public') WHERE %s IS NOT NULL",
     ],
 )
-def test_a_cancel_is_told_in_postgresqls_own_words_wherever_a_statement_waits(
+def test_a_cancel_is_reported_as_postgresql_does_wherever_a_statement_waits(
     world: World, statement: str, language: str
 ) -> None:
     words = {
@@ -289,7 +289,7 @@ def test_a_run_without_a_file_descriptor_says_so_and_the_next_one_is_whole(world
         said.append(str(ended.error or ended.rows[0][-1]))
         if ended.error is not None:
             assert ended.sqlstate == "53000", said
-    assert any("no file descriptor is left to read the graph" in message for message in said), said
+    assert any("out of file descriptors while reading the graph" in message for message in said), said
     assert not [message for message in said if "Errno" in message], said
     assert complete(sync(session, world.tenant))
 
@@ -375,14 +375,14 @@ def test_a_connection_that_breaks_elsewhere_is_a_failed_run_that_writes_nothing(
 
 def test_no_scan_that_is_cut_off_gives_fewer_rows(world: World) -> None:
     session = world.session("postgres")
-    whole = world.proxy.mended(QUERY)
+    whole = world.proxy.repaired(QUERY)
     assert len(run(session, SCAN, world.tenant).rows) == DEALS
     for after in (0, 1, whole.passed // 2, whole.passed - 200, whole.passed - 100, whole.passed - 50, whole.passed - 1):
         fault = world.proxy.cut(QUERY, after)
         ended = run(session, SCAN, world.tenant)
         assert ended.sqlstate == "08006", after
         assert fault.strikes > 0
-    world.proxy.mended()
+    world.proxy.repaired()
     assert len(run(session, SCAN, world.tenant).rows) == DEALS
 
 
@@ -393,7 +393,7 @@ def test_a_transaction_that_neo4j_ends_in_mid_stream_is_a_failed_run_that_writes
     with stalled(world, "mid-stream", SYNC) as is_there, running(session, SYNC, world.tenant) as future:
         assert await_true(lambda: is_there(Backend(session.info.backend_pid)))
         end_transactions(graph)
-        world.proxy.mended()
+        world.proxy.repaired()
         failed = Run(*future.result().rows[0])
     assert failed.status == "failed"
     assert world.written() == 0
@@ -435,7 +435,7 @@ def test_a_process_shows_no_password_in_its_arguments_or_environment(world: Worl
         assert await_true(lambda: is_there(backend))
         (process,) = backend.children()
         shown = [Path(f"/proc/{process.pid}/{file}").read_bytes() for file in ("cmdline", "environ")]
-        world.proxy.mended()
+        world.proxy.repaired()
         assert complete(Run(*future.result().rows[0]))
     assert servers.facts["neo4j_password"].encode() not in b"".join(shown)
 

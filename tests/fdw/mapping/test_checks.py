@@ -116,13 +116,13 @@ def test_the_first_error_is_raised_and_no_later_check_is_made() -> None:
 
 
 @pytest.mark.parametrize(
-    ("relkind", "what"), [("v", "a view"), ("m", "a materialized view"), ("f", "a foreign table"), ("S", "no table")]
+    ("relkind", "what"), [("v", "a view"), ("m", "a materialized view"), ("f", "a foreign table"), ("S", "not a table")]
 )
 def test_a_target_is_a_table(relkind: str, what: str) -> None:
     assert found(checks.target_is_a_table, setup(deals(), replace(OPPORTUNITIES, relkind=relkind))) == [
         (
             "42809",
-            f"public.opportunities is {what}, and the sync writes tables only",
+            f"public.opportunities is {what}, but the sync can only write to tables",
             'Option "target" of foreign table neo4j.deals names it.',
             "ALTER FOREIGN TABLE neo4j.deals OPTIONS (SET target 'schema.table');",
         )
@@ -136,9 +136,9 @@ def test_a_target_has_no_rules_not_even_disabled_ones(is_enabled: bool) -> None:
     assert found(checks.target_has_no_rules, setup(deals(), target)) == [
         (
             "0A000",
-            'table public.opportunities has the rule "log", and MERGE does not write a table with rules',
+            'table public.opportunities has rule "log", but MERGE does not support tables with rules',
             None,
-            "Replace the rule by a trigger.",
+            "Replace the rule with a trigger.",
         )
     ]
 
@@ -156,7 +156,7 @@ def test_a_key_has_a_column_for_each_of_its_targets() -> None:
             ("tenant_id", "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN tenant_id OPTIONS (DROP write);"),
             (
                 "graph_opportunity_id",
-                "The key needs it: SELECT deal_sync.attach() adds a column that is missing.",
+                "The key requires it. To add columns that are missing: SELECT deal_sync.attach();",
             ),
         )
     ]
@@ -179,7 +179,7 @@ def test_a_target_exists() -> None:
     assert errors[1] == (
         "42703",
         'column "Ref" of table public.opportunities does not exist',
-        'Column "ref" of foreign table neo4j.deals names it as its target.',
+        'It is the target of column "ref" of foreign table neo4j.deals.',
         f'ALTER TABLE public.opportunities ADD COLUMN "Ref" character varying(3); or {drop.format("ref")}',
     )
     assert [hint for *_, hint in (errors[0], *errors[2:])] == [f"{run}.", f"{run}, or {drop.format('deal_ref')}"]
@@ -190,8 +190,8 @@ def test_a_staged_column_has_a_name_of_its_own(name: str) -> None:
     assert found(checks.names_are_free, setup(deals(column(name, "deal_ref")))) == [
         (
             "42701",
-            f'column "{name}" of foreign table neo4j.deals cannot have a target under this name',
-            "The sync uses the name itself, or it is longer than 58 bytes.",
+            f'a column with a target cannot be named "{name}" in foreign table neo4j.deals',
+            "The sync uses this name itself, or it is longer than 58 bytes.",
             f"ALTER FOREIGN TABLE neo4j.deals RENAME COLUMN {Sql().quote_ident(name)} TO ...;"
             f" ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN ... OPTIONS (ADD property '{name}');",
         )
@@ -204,7 +204,7 @@ def test_a_target_is_not_generated() -> None:
     assert found(checks.targets_are_not_generated, setup(deals(column("shout", "shout")), target)) == [
         (
             "428C9",
-            'column "shout" of table public.opportunities is generated: nothing can be written to it',
+            'cannot write to generated column "shout" of table public.opportunities',
             None,
             "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN shout OPTIONS (DROP target);",
         )
@@ -230,7 +230,7 @@ def test_a_default_fits_its_target() -> None:
 
     def cast_error(*what: Any) -> str | None:
         asked.append(what)
-        return "not valid for type integer" if what[1] == "integer" else None
+        return "invalid value for type integer" if what[1] == "integer" else None
 
     wrong = column("rank", "rank", default="abc", target_family="integer")
     short = column("currency", "currency", default="DOLLARS", target_family="character varying", target_modifier=7)
@@ -240,11 +240,11 @@ def test_a_default_fits_its_target() -> None:
     assert errors == [
         (
             "42804",
-            f'the option default of column "{name}" of foreign table neo4j.deals does not fit its target',
+            f'option "default" of column "{name}" of foreign table neo4j.deals does not fit its target',
             why,
             f'ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN {name} OPTIONS (SET "default" ...);',
         )
-        for name, why in (("rank", "not valid for type integer"), ("currency", "It is too long."))
+        for name, why in (("rank", "It is an invalid value for type integer."), ("currency", "It is too long."))
     ]
     assert asked == [
         ("abc", "integer", -1),
@@ -259,8 +259,8 @@ def test_a_fallback_is_a_column_that_is_read() -> None:
         assert found(checks.fallbacks_exist, setup(deals(with_fallback, *others))) == [
             (
                 "42703",
-                'column "created_at" of foreign table neo4j.deals has the fallback "seen_at", and no column that is'
-                " read has this name",
+                'column "created_at" of foreign table neo4j.deals has fallback "seen_at", which is not a column'
+                " that the sync reads",
                 None,
                 "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN created_at OPTIONS (SET fallback ...);",
             )
@@ -353,10 +353,10 @@ def test_a_table_of_links_has_no_rule_that_an_insert_meets() -> None:
     assert found(checks.links_have_no_rules, setup(deals(), replace(LINKS, rules=rules))) == [
         (
             "0A000",
-            f'table public.interaction_links has the rule "{name}", and INSERT ... ON CONFLICT does not write a table'
-            " with rules",
+            f'table public.interaction_links has rule "{name}", but INSERT ... ON CONFLICT does not'
+            " support tables with rules",
             None,
-            "Replace the rule by a trigger.",
+            "Replace the rule with a trigger.",
         )
         for name in ("log", "change")
     ]
@@ -366,13 +366,13 @@ def test_a_table_of_links_has_the_columns_of_a_link() -> None:
     number, text = filled("interaction_id", "bigint", "int8"), filled("entity_type", "character(9)", "bpchar")
     target = TargetTable("public.links", (filled("tenant_id", "uuid", "uuid"), number, text))
     hint = (
-        "Run the migration (sql/migration), or, if the table is another one,"
-        " ALTER FOREIGN TABLE ... OPTIONS (SET links ...)."
+        "Run the migration (sql/migration), or, if the links are in another table,"
+        " ALTER FOREIGN TABLE ... OPTIONS (SET links ...);"
     )
     assert found(checks.links_have_their_columns, setup(deals(), target)) == [
         (
             "42804",
-            'column "interaction_id" of table public.links is of type bigint, and the sync writes a uuid',
+            'column "interaction_id" of table public.links is of type bigint, but the sync writes a uuid',
             None,
             hint,
         ),
@@ -414,8 +414,11 @@ def test_a_target_takes_the_type_of_its_column(table: Table, hint: str | None) -
         checks.check_types(table, Sql())
     [wrong] = table.columns
     assert raised.value.sqlstate == "42804"
-    assert raised.value.message == 'column "v" of its target table cannot take column "v" of foreign table neo4j.deals'
-    assert raised.value.detail == f"{wrong.due_as} is due, and the foreign column is of type {wrong.type_name}"
+    assert raised.value.message == (
+        f'column "v" of foreign table neo4j.deals is of type {wrong.type_name}, but its target "v" requires'
+        f" {wrong.due_as}"
+    )
+    assert raised.value.detail is None
     assert raised.value.hint == f"ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN v {hint}"
     return None
 
@@ -441,10 +444,10 @@ def test_for_a_merge_by_hand_a_foreign_column_shows_all_that_lands(table: Table,
         checks.check_shown(table, Sql())
     [wrong] = table.columns
     assert raised.value.sqlstate == "42804"
-    assert raised.value.message == 'column "v" of foreign table neo4j.deals shows less than what the sync lands'
+    assert raised.value.message == 'column "v" of foreign table neo4j.deals cannot hold every value that the sync lands'
     assert raised.value.detail == (
-        f"It is of type {wrong.type_as}, its target of type {wrong.due_as}, to which the sync converts the graph's"
-        " value itself."
+        f"It is of type {wrong.type_as}, but the sync converts the graph's value to type {wrong.due_as}, that of its"
+        " target, directly."
     )
     assert raised.value.hint == f"ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN v TYPE {hint};"
     return None

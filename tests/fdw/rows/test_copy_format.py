@@ -225,7 +225,7 @@ def test_header_row_and_trailer_are_those_of_the_manual() -> None:
     assert trailer == TRAILER
 
 
-def test_a_type_without_an_encoder_is_refused_by_name() -> None:
+def test_a_type_without_an_encoder_is_rejected_by_name() -> None:
     with pytest.raises(KeyError, match="inet"):
         encoder("inet")
 

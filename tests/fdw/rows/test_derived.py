@@ -121,7 +121,7 @@ def test_a_dimension_without_a_column_is_in_the_document_when_it_is_asked_for() 
         ("DIM_x", None),
     ],
 )
-def test_a_dimension_is_what_stands_behind_the_prefix_of_a_score(name: str, dimension: str | None) -> None:
+def test_a_dimension_is_what_follows_the_prefix_of_a_score(name: str, dimension: str | None) -> None:
     assert dimension_of(name) == dimension
 
 
@@ -140,7 +140,7 @@ def test_the_nodes_own_figure_comes_first(share: Any) -> None:
 @pytest.mark.parametrize(
     ("own", "sqlstate"), [(math.nan, "22003"), ("0.5", "2200G"), ([0.5], "2200G"), (True, "2200G")]
 )
-def test_a_figure_of_the_node_that_is_no_number_is_refused_and_not_made_up(share: Any, own: Any, sqlstate: str) -> None:
+def test_a_figure_of_the_node_that_is_no_number_is_rejected(share: Any, own: Any, sqlstate: str) -> None:
     with pytest.raises(Misfit) as caught:
         share({share.__name__: own, f"dim_{ONE}": 1, MEDDIC[0]: "x"}, [ONE, MEDDIC[0]])
     assert caught.value.sqlstate == sqlstate

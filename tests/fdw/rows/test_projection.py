@@ -67,7 +67,7 @@ def selected(names: list[str], known: list[Column] = DEAL) -> Projection:
 
 
 def record(projection: Projection, unknown: Any = None, **properties: Any) -> tuple[Any, ...]:
-    """What the driver hands over for a node with these properties."""
+    """What the driver returns for a node with these properties."""
     last = (unknown or [],) if projection.wants_scores else ()
     return ("4:element:7", *(properties.get(name) for name in projection.properties), *last)
 
@@ -166,7 +166,7 @@ def test_a_select_shows_an_empty_text_as_the_graph_has_it() -> None:
 def test_a_bad_value_is_null_and_lost_and_its_neighbours_land() -> None:
     values, lost = row(["version", "confidence", "name"], version="two", confidence=0.5, name="Acme")
     assert values == {"version": None, "confidence": 0.5, "name": "Acme"}
-    assert lost == {"version": ("2200G", "a STRING where a number is due", "two")}
+    assert lost == {"version": ("2200G", "expected a number, found a STRING", "two")}
 
 
 def test_a_text_lands_without_its_nul_character_and_the_whole_value_is_reported() -> None:
@@ -203,7 +203,7 @@ def test_a_share_that_is_no_number_is_lost_under_its_own_name(share: str) -> Non
 @pytest.mark.parametrize("share", ["ontology_completeness", "meddic_completeness"])
 def test_a_share_that_its_target_cannot_hold_is_lost_and_the_deal_lands(share: str) -> None:
     def to_target(value: float) -> float:
-        raise Misfit("22003", "out of range for numeric(3,2)")
+        raise Misfit("22003", "out of range for type numeric(3,2)")
 
     derived = next(column for column in DEAL if column.name == share)
     name = next(column for column in DEAL if column.name == "name")
@@ -241,13 +241,13 @@ def test_the_parts_of_the_metadata_that_are_lost_are_named_in_one_loss() -> None
     assert "stage" in lost["ai_workflow_metadata"][1]
 
 
-def test_conversion_errors_say_what_was_lost_wherever_the_column_stands() -> None:
+def test_conversion_errors_say_what_was_lost_wherever_the_column_is() -> None:
     for names in (["conversion_errors", "version", "deal_ref"], ["version", "deal_ref", "conversion_errors"]):
         values, _ = row(names, version="two", deal_ref="a\0b")
         errors = orjson.loads(values["conversion_errors"])
         assert errors["version"] == {
             "sqlstate": "2200G",
-            "message": "a STRING where a number is due",
+            "message": "expected a number, found a STRING",
             "value": "two",
             "landed": False,
         }

@@ -45,7 +45,7 @@ from support.properties import (
     sendable,
     texts,
 )
-from support.values import misfit, outcome, refusal
+from support.values import misfit, outcome, rejection
 
 CONFIDENCE = (3 << 16 | 2) + 4  # the modifier of numeric(3,2)
 
@@ -94,21 +94,21 @@ def shortest(oracle: Connection, value: float) -> str:
 @pytest.mark.parametrize("type_", [*TYPES, "text[]"])
 @given(value=neo4j_values())
 @settings(deadline=None)
-def test_any_value_is_converted_or_refused_with_a_sqlstate_of_the_list_and_a_reason(type_: str, value: Any) -> None:
+def test_any_value_is_converted_or_rejected_with_a_sqlstate_of_the_list_and_a_reason(type_: str, value: Any) -> None:
     convert = converter("_text") if type_ == "text[]" else converter(*TYPES[type_])
-    landed, refused = outcome(convert, value)
-    if refused is None:
+    landed, rejected = outcome(convert, value)
+    if rejected is None:
         assert landed is not None
     else:
-        assert refused.sqlstate in SQLSTATES
-        assert refused.reason
-        assert refused.reason.isprintable()
+        assert rejected.sqlstate in SQLSTATES
+        assert rejected.reason
+        assert rejected.reason.isprintable()
 
 
 @pytest.mark.parametrize("type_", TYPES)
 @given(values=st.lists(neo4j_values(), min_size=1, max_size=40))
 @on_servers(max_examples=20)
-def test_what_is_accepted_and_what_is_left_of_a_refused_text_enters_the_table_unchanged(
+def test_what_is_accepted_and_what_is_left_of_a_rejected_text_enters_the_table_unchanged(
     oracle: Connection, type_: str, values: list[Any]
 ) -> None:
     name, modifier = TYPES[type_]
@@ -120,7 +120,7 @@ def test_what_is_accepted_and_what_is_left_of_a_refused_text_enters_the_table_un
 
 
 def compared(name: str) -> Callable[[Any], Any]:
-    """How a value of a type is told to be the same: JSON by its content, 4-byte floats as such, moments in UTC."""
+    """How values of a type are compared: JSON by its content, 4-byte floats as such, moments in UTC."""
 
     def same(value: Any) -> Any:
         match name:
@@ -183,26 +183,26 @@ def test_a_numeric_without_limits_holds_the_digits_of_the_shortest_text_and_no_o
 @pytest.mark.parametrize("type_", ["smallint", "integer", "bigint"])
 @given(value=st.one_of(integers(), finite_floats()))
 @on_servers(max_examples=60)
-def test_an_integer_is_taken_or_refused_for_the_reason_that_postgresql_gives(
+def test_an_integer_is_taken_or_rejected_for_the_reason_that_postgresql_gives(
     oracle: Connection, type_: str, value: float
 ) -> None:
-    landed, refused = outcome(partial(convert_to, oracle, type_), value)
-    if refused is None:
+    landed, rejected = outcome(partial(convert_to, oracle, type_), value)
+    if rejected is None:
         assert landed == value
     elif value == int(value):
-        assert refusal(oracle, type_, str(int(value))) == refused.sqlstate
+        assert rejection(oracle, type_, str(int(value))) == rejected.sqlstate
     else:
-        assert refused.sqlstate == "22P02"
-        assert refusal(oracle, type_, str(value)) is not None
+        assert rejected.sqlstate == "22P02"
+        assert rejection(oracle, type_, str(value)) is not None
 
 
 @pytest.mark.parametrize("type_", ["real", "double precision"])
 @given(value=st.one_of(finite_floats(), integers()))
 @on_servers(max_examples=60)
-def test_a_float_is_taken_or_refused_as_postgresql_does(oracle: Connection, type_: str, value: float) -> None:
-    landed, refused = outcome(partial(convert_to, oracle, type_), value)
-    if refused:
-        assert refusal(oracle, type_, repr(value)) == refused.sqlstate == "22003"
+def test_a_float_is_taken_or_rejected_as_postgresql_does(oracle: Connection, type_: str, value: float) -> None:
+    landed, rejected = outcome(partial(convert_to, oracle, type_), value)
+    if rejected:
+        assert rejection(oracle, type_, repr(value)) == rejected.sqlstate == "22003"
     else:
         exact = oracle.execute(f"SELECT %s::text::{type_}::double precision", [repr(value)])
         assert exact.fetchone() == (landed,)
@@ -228,15 +228,15 @@ def test_a_text_lands_as_it_is_but_for_nul_characters_and_lone_surrogates(value:
     if sendable(value) == value:
         assert converter("text")(value) == value
     else:
-        refused = misfit("text", value)
-        assert (refused.sqlstate, refused.substitute) == ("22021", sendable(value))
+        rejected = misfit("text", value)
+        assert (rejected.sqlstate, rejected.substitute) == ("22021", sendable(value))
 
 
 @given(value=texts(), length=st.integers(1, 10))
 def test_a_varchar_counts_characters_of_what_is_left_and_takes_nothing_longer(value: str, length: int) -> None:
     if len(sendable(value)) > length:
-        refused = misfit("varchar", value, length + 4)
-        assert (refused.sqlstate, refused.substitute) == ("22001", None)
+        rejected = misfit("varchar", value, length + 4)
+        assert (rejected.sqlstate, rejected.substitute) == ("22001", None)
     elif sendable(value) == value:
         assert converter("varchar", length + 4)(value) == value
     else:
@@ -299,9 +299,9 @@ def near_uuids() -> st.SearchStrategy[str]:
 @example(value="")
 @on_servers(max_examples=500)
 def test_a_uuid_is_what_postgresql_takes_for_one(oracle: Connection, value: str) -> None:
-    landed, refused = outcome(to_uuid, value)
-    if refused:
-        assert refusal(oracle, "uuid", value) == refused.sqlstate
+    landed, rejected = outcome(to_uuid, value)
+    if rejected:
+        assert rejection(oracle, "uuid", value) == rejected.sqlstate
     else:
         assert oracle.execute("SELECT %s::text::uuid", [value]).fetchone() == (landed,)
 
@@ -311,11 +311,11 @@ def test_a_uuid_is_what_postgresql_takes_for_one(oracle: Connection, value: str)
 
 @given(value=st.lists(floats() | integers(), max_size=5))
 @on_servers(max_examples=100)
-def test_a_vector_is_taken_or_refused_for_the_reason_that_pgvector_gives(
+def test_a_vector_is_taken_or_rejected_for_the_reason_that_pgvector_gives(
     oracle: Connection, value: list[float]
 ) -> None:
     text = "[" + ",".join(map(repr, value)) + "]"
-    expected = refusal(oracle, "vector(3)", text)
+    expected = rejection(oracle, "vector(3)", text)
     if expected is None:
         assert converter("vector", 3)(value) == value
     elif len(value) != 3:
@@ -327,13 +327,13 @@ def test_a_vector_is_taken_or_refused_for_the_reason_that_pgvector_gives(
         assert expected in ("22000", "22003", "22P02")
 
 
-def test_an_empty_vector_is_refused_also_where_the_column_has_no_length() -> None:
+def test_an_empty_vector_is_rejected_also_where_the_column_has_no_length() -> None:
     assert misfit("vector", []).sqlstate == "22000"
 
 
-def test_a_vector_longer_than_pgvector_takes_is_refused(oracle: Connection) -> None:
+def test_a_vector_longer_than_pgvector_takes_is_rejected(oracle: Connection) -> None:
     limit = 16_000
-    assert refusal(oracle, "vector", str([0.5] * (limit + 1))) == "54000"
+    assert rejection(oracle, "vector", str([0.5] * (limit + 1))) == "54000"
     assert converter("vector")([0.5] * limit) == [0.5] * limit
     assert misfit("vector", [0.5] * (limit + 1)).sqlstate == "54000"
 
@@ -345,8 +345,8 @@ def test_a_vector_with_something_else_than_numbers_in_it_is_of_the_wrong_type(va
 
 @given(value=st.lists(texts(), max_size=4))
 def test_a_list_of_texts_becomes_a_json_array_of_the_same_texts(value: list[str]) -> None:
-    landed, refused = outcome(landing("_text", "jsonb"), value)
-    assert refused is None or refused.sqlstate == "22021"
+    landed, rejected = outcome(landing("_text", "jsonb"), value)
+    assert rejected is None or rejected.sqlstate == "22021"
     assert json.loads(landed) == [sendable(text) for text in value]
 
 
@@ -413,7 +413,7 @@ def test_a_time_of_day_keeps_its_offset_and_is_a_time_only_without_one(
     ("text", "sqlstate"),
     [("25:00", "22008"), ("12:60", "22008"), ("noon", "22007"), ("12", "22007"), ("12:00+19:00", "22008")],
 )
-def test_a_text_that_is_no_time_of_day_is_refused(text: str, sqlstate: str) -> None:
+def test_a_text_that_is_no_time_of_day_is_rejected(text: str, sqlstate: str) -> None:
     assert misfit("timetz", text).sqlstate == sqlstate
 
 
@@ -512,8 +512,8 @@ def test_a_moment_in_a_zone_that_python_does_not_know_is_shown_as_neo4j_has_it()
     value.error = pytz.UnknownTimeZoneError("Mars/Olympus")
     assert shown(value) == "datetime({epochSeconds: 1, nanosecond: 2, timezone: 'Mars/Olympus'})"
     for type_ in ("text", "date", "timestamp", "timestamptz"):
-        assert (misfit(type_, value).sqlstate, misfit(type_, value).reason) == ("22023", "an unknown time zone")
-    assert misfit("int8", value).reason == "a DATETIME where a number is due"
+        assert (misfit(type_, value).sqlstate, misfit(type_, value).reason) == ("22023", "unknown time zone")
+    assert misfit("int8", value).reason == "expected a number, found a DATETIME"
     with pytest.raises(KeyError):
         moment(1, 2, "Mars/Olympus")
 
@@ -522,7 +522,7 @@ def test_a_list_with_a_broken_value_in_it_is_a_list() -> None:
     inner = broken(b"D", 10**7)
     value = BrokenHydrationObject(inner.error, [neo4j_time.Date(2026, 1, 1), inner])  # type: ignore[no-untyped-call]
     assert kind_of(value) == "LIST"
-    assert misfit("_date", value).reason == "in a list: a date or time out of range (years 1 to 9999)"
+    assert misfit("_date", value).reason == "in a list: date or time out of range (years 1 to 9999)"
     assert json.loads(misfit("jsonb", value).substitute) == ["2026-01-01", None]
     assert shown(value).startswith("[date('2026-01-01'), date('+29")
 
@@ -560,7 +560,7 @@ def test_a_wrong_type_is_named_as_neo4j_names_it(value: Any, name: str) -> None:
     assert kind_of(value) == name
     if name != "STRING":
         article = "an" if name == "INTEGER" else "a"
-        assert misfit("uuid", value).reason == f"{article} {name} where a UUID is due"
+        assert misfit("uuid", value).reason == f"expected a UUID, found {article} {name}"
 
 
 # -- from a foreign column's type to the table's -----------------------------------------------------------------------
@@ -599,8 +599,8 @@ def test_the_foreign_columns_type_never_narrows_what_lands(foreign: str) -> None
     ],
 )
 def test_a_number_in_a_text_is_a_number_where_the_foreign_column_is_a_text(target: str, text: str, landed: Any) -> None:
-    found, refused = outcome(landing("text", target), text)
-    assert (refused.sqlstate if refused else found) == landed
+    found, rejected = outcome(landing("text", target), text)
+    assert (rejected.sqlstate if rejected else found) == landed
     assert misfit(target, text).sqlstate == "2200G"
 
 
@@ -610,6 +610,6 @@ def test_what_is_no_number_is_none_behind_a_text_column_either() -> None:
     assert landing("text", "int4")(7.0) == 7
 
 
-def test_a_type_that_has_no_conversion_is_refused_by_name() -> None:
+def test_a_type_that_has_no_conversion_is_rejected_by_name() -> None:
     with pytest.raises(KeyError, match="inet"):
         converter("inet")

@@ -27,7 +27,7 @@ from support.properties import (
     neo4j_datetimes,
     on_servers,
 )
-from support.values import misfit, outcome, refusal
+from support.values import misfit, outcome, rejection
 
 
 def iso_texts() -> st.SearchStrategy[str]:
@@ -62,12 +62,12 @@ def iso_texts() -> st.SearchStrategy[str]:
 @example(text="2026-01-01T00:00:00+\u0660\u0661:00")
 @example(text="\u0662\u0660\u0662\u0666-01-01T00:00:00Z")
 @on_servers(max_examples=500)
-def test_an_iso_text_is_the_moment_that_postgresql_reads_or_is_refused_as_there(oracle: Connection, text: str) -> None:
+def test_an_iso_text_is_the_moment_that_postgresql_reads_or_is_rejected_as_there(oracle: Connection, text: str) -> None:
     as_postgresql_takes_it = text.partition("[")[0]
-    expected = refusal(oracle, "timestamptz", as_postgresql_takes_it)
-    moment, refused = outcome(to_timestamptz, text)
-    if refused:
-        assert refused.sqlstate in ("22007", "22008")
+    expected = rejection(oracle, "timestamptz", as_postgresql_takes_it)
+    moment, rejected = outcome(to_timestamptz, text)
+    if rejected:
+        assert rejected.sqlstate in ("22007", "22008")
         if expected is None:
             year = oracle.execute(
                 "SELECT extract(year FROM %s::text::timestamptz)", [as_postgresql_takes_it]
@@ -238,7 +238,7 @@ def test_a_text_with_an_offset_is_its_day_and_elsewhere_its_moment() -> None:
         (neo4j_time.Duration(days=1), "2200G"),
     ],
 )
-def test_an_unreadable_date_and_a_year_out_of_range_are_told_apart(value: Any, sqlstate: str) -> None:
+def test_an_unreadable_date_and_a_year_out_of_range_are_distinguished(value: Any, sqlstate: str) -> None:
     for type_ in ("date", "timestamp", "timestamptz"):
         assert misfit(type_, value).sqlstate == sqlstate
 

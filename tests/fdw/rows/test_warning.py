@@ -25,7 +25,7 @@ def test_columns_are_named_in_the_tables_order_with_count_and_first_reason() -> 
     warning = count.warning(COLUMNS)
 
     assert warning is not None
-    assert warning.message == '3 values of foreign table x did not fit: "b" 2, "a" 1'
+    assert warning.message == '3 misfits in foreign table x: "b" 2, "a" 1'
     assert warning.detail.endswith("First of each column: b: reason of b; a: reason of a")
     assert "on_misfit" in warning.hint
     assert "secret" not in str(warning)
@@ -36,13 +36,13 @@ def test_a_single_value_is_one_value() -> None:
     count.add("4:x:1", lost("a"))
     warning = count.warning(COLUMNS)
     assert warning is not None
-    assert warning.message == '1 value of x did not fit: "a" 1'
+    assert warning.message == '1 misfit in x: "a" 1'
 
 
 def test_a_strict_column_is_an_error_with_the_misfits_sqlstate() -> None:
-    with pytest.raises(DealSyncError) as refused:
+    with pytest.raises(DealSyncError) as raised:
         MisfitCount("x", COLUMNS).add("4:x:7", lost("c"))
-    assert refused.value.sqlstate == "22003"
-    assert refused.value.message == 'the value of column "c" of node "4:x:7" does not fit'
-    assert refused.value.detail == "reason of c"
-    assert "secret" not in f"{refused.value.message}{refused.value.detail}{refused.value.hint}"
+    assert raised.value.sqlstate == "22003"
+    assert raised.value.message == 'misfit in column "c" of node "4:x:7"'
+    assert raised.value.detail == "reason of c"
+    assert "secret" not in f"{raised.value.message}{raised.value.detail}{raised.value.hint}"

@@ -1,6 +1,7 @@
-"""Flows in: neo4j_deals.sync.process, a parent that dies. Flows out: the process ends, and nobody takes it for a crash.
+"""Flows in: neo4j_deals.sync.process, a parent that terminates. Flows out: the process ends, which is not taken for a
+crash.
 
-What it reads, and how cancel and termination end it, is told in tests/fdw/graph/test_reader.py.
+What it reads, and how cancel and termination end it, is tested in tests/fdw/graph/test_reader.py.
 """
 
 import ctypes

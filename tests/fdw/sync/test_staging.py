@@ -1,6 +1,6 @@
 """Flows in: a run that lands its nodes batch by batch, by the test's own clock. Flows out: what it tells meanwhile.
 
-What it stages is told in tests/sql; that a scheduled run says nothing, in tests/sql/test_status.py.
+What it stages is tested in tests/sql; that a scheduled run reports nothing, in tests/sql/test_status.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ TENANT = "7e4a4000-0000-4000-8000-000000000001"
 
 
 class Told:
-    """A `plpy` that keeps what it is told."""
+    """A `plpy` that records its calls."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -42,7 +42,7 @@ class Told:
 
 
 class Clock:
-    """What `time` is to the module: it stands still but where it is moved."""
+    """The module's `time`: it stands still unless it is moved."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -66,7 +66,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         ("deal", None, ["5 deals", "10 deals"]),  # an incremental run
     ],
 )
-def test_the_session_is_told_when_five_seconds_have_passed_since_the_last_time(
+def test_the_session_gets_a_notice_when_five_seconds_have_passed_since_the_last(
     clock: Clock, kind: str, amount: int | None, said: list[str]
 ) -> None:
     told = Told()
@@ -78,7 +78,7 @@ def test_the_session_is_told_when_five_seconds_have_passed_since_the_last_time(
     assert told.notices == said
 
 
-def test_a_run_of_less_than_five_seconds_tells_the_session_nothing(clock: Clock) -> None:
+def test_a_run_of_less_than_five_seconds_sends_no_notice(clock: Clock) -> None:
     told = Told()
     progress = Progress(told, "deal", TENANT, 2)
     for landed in range(3):

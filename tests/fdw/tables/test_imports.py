@@ -37,8 +37,8 @@ def test_a_type_that_is_unknown_here_is_left_out_with_a_warning() -> None:
     types, warnings = column_types({"odd": ["QUATERNION"], "odd_list": ["LIST<QUATERNION>"], "fine": ["STRING"]})
     assert types == {"fine": "text"}
     assert warnings == [
-        'property "odd" of label "T" is left out: it holds QUATERNION (1), which has no type here',
-        'property "odd_list" of label "T" is left out: it holds LIST<QUATERNION> (1), which has no type here',
+        'property "odd" of label "T" is left out: there is no type for QUATERNION (1)',
+        'property "odd_list" of label "T" is left out: there is no type for LIST<QUATERNION> (1)',
     ]
 
 
@@ -80,17 +80,17 @@ def test_limits_are_names_as_postgresql_cuts_them() -> None:
 
 
 def test_a_login_that_may_not_see_indexes_imports_without_them() -> None:
-    def refused(code: str) -> None:
-        raise DealSyncError("HV000", f'Neo4j server "neo4j" refused the query ({code})')
+    def rejected(code: str) -> None:
+        raise DealSyncError("HV000", f'Neo4j server "neo4j" reported an error ({code})')
 
-    assert unless_forbidden(lambda: refused("Neo.ClientError.Security.Forbidden")) is None
+    assert unless_forbidden(lambda: rejected("Neo.ClientError.Security.Forbidden")) is None
     assert unless_forbidden(lambda: {"T": {"p": 3}}) == {"T": {"p": 3}}
     with pytest.raises(DealSyncError):
-        unless_forbidden(lambda: refused("Neo.ClientError.Statement.SyntaxError"))
+        unless_forbidden(lambda: rejected("Neo.ClientError.Statement.SyntaxError"))
 
 
 @pytest.mark.parametrize("sample", ["-1", "1.5", "", "many", "1" * 19, "\N{ARABIC-INDIC DIGIT ONE}"])
 def test_a_sample_is_a_number_of_nodes(sample: str) -> None:
-    with pytest.raises(DealSyncError) as refused:
+    with pytest.raises(DealSyncError) as raised:
         Wish.read({"sample": sample}, None, None)
-    assert refused.value.sqlstate == "HV024"
+    assert raised.value.sqlstate == "HV024"

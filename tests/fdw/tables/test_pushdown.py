@@ -1,4 +1,5 @@
-"""In: quals and sort keys as Multicorn2 gives them. Out: the nodes that PostgreSQL would keep, in its order: none less.
+"""In: quals and sort keys as Multicorn2 gives them. Out: the nodes that PostgreSQL would keep, in its order, and no
+fewer.
 
 All of this drives the wrapper's own class, without Multicorn2; tests/sql/test_statements.py asks the same through it.
 """
@@ -140,7 +141,7 @@ def test_what_is_left_to_postgresql_is_named_without_values() -> None:
 
 
 def as_multicorn(oracle: Connection, literal: str) -> Any:
-    """A constant as Multicorn hands it over. Raises psycopg's DataError for those that Python cannot hold."""
+    """A constant as Multicorn passes it. Raises psycopg's DataError for those that Python cannot hold."""
     found = oracle.execute(f"SELECT {literal}, ({literal})::text, pg_typeof({literal})::text".encode()).fetchone()
     assert found is not None
     value, text, type_name = found
@@ -324,7 +325,7 @@ def test_a_text_with_a_nul_character_is_no_key(module: Any, servers: Instance, g
     assert len(list(far.execute([Qual("text", "=", "a")], rows))) == 2
 
 
-def test_the_planner_is_told_neo4js_own_count(module: Any, servers: Instance, graph: Graph) -> None:
+def test_the_planner_gets_neo4js_own_count(module: Any, servers: Instance, graph: Graph) -> None:
     graph.run("UNWIND range(1, 300) AS i CREATE (:Counted {id: toString(i)})")
     far = table(
         module,
@@ -375,18 +376,18 @@ def test_a_query_is_wrapped_so_that_quals_and_order_reach_it(module: Any, server
 def test_a_querys_rows_are_no_nodes(module: Any, servers: Instance, derive: str) -> None:
     made = ColumnDefinition("made", "text[]" if derive == "labels" else "jsonb", options={"derive": derive})
     far = table(module, servers, made, cypher="RETURN 1 AS x")
-    with pytest.raises(multicorn_stub.Refused, match="no nodes to derive"):
+    with pytest.raises(multicorn_stub.Rejected, match="no nodes to derive"):
         list(far.execute([], {"made"}))
 
 
-def test_a_query_that_writes_is_refused_by_the_access_mode(module: Any, servers: Instance, graph: Graph) -> None:
+def test_a_query_that_writes_is_rejected_by_the_access_mode(module: Any, servers: Instance, graph: Graph) -> None:
     far = table(module, servers, ColumnDefinition("x", "bigint"), cypher="CREATE (n:Written {x: 1}) RETURN n.x AS x")
-    with pytest.raises(multicorn_stub.Refused, match=r"refused the query .*AccessMode"):
+    with pytest.raises(multicorn_stub.Rejected, match=r"reported an error .*AccessMode"):
         list(far.execute([], {"x"}))
     assert graph.run("MATCH (n:Written) RETURN count(n) AS n") == [{"n": 0}]
 
 
 @pytest.mark.parametrize("options", [{}, {"label": "x", "cypher": "RETURN 1 AS x"}])
 def test_a_table_has_a_label_or_a_query(module: Any, servers: Instance, options: dict[str, str]) -> None:
-    with pytest.raises(multicorn_stub.Refused, match=r'no option "label"|a label and a query'):
+    with pytest.raises(multicorn_stub.Rejected, match=r'no option "label"|a label and a query'):
         table(module, servers, **options)

@@ -28,7 +28,7 @@ from support.sync import one
 TENANT_POLICY = "(tenant_id = (NULLIF(current_setting('app.tenant_id'::text, true), ''::text))::uuid)"
 
 
-# What the old plan's migration leaves: every column, no FORCE, a policy that raises where app.tenant_id is unset or ''.
+# What the old plan's migration leaves: every column, no FORCE, a policy that raises if app.tenant_id is unset or ''.
 OLD_DEAL_VERSIONS = (
     "CREATE TABLE deal_versions ("
     + ", ".join(
@@ -55,7 +55,7 @@ OLD_FOREIGN_KEYS = """
 
 @contextmanager
 def acting_as(connection: Connection, role: str, tenant: uuid.UUID | str | None = None) -> Iterator[None]:
-    """A transaction of `role`, with app.tenant_id set where one is given, undone at its end."""
+    """A transaction of `role`, with app.tenant_id set if one is given; it is rolled back."""
     with connection.transaction(force_rollback=True):
         connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
         if tenant is not None:

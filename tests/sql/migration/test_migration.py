@@ -1,5 +1,5 @@
-"""Flows in: sql/migration/deal_sync.sql, on databases that hold pgvector and the application's tables only.
-Flows out: what it makes, however and however often it is run, and what stops it.
+"""Flows in: sql/migration/deal_sync.sql, on databases that hold pgvector and the application's tables only. Flows out:
+what it creates, however and however often it is run, and what stops it.
 """
 
 import re
@@ -262,7 +262,7 @@ def test_what_a_failed_concurrent_index_left_is_a_warning_and_stops_nothing(data
     assert notices == [
         (
             "WARNING",
-            'index "opportunities_graph_opportunity_id_key" is there, but does not do what deal_sync needs of it',
+            'index "opportunities_graph_opportunity_id_key" exists, but not as deal_sync requires it',
         )
     ]
     assert len(columns(database, "deal_versions")) == 25
@@ -328,9 +328,10 @@ def test_columns_of_another_type_stop_it_and_are_all_named(database: Connection)
     with pytest.raises(psycopg.errors.DatatypeMismatch) as error:
         database.execute(MIGRATION)
     assert error.value.diag.message_primary == (
-        'column "deal_ref" of table "opportunities" is text, and has to be character varying(50); '
-        'column "extraction_embedding" of table "opportunities" is vector(768), and has to be vector(1536); '
-        'column "changed_fields" of table "deal_versions" is text[], and has to be jsonb'
+        'column "deal_ref" of table "opportunities" is of type text, but must be of type character varying(50); '
+        'column "extraction_embedding" of table "opportunities" is of type vector(768),'
+        " but must be of type vector(1536); "
+        'column "changed_fields" of table "deal_versions" is of type text[], but must be of type jsonb'
     )
     assert catalog(database) == before
 
@@ -354,7 +355,7 @@ def test_every_column_is_looked_at(database: Connection) -> None:
                 database.execute(MIGRATION)
         assert (
             error.value.diag.message_primary
-            == f'column "{name}" of table "{table}" is bytea, and has to be {type_name}'
+            == f'column "{name}" of table "{table}" is of type bytea, but must be of type {type_name}'
         )
 
 
@@ -366,7 +367,7 @@ def test_a_length_or_precision_is_part_of_the_type(database: Connection, definit
     database.execute(sql.SQL("ALTER TABLE opportunities ADD " + definition))
     with pytest.raises(psycopg.errors.DatatypeMismatch) as error:
         database.execute(MIGRATION)
-    assert f"is {found}, and has to be" in str(error.value.diag.message_primary)
+    assert f"is of type {found}, but must be of type" in str(error.value.diag.message_primary)
 
 
 def test_keys_that_deal_versions_could_not_refer_to_stop_it(new_database: NewDatabase) -> None:
@@ -375,12 +376,12 @@ def test_keys_that_deal_versions_could_not_refer_to_stop_it(new_database: NewDat
     with pytest.raises(psycopg.errors.DatatypeMismatch) as error:
         database.execute(MIGRATION)
     assert error.value.diag.message_primary == (
-        'column "id" of table "tenants" is text, and has to be uuid; '
-        'column "id" of table "opportunities" is text, and has to be uuid'
+        'column "id" of table "tenants" is of type text, but must be of type uuid; '
+        'column "id" of table "opportunities" is of type text, but must be of type uuid'
     )
 
 
-def test_psql_stops_too_when_nobody_told_it_to(database: Connection) -> None:
+def test_psql_stops_even_without_on_error_stop(database: Connection) -> None:
     database.execute("ALTER TABLE opportunities ADD deal_ref text")
     before = catalog(database)
     info = database.info

@@ -1,5 +1,5 @@
--- In: the server. Out: whether pg_cron is installed, where it works, and its version if that is here, and whether
--- its launcher runs.
+-- In: the server. Out: whether pg_cron is installed, in which database it runs, its version if that is this one, and
+-- whether its launcher runs.
 SELECT
     e.name IS NOT NULL AS is_installed,
     c.home,

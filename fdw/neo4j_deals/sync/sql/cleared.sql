@@ -1,10 +1,11 @@
-{# Of the rows $1: by column, the values that a MERGE would replace by NULL. #}
+{# By column, how many values of the rows $1 a MERGE would replace with NULL. #}
 SELECT coalesce(jsonb_object_agg(c.name, c.times) FILTER (WHERE c.times > 0), '{}')
 FROM (
     SELECT
         ARRAY[
             {% for c in overwritten %}
-            count(*) FILTER (WHERE t.{{ c.target | ident }} IS NOT NULL AND ({{ c.updated | sql }}) IS NULL){{ "," if not loop.last }}
+            count(*) FILTER (WHERE t.{{ c.target | ident }} IS NOT NULL AND ({{ c.updated | sql }}) IS NULL)
+            {{- "," if not loop.last }}
             {% endfor %}
         ] AS counts
     FROM (

@@ -1,10 +1,10 @@
-{# $2: the deals that are barred, $3: the tenant. #}
+{# $2: barred deals, $3: the tenant. #}
 SELECT
     {{ kind | literal }},
     CASE
         WHEN s.{{ owner | ident }} = ANY ($2) THEN 'refused'
-        WHEN p.refusal ->> 'sqlstate' = '23503' THEN 'awaiting its deal'
-        WHEN p.refusal IS NOT NULL OR p.state = 'none' THEN 'refused'
+        WHEN p.reject ->> 'sqlstate' = '23503' THEN 'awaiting its deal'
+        WHEN p.reject IS NOT NULL OR p.state = 'none' THEN 'refused'
         WHEN p.state = 'unchanged' THEN 'matching'
         WHEN r.element_id IS NOT NULL THEN 'refused'
         WHEN p.state = 'changed' THEN 'differing'
@@ -17,7 +17,7 @@ SELECT
     {% if kind == "deal" %}
     NULL::uuid,
     {% else %}
-    CASE WHEN p.refusal ->> 'sqlstate' = '23505' THEN (
+    CASE WHEN p.reject ->> 'sqlstate' = '23505' THEN (
         SELECT taken.id
         FROM {{ versions | sql }} AS taken
         INNER JOIN {{ deals | sql }} AS o ON o.tenant_id = $3 AND o.id = taken.opportunity_id

@@ -1,4 +1,4 @@
-{# What somebody inserted beside us ($1) was not inserted here. #}
+{# A row that another session has inserted meanwhile ($1) does not count as inserted. #}
 SELECT
     count(*) FILTER (WHERE p.landed AND p.state = 'new' AND NOT p.met) AS inserted,
     count(*) FILTER (WHERE p.landed AND p.state = 'adopted') AS adopted,

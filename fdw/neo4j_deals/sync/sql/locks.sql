@@ -1,4 +1,4 @@
-{# In the order of the keys: a MERGE goes through the rows in whatever order its join has. #}
+{# In the order of the keys: a MERGE takes rows in the order of its join. #}
 SELECT
 FROM {{ plan_table | sql }} AS p
 INNER JOIN {{ target | sql }} AS t ON t.ctid = p.place

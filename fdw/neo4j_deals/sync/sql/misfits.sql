@@ -1,5 +1,5 @@
-{# Of the rows that are there ($1). A bad value of a column that an existing row keeps counts when the row is new, and as long as the
-   row has NULL there, or the text that landed without some characters. #}
+{# Of the rows that have landed ($1). A misfit in a column that an existing row keeps counts if the row is new, and as
+   long as the row has NULL there, or the text that landed without the invalid characters. #}
 WITH s AS (
     {% if cast_columns %}
     {{ source | sql(4) }}
@@ -16,11 +16,13 @@ lost (row_number, field, error) AS (
     UNION ALL
     SELECT
         s.row_number, {{ c.name | literal }},
-        _deal_sync.cast_error(raw.{{ c.name | ident }}::text, {{ c.target_family | literal }}::regtype, {{ c.target_modifier | literal }})
+        _deal_sync.cast_error(raw.{{ c.name | ident }}::text, {{ c.target_family | literal -}}
+            ::regtype, {{ c.target_modifier | literal }})
         || jsonb_build_object('value', left(raw.{{ c.name | ident }}::text, {{ shown | literal }}), 'landed', false)
     FROM s
     INNER JOIN {{ staging | sql }} AS raw USING (row_number)
-    WHERE s.{{ c.misfit_name | ident }} AND NOT coalesce(jsonb_exists(s.conversion_errors, {{ c.name | literal }}), false)
+    WHERE s.{{ c.misfit_name | ident }} AND NOT coalesce(jsonb_exists(s.conversion_errors, {{ c.name | literal -}}
+        ), false)
     {% endfor %}
 )
 
@@ -29,21 +31,24 @@ SELECT
     {% if kind == "version" %}
     CASE
         WHEN NOT coalesce((lost.error -> 'landed')::boolean, false)
-            THEN ' (of a version that is there only a replay fills what is NULL: fix the node and replay it, or set it by hand)'
+            THEN ' (only a replay fills the NULL in a landed version: fix the node and replay it, or set it by hand)'
     END AS remark
     {% else %}
     CASE
         WHEN m.write = 'insert' AND NOT coalesce((lost.error -> 'landed')::boolean, false)
-            THEN ' (a row that is there is not written here, so this is not retried: set it by hand,'
+            THEN ' (the column of an existing row is not written, so this is not retried: set it by hand,'
                 ' or ALTER the column''s option write to ''fill'')'
     END AS remark
     {% endif %}
 FROM lost
 INNER JOIN {{ staging | sql }} AS s USING (row_number)
 INNER JOIN {{ plan_table | sql }} AS p USING (row_number)
-INNER JOIN (VALUES {% for c in mapped %}({{ c.name | literal }}, {{ c.write | literal }}){{ ", " if not loop.last }}{% endfor %}) AS m (name, write)
+INNER JOIN (VALUES {% for c in mapped -%}
+    ({{ c.name | literal }}, {{ c.write | literal }}){{ ", " if not loop.last }}
+{%- endfor %}) AS m (name, write)
     ON m.name = lost.field
-LEFT JOIN {{ target | sql }} AS t ON t.tenant_id = {{ tenant | sql }}::uuid AND t.{{ key_target | ident }} = s.{{ key | ident }}
+LEFT JOIN {{ target | sql }} AS t ON t.tenant_id = {{ tenant | sql -}}
+    ::uuid AND t.{{ key_target | ident }} = s.{{ key | ident }}
 WHERE
     p.state = 'new'
     OR CASE lost.field

@@ -1,10 +1,12 @@
-{# By the interactions of the batch ($2), hashed: the planner may believe that the table is empty (an ANALYZE while it is filled), and
-   a nested loop over a table without an index on the pair takes minutes then. #}
+{# By the interactions of the batch ($2), with a hash: the planner may take the table for empty (after an ANALYZE while
+   it is filled), and a nested loop over a table without an index on the pair would take minutes. #}
 SELECT s.row_number, link.interaction_id, o.id AS entity_id
 FROM {{ staging | sql }} AS s
 INNER JOIN {{ deals | sql }} AS o
     ON o.tenant_id = {{ tenant | sql }}::uuid AND o.graph_opportunity_id = s.{{ owner | ident }}
-CROSS JOIN LATERAL (VALUES {% for c in columns if c.link %}({{ c.source | sql }}){{ ", " if not loop.last }}{% endfor %}) AS link (interaction_id)
+CROSS JOIN LATERAL (VALUES {% for c in columns if c.link -%}
+    ({{ c.source | sql }}){{ ", " if not loop.last }}
+{%- endfor %}) AS link (interaction_id)
 WHERE
     s.row_number = ANY ($1)
     AND link.interaction_id IS NOT NULL

@@ -1,23 +1,25 @@
 {% macro held_back() %}
 {% for c in held_back_columns %}
-        WHEN s.{{ c.misfit_name | ident }}{% if kind == "deal" and not c.overwrites %} AND t.{{ c.target | ident }} IS NULL{% endif %} THEN
+        WHEN s.{{ c.misfit_name | ident }}
+            {%- if kind == "deal" and not c.overwrites %} AND t.{{ c.target | ident }} IS NULL{% endif %} THEN
             jsonb_build_object(
-                'column', {{ c.name | literal }}, 'message', 'rejected, since a value does not fit', 'sqlstate', '22000',
+                'column', {{ c.name | literal -}}
+                , 'message', 'rejected because of a misfit', 'sqlstate', '22000',
                 'value', left(raw.{{ c.name | ident }}::text, {{ shown | literal }})
             ) || coalesce(s.conversion_errors -> {{ c.name | literal }}, '{}')
 {% endfor %}
 {% endmacro %}
-{# Of each staged row: what is to become of it. #}
+{# What becomes of each staged row. #}
 {% if kind == "deal" %}
 SELECT
     s.row_number,
     t.ctid AS place,
     t.tableoid AS part,
     CASE
-        WHEN s.refusal IS NOT NULL THEN s.refusal
+        WHEN s.reject IS NOT NULL THEN s.reject
 {{ held_back() -}}
-    {{ "    " }}END AS refusal,
-    CASE WHEN s.shadows THEN 'duplicate opportunity: a CRM row has the deal''s id, another row is the deal' END AS note,
+    {{ "    " }}END AS reject,
+    CASE WHEN s.shadows THEN 'duplicate opportunity: a row has the deal''s id, another one its graph id' END AS note,
     CASE
         WHEN t.id IS NULL THEN 'new'
         WHEN t.graph_opportunity_id IS NULL THEN 'adopted'
@@ -35,13 +37,13 @@ SELECT
     {{ "t.ctid" if completes else "NULL::tid" }} AS place,
     {{ "t.tableoid" if completes else "NULL::oid" }} AS part,
     CASE
-        WHEN s.landed_id IS NOT NULL AND NOT coalesce(s.refusal ? 'even_if_there', false) THEN NULL
-        WHEN s.refusal IS NOT NULL AND NOT (s.refusal ? 'ahead' AND NOT EXISTS (
-            SELECT FROM jsonb_array_elements_text(s.refusal -> 'ahead') AS a (id)
+        WHEN s.landed_id IS NOT NULL AND NOT coalesce(s.reject ? 'even_if_there', false) THEN NULL
+        WHEN s.reject IS NOT NULL AND NOT (s.reject ? 'ahead' AND NOT EXISTS (
+            SELECT FROM jsonb_array_elements_text(s.reject -> 'ahead') AS a (id)
             WHERE NOT EXISTS (
                 SELECT FROM {{ target | sql }} AS l WHERE l.tenant_id = {{ tenant | sql }}::uuid AND l.id = a.id::uuid
             )
-        )) THEN s.refusal
+        )) THEN s.reject
         WHEN s.{{ number | ident }} IS NULL THEN NULL
         WHEN s."landed deal" IS NULL THEN jsonb_build_object(
             'column', {{ owner | literal }}, 'sqlstate', '23503', 'value', s.{{ owner | ident }}::text,
@@ -52,8 +54,8 @@ SELECT
             'message', format('duplicate version number: version %s has it', s."number taken by")
         )
 {{ held_back() -}}
-    {{ "    " }}END AS refusal,
-    CASE WHEN s.landed_id IS NULL AND s.{{ number | ident }} IS NULL THEN 'a version without a number' END AS note,
+    {{ "    " }}END AS reject,
+    CASE WHEN s.landed_id IS NULL AND s.{{ number | ident }} IS NULL THEN 'version without a number' END AS note,
     CASE
         {% if completes %}
         WHEN t.id IS NOT NULL AND {{ differs | sql(8) }} THEN 'changed'

@@ -4,8 +4,9 @@ SELECT *
 FROM {{ staging | sql }} AS f
 WHERE ($1::bigint[] IS NULL OR f.row_number = ANY ($1))
 {% else %}
-{# Of nodes with one key, one; of the spellings of the tenant, both: a join, since Multicorn cannot push a computed list. #}
-SELECT DISTINCT ON ({% if kind == "deal" %}{{ uuid(key) }}{% else %}{{ uuid(owner) }}, f.{{ number | ident }}{% endif %}) f.*
+{# One of the nodes that share a key; both spellings of the tenant, by a join: Multicorn cannot push a computed list. #}
+SELECT DISTINCT ON ({% if kind == "deal" %}{{ uuid(key) }}{% else -%}
+    {{ uuid(owner) }}, f.{{ number | ident }}{% endif %}) f.*
 FROM (
     SELECT lower(current_setting('app.tenant_id')) UNION SELECT upper(current_setting('app.tenant_id'))
 ) AS spelling (id)
@@ -18,6 +19,7 @@ WHERE
 {% if kind == "deal" %}
 ORDER BY {{ uuid(key) }},{% for name in dated_by %} f.{{ name | ident }} DESC NULLS LAST,{% endfor %} f.element_id
 {% else %}
-ORDER BY {{ uuid(owner) }}, f.{{ number | ident }},{% for name in dated_by %} f.{{ name | ident }},{% endfor %} f.{{ key | ident }}
+ORDER BY {{ uuid(owner) }}, f.{{ number | ident }},
+    {%- for name in dated_by %} f.{{ name | ident }},{% endfor %} f.{{ key | ident }}
 {% endif %}
 {% endif %}

@@ -1,4 +1,6 @@
-{% macro uuid(name) %}{% if staged %}s.{{ name | ident }}{% else %}_deal_sync.to_uuid(s.{{ name | ident }}){% endif %}{% endmacro %}
+{% macro uuid(name) -%}
+    {% if staged %}s.{{ name | ident }}{% else %}_deal_sync.to_uuid(s.{{ name | ident }}){% endif %}
+{%- endmacro %}
 SELECT
     {% if kind == "deal" %}
     coalesce(by_key.id, adopted.id) AS landed_id,
@@ -12,7 +14,7 @@ SELECT
     s.row_number,
     s.element_id,
     s.graph_id,
-    s.refusal,
+    s.reject,
     s.conversion_errors,
     {% endif %}
     {% for c in columns %}
@@ -25,21 +27,23 @@ FROM (
     {{ rows | sql(4) }}
 ) AS s
 {% if kind == "deal" %}
-{# The deal's row: the one that holds its graph id, else the CRM row of the same id that has none yet (adoption). #}
+{# The deal's row: the one with its graph id, or else the one whose id it is and that has no graph id yet (adoption). #}
 LEFT JOIN {{ target | sql }} AS by_key
     ON by_key.tenant_id = {{ tenant | sql }}::uuid AND by_key.graph_opportunity_id = {{ uuid(key) }}
 LEFT JOIN {{ target | sql }} AS adopted
-    ON adopted.tenant_id = {{ tenant | sql }}::uuid AND adopted.id = {{ uuid(key) }} AND adopted.graph_opportunity_id IS NULL
+    ON adopted.tenant_id = {{ tenant | sql }}::uuid AND adopted.id = {{ uuid(key) -}}
+    {{ " " }}AND adopted.graph_opportunity_id IS NULL
 {% else %}
 LEFT JOIN {{ target | sql }} AS there
     ON there.tenant_id = {{ tenant | sql }}::uuid AND there.id = {{ uuid(key) }}
 LEFT JOIN {{ deals | sql }} AS o
     ON o.tenant_id = {{ tenant | sql }}::uuid AND o.graph_opportunity_id = {{ uuid(owner) }}
-{# LATERAL with a LIMIT: else the planner, as long as the table has no statistics, looks through all versions of the tenant. #}
+{# LATERAL with a LIMIT: without statistics of the table, the planner would scan all versions of the tenant. #}
 LEFT JOIN LATERAL (
     SELECT v.id
     FROM {{ target | sql }} AS v
-    WHERE v.tenant_id = {{ tenant | sql }}::uuid AND v.opportunity_id = o.id AND v.version_number = s.{{ number | ident }}
+    WHERE v.tenant_id = {{ tenant | sql }}::uuid AND v.opportunity_id = o.id AND v.version_number = s.{{
+        number | ident }}
     LIMIT 1
 ) AS taken ON true
 {% endif %}

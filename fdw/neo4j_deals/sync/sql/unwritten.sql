@@ -1,10 +1,11 @@
-{# A new row must be there afterwards; a changed one must have a new place. $1: rows that somebody inserted beside us. #}
+{# A new row must exist afterwards, and a changed one have a new ctid. $1: rows that another session has inserted. #}
 UPDATE {{ plan_table | sql }} AS p
 SET
     sqlstate = CASE WHEN p.row_number = ANY ($1) THEN '23505' ELSE '09000' END,
     message = CASE WHEN p.row_number = ANY ($1) THEN $2 ELSE 'a trigger of the table returned NULL' END
 FROM {{ staging | sql }} AS s
-LEFT JOIN {{ target | sql }} AS t ON t.tenant_id = {{ tenant | sql }}::uuid AND t.{{ key_target | ident }} = s.{{ key | ident }}
+LEFT JOIN {{ target | sql }} AS t ON t.tenant_id = {{ tenant | sql -}}
+    ::uuid AND t.{{ key_target | ident }} = s.{{ key | ident }}
 WHERE
     s.row_number = p.row_number AND p.sqlstate IS NULL AND p.state IN ('new', 'changed', 'adopted')
     AND (t.id IS NULL OR (t.ctid = p.place AND t.tableoid = p.part))
