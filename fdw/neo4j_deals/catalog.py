@@ -56,7 +56,7 @@ def query(plpy: Plpy, text: str, types: Sequence[str] = (), values: Sequence[Any
 
 @lru_cache(maxsize=100)
 def _plan(plpy: Plpy, text: str, types: tuple[str, ...]) -> Any:
-    """Kept: to plan a query on the catalog takes as long as to run it. PostgreSQL plans it anew if anything changes."""
+    """A prepared query: to plan one on the catalog takes as long as to run it. PostgreSQL replans it after changes."""
     return plpy.prepare(text, types)
 
 

@@ -19,8 +19,8 @@ $$;
 COMMENT ON FUNCTION _deal_sync.as_meant(_deal_sync.error) IS
 'an error with message, DETAIL and HINT as they were raised';
 
--- A part may end with a full stop or a semicolon, as a DETAIL and a statement do. A part with a capital begins a
--- sentence, and any other follows a semicolon.
+-- A part may end with a full stop or a semicolon, as a DETAIL and a statement do. If it begins with a capital, it is a
+-- new sentence.
 CREATE OR REPLACE FUNCTION _deal_sync.sentences(VARIADIC parts text[]) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
@@ -35,7 +35,7 @@ AS $$
     ) AS p
 $$;
 COMMENT ON FUNCTION _deal_sync.sentences(text[]) IS
-'message, DETAIL and HINT of an error, and what else there is to say, as one text; parts that are NULL are left out';
+'message, DETAIL and HINT of an error, and further parts, as one text; parts that are NULL are omitted';
 
 -- A public function of a run is one expression with this as its outermost function, so that the user's error has one
 -- line of CONTEXT.

@@ -50,7 +50,7 @@ AS $$
     )
 $$;
 COMMENT ON FUNCTION _deal_sync.way_to_map(text) IS
-'the statement that makes or marks the foreign table of a kind that has none';
+'the statement that creates the foreign table of a kind that has none, or gives it the option kind';
 
 -- A foreign table counts only if it and its server belong to a superuser or to the extension's owner, because it is
 -- read with the owner's login.

@@ -63,7 +63,7 @@ DECLARE
     error _deal_sync.error;
 BEGIN
     PERFORM set_config('app.tenant_id', tenant::text, true);
-    PERFORM _deal_sync.check_writable();  -- the staging table is made
+    PERFORM _deal_sync.check_writable();  -- the staging table is created
     PERFORM _deal_sync.check_server();
     PERFORM _deal_sync.check_setup(tenant);
     -- The first run remembers its graph; a comparison does not.

@@ -458,7 +458,7 @@ BEGIN
         PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);
         tried := tried + 1;
         wrong := CASE WHEN result.status = 'failed' THEN result.message END;
-        -- A skipped incremental run comes again in minutes, a full one tomorrow: that is reported even if quiet is set.
+        -- A skipped incremental run is repeated in minutes, a full one tomorrow: so a warning even if quiet is set.
         IF quiet AND mode = 'full' AND result.status = 'skipped' THEN
             RAISE WARNING '%', result.message USING HINT = 'Call it again when that run has ended.';
         END IF;

@@ -36,7 +36,7 @@ COMMENT ON FUNCTION _deal_sync.cron_facts() IS
 'the database that pg_cron runs in (NULL: the server does not load it), its version in this database (NULL: none), its '
 'time zone, and whether the process that starts its jobs runs';
 
--- pg_cron 1.4 cuts a name at 63 bytes: what tells jobs apart comes before the database's name, which may be as long.
+-- pg_cron 1.4 cuts a name at 63 bytes: what distinguishes jobs comes before the database's name, which may be as long.
 CREATE OR REPLACE FUNCTION _deal_sync.job_name(tenant uuid, is_nightly boolean) RETURNS name
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp

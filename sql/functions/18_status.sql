@@ -62,7 +62,8 @@ COMMENT ON COLUMN deal_sync.tenant_status.state IS
 'failed in a row, so that it is tried less often), never synced, or unknown (not in the application)';
 COMMENT ON COLUMN deal_sync.tenant_status.last_good_run IS 'when the last run that ended ok or partial began';
 COMMENT ON COLUMN deal_sync.tenant_status.lag IS 'time since then';
-COMMENT ON COLUMN deal_sync.tenant_status.deals IS 'deals in the graph, as last counted by sync_all or a full run';
+COMMENT ON COLUMN deal_sync.tenant_status.deals IS
+'deals in the graph, as last counted by sync_all or a full run, whichever is newer';
 COMMENT ON COLUMN deal_sync.tenant_status.refusals_open IS
 'rows and values that are rejected at present: see deal_sync.rejects';
 COMMENT ON COLUMN deal_sync.tenant_status.refusals_new IS 'of these, first met in the last 24 hours';

@@ -6,17 +6,17 @@
 --     psql -v ON_ERROR_STOP=1 -f deal_sync.sql
 --     Prisma: a copy as prisma/migrations/<time>_deal_sync/migration.sql;   Flyway: a copy as V<n>__deal_sync.sql
 -- It needs pgvector (CREATE EXTENSION vector, in any schema) and nothing of deal_sync. Tables are found by the
--- session's search_path; deal_versions is made beside opportunities. It can be run again at any time: what is there is
--- left as it is, and where nothing is missing no lock is taken that a reader or writer would notice.
+-- session's search_path; deal_versions is created next to opportunities. It can be run again at any time: what exists
+-- is not changed, and if nothing is missing, no lock is taken that a reader or writer would notice.
 --
 -- It is one statement, so it happens as a whole or not at all, with every tool, inside a transaction or not.
--- A column that is there with another type stops it with 42804 before anything has changed; the message names every
+-- A column that exists with another type stops it with 42804 before anything has changed; the message names every
 -- such column.
 --
 -- On a busy table. Adding the columns rewrites nothing and takes a moment, but it waits for running transactions, and
 -- everybody else waits behind it: let it give up instead, and try again. The two indexes on opportunities are what
--- takes long and holds writers up: make them beforehand, under the same names, and they are skipped here. (CONCURRENTLY
--- runs outside a transaction; where it failed, DROP INDEX CONCURRENTLY first.)
+-- takes long and holds writers up: create them beforehand, under the same names, and they are skipped here. (CONCURRENTLY
+-- runs outside a transaction; if it failed, DROP INDEX CONCURRENTLY first.)
 --     SET lock_timeout = '3s';
 --     ALTER TABLE opportunities
 --         ADD COLUMN IF NOT EXISTS graph_opportunity_id uuid,
@@ -318,7 +318,7 @@ BEGIN
         );
     END IF;
 
-    -- 5. Comments, where nobody has written one.
+    -- 5. Comments, unless there are any.
     IF obj_description(versions, 'pg_class') IS NULL THEN
         EXECUTE format(
             'COMMENT ON TABLE %s IS %L', versions,

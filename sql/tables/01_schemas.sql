@@ -1,5 +1,5 @@
 -- In: CREATE EXTENSION. Out: the schemas of the extension's objects.
--- What stands in this folder is created once; an upgrade changes it by statements of its own (extension/upgrades).
+-- What is in this folder is created once; an upgrade changes it by statements of its own (extension/upgrades).
 
 CREATE SCHEMA deal_sync;
 CREATE SCHEMA _deal_sync;

@@ -51,7 +51,7 @@ def test_a_run_that_gives_up_says_why(pg: Connection, writer: Connection, graph:
     run = sync(writer, tenant)
     assert run.message == (
         "more than 0 rows were rejected. Most frequent reason: P0001 in trigger"
-        ' "application" of table public.opportunities: it rejected the row (rows: 1). Fix the cause, or raise'
+        ' "application" of table public.opportunities: the row was rejected (rows: 1). Fix the cause, or raise'
         " deal_sync.max_rejects; nothing was written"
     )
 
@@ -80,7 +80,8 @@ def test_a_mistake_of_set_up_is_recorded_in_its_own_words(
     with pytest.raises(psycopg.DatabaseError):
         writer.execute("CALL deal_sync.sync_all()")
     assert str(one(pg, "SELECT message FROM deal_sync.runs")).startswith(
-        'column "deal_ref" of table public.opportunities does not exist. Column "deal_ref" of foreign table'
+        'column "deal_ref" of table public.opportunities does not exist. It is the target of column "deal_ref" of'
+        " foreign table"
     )
 
 
@@ -320,7 +321,7 @@ def test_a_full_disk_is_reported_with_the_tablespaces(
         assert (run.status, run.message) == (
             "failed",
             "no space left on a disk of the database; the tables are in"
-            f' tablespace "pg_default", tablespace "{space}"; make room and sync again;'
+            f' tablespace "pg_default", tablespace "{space}"; free some space and sync again;'
             " server_text in deal_sync.runs names the file; nothing was written",
         )
         sqlstate, server_text = pg.execute("SELECT sqlstate, server_text FROM deal_sync.runs").fetchall()[0]

@@ -285,7 +285,7 @@ def test_a_table_that_is_there_already_ends_the_import(imported: Schema, graph: 
 def test_a_bad_option_is_rejected(imported: Schema) -> None:
     with pytest.raises(psycopg.Error, match='invalid value for option "sample"') as raised:
         imported.take(sample=-1)
-    assert "0 looks at every node" in str(raised.value.diag.message_hint)
+    assert "0 stands for all nodes" in str(raised.value.diag.message_hint)
 
 
 def test_more_properties_than_a_table_has_columns_are_left_out_with_a_warning(imported: Schema, graph: Graph) -> None:

@@ -214,7 +214,9 @@ def test_after_the_graphs_clock_has_moved_against_postgresqls_everything_is_read
         pg.execute("UPDATE deal_sync.watermarks SET watermark = now() - interval '5min'")
     run = incremental(pg, tenant)
     assert (run.mode, run.deals_updated) == ("full", 20)
-    assert run.message == f"a full run, since the graph's clock has moved by {-3600 * hours} s against PostgreSQL's"
+    assert run.message == (
+        f"full run because the graph's clock was moved by {-3600 * hours} s relative to PostgreSQL's"
+    )
     assert incremental(pg, tenant).mode == "incremental"
     moved_then(pg, tenant, timedelta(minutes=9))
     assert incremental(pg, tenant).mode == "incremental"
@@ -238,7 +240,7 @@ def test_after_the_clock_of_the_one_machine_of_both_has_been_set_everything_is_r
     graph.run("MATCH (d:Deal) SET d.last_updated_at = datetime() - duration('PT20M'), d.opportunity_summary = 'new'")
     run = incremental(pg, tenant)
     assert (run.mode, run.deals_updated) == ("full", 20)
-    assert run.message == "a full run, since the graph's clock has been set by -3600 s, and PostgreSQL's with it"
+    assert run.message == "full run because the graph's and PostgreSQL's clocks were both moved by -3600 s"
     assert incremental(pg, tenant).mode == "incremental"
     pg.execute(hour_ahead)
     pg.execute('UPDATE deal_sync.watermarks SET facts = facts || \'{"boot": "another"}\'')
@@ -445,7 +447,7 @@ def test_a_transaction_that_neo4j_has_had_open_for_long_is_named(
         for mode in ("full", "incremental"):
             message = str(sync(pg, tenant, mode=mode).message)
             assert message.startswith("transactions that have been open in Neo4j for longer than deal_sync.overlap, ")
-            assert " may not see: neo4j-transaction-" in message
+            assert " may miss: neo4j-transaction-" in message
             assert message.count("-transaction-") == 1
         transaction.rollback()
     assert incremental(pg, tenant).message is None

@@ -66,7 +66,7 @@ def test_a_run_in_no_mode_clears_a_fifth_of_a_columns_values(
     assert status == "failed"
     assert message is not None
     assert 'the run would replace 300 of 300 values in column "deal_ref" of public.opportunities with NULL' in message
-    assert 'It is filled from column "deal_ref" of neo4j.deals: in the graph the property is absent' in message
+    assert 'The column is filled from column "deal_ref" of neo4j.deals; in the graph the property is absent' in message
     assert "SET deal_sync.max_loss = 100" in message
     assert one(pg, VALUES, tenant) == 300
     pg.execute("SET deal_sync.max_loss = 100")
@@ -172,7 +172,7 @@ def test_a_column_that_follows_another_name_is_named_as_both(pg: Connection, gra
     status, message = outcome(sync(pg, tenant))
     assert status == "failed"
     assert '20 of 20 values in column "latest_ai_summary"' in str(message)
-    assert 'It is filled from column "opportunity_summary" of neo4j.deals' in str(message)
+    assert 'The column is filled from column "opportunity_summary" of neo4j.deals' in str(message)
 
 
 def test_many_columns_are_named_by_their_number(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
@@ -185,7 +185,7 @@ def test_many_columns_are_named_by_their_number(pg: Connection, graph: Graph, te
     )
     status, message = outcome(sync(pg, tenant))
     assert status == "failed"
-    assert " and of 1 more." in str(message)
+    assert ", and values in 1 more columns." in str(message)
 
 
 def test_rows_of_deals_that_are_gone_from_the_graph_keep_their_values(

@@ -195,10 +195,10 @@ def test_what_the_application_rejects_is_one_rows_matter(
     assert {sqlstate: (reject.level, reject.graph_id) for sqlstate, reject in found.items()} == {
         sqlstate: ("row", node.key) for sqlstate, node in bad.items()
     }
-    assert 'in trigger "object" of table public.opportunities: it rejected the row' in found["P0001"].message
+    assert 'in trigger "object" of table public.opportunities: the row was rejected' in found["P0001"].message
     assert "not raise please" in (found["P0001"].server_text or "")
     assert "raise" not in found["P0001"].message
-    assert 'in trigger "object" of table public.opportunities: it rejected the row' in found["AB123"].message
+    assert 'in trigger "object" of table public.opportunities: the row was rejected' in found["AB123"].message
     assert "a trigger of the table returned NULL" in found["09000"].message
     assert 'constraint "cheap"' in found["23514"].message
     assert 'constraint "one_reference"' in found["23505"].message

@@ -1,5 +1,5 @@
-"""Flows in: neo4j_deals.sync.setup and sql/functions/11_setup_checks.sql, on databases set up wrongly or oddly.
-Flows out: every setup error is raised before anything is read, with its remedy.
+"""Flows in: neo4j_deals.sync.setup and sql/functions/11_setup_checks.sql, on databases that are set up wrongly or
+oddly. Flows out: every setup error is raised before anything is read, with its remedy.
 """
 
 import re
@@ -153,7 +153,7 @@ MISTAKES: dict[str, tuple[LiteralString, str, str, str]] = {
     "an interaction that is a text": (
         "ALTER TABLE opportunities ALTER COLUMN source_interaction_id TYPE text",
         "42804",
-        'column "source_interaction_id" of foreign table neo4j.deals has the option link',
+        'column "source_interaction_id" of foreign table neo4j.deals has option "link"',
         "ALTER TABLE public.opportunities ALTER COLUMN source_interaction_id TYPE uuid",
     ),
     "a stamp of another type": (

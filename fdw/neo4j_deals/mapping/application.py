@@ -30,7 +30,7 @@ class TargetColumn:
     base_name: str
     base_as: str
     not_null: bool = False
-    #: An insert that does not name it gives it a value.
+    #: Whether it gets a value if an insert does not name it.
     has_default: bool = False
     is_generated: bool = False
     #: Of an enum, the first.
@@ -38,12 +38,12 @@ class TargetColumn:
 
     @property
     def must_be_given(self) -> bool:
-        """Whether an insert has to name it."""
+        """Whether an insert must name it."""
         return self.not_null and not self.has_default
 
     @property
     def given(self) -> str | None:
-        """Of the links: what an insert gives to it, an expression."""
+        """For a link: the expression that an insert writes to it."""
         types, value = _GIVEN.get(self.name, ((), None))
         return value if self.must_be_given and self.base_name in types else None
 
@@ -59,7 +59,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class TargetTable:
-    """A table of the application, as SQL takes its name, and its columns in their order."""
+    """A table of the application: its quoted name, and its columns in their order."""
 
     name: str
     columns: tuple[TargetColumn, ...] = ()

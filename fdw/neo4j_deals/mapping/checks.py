@@ -1,8 +1,8 @@
 """In: a foreign table of the mapping, and a table of the application that it writes. Out: the setup errors in them.
 
-Pure: what PostgreSQL alone knows, how it spells a name and whether a type takes a text, is passed in. A check is one
-function, which yields what it finds; its docstring is what must be true. The first error of the first check that has
-one is what a user sees: the order is that of the lists at the end.
+Pure: what only PostgreSQL knows, how it quotes a name and whether a type accepts a text, is passed in. A check is one
+function, which yields what it finds; its docstring is what must be true. A user sees the first error of the first check
+that finds one, in the order of the lists at the end.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from neo4j_deals.mapping.types import JSON, NUMBERS, TEXTS, VECTORS, length, sho
 
 
 class Quoting(Protocol):
-    """How names and texts become SQL: PostgreSQL's own way."""
+    """How names and texts are quoted: as PostgreSQL does."""
 
     def quote_ident(self, name: str) -> str:
-        """An identifier as SQL takes it."""
+        """An identifier, quoted."""
 
     def quote_literal(self, value: str) -> str:
-        """A text as SQL takes it."""
+        """A text, quoted."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Setup:
     table: Table
     target: TargetTable
     sql: Quoting
-    #: Why a type (its spelling and its modifier) rejects a text, or NULL; None if it takes it.
+    #: Why a type (its name and its modifier) rejects a text, or NULL; None if it accepts it.
     cast_error: Callable[[str | None, str, int], str | None]
-    #: The names that the sync takes for itself in the staging table, and how many bytes a name may have there.
+    #: The names that the sync uses itself in the staging table, and how many bytes a name may have there.
     reserved: Collection[str]
     longest: int
 
@@ -85,7 +85,7 @@ def target_is_a_table(setup: Setup) -> Errors:
 
 
 def target_has_no_rules(setup: Setup) -> Errors:
-    """MERGE takes no table with rules, not even disabled ones."""
+    """The target has no rules, not even disabled ones: MERGE does not support them."""
     for rule in setup.target.rules:
         yield _has_rule(setup.target, rule.name, "MERGE")
 
@@ -114,7 +114,7 @@ def key_is_written(setup: Setup) -> Errors:
 
 
 def _for_key(setup: Setup, target: str) -> str:
-    """The column that has the target by default may be there, without it or with the policy never."""
+    """The column that has the target by default may exist without it, or with the policy never."""
     names = {
         definition.name
         for table in TABLES
@@ -144,7 +144,7 @@ def targets_exist(setup: Setup) -> Errors:
 
 
 def _for_missing(setup: Setup, column: Column) -> str:
-    """The foreign column's type says little of the target's: the migration knows the types of its columns."""
+    """The foreign column's type says little about the target's; the migration knows the types of its columns."""
     assert column.target is not None
     migrated = {
         definition.options.get("target")
@@ -161,7 +161,7 @@ def _for_missing(setup: Setup, column: Column) -> str:
 
 
 def names_are_free(setup: Setup) -> Errors:
-    """No staged column has a name that the sync itself uses beside it."""
+    """No staged column has a name that the sync uses itself."""
     for column in setup.table.columns:
         is_free = column.name not in setup.reserved and len(column.name.encode()) <= setup.longest
         if column.staged_as is not None and not is_free:
@@ -199,7 +199,7 @@ def targets_take_null(setup: Setup) -> Errors:
                 "42804",
                 f'column "{there.name}" of table {setup.target.name} is of a domain that does not allow NULL',
                 f"The domain is {there.type_family}.",
-                "Let the domain take NULL, and the column not:"
+                "Allow NULL in the domain, and forbid it in the column:"
                 f" ALTER TABLE {setup.target.name} ALTER COLUMN {name} SET NOT NULL;",
             )
 
@@ -210,7 +210,7 @@ def links_are_ids(setup: Setup) -> Errors:
         if column.link and column.staged_as is not None and (column.due_name or column.staged_name) != "uuid":
             yield DealSyncError(
                 "42804",
-                f'column "{column.name}" of foreign table {setup.table.name} has the option link, and is not filled as'
+                f'column "{column.name}" of foreign table {setup.table.name} has option "link", but is not staged as'
                 " a uuid",
                 f'Its target "{column.target}" is of type {column.due_as}.' if column.target else None,
                 (
@@ -235,7 +235,7 @@ def targets_differ(setup: Setup) -> Errors:
 
 
 def defaults_fit(setup: Setup) -> Errors:
-    """Each option `default` is a value of its target. What is too long a cast to varchar(n) cuts, an INSERT rejects."""
+    """Each option `default` is valid for its target. A cast to varchar(n) truncates a text, an INSERT rejects it."""
     for column in setup.written:
         if column.default is None or not column.target_is_there:
             continue
@@ -263,14 +263,14 @@ def fallbacks_exist(setup: Setup) -> Errors:
         if column.fallback is not None and column.is_written and column.fallback not in staged:
             yield DealSyncError(
                 "42703",
-                f'column "{column.name}" of foreign table {setup.table.name} has fallback "{column.fallback}", which is'
-                " not a column that the sync reads",
+                f'column "{column.name}" of foreign table {setup.table.name} has fallback "{column.fallback}", which'
+                " is not a column that the sync reads",
                 hint=setup.alter_column(column.name, "OPTIONS (SET fallback ...)"),
             )
 
 
 def stamps_are_times(setup: Setup) -> Errors:
-    """The column that stamps changes, which only the deals' table has, is a timestamp."""
+    """The column that is set at each change, which only the deals' table has, is a timestamp."""
     stamps, there = setup.table.stamp, setup.target.column(setup.table.stamp)
     if setup.table.kind != "deal" or (there is not None and there.base_name in _STAMPS):
         return
@@ -335,7 +335,7 @@ def _for_unfilled(setup: Setup, column: TargetColumn) -> str:
 
 
 def _is_stamp(setup: Setup, column: TargetColumn) -> bool:
-    """By its name, a column that a framework sets at each change, where the sync sets no other."""
+    """Whether by its name it is a column that a framework sets at each change, and the sync sets no other."""
     return (
         setup.table.kind == "deal"
         and column.base_name in _STAMPS
@@ -345,7 +345,7 @@ def _is_stamp(setup: Setup, column: TargetColumn) -> bool:
 
 
 def _default(column: TargetColumn) -> str | None:
-    """A value that says nothing; None if the type has none."""
+    """An empty value; None if the type has none."""
     if column.base_name in TEXTS:
         return ""
     if column.base_name in NUMBERS:
@@ -359,7 +359,7 @@ def _default(column: TargetColumn) -> str | None:
 
 
 def links_have_no_rules(setup: Setup) -> Errors:
-    """INSERT ... ON CONFLICT takes no table with enabled rules for INSERT or UPDATE."""
+    """The table has no enabled rules for INSERT or UPDATE: INSERT ... ON CONFLICT does not support them."""
     for rule in setup.target.rules:
         if rule.is_enabled and rule.command in ("2", "3"):
             yield _has_rule(setup.target, rule.name, "INSERT ... ON CONFLICT")
@@ -380,7 +380,7 @@ def links_have_their_columns(setup: Setup) -> Errors:
 
 
 def links_are_filled(setup: Setup) -> Errors:
-    """Nothing else must be given to a link."""
+    """No other column of a link requires a value."""
     for column in setup.target.columns:
         if column.must_be_given and column.name not in LINK and column.given is None:
             name = setup.sql.quote_ident(column.name)
@@ -416,8 +416,8 @@ def _fits_together(column: Column) -> bool:
 
 
 def check_shown(table: Table, sql: Quoting) -> None:
-    """Raises DealSyncError (42804) for the first column that shows less than what the sync lands: the sync converts the
-    graph's value, the MERGE by hand what the foreign column shows of it.
+    """Raises DealSyncError (42804) for the first column that cannot hold every value that the sync lands: the sync
+    converts the graph's value, the MERGE by hand the value of the foreign column.
     """
     for column in table.columns:
         if column.staged_as is not None and column.derive is None and not _shows_all(column):

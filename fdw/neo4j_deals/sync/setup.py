@@ -14,7 +14,7 @@ from neo4j_deals.sync import names
 
 def check_targets(plpy: QuotingPlpy, shown: str | None = None) -> None:
     """Raises DealSyncError, or PostgreSQL's error if a table does not exist. `shown`: the kind whose foreign table must
-    show all that the sync lands.
+    be able to hold every value that the sync lands.
     """
     tables = {}
     for kind in ("deal", "version"):

@@ -259,8 +259,8 @@ def test_a_fallback_is_a_column_that_is_read() -> None:
         assert found(checks.fallbacks_exist, setup(deals(with_fallback, *others))) == [
             (
                 "42703",
-                'column "created_at" of foreign table neo4j.deals has fallback "seen_at", which is not a column'
-                " that the sync reads",
+                'column "created_at" of foreign table neo4j.deals has fallback "seen_at", which is not a column that'
+                " the sync reads",
                 None,
                 "ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN created_at OPTIONS (SET fallback ...);",
             )
@@ -353,8 +353,8 @@ def test_a_table_of_links_has_no_rule_that_an_insert_meets() -> None:
     assert found(checks.links_have_no_rules, setup(deals(), replace(LINKS, rules=rules))) == [
         (
             "0A000",
-            f'table public.interaction_links has rule "{name}", but INSERT ... ON CONFLICT does not'
-            " support tables with rules",
+            f'table public.interaction_links has rule "{name}", but INSERT ... ON CONFLICT does not support tables with'
+            " rules",
             None,
             "Replace the rule with a trigger.",
         )
@@ -415,8 +415,8 @@ def test_a_target_takes_the_type_of_its_column(table: Table, hint: str | None) -
     [wrong] = table.columns
     assert raised.value.sqlstate == "42804"
     assert raised.value.message == (
-        f'column "v" of foreign table neo4j.deals is of type {wrong.type_name}, but its target "v" requires'
-        f" {wrong.due_as}"
+        f'column "v" of foreign table neo4j.deals is of type {wrong.type_name},'
+        f' but its target "v" requires {wrong.due_as}'
     )
     assert raised.value.detail is None
     assert raised.value.hint == f"ALTER FOREIGN TABLE neo4j.deals ALTER COLUMN v {hint}"
