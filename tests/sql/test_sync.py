@@ -140,7 +140,7 @@ def test_too_many_rejects_fail_the_run_and_the_commonest_is_named(
     run = sync(writer, tenant)
     assert run.status == "failed"
     assert "more than 4 rows" in str(run.message)
-    assert "3 times" in str(run.message)
+    assert "(rows: 3)" in str(run.message)
     assert "23514" in str(run.message)
     assert "no_bad_name" in str(run.message)
     only_the_failed_run(pg, run, "DS001")

@@ -104,7 +104,12 @@ def test_a_bad_option_is_rejected_where_it_is_set(
             "either",
         ),
         (MAPPING, "DROP password, ADD bearer_token 'hunter2'", 'cannot be used together with option "user"', "either"),
-        (MAPPING, 'DROP "user"', 'option "password" requires option "user"', "user of Neo4j"),
+        (
+            MAPPING,
+            'DROP "user"',
+            'option "password" requires option "user"',
+            'Set the option "user" in the same statement.',
+        ),
         (
             SERVER,
             "ADD sslrootcert '/root.crt'",

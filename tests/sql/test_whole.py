@@ -88,7 +88,7 @@ def test_a_node_that_is_there_and_does_not_arrive_is_an_error(
     with pytest.raises(psycopg.Error, match=EARLY) as raised:
         sync(pg, tenant, mode=mode, strict=True)
     assert raised.value.diag.message_hint is not None
-    assert "option uri" in raised.value.diag.message_hint
+    assert 'option "uri"' in raised.value.diag.message_hint
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_the_test_finds_an_interpolation_without_a_filter() -> None:
 def test_what_is_sql_must_have_been_made_as_such() -> None:
     template = _environment(QUOTING).from_string("SELECT\n    {{ part | sql(4) }}")
     assert template.render(part=Sql("a,\nb")) == "SELECT\n    a,\n    b"
-    with pytest.raises(TypeError, match="no SQL that was made here"):
+    with pytest.raises(TypeError, match="is not of type Sql"):
         template.render(part="a; DROP TABLE b")
 
 

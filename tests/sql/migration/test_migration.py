@@ -400,7 +400,7 @@ def test_psql_stops_even_without_on_error_stop(database: Connection) -> None:
     ended = subprocess.run(
         [*command, "-f", CHECKOUT / "sql/migration/deal_sync.sql"], capture_output=True, text=True, check=False
     )
-    assert 'column "deal_ref" of table "opportunities" is text' in ended.stderr
+    assert 'column "deal_ref" of table "opportunities" is of type text' in ended.stderr
     assert catalog(database) == before
 
 
