@@ -15,8 +15,8 @@
 --
 -- On a busy table. Adding the columns rewrites nothing and takes a moment, but it waits for running transactions, and
 -- everybody else waits behind it: let it give up instead, and try again. The two indexes on opportunities are what
--- takes long and holds writers up: create them beforehand, under the same names, and they are skipped here. (CONCURRENTLY
--- runs outside a transaction; if it failed, DROP INDEX CONCURRENTLY first.)
+-- takes long and holds writers up: create them beforehand, under the same names, and they are skipped here.
+-- (CONCURRENTLY runs outside a transaction; if it failed, DROP INDEX CONCURRENTLY first.)
 --     SET lock_timeout = '3s';
 --     ALTER TABLE opportunities
 --         ADD COLUMN IF NOT EXISTS graph_opportunity_id uuid,
