@@ -1,4 +1,4 @@
-"""Flows in: values of every foreign column's type, and sql/functions/07_casts.sql. Flows out: that the casts of the
+"""Flows in: values of every foreign column's type, and sql/functions/10_casts.sql. Flows out: that the casts of the
 MERGE by hand give what the reader stages, and NULL for a misfit.
 """
 

@@ -1,4 +1,4 @@
-"""Flows in: sql/functions/21_doctor.sql, without the package. Flows out: what doctor() reports nevertheless; the checks
+"""Flows in: sql/functions/25_doctor.sql, without the package. Flows out: what doctor() reports nevertheless; the checks
 are tested in tests/fdw/doctor.
 """
 

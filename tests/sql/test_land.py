@@ -1,4 +1,4 @@
-"""Flows in: sql/functions/09_land.sql, on tables that reject rows, and beside a service that writes them too. Flows
+"""Flows in: sql/functions/12_land.sql, on tables that reject rows, and beside a service that writes them too. Flows
 out: the error of a row affects that row only.
 """
 

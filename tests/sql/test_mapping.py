@@ -1,5 +1,5 @@
-"""Flows in: sql/functions/06_mapping.sql, on mappings that people have changed. Flows out: that attach() leaves theirs,
-and the mapping as statements.
+"""Flows in: sql/functions/06_mapping.sql and 07_attach.sql, on mappings that people have changed. Flows out: that
+attach() leaves theirs, and the mapping as statements.
 """
 
 import uuid

@@ -1,4 +1,4 @@
-"""Flows in: neo4j_deals.sync.setup and sql/functions/11_setup_checks.sql, on databases that are set up wrongly or
+"""Flows in: neo4j_deals.sync.setup and sql/functions/15_setup_checks.sql, on databases that are set up wrongly or
 oddly. Flows out: every setup error is raised before anything is read, with its remedy.
 """
 

@@ -1,4 +1,4 @@
-"""Flows in: sql/functions/12_sync.sql, beside other sessions, locks and runs, in sessions set up in every way. Flows
+"""Flows in: sql/functions/16_sync.sql, beside other sessions, locks and runs, in sessions set up in every way. Flows
 out: an error that is not of a row ends the run, and the session is afterwards as before.
 """
 

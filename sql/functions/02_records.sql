@@ -1,4 +1,5 @@
--- In: the outcome of runs. Out: the run log and the rejects. Written by short functions with the owner's rights.
+-- In: the outcome of runs. Out: the run log, the rejects, watermarks, the graph's id. Written by short functions with
+-- the owner's rights.
 
 CREATE OR REPLACE FUNCTION _deal_sync.record_run(
     result deal_sync.run_result, started_at timestamptz, sqlstate text, server_text text
@@ -118,6 +119,41 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.check_graph(text) IS 'remembers the database id of the graph; raises if it has changed';
+
+CREATE OR REPLACE FUNCTION _deal_sync.replace_graph(database_id text) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    DELETE FROM deal_sync.graph;
+    DELETE FROM deal_sync.watermarks;
+    DELETE FROM deal_sync.backfills;
+    INSERT INTO deal_sync.graph (database_id) VALUES (replace_graph.database_id);
+$$;
+COMMENT ON FUNCTION _deal_sync.replace_graph(text) IS 'the body of accept_graph()';
+
+CREATE OR REPLACE FUNCTION deal_sync.accept_graph() RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    state record;
+    error _deal_sync.error;
+BEGIN
+    PERFORM _deal_sync.check_package();
+    state := _deal_sync.graph_state();
+    PERFORM _deal_sync.replace_graph(state.database_id);
+    RETURN state.database_id;
+EXCEPTION
+    WHEN OTHERS OR query_canceled THEN
+        GET STACKED DIAGNOSTICS
+            error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
+            error.hint := PG_EXCEPTION_HINT;
+        error := _deal_sync.raise_again(error);
+END
+$$;
+COMMENT ON FUNCTION deal_sync.accept_graph() IS
+'accepts the graph behind the server as the one to sync from, and returns its database id; every tenant''s next run is '
+'a full one';
 
 CREATE OR REPLACE FUNCTION _deal_sync.watermark_of(
     tenant_id uuid, OUT watermark timestamptz, OUT mapping text, OUT undated jsonb, OUT facts jsonb

@@ -1,4 +1,87 @@
--- In: a staged batch. Out: its rows in the application's tables, with the caller's rights, and what could not land.
+-- In: an error that was caught, ours or the application's. Out: whose it is, what may be said of it, and the error that
+-- the user sees.
+
+-- PL/Python puts the name of its exception before an error's message, and the message of an error in a set-returning
+-- function into the DETAIL: what it says instead is in the server's language.
+CREATE OR REPLACE FUNCTION _deal_sync.as_meant(INOUT error _deal_sync.error)
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF error.detail ~ E'^(plpy|spiexceptions)\\.\\w+: ' THEN
+        error.message := error.detail;
+        error.detail := NULL;
+    END IF;
+    error.message := regexp_replace(error.message, E'^(plpy|spiexceptions)\\.\\w+: ', '');
+    error.detail := nullif(error.detail, '');
+    error.hint := nullif(error.hint, '');
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.as_meant(_deal_sync.error) IS
+'an error with message, DETAIL and HINT as they were raised';
+
+-- A public function of a run is one expression with this as its outermost function, so that the user's error has one
+-- line of CONTEXT.
+CREATE OR REPLACE FUNCTION _deal_sync.checked(outcome _deal_sync.outcome) RETURNS _deal_sync.outcome
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    error _deal_sync.error := _deal_sync.as_meant(outcome.error);
+BEGIN
+    IF error.code IS NULL THEN
+        RETURN outcome;
+    END IF;
+    error.origin := coalesce(error.origin, 'own');
+    error.hint := coalesce(
+        error.hint,
+        CASE
+            WHEN error.code = '42501' THEN 'To see what the role lacks: SELECT * FROM deal_sync.doctor() WHERE NOT ok;'
+        END
+    );
+    -- An option of RAISE that is '' is printed as an empty line.
+    IF error.detail IS NULL AND error.hint IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = error.code, MESSAGE = error.message, DATATYPE = error.origin;
+    ELSIF error.detail IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = error.code, MESSAGE = error.message, HINT = error.hint, DATATYPE = error.origin;
+    ELSIF error.hint IS NULL THEN
+        RAISE EXCEPTION USING
+            ERRCODE = error.code, MESSAGE = error.message, DETAIL = error.detail, DATATYPE = error.origin;
+    END IF;
+    RAISE EXCEPTION USING
+        ERRCODE = error.code, MESSAGE = error.message, DETAIL = error.detail, HINT = error.hint,
+        DATATYPE = error.origin;
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.checked(_deal_sync.outcome) IS 'an outcome as it is; raises its error, if it has one';
+
+-- An assignment leaves one line less in CONTEXT than PERFORM. A caller that has waited for Neo4j catches
+-- query_canceled, too, so that a cancel is reported in PostgreSQL's own words.
+CREATE OR REPLACE FUNCTION _deal_sync.raise_again(error _deal_sync.error) RETURNS _deal_sync.error
+LANGUAGE sql
+AS $$
+    SELECT (_deal_sync.checked(ROW(NULL, error)::_deal_sync.outcome)).error
+$$;
+COMMENT ON FUNCTION _deal_sync.raise_again(_deal_sync.error) IS
+'raises an error that was caught; does nothing if its code is NULL';
+
+-- A part may end with a full stop or a semicolon, as a DETAIL and a statement do. If it begins with a capital, it is a
+-- new sentence.
+CREATE OR REPLACE FUNCTION _deal_sync.sentences(VARIADIC parts text[]) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT nullif(string_agg(
+        CASE WHEN p.place = 1 THEN '' WHEN p.part ~ '^[A-Z]' THEN '. ' ELSE '; ' END || p.part, '' ORDER BY p.place
+    ), '')
+    FROM (
+        SELECT row_number() OVER (ORDER BY g.place) AS place, rtrim(g.part, '.; ') AS part
+        FROM unnest(parts) WITH ORDINALITY AS g (part, place)
+        WHERE g.part <> ''
+    ) AS p
+$$;
+COMMENT ON FUNCTION _deal_sync.sentences(text[]) IS
+'message, DETAIL and HINT of an error, and further parts, as one text; parts that are NULL are omitted';
 
 -- Errors of one row: bad data, a constraint, a view's check option, a trigger that raises (with an SQLSTATE of PL/pgSQL
 -- or of its own, or in PL/Python; or a CASE or a subquery in it that one row breaks), an index entry that is too long.
@@ -186,186 +269,3 @@ $$;
 COMMENT ON FUNCTION _deal_sync.explain_error(text, text, text, text, text) IS
 'the reason for a reject, in SQLSTATE and names only: contains no application data; place: the trigger or function '
 'that raised the error';
-
--- In the search_path of the role that called the sync (after pg_catalog), which the application's triggers may rely on.
--- A function of its own, so that nothing else of the extension runs with it. A trigger may leave another app.tenant_id
--- behind, which is reset afterwards.
-CREATE OR REPLACE FUNCTION _deal_sync.execute_for(statement text, rows bigint[], ids uuid[]) RETURNS bigint
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    tenant CONSTANT text := current_setting('app.tenant_id');
-    landed bigint;
-BEGIN
-    PERFORM set_config('search_path', _deal_sync.setting('search_path'), true);
-    EXECUTE statement USING rows, ids;
-    GET DIAGNOSTICS landed = ROW_COUNT;
-    PERFORM set_config('app.tenant_id', tenant, true);
-    RETURN landed;
-END
-$$;
-COMMENT ON FUNCTION _deal_sync.execute_for(text, bigint[], uuid[]) IS
-'runs a statement over rows of the staging table in the caller''s search_path';
-
--- If it fails because of a row, it is run for an eighth of the rows at a time, until the bad row is alone. After a
--- unique violation it is tried once more: another session may have inserted the row, which exists now (met).
-CREATE OR REPLACE FUNCTION _deal_sync.land(
-    statement text, rows bigint[], ids uuid[], OUT landed bigint, OUT failures _deal_sync.failure[], OUT met bigint[]
-)
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    amount CONSTANT integer := cardinality(rows);
-    part CONSTANT integer := greatest(1, (amount + 7) / 8);
-    part_landed bigint;
-    part_failures _deal_sync.failure[];
-    part_met bigint[];
-    code text;
-    text_of_server text;
-    detail text;
-    context text;
-    "schema" text;
-    "table" text;
-    "column" text;
-    "constraint" text;
-BEGIN
-    landed := 0;
-    failures := '{}';
-    met := '{}';
-    IF amount = 0 THEN
-        RETURN;
-    END IF;
-
-    FOR attempt IN 1 .. 2 LOOP
-        BEGIN
-            landed := _deal_sync.execute_for(statement, rows, ids);
-            met := CASE attempt WHEN 2 THEN rows ELSE met END;
-            RETURN;
-        EXCEPTION
-            WHEN OTHERS OR assert_failure THEN
-                GET STACKED DIAGNOSTICS
-                    code := RETURNED_SQLSTATE, text_of_server := MESSAGE_TEXT, detail := PG_EXCEPTION_DETAIL,
-                    context := PG_EXCEPTION_CONTEXT, "schema" := SCHEMA_NAME, "table" := TABLE_NAME,
-                    "column" := COLUMN_NAME, "constraint" := CONSTRAINT_NAME;
-                IF NOT (_deal_sync.is_row_error(code) OR _deal_sync.may_be_a_policy(code)) THEN
-                    RAISE;
-                END IF;
-        END;
-        EXIT WHEN amount > 1 OR code <> '23505';
-    END LOOP;
-
-    IF amount = 1 THEN
-        context := _deal_sync.applications_context(context, ARRAY[statement]);
-        failures := ARRAY[ROW(
-            rows[1], code,
-            _deal_sync.explain_error(code, "table", "column", "constraint", _deal_sync.place_of_error(context)),
-            concat_ws(E'\n', text_of_server, nullif(detail, ''), context), format('%I.%I', "schema", "table"), "column"
-        )::_deal_sync.failure];
-        RETURN;
-    END IF;
-
-    FOR start IN 1 .. amount BY part LOOP
-        SELECT l.landed, l.failures, l.met INTO part_landed, part_failures, part_met
-        FROM _deal_sync.land(statement, rows[start : start + part - 1], ids) AS l;
-        landed := landed + part_landed;
-        failures := failures || part_failures;
-        met := met || part_met;
-        EXIT WHEN cardinality(failures) > _deal_sync.setting('max_rejects')::integer;
-    END LOOP;
-END
-$$;
-COMMENT ON FUNCTION _deal_sync.land(text, bigint[], uuid[]) IS
-'runs a statement over rows of the staging table in subtransactions, and isolates those that the table rejects';
-
--- One batch: planned, written, checked, explained, linked; neo4j_deals.sync.statements says what each statement does.
--- Passed on from batch to batch: result; cleared, the values that the run replaces with NULL; reasons, which counts
--- failures. completed: versions of this batch.
-CREATE OR REPLACE FUNCTION _deal_sync.land_batch(
-    kind text, statements _deal_sync.statements, INOUT result deal_sync.run_result, INOUT reasons jsonb,
-    INOUT cleared jsonb, OUT completed bigint
-)
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    max_rejects CONSTANT bigint := _deal_sync.setting('max_rejects')::bigint;
-    due record;
-    merged record;
-    counted record;
-    clears jsonb := '{}';
-    unlinked bigint[];
-    interactions uuid[];
-    linked record;
-    suppressed _deal_sync.failure[] := '{}';
-    rejects jsonb;
-BEGIN
-    EXECUTE statements.planned USING NULL::bigint[];
-    EXECUTE statements.to_write INTO due;
-    IF due.changes > 0 THEN
-        EXECUTE statements.locks;
-        IF statements.cleared IS NOT NULL THEN
-            EXECUTE statements.cleared INTO clears USING due.rows;
-        END IF;
-    END IF;
-
-    merged := _deal_sync.land(
-        CASE WHEN due.changes > 0 THEN statements.completion ELSE statements.merge END, due.rows, '{}'
-    );
-    IF merged.failures <> '{}' THEN
-        EXECUTE statements.failed USING merged.failures;
-    END IF;
-    -- If land() gave up, rows that it never tried are missing, too: the run fails with what was found.
-    IF
-        merged.landed + cardinality(merged.failures) < cardinality(due.rows)
-        AND cardinality(merged.failures) <= max_rejects
-    THEN
-        EXECUTE statements.unwritten USING merged.met, _deal_sync.explain_error('23505', NULL, NULL, NULL);
-    END IF;
-
-    EXECUTE statements.counted INTO counted USING merged.met;
-    IF kind = 'deal' THEN
-        result.deals_inserted := result.deals_inserted + counted.inserted;
-        result.deals_adopted := result.deals_adopted + counted.adopted;
-        result.deals_updated := result.deals_updated + counted.updated;
-        result.deals_unchanged := result.deals_unchanged + counted.unchanged;
-    ELSE
-        result.versions_inserted := result.versions_inserted + counted.inserted;
-    END IF;
-    completed := counted.completed;
-    reasons := _deal_sync.add_counts(reasons, counted.reasons);
-    IF clears <> '{}' THEN
-        cleared := _deal_sync.add_counts(cleared, clears);
-        IF counted.failed <> '{}' THEN -- their rows have kept their values
-            EXECUTE statements.cleared INTO clears USING counted.failed;
-            cleared := _deal_sync.add_counts(cleared, clears, -1);
-        END IF;
-    END IF;
-
-    IF statements.links IS NOT NULL THEN
-        EXECUTE statements.linked INTO interactions USING counted.there;
-        EXECUTE statements.unlinked INTO unlinked USING counted.there, interactions;
-        linked := _deal_sync.land(statements.links, unlinked, interactions);
-        result.links_inserted := result.links_inserted + linked.landed;
-        -- A link that neither landed nor failed: a trigger returned NULL, or another row has a unique key of the pair;
-        -- or so many failed (perhaps because a table is not filled yet) that the rest was not tried. The deals still
-        -- land.
-        IF unlinked <> '{}' THEN
-            EXECUTE statements.suppressed INTO suppressed USING
-                unlinked, interactions, ARRAY(SELECT f.row_number FROM unnest(linked.failures) AS f),
-                CASE WHEN cardinality(linked.failures) > max_rejects
-                    THEN 'not tried, because more than deal_sync.max_rejects links were rejected before'
-                    ELSE 'a trigger or a unique key of the table prevented the link' END;
-        END IF;
-        suppressed := linked.failures || suppressed;
-    END IF;
-
-    EXECUTE statements.rejects INTO rejects USING counted.there, suppressed;
-    IF rejects <> '[]' THEN
-        PERFORM _deal_sync.record_rejects(result.run_id, result.tenant_id, rejects);
-    END IF;
-END
-$$;
-COMMENT ON FUNCTION _deal_sync.land_batch(text, _deal_sync.statements, deal_sync.run_result, jsonb, jsonb) IS
-'lands the staged batch of a kind, adds to the run''s counts, and records rejects';
