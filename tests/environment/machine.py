@@ -4,6 +4,9 @@ import os
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from .state import CHECKOUT, DEV, LOCALES, NEO4J, STATE, VENV, SetupError, fingerprint, is_current, run, say
@@ -116,7 +119,7 @@ def make_german() -> None:
 
 def build_pgvector() -> None:
     """Debian 12: the source package of Debian 13, from the mirror that the machine uses, without touching /etc/apt."""
-    if (EXTENSIONS / "vector.control").exists():
+    if os_release()["VERSION_CODENAME"] != "bookworm" or (EXTENSIONS / "vector.control").exists():
         return
     say("building pgvector")
     targets = ["apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages"]
@@ -158,19 +161,22 @@ def make_environments() -> None:
     runtime = list(project["project"]["dependencies"])
     build = list(project["build-system"]["requires"])
     # /usr/bin/python3 is the one that PL/Python embeds; the system's packages have Multicorn's Python half.
-    environments = {
-        VENV: (["--system-site-packages"], runtime),
-        DEV: ([], runtime + build + list(project["dependency-groups"]["dev"])),
-    }
-    for path, (options, requirements) in environments.items():
-        stamp = path / "requirements"
-        if is_current(stamp, "\n".join(requirements)):
-            continue
-        say(f"making {path}")
-        shutil.rmtree(path, ignore_errors=True)
-        run(["/usr/bin/python3", "-m", "venv", *options, path])
-        run([path / "bin/pip", "install", "-q", *requirements])
-        stamp.write_text("\n".join(requirements))
+    at_once(
+        partial(make_environment, VENV, ["--system-site-packages"], runtime),
+        # Much of what its packages hold is never imported; what is, is compiled then.
+        partial(make_environment, DEV, [], runtime + build + list(project["dependency-groups"]["dev"]), "--no-compile"),
+    )
+
+
+def make_environment(path: Path, options: list[str], requirements: list[str], *pip_options: str) -> None:
+    stamp = path / "requirements"
+    if is_current(stamp, "\n".join(requirements)):
+        return
+    say(f"making {path}")
+    shutil.rmtree(path, ignore_errors=True)
+    run(["/usr/bin/python3", "-m", "venv", *options, path])
+    run([path / "bin/pip", "install", "-q", *pip_options, *requirements])
+    stamp.write_text("\n".join(requirements))
 
 
 def get_neo4j() -> None:
@@ -211,14 +217,17 @@ def install_extension() -> None:
     run(["make", "-s", "-C", CHECKOUT, "install", f"PG_CONFIG={PG_CONFIG}"], env=outer_environment())
 
 
+def at_once(*steps: Callable[[], None]) -> None:
+    """Takes the steps beside each other, each of which waits for other programs; raises what one of them raises."""
+    with ThreadPoolExecutor(len(steps)) as pool:
+        for step in [pool.submit(step) for step in steps]:
+            step.result()
+
+
 def set_up() -> None:
     """Installs what is missing; takes seconds if nothing is."""
     install_packages()
     copy_postgresql()
-    make_german()
-    if os_release()["VERSION_CODENAME"] == "bookworm":
-        build_pgvector()
-    make_environments()
-    get_neo4j()
+    at_once(make_german, build_pgvector, make_environments, get_neo4j)
     install_package()
     install_extension()
