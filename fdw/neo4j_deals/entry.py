@@ -146,6 +146,12 @@ def comparison(plpy: QuotingPlpy, kind: str, tenant: str, without: list[str]) ->
         return compiler.comparison(source, application, _quoting(plpy), tenant, without)
 
 
+def comparison_of_tenant(plpy: QuotingPlpy) -> str:
+    """See `statements.comparison_of_tenant`."""
+    with _reported(plpy):
+        return compiler.comparison_of_tenant(catalog.application(plpy), _quoting(plpy))
+
+
 def _quoting(plpy: QuotingPlpy) -> compiler.Quoting:
     return compiler.Quoting(plpy.quote_ident, plpy.quote_literal)
 

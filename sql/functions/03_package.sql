@@ -195,6 +195,16 @@ $$;
 COMMENT ON FUNCTION _deal_sync.statements_of_comparison(text, uuid, text[]) IS
 'the statements that compare a batch with its rows: the nodes, each with its state, and the values that differ';
 
+CREATE OR REPLACE FUNCTION _deal_sync.comparison_of_tenant() RETURNS text
+LANGUAGE plpython3u STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import entry
+return entry.comparison_of_tenant(plpy)
+$$;
+COMMENT ON FUNCTION _deal_sync.comparison_of_tenant() IS
+'the statement that compares all nodes of a tenant with its rows, and its rows with the nodes';
+
 CREATE OR REPLACE FUNCTION _deal_sync.merge_by_hand(kind text) RETURNS text
 LANGUAGE plpython3u STABLE
 SET search_path = pg_catalog, pg_temp

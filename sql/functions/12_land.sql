@@ -92,6 +92,36 @@ $$;
 COMMENT ON FUNCTION _deal_sync.land(text, bigint[], uuid[]) IS
 'runs a statement over rows of the staging table in subtransactions, and isolates those that the table rejects';
 
+-- Of a link that neither landed nor failed, a trigger returned NULL, or another row has a unique key of the pair; or so
+-- many failed (perhaps because a table is not filled yet) that the rest was not tried. The deals still land.
+CREATE OR REPLACE FUNCTION _deal_sync.land_links(
+    statements _deal_sync.statements, rows bigint[], OUT landed bigint, OUT failures _deal_sync.failure[]
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    interactions uuid[];
+    unlinked bigint[];
+    suppressed _deal_sync.failure[] := '{}';
+BEGIN
+    EXECUTE statements.linked INTO interactions USING rows;
+    EXECUTE statements.unlinked INTO unlinked USING rows, interactions;
+    SELECT l.landed, l.failures INTO landed, failures
+    FROM _deal_sync.land(statements.links, unlinked, interactions) AS l;
+    IF unlinked <> '{}' THEN
+        EXECUTE statements.suppressed INTO suppressed USING
+            unlinked, interactions, ARRAY(SELECT f.row_number FROM unnest(failures) AS f),
+            CASE WHEN cardinality(failures) > _deal_sync.setting('max_rejects')::bigint
+                THEN 'not tried, because more than deal_sync.max_rejects links were rejected before'
+                ELSE 'a trigger or a unique key of the table prevented the link' END;
+    END IF;
+    failures := failures || suppressed;
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.land_links(_deal_sync.statements, bigint[]) IS
+'links the rows of a batch that have landed; failures: the links that are missing afterwards';
+
 -- One batch: planned, written, checked, explained, linked; neo4j_deals.sync.statements says what each statement does.
 -- Passed on from batch to batch: result; cleared, the values that the run replaces with NULL; reasons, which counts
 -- failures. completed: versions of this batch.
@@ -108,10 +138,8 @@ DECLARE
     merged record;
     counted record;
     clears jsonb := '{}';
-    unlinked bigint[];
-    interactions uuid[];
-    linked record;
-    suppressed _deal_sync.failure[] := '{}';
+    links bigint;
+    not_linked _deal_sync.failure[] := '{}';
     rejects jsonb;
 BEGIN
     EXECUTE statements.planned USING NULL::bigint[];
@@ -157,24 +185,11 @@ BEGIN
     END IF;
 
     IF statements.links IS NOT NULL THEN
-        EXECUTE statements.linked INTO interactions USING counted.there;
-        EXECUTE statements.unlinked INTO unlinked USING counted.there, interactions;
-        linked := _deal_sync.land(statements.links, unlinked, interactions);
-        result.links_inserted := result.links_inserted + linked.landed;
-        -- A link that neither landed nor failed: a trigger returned NULL, or another row has a unique key of the pair;
-        -- or so many failed (perhaps because a table is not filled yet) that the rest was not tried. The deals still
-        -- land.
-        IF unlinked <> '{}' THEN
-            EXECUTE statements.suppressed INTO suppressed USING
-                unlinked, interactions, ARRAY(SELECT f.row_number FROM unnest(linked.failures) AS f),
-                CASE WHEN cardinality(linked.failures) > max_rejects
-                    THEN 'not tried, because more than deal_sync.max_rejects links were rejected before'
-                    ELSE 'a trigger or a unique key of the table prevented the link' END;
-        END IF;
-        suppressed := linked.failures || suppressed;
+        SELECT l.landed, l.failures INTO links, not_linked FROM _deal_sync.land_links(statements, counted.there) AS l;
+        result.links_inserted := result.links_inserted + links;
     END IF;
 
-    EXECUTE statements.rejects INTO rejects USING counted.there, suppressed;
+    EXECUTE statements.rejects INTO rejects USING counted.there, not_linked;
     IF rejects <> '[]' THEN
         PERFORM _deal_sync.record_rejects(result.run_id, result.tenant_id, rejects);
     END IF;

@@ -35,10 +35,103 @@ $$;
 COMMENT ON FUNCTION _deal_sync.end_backfill(deal_sync.backfills) IS
 'removes the rejects from before a backfill that it did not meet again; counts all others';
 
--- A batch is a range of ids, not of nodes, so that nodes that share an id are never separated. First all deals, then
--- the versions by the id of their deal, which also finds versions whose deal is not in the graph; after each, the nodes
--- without such an id. The values that all batches replace with NULL are added up, and compared with those that
--- were there when the first one began.
+-- NULL if the mapping has changed since it began: it starts over.
+CREATE OR REPLACE FUNCTION _deal_sync.started_backfill(tenant_id uuid, mapping text) RETURNS deal_sync.backfills
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    state deal_sync.backfills;
+BEGIN
+    SELECT b.* INTO state FROM deal_sync.backfills AS b WHERE b.tenant_id = started_backfill.tenant_id;
+    IF state.mapping <> started_backfill.mapping THEN
+        RAISE NOTICE 'the backfill of tenant % starts over because the mapping has changed', tenant_id;
+        RETURN NULL;
+    END IF;
+    RETURN state;
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.started_backfill(uuid, text) IS
+'the backfill of a tenant that a batch continues, or NULL';
+
+CREATE OR REPLACE FUNCTION _deal_sync.new_backfill(
+    result deal_sync.run_result, reading _deal_sync.reading
+) RETURNS deal_sync.backfills
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT ROW(
+        result.tenant_id, result.run_id, reading.mapping, reading.watermark, now(), now(), 'deals', NULL, 0,
+        _deal_sync.ask(_deal_sync.count_of_values(), result.tenant_id, NULL::jsonb), '{}',
+        to_jsonb(result) || reading.facts || jsonb_build_object('remarks', reading.remarks, 'known', reading.known)
+    )::deal_sync.backfills
+$$;
+COMMENT ON FUNCTION _deal_sync.new_backfill(deal_sync.run_result, _deal_sync.reading) IS
+'a backfill before its first batch';
+
+-- First all deals, then the versions by the id of their deal, which also finds versions whose deal is not in the graph;
+-- after each, the nodes without such an id.
+CREATE OR REPLACE FUNCTION _deal_sync.phase_after(phase text) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE phase
+        WHEN 'deals' THEN 'deals without id' WHEN 'deals without id' THEN 'versions' ELSE 'versions without deal id'
+    END
+$$;
+COMMENT ON FUNCTION _deal_sync.phase_after(text) IS 'what a backfill reads when it has read all nodes of a phase';
+
+CREATE OR REPLACE FUNCTION _deal_sync.conclude_backfill(
+    state deal_sync.backfills, reading _deal_sync.reading, INOUT result deal_sync.run_result
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    ended record;
+    last record;
+BEGIN
+    SELECT e.rows_rejected, e.values_rejected INTO result.rows_rejected, result.values_rejected
+    FROM _deal_sync.end_backfill(state) AS e;
+    -- A run in between may have advanced the watermark; beyond the present only with a clock that was wrong.
+    SELECT w.watermark, w.mapping INTO last FROM _deal_sync.watermark_of(result.tenant_id) AS w;
+    result.watermark := CASE
+        WHEN last.mapping = state.mapping AND last.watermark <= reading.watermark
+            THEN greatest(last.watermark, state.watermark)
+        ELSE state.watermark
+    END;
+    -- If the graph's clock was set before it began, there is nothing to compare with.
+    ended := _deal_sync.end_reading(
+        result, true, CASE WHEN state.counts #>> '{known, newest}' IS NOT NULL THEN reading.known END
+    );
+    -- Nodes that were created meanwhile may have been skipped: the next run looks for them.
+    PERFORM _deal_sync.record_watermark(
+        result.tenant_id, result.run_id, result.watermark, state.mapping, true,
+        '{"deals": null, "versions": null}' || ended.facts
+        || CASE WHEN result.watermark = state.watermark THEN (
+            SELECT jsonb_object_agg(f.name, state.counts -> f.name)
+            FROM unnest(ARRAY['ahead', 'unsure', 'boot', 'at_boot']) AS f (name)
+        ) ELSE '{}' END
+    );
+    result := _deal_sync.conclude_run(
+        result,
+        concat_ws(
+            '; ',
+            nullif(array_to_string(
+                ARRAY(SELECT jsonb_array_elements_text(state.counts -> 'remarks')) || ended.remark, '; '
+            ), ''),
+            _deal_sync.cleared_columns(state.cleared)
+        ),
+        (ended.facts ->> 'rows_without_deal')::bigint,
+        true
+    );
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.conclude_backfill(deal_sync.backfills, _deal_sync.reading, deal_sync.run_result) IS
+'ends a backfill whose last batch has landed: rejects, watermark, and the result of all batches';
+
+-- A batch is a range of ids, not of nodes, so that nodes that share an id are never separated. The values that all
+-- batches replace with NULL are added up, and compared with those that were there when the first one began.
 CREATE OR REPLACE FUNCTION _deal_sync.run_backfill_batch(INOUT result deal_sync.run_result, batch_size integer)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -50,22 +143,11 @@ DECLARE
     keys text[];
     deals_before bigint;
     landed record;
-    ended record;
-    last record;
 BEGIN
     PERFORM _deal_sync.hurry_constraints();
-    SELECT b.* INTO state FROM deal_sync.backfills AS b WHERE b.tenant_id = result.tenant_id;
-    IF state.mapping <> reading.mapping THEN
-        RAISE NOTICE 'the backfill of tenant % starts over because the mapping has changed', result.tenant_id;
-        state := NULL;
-    END IF;
+    state := _deal_sync.started_backfill(result.tenant_id, reading.mapping);
     IF state.tenant_id IS NULL THEN
-        state := (
-            result.tenant_id, result.run_id, reading.mapping, reading.watermark, now(), now(), 'deals', NULL, 0,
-            '{}', '{}',
-            to_jsonb(result) || reading.facts || jsonb_build_object('remarks', reading.remarks, 'known', reading.known)
-        );
-        state.held := _deal_sync.ask(_deal_sync.count_of_values(), result.tenant_id, NULL::jsonb);
+        state := _deal_sync.new_backfill(result, reading);
     END IF;
     result := jsonb_populate_record(result, state.counts);
     kind := CASE WHEN state.phase LIKE 'deals%' THEN 'deal' ELSE 'version' END;
@@ -90,49 +172,14 @@ BEGIN
     state.done := state.done + cardinality(landed.elements);
 
     IF state.phase = 'versions without deal id' THEN
-        SELECT e.rows_rejected, e.values_rejected INTO result.rows_rejected, result.values_rejected
-        FROM _deal_sync.end_backfill(state) AS e;
-        -- A run in between may have advanced the watermark; beyond the present only with a clock that was wrong.
-        SELECT w.watermark, w.mapping INTO last FROM _deal_sync.watermark_of(result.tenant_id) AS w;
-        result.watermark := CASE
-            WHEN last.mapping = state.mapping AND last.watermark <= reading.watermark
-                THEN greatest(last.watermark, state.watermark)
-            ELSE state.watermark
-        END;
-        -- If the graph's clock was set before it began, there is nothing to compare with.
-        ended := _deal_sync.end_reading(
-            result, true, CASE WHEN state.counts #>> '{known, newest}' IS NOT NULL THEN reading.known END
-        );
-        -- Nodes that were created meanwhile may have been skipped: the next run looks for them.
-        PERFORM _deal_sync.record_watermark(
-            result.tenant_id, result.run_id, result.watermark, state.mapping, true,
-            '{"deals": null, "versions": null}' || ended.facts
-            || CASE WHEN result.watermark = state.watermark THEN (
-                SELECT jsonb_object_agg(f.name, state.counts -> f.name)
-                FROM unnest(ARRAY['ahead', 'unsure', 'boot', 'at_boot']) AS f (name)
-            ) ELSE '{}' END
-        );
-        result := _deal_sync.conclude_run(
-            result,
-            concat_ws(
-                '; ',
-                nullif(array_to_string(
-                    ARRAY(SELECT jsonb_array_elements_text(state.counts -> 'remarks')) || ended.remark, '; '
-                ), ''),
-                _deal_sync.cleared_columns(state.cleared)
-            ),
-            (ended.facts ->> 'rows_without_deal')::bigint,
-            true
-        );
+        result := _deal_sync.conclude_backfill(state, reading, result);
         RETURN;
     END IF;
     IF cardinality(keys) = batch_size THEN
         state.after := keys[batch_size];
     ELSE
         state.after := NULL;
-        state.phase := CASE state.phase
-            WHEN 'deals' THEN 'deals without id' WHEN 'deals without id' THEN 'versions' ELSE 'versions without deal id'
-        END;
+        state.phase := _deal_sync.phase_after(state.phase);
     END IF;
     result.status := 'running';
     state.batch_at := now();

@@ -25,9 +25,9 @@ AS $$
     WHERE
         e.extname = 'deal_sync'
         AND p.proname <> ALL (ARRAY[
-            'attach', 'detach', 'set_handler', 'grant_sync', 'grant_monitor', 'grant_scan', 'accept_graph',
-            'replace_graph', 'forget', 'unbar', 'remove_tenant', 'bar', 'remove_bar', 'scan', 'scan_rows',
-            'import_schema', 'import_statements'
+            'attach', 'create_mapping', 'detach', 'set_handler', 'grant_sync', 'grant_monitor', 'grant_scan',
+            'accept_graph', 'replace_graph', 'forget', 'unbar', 'remove_tenant', 'bar', 'remove_bar', 'scan',
+            'scan_rows', 'import_schema', 'import_statements'
         ])
 $$;
 COMMENT ON FUNCTION _deal_sync.routines_of_sync() IS 'the routines that grant_sync() lets a role call';

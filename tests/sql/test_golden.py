@@ -84,6 +84,8 @@ STATEMENTS: LiteralString = """
     FROM unnest(ARRAY['deal', 'version']) AS k (kind)
     UNION ALL
     SELECT 'deal: count of values', _deal_sync.count_of_values()
+    UNION ALL
+    SELECT 'tenant: comparison', _deal_sync.comparison_of_tenant()
 """
 
 

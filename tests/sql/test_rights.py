@@ -80,7 +80,7 @@ def test_a_role_without_a_grant_calls_nothing(pg: Connection) -> None:
 
 def test_what_changes_the_set_up_or_decides_about_the_graph_is_not_the_syncs(pg: Connection) -> None:
     """A new routine is the sync's, or is listed here."""
-    owners = {"attach", "detach", "set_handler", "grant_sync", "grant_monitor", "grant_scan"}
+    owners = {"attach", "create_mapping", "detach", "set_handler", "grant_sync", "grant_monitor", "grant_scan"}
     owners |= {"accept_graph", "replace_graph", "forget", "unbar", "remove_tenant", "bar", "remove_bar"}
     scans = {"scan", "scan_rows", "import_schema", "import_statements"}
     with role(pg, fresh("clerk")) as clerk:

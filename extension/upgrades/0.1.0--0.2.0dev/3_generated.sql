@@ -2,6 +2,7 @@
 -- Written by `make upgrade`, from the catalogs of the two versions.
 
 REVOKE EXECUTE ON ROUTINE @extschema@.sync_deals(uuid, text, boolean, boolean) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.application_schemas() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.as_meant(_deal_sync.error) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.ask(text, uuid, anyelement) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.attempt(uuid, text, _deal_sync.caller) FROM PUBLIC;
@@ -13,28 +14,42 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.check_handler(integer) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_targets(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_tenant(text, uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.checked(_deal_sync.outcome) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.column_definition(text, text, jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.comparison_of_tenant() FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.conclude_backfill(deal_sync.backfills, _deal_sync.reading, deal_sync.run_result)
+    FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.conclude_run(deal_sync.run_result, text, bigint, boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.crashes_with_multicorn(integer) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.create_mapping(name, name, name) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.cron_facts() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.default_columns() FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.default_tables(name, name, name) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.end_reading(deal_sync.run_result, boolean, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.examine(regrole) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.fetch_count(refcursor) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.graph_state(uuid, boolean, boolean, double precision) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.holder_of(bigint) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.is_for_the_caller(_deal_sync.error, boolean) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.lacking_columns(regclass, text) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.lacking_comments(regclass, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.land_batch(text, _deal_sync.statements, deal_sync.run_result, jsonb, jsonb)
     FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.land_links(_deal_sync.statements, bigint[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.line_up(uuid) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.mapped_elsewhere(name) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.may_be_a_policy(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.merge_by_hand(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.message_of(_deal_sync.error, text) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.new_backfill(deal_sync.run_result, _deal_sync.reading) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.phase_after(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.raise_again(_deal_sync.error) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.raise_applications(_deal_sync.error, text, text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.record_failure(uuid, text, timestamp with time zone, _deal_sync.error) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.rejected_elements(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.request_error(uuid, _deal_sync.request, _deal_sync.caller) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.sentences(text[]) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.shown(text, jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.started_backfill(uuid, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.statements_of(text, uuid, text[], boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.statements_of_comparison(text, uuid, text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.sync_tenant(uuid, _deal_sync.request, _deal_sync.caller) FROM PUBLIC;

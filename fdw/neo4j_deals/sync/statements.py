@@ -188,6 +188,14 @@ def comparison(
     return _unmasked(nodes), parts.statement("compared_values", nodes=nodes) if parts.differing else None
 
 
+def comparison_of_tenant(application: Application, quoting: Quoting) -> str:
+    """The statement that compares all nodes of a tenant ($1), batch by batch, with its rows, and its rows with the
+    nodes: deals, versions and links.
+    """
+    tables = {"deals": application.deals, "versions": application.versions, "links": application.links}
+    return _unmasked(_render("compared_tenant", quoting, **{name: Sql(table.name) for name, table in tables.items()}))
+
+
 class _Merge:
     """A MERGE and its parts: from the staging table of a tenant or, without a tenant, from the foreign table.
 
