@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from environment.servers import PORT, Instance
-from pytest_postgresql.janitor import DatabaseJanitor
+from environment.servers import Instance
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -32,14 +31,22 @@ class Database:
 
 @contextmanager
 def new_database(instance: Instance, template: str = "template0") -> Iterator[Database]:
-    """A clone of the template, while it lasts; of template0: an empty database."""
+    """A clone of the template, while it lasts; of template0: an empty database.
+
+    Its files are copied: by the log, as PostgreSQL does it by default, it takes half as long again.
+    """
     name = f"test_{uuid.uuid4().hex}"
-    host = str(instance.socket_directory)
-    with (
-        DatabaseJanitor(user="postgres", host=host, port=PORT, dbname=name, template_dbname=template),
-        ExitStack() as connections,
-    ):
-        yield Database(instance, name, connections)
+    _maintain(instance, f'CREATE DATABASE {name} TEMPLATE "{template}" STRATEGY file_copy')
+    try:
+        with ExitStack() as connections:
+            yield Database(instance, name, connections)
+    finally:
+        _maintain(instance, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def _maintain(instance: Instance, statement: str) -> None:
+    with psycopg.connect(instance.dsn("postgres"), autocommit=True) as connection:
+        execute(connection, statement)
 
 
 def execute(connection: Connection, statement: str | None) -> None:
