@@ -45,7 +45,7 @@ demo: up ## show a sync of two tenants, step by step
 	@STATE=$(STATE) PYTHON=$(DEV)/python bash tests/demo/demo.sh
 
 test: setup ## run the whole test suite; ARGS="-k name" for a part
-	@$(DEV)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadfile)
+	@$(DEV)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)
 
 bench: setup ## measure; ARGS="--deals 20000 --no-double"
 	@PYTHONPATH=tests:fdw $(DEV)/python -m bench.bench $(ARGS)

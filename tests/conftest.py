@@ -142,6 +142,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("language", [ENGLISH, "de_DE.UTF-8"], ids=["English", "German"], indirect=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test with a time limit of its own takes long, and starts first: at the end no worker waits for it."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if MULTICORN_ABSENT and item.get_closest_marker("multicorn"):
         pytest.skip(MULTICORN_ABSENT)
