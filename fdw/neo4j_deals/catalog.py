@@ -1,14 +1,16 @@
 """In: PostgreSQL's catalog, by way of `plpy`. Out: the mapping's tables and the options of their server.
 
+The mapping is read once per session, and again if a row of the catalog that it is read from has changed.
 `plpy` is passed in: it exists in PL/Python only, and tests can stand in for it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.graph.options import ServerOptions
@@ -65,15 +67,65 @@ def serve_interrupt(plpy: Plpy) -> None:
     plpy.execute("SELECT 1")
 
 
+T = TypeVar("T")
+
+_LIBC = ctypes.CDLL(None)
+_known: dict[Hashable, Any] = {}  # what `once` keeps
+_state: str | None = None  # of the mapping, when it was read
+_read_by: tuple[int, int] | None = None  # the statement that last looked
+
+
+def once(plpy: Plpy, key: Hashable, make: Callable[[], T]) -> T:
+    """What `make` returns, which follows from the mapping; it is kept, under `key`, until the mapping changes.
+
+    A statement looks once whether it has changed, so that a run has one mapping from its beginning to its end.
+    """
+    if _read_by is None or _read_by != _statement():
+        look(plpy)
+    if key not in _known:
+        _known[key] = make()
+    return cast("T", _known[key])
+
+
+def look(plpy: Plpy) -> None:
+    """Forgets what `once` keeps if the mapping has changed; each run begins with it."""
+    global _state, _read_by
+    _read_by = None
+    [row] = query(plpy, "SELECT _deal_sync.mapping_state() AS state")
+    if row["state"] != _state:
+        _known.clear()
+    _state, _read_by = row["state"], _statement()
+
+
+def _statement() -> tuple[int, int] | None:
+    """Identifies the transaction and the client's statement; None outside a backend."""
+    try:
+        beginnings = _LIBC.GetCurrentTransactionStartTimestamp, _LIBC.GetCurrentStatementStartTimestamp
+    except AttributeError:
+        return None
+    for beginning in beginnings:
+        beginning.restype = ctypes.c_int64
+    return beginnings[0](), beginnings[1]()
+
+
 def mapped(plpy: Plpy, kind: str) -> str:
     """The foreign table that maps a kind (`_deal_sync.mapped` says which ones count), as its OID: a role that runs a
     sync need not have USAGE on its schema.
     """
-    return str(query(plpy, "SELECT _deal_sync.mapped($1)::oid::text AS oid", ["text"], [kind])[0]["oid"])
+
+    def read() -> str:
+        return str(query(plpy, "SELECT _deal_sync.mapped($1)::oid::text AS oid", ["text"], [kind])[0]["oid"])
+
+    return once(plpy, ("mapped", kind), read)
+
+
+def mapping(plpy: Plpy, kind: str) -> Table:
+    """The foreign table of the mapping for a kind."""
+    return once(plpy, ("mapping", kind), lambda: table(plpy, mapped(plpy, kind)))
 
 
 def table(plpy: Plpy, relation: str) -> Table:
-    """A foreign table of the mapping; `relation` is a regclass."""
+    """A foreign table, of the mapping or not; `relation` is a regclass."""
     head = query(
         plpy,
         "SELECT _deal_sync.options_of(ftoptions) AS options, ftrelid::pg_catalog.regclass::text AS name"
@@ -110,6 +162,10 @@ def application(plpy: Plpy) -> Application:
 
 def target(plpy: Plpy, kind: str, option: str = "target") -> TargetTable:
     """The table of the application that an option names; PostgreSQL's error if it does not exist."""
+    return once(plpy, ("target", kind, option), lambda: _target(plpy, kind, option))
+
+
+def _target(plpy: Plpy, kind: str, option: str) -> TargetTable:
     [row] = query(
         plpy,
         "SELECT c.oid::pg_catalog.regclass::text AS name, c.relkind::text,"
@@ -145,22 +201,6 @@ def cast_error(plpy: Plpy, text: str | None, type_name: str, modifier: int) -> s
     )
     message: str | None = row["message"]
     return message
-
-
-def label_and_tenant(plpy: Plpy, kind: str) -> tuple[str, str]:
-    """The label of a kind, and the property with the tenant's id: a part of `table` that is much cheaper to read."""
-    [row] = query(
-        plpy,
-        "SELECT _deal_sync.options_of(t.ftoptions) ->> 'label' AS label,"
-        " coalesce(o.options ->> 'property', a.attname) AS property"
-        " FROM pg_catalog.pg_foreign_table t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.ftrelid"
-        " CROSS JOIN LATERAL (SELECT _deal_sync.options_of(a.attfdwoptions) AS options) o"
-        " WHERE t.ftrelid = _deal_sync.mapped($1) AND a.attnum > 0 AND NOT a.attisdropped"
-        " AND o.options ->> 'target' = 'tenant_id'",
-        ["text"],
-        [kind],
-    )
-    return row["label"], row["property"]
 
 
 def server_options(plpy: Plpy, relation: str) -> ServerOptions:

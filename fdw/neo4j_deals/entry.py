@@ -17,8 +17,11 @@ from neo4j_deals import SERVES, __version__, catalog
 from neo4j_deals.catalog import Plpy, QuotingPlpy, TellingPlpy
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.graph.connection import connection
+from neo4j_deals.graph.connection import role as current_role
+from neo4j_deals.mapping.application import Application
 from neo4j_deals.mapping.checks import check_types
 from neo4j_deals.mapping.defaults import TABLES
+from neo4j_deals.mapping.model import Table
 from neo4j_deals.rows.values import Misfit, landing
 from neo4j_deals.sync import cron, setup, staging, state
 from neo4j_deals.sync import statements as compiler
@@ -98,15 +101,15 @@ def default_columns() -> Iterator[dict[str, Any]]:
 def check_source(plpy: QuotingPlpy, kind: str) -> None:
     """Raises if server or user mapping are not set up, or a target's type does not suit; does not query the graph."""
     with _reported(plpy):
-        relation = catalog.mapped(plpy, kind)
-        catalog.server_options(plpy, relation)
-        check_types(catalog.table(plpy, relation), plpy)
+        catalog.look(plpy)
+        catalog.server_options(plpy, catalog.mapped(plpy, kind))
+        catalog.once(plpy, ("types", kind), lambda: check_types(catalog.mapping(plpy, kind), plpy))
 
 
 def check_targets(plpy: QuotingPlpy, shown: str | None) -> None:
     """See `setup.check_targets`."""
-    try:
-        setup.check_targets(plpy, shown)
+    try:  # a domain of the application checks a default with the rights of the role
+        catalog.once(plpy, ("targets", shown, current_role()), lambda: setup.check_targets(plpy, shown))
     except DealSyncError as error:
         _raise(plpy, error)
 
@@ -114,46 +117,50 @@ def check_targets(plpy: QuotingPlpy, shown: str | None) -> None:
 def fill_staging(plpy: TellingPlpy, kind: str, tenant: str, caller: str, selection: str | None) -> Iterator[int]:
     """See `staging.fill`, for the table of a kind; `selection` is JSON."""
     with _reported(plpy):
-        yield from staging.fill(plpy, catalog.mapped(plpy, kind), tenant, caller, Selection.read(selection))
+        yield from staging.fill(plpy, kind, tenant, caller, Selection.read(selection))
 
 
 def statements(plpy: QuotingPlpy, kind: str, tenant: str, without: list[str], completes: bool) -> dict[str, str | None]:
     """See `statements.statements`; returns a row."""
     with _reported(plpy):
-        source, application = catalog.table(plpy, catalog.mapped(plpy, kind)), catalog.application(plpy)
-        made = compiler.statements(source, application, _quoting(plpy), tenant, without, completes)
-    return compiler.columns_of(made)
+        made = catalog.once(
+            plpy,
+            ("statements", kind, tuple(without), completes),
+            lambda: compiler.statements(*_compiled_from(plpy, kind), without, completes),
+        )
+    return compiler.columns_of(made, plpy.quote_literal(tenant))
 
 
 def merge_by_hand(plpy: QuotingPlpy, kind: str) -> str:
     """See `statements.merge_by_hand`."""
     with _reported(plpy):
-        source, application = catalog.table(plpy, catalog.mapped(plpy, kind)), catalog.application(plpy)
-        return compiler.merge_by_hand(source, application, _quoting(plpy))
+        return compiler.merge_by_hand(*_compiled_from(plpy, kind))
 
 
 def count_of_values(plpy: QuotingPlpy) -> str:
     """See `statements.count_of_values`."""
     with _reported(plpy):
-        source, application = catalog.table(plpy, catalog.mapped(plpy, "deal")), catalog.application(plpy)
-        return compiler.count_of_values(source, application, _quoting(plpy))
+        return catalog.once(plpy, "count", lambda: compiler.count_of_values(*_compiled_from(plpy, "deal")))
 
 
 def comparison(plpy: QuotingPlpy, kind: str, tenant: str, without: list[str]) -> tuple[str, str | None]:
     """See `statements.comparison`."""
     with _reported(plpy):
-        source, application = catalog.table(plpy, catalog.mapped(plpy, kind)), catalog.application(plpy)
-        return compiler.comparison(source, application, _quoting(plpy), tenant, without)
+        nodes, differing = compiler.comparison(*_compiled_from(plpy, kind), without)
+    quoted = plpy.quote_literal(tenant)
+    return str(compiler.of_tenant(nodes, quoted)), compiler.of_tenant(differing, quoted)
 
 
 def comparison_of_tenant(plpy: QuotingPlpy) -> str:
     """See `statements.comparison_of_tenant`."""
     with _reported(plpy):
-        return compiler.comparison_of_tenant(catalog.application(plpy), _quoting(plpy))
+        _, application, quoting = _compiled_from(plpy, "deal")
+        return compiler.comparison_of_tenant(application, quoting)
 
 
-def _quoting(plpy: QuotingPlpy) -> compiler.Quoting:
-    return compiler.Quoting(plpy.quote_ident, plpy.quote_literal)
+def _compiled_from(plpy: QuotingPlpy, kind: str) -> tuple[Table, Application, compiler.Quoting]:
+    quoting = compiler.Quoting(plpy.quote_ident, plpy.quote_literal)
+    return catalog.mapping(plpy, kind), catalog.application(plpy), quoting
 
 
 def graph_state(plpy: Plpy, tenant: str | None, counts: bool, newest: bool, late: float | None) -> dict[str, Any]:

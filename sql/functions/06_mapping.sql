@@ -274,3 +274,104 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.mapping_columns(regclass) IS
 'the columns of a foreign table of the mapping: options, target, and the base type that each is staged in (NULL: none)';
+
+-- Where each row of the catalog is that the mapping is read from, and who wrote it: both change with the row. By keys,
+-- so that it costs the same in a database of many tables.
+CREATE OR REPLACE FUNCTION _deal_sync.mapping_state() RETURNS text
+LANGUAGE plpgsql STABLE -- it keeps its plan: each run asks
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        WITH RECURSIVE servers AS MATERIALIZED (
+            SELECT s.tableoid, s.xmin, s.ctid, s.oid, s.srvowner
+            FROM pg_foreign_server AS s
+            INNER JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
+            WHERE w.fdwname = 'neo4j'
+        ),
+
+        mapping AS MATERIALIZED (
+            SELECT ft.tableoid, ft.xmin, ft.ctid, ft.ftrelid, _deal_sync.options_of(ft.ftoptions) AS options
+            FROM pg_foreign_table AS ft
+            WHERE
+                ft.ftserver IN (SELECT s.oid FROM servers AS s)
+                AND EXISTS (SELECT FROM pg_options_to_table(ft.ftoptions) AS o WHERE o.option_name = 'kind')
+        ),
+
+        relations AS MATERIALIZED (
+            SELECT m.ftrelid AS oid FROM mapping AS m
+            UNION
+            SELECT to_regclass(m.options ->> o.name)
+            FROM mapping AS m
+            CROSS JOIN unnest(ARRAY['target', 'links', 'tenants']) AS o (name)
+        ),
+
+        types AS (
+            SELECT a.atttypid AS oid
+            FROM pg_attribute AS a
+            WHERE a.attrelid = ANY (ARRAY(SELECT r.oid FROM relations AS r))
+            UNION
+            SELECT t.typbasetype
+            FROM types AS d
+            INNER JOIN pg_type AS t ON t.oid = d.oid
+            WHERE t.typbasetype <> 0
+        ),
+
+        found (relation, xmin, ctid) AS (
+            SELECT s.tableoid, s.xmin, s.ctid FROM servers AS s
+            UNION ALL
+            SELECT m.tableoid, m.xmin, m.ctid FROM mapping AS m
+            UNION ALL
+            SELECT e.tableoid, e.xmin, e.ctid FROM pg_extension AS e
+            UNION ALL
+            SELECT c.tableoid, c.xmin, c.ctid
+            FROM pg_class AS c
+            WHERE c.oid = ANY (ARRAY(SELECT r.oid FROM relations AS r))
+            UNION ALL
+            SELECT n.tableoid, n.xmin, n.ctid FROM pg_namespace AS n WHERE n.nspname !~ '^pg_'
+            UNION ALL
+            SELECT a.tableoid, a.xmin, a.ctid
+            FROM pg_attribute AS a
+            WHERE a.attrelid = ANY (ARRAY(SELECT r.oid FROM relations AS r)) AND a.attnum > 0
+            UNION ALL
+            SELECT d.tableoid, d.xmin, d.ctid
+            FROM pg_attrdef AS d
+            WHERE d.adrelid = ANY (ARRAY(SELECT r.oid FROM relations AS r))
+            UNION ALL
+            SELECT w.tableoid, w.xmin, w.ctid
+            FROM pg_rewrite AS w
+            WHERE w.ev_class = ANY (ARRAY(SELECT r.oid FROM relations AS r))
+            UNION ALL
+            SELECT t.tableoid, t.xmin, t.ctid
+            FROM pg_type AS t
+            WHERE t.oid = ANY (ARRAY(SELECT y.oid FROM types AS y))
+            UNION ALL
+            SELECT k.tableoid, k.xmin, k.ctid
+            FROM pg_constraint AS k
+            WHERE k.contypid = ANY (ARRAY(SELECT y.oid FROM types AS y))
+            UNION ALL
+            SELECT l.tableoid, l.xmin, l.ctid
+            FROM pg_enum AS l
+            WHERE l.enumtypid = ANY (ARRAY(SELECT y.oid FROM types AS y))
+        )
+
+        -- A foreign table counts only if a superuser or the extension's owner owns it.
+        SELECT concat_ws(
+            ' ',
+            (SELECT count(*) FROM found),
+            (SELECT bit_xor(hash_record_extended(ROW(f.relation, f.xmin, f.ctid), 0)) FROM found AS f),
+            (
+                SELECT string_agg(r.oid::text, ' ' ORDER BY r.oid)
+                FROM pg_roles AS r
+                WHERE r.rolsuper AND r.oid IN (
+                    SELECT s.srvowner FROM servers AS s
+                    UNION ALL
+                    SELECT c.relowner FROM pg_class AS c WHERE c.oid IN (SELECT m.ftrelid FROM mapping AS m)
+                )
+            )
+        )
+    );
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.mapping_state() IS
+'changes if a row of the catalog changes that the mapping is read from';

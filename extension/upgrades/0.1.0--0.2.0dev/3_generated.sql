@@ -37,6 +37,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.land_batch(text, _deal_sync.statements, dea
 REVOKE EXECUTE ON ROUTINE _deal_sync.land_links(_deal_sync.statements, bigint[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.line_up(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.mapped_elsewhere(name) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.mapping_state() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.may_be_a_policy(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.merge_by_hand(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.message_of(_deal_sync.error, text) FROM PUBLIC;

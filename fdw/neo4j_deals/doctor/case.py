@@ -148,7 +148,7 @@ class OwnersCase(Case):
     def table(self, kind: str) -> Table:
         """The foreign table of a kind."""
         if kind not in self._tables:
-            self._tables[kind] = catalog.table(self.plpy, catalog.mapped(self.plpy, kind))
+            self._tables[kind] = catalog.mapping(self.plpy, kind)
         return self._tables[kind]
 
     @cached_property

@@ -18,7 +18,7 @@ def check_targets(plpy: QuotingPlpy, shown: str | None = None) -> None:
     """
     tables = {}
     for kind in ("deal", "version"):
-        tables[kind] = catalog.table(plpy, catalog.mapped(plpy, kind))
+        tables[kind] = catalog.mapping(plpy, kind)
         checks.raise_first(checks.OF_A_TARGET, _setup(plpy, tables[kind], catalog.target(plpy, kind)))
     checks.raise_first(checks.OF_LINKS, _setup(plpy, tables["deal"], catalog.target(plpy, "deal", "links")))
     if shown is not None:

@@ -1,4 +1,4 @@
-"""In: a tenant and a foreign table of the mapping. Out: its nodes in a temporary staging table, batch by batch.
+"""In: a tenant and a kind of node. Out: its nodes in a temporary staging table, batch by batch.
 
 The body of `_deal_sync.fill_staging`, which runs with the rights of the extension's owner: none of its arguments
 becomes SQL or a path. The flow: docs/internals/run.md.
@@ -27,21 +27,21 @@ from neo4j_deals.sync.process import ReaderProcess
 from neo4j_deals.sync.selection import Selection
 
 
-def fill(plpy: TellingPlpy, relation: str, tenant: str, caller: str, wanted: Selection) -> Iterator[int]:
-    """Stages the tenant's nodes that are wanted, and yields the number of the last row after each batch; the caller
-    then empties the table. If there are no nodes, no table is created.
+def fill(plpy: TellingPlpy, kind: str, tenant: str, caller: str, wanted: Selection) -> Iterator[int]:
+    """Stages the tenant's nodes of a kind that are wanted, and yields the number of the last row after each batch; the
+    caller then empties the table. If there are no nodes, no table is created.
 
     `caller` is the quoted name of a role, which may read and truncate the table, nothing else, and write the plan of
     the batch, another table. Raises DealSyncError for errors of the graph or the network, and whatever PostgreSQL
     raises, including a cancel.
     """
-    table, limits = catalog.table(plpy, relation), _limits(plpy)
+    table, limits = catalog.mapping(plpy, kind), _limits(plpy)
     feed = Feed(table, tenant, limits, wanted)
     name = names.staging(table.kind)
     filled = ", ".join([*(own for own, _ in OWN_COLUMNS), *(plpy.quote_ident(column.name) for column in feed.columns)])
     made: int | None = None
     serve_interrupt = partial(catalog.serve_interrupt, plpy)
-    options, folder = catalog.server_options(plpy, relation), spool_folder(plpy)
+    options, folder = catalog.server_options(plpy, catalog.mapped(plpy, kind)), spool_folder(plpy)
     reader: Reader | ReaderProcess
     # A selection is not counted: that would cost as much as reading it.
     amount = _amount(options, feed, serve_interrupt) if wanted.is_everything else None

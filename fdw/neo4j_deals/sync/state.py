@@ -39,10 +39,13 @@ def graph_state(plpy: Plpy, tenant: str | None, counts: bool, newest: bool, late
     in the future.
     """
     relation = catalog.mapped(plpy, "deal")
-    counted = [(*catalog.label_and_tenant(plpy, k), tenant) for k in ("deal", "version")] if tenant and counts else []
+    counted: list[tuple[str, str, str]] = []
+    if tenant and counts:
+        tables = (catalog.mapping(plpy, kind) for kind in ("deal", "version"))
+        counted = [(table.label, table.tenant.property, tenant) for table in tables]
     latest = None
     if tenant and newest:
-        table = catalog.table(plpy, relation)
+        table = catalog.mapping(plpy, "deal")
         latest = cypher.newest(table.label, tenant, table.tenant.property, table.changed_by[0])
 
     def answered(late: float | None) -> dict[str, Any]:
@@ -144,8 +147,7 @@ def _tenant_counts(plpy: Plpy, kind: str) -> list[tuple[Any, int]]:
 
 
 def _mapped(plpy: Plpy, kind: str) -> tuple[str, Table]:
-    relation = catalog.mapped(plpy, kind)
-    return relation, catalog.table(plpy, relation)
+    return catalog.mapped(plpy, kind), catalog.mapping(plpy, kind)
 
 
 def _asked(plpy: Plpy, relation: str, work: Callable[[Ask], T]) -> T:

@@ -127,21 +127,26 @@ class Statements:
 
 def merge_by_hand(table: Table, application: Application, quoting: Quoting) -> str:
     """The MERGE from a foreign table into the application's table, for the tenant in app.tenant_id."""
-    return _Merge(table, application, quoting, tenant=None).statement("merge")
+    return _Merge(table, application, quoting, staged=False).statement("merge")
+
+
+#: Stands for the tenant's id in a statement that is kept for all tenants: half a character, as no text of PostgreSQL
+#: has it.
+TENANT = Sql("\udfff")
+
+
+def of_tenant(statement: str | None, tenant: str) -> str | None:
+    """The statement for a tenant, whose id is quoted."""
+    return None if statement is None else statement.replace(TENANT, tenant)
 
 
 def statements(
-    table: Table,
-    application: Application,
-    quoting: Quoting,
-    tenant: str,
-    without: Collection[str] = (),
-    completes: bool = False,
+    table: Table, application: Application, quoting: Quoting, without: Collection[str] = (), completes: bool = False
 ) -> Statements:
-    """The statements that land a batch of a tenant. The columns `without` were not read and are not compared.
+    """The statements that land a batch of a TENANT. The columns `without` were not read and are not compared.
     `completes`: existing versions get the values that they lack.
     """
-    parts = _Merge(table, application, quoting, tenant, without, completes)
+    parts = _Merge(table, application, quoting, True, without, completes)
     merge = parts.statement("merge")
     links = any(column.link for column in parts.columns)
     missing = Sql(parts.render("missing_links"))
@@ -154,7 +159,7 @@ def statements(
         to_write=parts.statement("to_write"),
         locks=parts.statement("locks"),
         cleared=parts.statement("cleared") if table.kind == "deal" and parts.overwritten else None,
-        merge=_Merge(table, application, quoting, tenant, without).statement("merge") if completes else merge,
+        merge=_Merge(table, application, quoting, True, without).statement("merge") if completes else merge,
         completion=merge,
         failed=parts.statement("failed"),
         unwritten=parts.statement("unwritten"),
@@ -178,12 +183,13 @@ def count_of_values(table: Table, application: Application, quoting: Quoting) ->
 
 
 def comparison(
-    table: Table, application: Application, quoting: Quoting, tenant: str, without: Collection[str]
+    table: Table, application: Application, quoting: Quoting, without: Collection[str]
 ) -> tuple[str, str | None]:
-    """The statements that compare a batch with its rows, using the plan of a replay: what it would write is missing or
-    differs. The first returns the nodes, each with its state; the second, if any can differ, the values that do.
+    """The statements that compare a batch of a TENANT with its rows, using the plan of a replay: what it would write
+    is missing or differs. The first returns the nodes, each with its state; the second, if any can differ, the values
+    that do.
     """
-    parts = _Merge(table, application, quoting, tenant, without, completes=True)
+    parts = _Merge(table, application, quoting, True, without, completes=True)
     nodes = Sql(parts.render("compared_nodes", plan=Sql(parts.render("plan"))))
     return _unmasked(nodes), parts.statement("compared_values", nodes=nodes) if parts.differing else None
 
@@ -197,7 +203,7 @@ def comparison_of_tenant(application: Application, quoting: Quoting) -> str:
 
 
 class _Merge:
-    """A MERGE and its parts: from the staging table of a tenant or, without a tenant, from the foreign table.
+    """A MERGE and its parts: from the staging table of a TENANT or, if not `staged`, from the foreign table.
 
     `completes`: an existing version gets the values that it lacks, except those that identify it and its deal.
     """
@@ -207,12 +213,12 @@ class _Merge:
         table: Table,
         application: Application,
         quoting: Quoting,
-        tenant: str | None,
+        staged: bool,
         without: Collection[str] = (),
         completes: bool = False,
     ) -> None:
         self.quoting, self.table, self.kind = quoting, table, table.kind
-        self.staged, self.completes = tenant is not None, completes
+        self.staged, self.completes = staged, completes
         self._own = table.key_target, table.deal_target
         self._span = self._columns_of_the_span()
         self.columns = [self._column(column) for column in table.columns if column.staged_as is not None]
@@ -221,7 +227,7 @@ class _Merge:
         self.differing = [column for column in self.updated if column.name not in without]
         self.overwritten = [column for column in self.updated if column.overwrites]
         #: The variables of the templates.
-        self.known = self._lists() | self._names(application, tenant)
+        self.known = self._lists() | self._names(application)
         self.known["matching"] = Sql(f"t.tenant_id = {self.known['tenant']}::uuid AND t.id = s.landed_id")
         self.known["differs"] = self._differs()
         self.known["rows"] = Sql(self.render("rows"))
@@ -251,7 +257,7 @@ class _Merge:
             "dated_by": self._dated_by(),
         }
 
-    def _names(self, application: Application, tenant: str | None) -> dict[str, Any]:
+    def _names(self, application: Application) -> dict[str, Any]:
         """Names of tables and columns, and whatever else is the same for the whole statement."""
         targets = {column.target: column.name for column in self.columns}
         return {
@@ -266,7 +272,7 @@ class _Merge:
             "stamp": self._stamp(application),
             "tenant_column": self.table.tenant.name,
             # A constant in a run: a trigger of the application may change the setting.
-            "tenant": Sql(self.quoting.literal(tenant) if tenant is not None else "current_setting('app.tenant_id')"),
+            "tenant": TENANT if self.staged else Sql("current_setting('app.tenant_id')"),
             "relation": Sql(self.table.name),
             "target": Sql((application.deals if self.kind == "deal" else application.versions).name),
             "deals": Sql(application.deals.name),
@@ -526,6 +532,6 @@ def _sql(text: Any, indent: int = 0) -> str:
     return text.replace("\n", "\n" + " " * indent)
 
 
-def columns_of(statements: Statements) -> dict[str, str | None]:
-    """The statements as a row."""
-    return {field.name: getattr(statements, field.name) for field in fields(statements)}
+def columns_of(statements: Statements, tenant: str) -> dict[str, str | None]:
+    """The statements for a tenant, whose id is quoted, as a row."""
+    return {field.name: of_tenant(getattr(statements, field.name), tenant) for field in fields(statements)}
