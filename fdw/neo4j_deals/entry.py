@@ -181,16 +181,10 @@ def deal_keys(plpy: Plpy, kind: str, tenant: str, after: str | None, size: int) 
         return state.deal_keys(plpy, kind, tenant, after, size)
 
 
-def graph_tenants(plpy: Plpy) -> list[tuple[str, int]]:
+def graph_tenants(plpy: Plpy) -> list[tuple[str | None, int]]:
     """See `state.graph_tenants`."""
     with _reported(plpy):
         return state.graph_tenants(plpy)
-
-
-def nobodys_nodes(plpy: Plpy, kind: str) -> int:
-    """See `state.nobodys_nodes`."""
-    with _reported(plpy):
-        return state.nobodys_nodes(plpy, kind)
 
 
 def scan_rows(

@@ -131,16 +131,6 @@ COMMENT ON FUNCTION _deal_sync.check_targets(text) IS
 'raises if a target of the mapping is missing, given twice, or cannot be filled; shown: also if the foreign table of '
 'this kind cannot hold every value that the sync lands';
 
-CREATE OR REPLACE FUNCTION _deal_sync.nobodys_nodes(kind text) RETURNS bigint
-LANGUAGE plpython3u SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-from neo4j_deals import entry
-return entry.nobodys_nodes(plpy, kind)
-$$;
-COMMENT ON FUNCTION _deal_sync.nobodys_nodes(text) IS
-'how many nodes belong to no tenant: their tenant_id is absent or not a UUID in standard form';
-
 -- It checks the caller's rights itself: a role that may call scan() may call it, too.
 CREATE OR REPLACE FUNCTION _deal_sync.scan_rows(
     relation regclass, tenant uuid, columns text[], row_limit bigint

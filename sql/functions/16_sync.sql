@@ -93,20 +93,14 @@ $$;
 COMMENT ON FUNCTION _deal_sync.run_kind(text, jsonb, deal_sync.run_result, jsonb, jsonb) IS
 'reads and lands a tenant''s deals or versions, batch by batch';
 
--- remark: why the mode is not the one asked for, what a replay has completed or left out, what was cleared. Nodes that
--- belong to no tenant are counted by a full run only.
+-- remark: why the mode is not the one asked for, what a replay has completed or left out, what was cleared.
 CREATE OR REPLACE FUNCTION _deal_sync.conclude_run(
-    INOUT result deal_sync.run_result, remark text, rows_without_deal bigint, is_full boolean
+    INOUT result deal_sync.run_result, remark text, rows_without_deal bigint
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    nobodys bigint := 0;
 BEGIN
-    IF is_full THEN
-        nobodys := _deal_sync.nobodys_nodes('deal') + _deal_sync.nobodys_nodes('version');
-    END IF;
     result.status := CASE WHEN result.rows_rejected + result.values_rejected > 0 THEN 'partial' ELSE 'ok' END;
     result.message := nullif(concat_ws(
         '; ',
@@ -115,16 +109,11 @@ BEGIN
         CASE WHEN result.status = 'partial' THEN concat_ws(
             ', ', 'rejected rows: ' || nullif(result.rows_rejected, 0),
             'rejected values: ' || nullif(result.values_rejected, 0)
-        ) || ' (see deal_sync.rejects)' END,
-        CASE WHEN nobodys > 0 THEN format(
-            'nodes of the graph that belong to no tenant: %s'
-            ' (their tenant_id is absent or not a UUID in standard form)',
-            nobodys
-        ) END
+        ) || ' (see deal_sync.rejects)' END
     ), '');
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.conclude_run(deal_sync.run_result, text, bigint, boolean) IS
+COMMENT ON FUNCTION _deal_sync.conclude_run(deal_sync.run_result, text, bigint) IS
 'status and message of a run that has landed what it read';
 
 -- Constraints and triggers of the application that the caller's transaction has deferred are checked now.
@@ -283,8 +272,7 @@ BEGIN
             _deal_sync.cleared_columns(deals.cleared),
             _deal_sync.left_out(only_deals, deals.graph_ids, reading.selection -> 'barred')
         ),
-        ((coalesce(reading.known, '{}') || facts) ->> 'rows_without_deal')::bigint,
-        is_full
+        ((coalesce(reading.known, '{}') || facts) ->> 'rows_without_deal')::bigint
     );
 
     -- Constraints are set back to their definition, if SET CONSTRAINTS can: that takes a name that only deferrable

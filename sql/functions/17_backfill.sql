@@ -122,8 +122,7 @@ BEGIN
             ), ''),
             _deal_sync.cleared_columns(state.cleared)
         ),
-        (ended.facts ->> 'rows_without_deal')::bigint,
-        true
+        (ended.facts ->> 'rows_without_deal')::bigint
     );
 END
 $$;

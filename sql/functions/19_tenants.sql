@@ -7,7 +7,8 @@ AS $$
 from neo4j_deals import entry
 return entry.graph_tenants(plpy)
 $$;
-COMMENT ON FUNCTION _deal_sync.tenants_of_graph() IS 'the tenants that have nodes in the graph, and how many deals';
+COMMENT ON FUNCTION _deal_sync.tenants_of_graph() IS
+'the tenants that have nodes in the graph, and how many deals; NULL: how many nodes belong to no tenant';
 
 CREATE OR REPLACE FUNCTION _deal_sync.record_tenants(found jsonb) RETURNS void
 LANGUAGE sql SECURITY DEFINER
@@ -124,11 +125,12 @@ $$;
 COMMENT ON FUNCTION _deal_sync.is_backfilled(uuid) IS
 'whether a backfill of the tenant is in progress: its last batch began in the last ten minutes';
 
--- todo: the one that has waited longest comes first; unknown: tenants that the application does not know. A tenant that
--- has left the graph is still synced, as one without deals, or it would be late for ever, and no reconcile would report
--- it. If the graph cannot be asked, todo are the tenants that were synced before, and error says why.
+-- todo: the one that has waited longest comes first; unknown: tenants that the application does not know; nobodys: how
+-- many nodes belong to no tenant, which is counted with them, since it takes the whole graph. A tenant that has left
+-- the graph is still synced, as one without deals, or it would be late for ever, and no reconcile would report it. If
+-- the graph cannot be asked, todo are the tenants that were synced before, and error says why.
 CREATE OR REPLACE FUNCTION _deal_sync.line_up(
-    tenant uuid, OUT todo uuid[], OUT unknown uuid[], OUT error _deal_sync.error
+    tenant uuid, OUT todo uuid[], OUT unknown uuid[], OUT nobodys bigint, OUT error _deal_sync.error
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -165,15 +167,20 @@ BEGIN
             SELECT t.* FROM _deal_sync.tenants_of_graph() AS t
         )
 
-        SELECT coalesce(jsonb_agg(jsonb_build_object(
-            'tenant_id', f.tenant_id, 'deals', f.deals, 'is_there', f.is_there,
-            'is_known', _deal_sync.tenant_exists(f.tenant_id)
-        )), '[]') INTO found
+        SELECT
+            coalesce(jsonb_agg(jsonb_build_object(
+                'tenant_id', f.tenant_id, 'deals', f.deals, 'is_there', f.is_there,
+                'is_known', _deal_sync.tenant_exists(f.tenant_id)
+            )) FILTER (WHERE f.tenant_id IS NOT NULL), '[]'),
+            max(f.deals) FILTER (WHERE f.tenant_id IS NULL)
+        INTO found, nobodys
         FROM (
             SELECT g.tenant_id, g.deals, true FROM g
             UNION ALL
             SELECT r.tenant_id, 0, false FROM _deal_sync.tenant_runs AS r
-            WHERE r.tried_at IS NOT NULL AND r.tenant_id NOT IN (SELECT g.tenant_id FROM g)
+            WHERE
+                r.tried_at IS NOT NULL
+                AND r.tenant_id NOT IN (SELECT g.tenant_id FROM g WHERE g.tenant_id IS NOT NULL)
         ) AS f (tenant_id, deals, is_there);
         PERFORM _deal_sync.record_tenants(found);
         SELECT
@@ -427,6 +434,11 @@ BEGIN
             DETAIL = array_to_string(queue.unknown[1:20], ', ')
                 || CASE WHEN cardinality(queue.unknown) > 20 THEN ', ...' ELSE '' END,
             HINT = 'They are not synced; deal_sync.tenant_status shows them as unknown.';
+    END IF;
+    IF queue.nobodys > 0 AND (mode = 'full' OR NOT quiet) THEN
+        RAISE WARNING 'nodes of the graph that belong to no tenant: %', queue.nobodys USING
+            DETAIL = 'Their tenant_id is absent or not a UUID in standard form.',
+            HINT = 'They are not synced; SELECT * FROM deal_sync.doctor() counts them by kind.';
     END IF;
     SELECT count(*) AS tenants, min(r.next_try) AS first_try INTO waiting
     FROM _deal_sync.tenant_runs AS r

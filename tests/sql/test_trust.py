@@ -101,7 +101,6 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
         "_deal_sync.graph_keys(text,uuid)",
         "_deal_sync.graph_state(uuid,boolean,boolean,double precision)",
         "_deal_sync.keep_backfill(deal_sync.backfills)",
-        "_deal_sync.nobodys_nodes(text)",
         "_deal_sync.record_reconciliation(uuid,jsonb)",
         "_deal_sync.record_rejects(uuid,uuid,jsonb)",
         "_deal_sync.record_run(deal_sync.run_result,timestamp with time zone,text,text)",

@@ -397,16 +397,6 @@ class Sync:
             self.counts.links_inserted += 1
 
 
-def nobodys(nodes: list[Node]) -> int:
-    """How many nodes belong to no tenant: their tenant_id is no uuid in its lower-case or upper-case form."""
-    found = 0
-    for node in nodes:
-        tenant = node.properties.get("tenant_id")
-        key = maybe_identity(tenant)
-        found += key is None or tenant not in (str(key), str(key).upper())
-    return found
-
-
 def same(expected: Any, actual: Any) -> bool:
     """Whether a column holds what the model says: a temporal value in a document may have any ISO 8601 form."""
     if isinstance(expected, dict) and isinstance(actual, dict):

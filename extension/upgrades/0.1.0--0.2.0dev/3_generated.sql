@@ -18,7 +18,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.column_definition(text, text, jsonb) FROM P
 REVOKE EXECUTE ON ROUTINE _deal_sync.comparison_of_tenant() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.conclude_backfill(deal_sync.backfills, _deal_sync.reading, deal_sync.run_result)
     FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.conclude_run(deal_sync.run_result, text, bigint, boolean) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.conclude_run(deal_sync.run_result, text, bigint) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.crashes_with_multicorn(integer) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.create_mapping(name, name, name) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.cron_facts() FROM PUBLIC;

@@ -122,20 +122,20 @@ def deal_keys(plpy: Plpy, kind: str, tenant: str, after: str | None, size: int) 
     return _asked(plpy, relation, lambda ask: [key for (key,) in results.everything(ask, wanted, str)])
 
 
-def graph_tenants(plpy: Plpy) -> list[tuple[str, int]]:
-    """The tenants that have nodes of either kind and a valid tenant_id, with the number of their deals."""
+def graph_tenants(plpy: Plpy) -> list[tuple[str | None, int]]:
+    """The tenants that have nodes of either kind, with the number of their deals; last, None with the number of the
+    nodes of both kinds that belong to no tenant: tenant_id is absent, not a text, or not a UUID in a usual form.
+    """
     deals: dict[str, int] = {}
+    nobodys = 0
     for kind in ("deal", "version"):
         for value, nodes in _tenant_counts(plpy, kind):
             if cypher.is_a_tenant(value):
                 tenant = value.lower()
                 deals[tenant] = deals.get(tenant, 0) + (nodes if kind == "deal" else 0)
-    return list(deals.items())
-
-
-def nobodys_nodes(plpy: Plpy, kind: str) -> int:
-    """How many nodes belong to no tenant: tenant_id is absent, not a text, or not a UUID in a usual form."""
-    return sum(nodes for value, nodes in _tenant_counts(plpy, kind) if not cypher.is_a_tenant(value))
+            else:
+                nobodys += nodes
+    return [*deals.items(), (None, nobodys)]
 
 
 def _tenant_counts(plpy: Plpy, kind: str) -> list[tuple[Any, int]]:

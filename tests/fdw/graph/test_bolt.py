@@ -348,7 +348,6 @@ QUESTIONS = [
     "SELECT _deal_sync.tenants_of_graph()",
     f"SELECT _deal_sync.graph_keys('deal', '{NOBODY}')",
     f"SELECT _deal_sync.deal_keys('deal', '{NOBODY}', NULL, 10)",
-    "SELECT _deal_sync.nobodys_nodes('deal')",
     "SELECT deal_sync.import_schema('neo4j', 'public')",
     f"SELECT _deal_sync.fill_staging('deal', '{NOBODY}', 'postgres', NULL)",
     f"SELECT _deal_sync.fill_staging('version', '{NOBODY}', 'postgres', NULL)",
