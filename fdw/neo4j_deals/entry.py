@@ -18,7 +18,7 @@ from neo4j_deals.catalog import Plpy, QuotingPlpy, TellingPlpy
 from neo4j_deals.errors import DealSyncError
 from neo4j_deals.graph.connection import connection
 from neo4j_deals.graph.connection import role as current_role
-from neo4j_deals.mapping.application import Application
+from neo4j_deals.mapping.application import LINK, Application
 from neo4j_deals.mapping.checks import check_types
 from neo4j_deals.mapping.defaults import TABLES
 from neo4j_deals.mapping.model import Table
@@ -156,6 +156,11 @@ def comparison_of_tenant(plpy: QuotingPlpy) -> str:
     with _reported(plpy):
         _, application, quoting = _compiled_from(plpy, "deal")
         return compiler.comparison_of_tenant(application, quoting)
+
+
+def link_columns() -> list[str]:
+    """See `application.LINK`."""
+    return list(LINK)
 
 
 def _compiled_from(plpy: QuotingPlpy, kind: str) -> tuple[Table, Application, compiler.Quoting]:

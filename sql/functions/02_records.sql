@@ -96,14 +96,23 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.barred_of(uuid) IS 'the deals of a tenant that are barred';
 
--- The first run remembers its graph. Two at once, or one during which accept_graph() is called, leave two rows: the
--- last counts.
+-- Two first runs at once, or one during which accept_graph() is called, leave two rows.
+CREATE OR REPLACE FUNCTION _deal_sync.known_graph() RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT g.database_id FROM deal_sync.graph AS g ORDER BY g.accepted_at DESC LIMIT 1
+$$;
+COMMENT ON FUNCTION _deal_sync.known_graph() IS
+'the database id of the graph that this database was loaded from, the last one accepted; NULL before the first run';
+
+-- The first run remembers its graph.
 CREATE OR REPLACE FUNCTION _deal_sync.check_graph(database_id text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    known text := (SELECT g.database_id FROM deal_sync.graph AS g ORDER BY g.accepted_at DESC LIMIT 1);
+    known CONSTANT text := _deal_sync.known_graph();
 BEGIN
     IF known IS NULL THEN
         INSERT INTO deal_sync.graph (database_id) VALUES (check_graph.database_id);

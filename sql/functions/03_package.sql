@@ -205,6 +205,15 @@ $$;
 COMMENT ON FUNCTION _deal_sync.merge_by_hand(text) IS
 'the MERGE from the foreign table of a kind, for the tenant in app.tenant_id';
 
+CREATE OR REPLACE FUNCTION _deal_sync.link_columns() RETURNS SETOF text
+LANGUAGE plpython3u IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import entry
+return entry.link_columns()
+$$;
+COMMENT ON FUNCTION _deal_sync.link_columns() IS 'the columns of interaction_links that make a link';
+
 CREATE OR REPLACE FUNCTION _deal_sync.count_of_values() RETURNS text
 LANGUAGE plpython3u STABLE
 SET search_path = pg_catalog, pg_temp

@@ -1,7 +1,7 @@
 -- In: options, as they are set. Out: an error if one is unknown, misplaced, malformed or not for this role to set.
 
 -- In one function: it runs with the rights of whoever sets an option, a role that may call nothing else of the
--- extension.
+-- extension. A query needs a trusted owner (_deal_sync.trusted_owners).
 CREATE OR REPLACE FUNCTION _deal_sync.validator(options text[], catalog oid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

@@ -52,8 +52,20 @@ $$;
 COMMENT ON FUNCTION _deal_sync.way_to_map(text) IS
 'the statement that creates the foreign table of a kind that has none, or gives it the option kind';
 
--- A foreign table counts only if it and its server belong to a superuser or to the extension's owner, because it is
--- read with the owner's login.
+-- A view, not a function, which would be called for each row: a run looks for its foreign tables often. The validator,
+-- which may read nothing of the extension, has the rule, too.
+CREATE OR REPLACE VIEW _deal_sync.trusted_owners AS
+SELECT r.oid AS owner
+FROM pg_catalog.pg_roles AS r
+CROSS JOIN pg_catalog.pg_extension AS e
+WHERE e.extname = 'deal_sync' AND (r.rolsuper OR r.oid = e.extowner);
+COMMENT ON VIEW _deal_sync.trusted_owners IS
+'the owners whose foreign tables and servers count, because the login of the extension''s owner reads them: that role, '
+'and superusers';
+COMMENT ON COLUMN _deal_sync.trusted_owners.owner IS 'the role';
+
+-- A foreign table counts only if it and its server belong to trusted owners, because it is read with the login of the
+-- extension's owner.
 CREATE OR REPLACE FUNCTION _deal_sync.mapped(kind text) RETURNS regclass
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -69,11 +81,8 @@ BEGIN
     FROM (
         SELECT
             ft.ftrelid::regclass AS relation,
-            (
-                SELECT bool_and(r.rolsuper OR r.oid = e.extowner)
-                FROM pg_roles AS r, pg_extension AS e
-                WHERE r.oid IN (c.relowner, s.srvowner) AND e.extname = 'deal_sync'
-            ) AS trusted
+            EXISTS (SELECT FROM _deal_sync.trusted_owners AS o WHERE o.owner = c.relowner)
+            AND EXISTS (SELECT FROM _deal_sync.trusted_owners AS o WHERE o.owner = s.srvowner) AS trusted
         FROM pg_foreign_table AS ft
         INNER JOIN pg_class AS c ON c.oid = ft.ftrelid
         INNER JOIN pg_foreign_server AS s ON s.oid = ft.ftserver
@@ -355,15 +364,15 @@ BEGIN
             WHERE l.enumtypid = ANY (ARRAY(SELECT y.oid FROM types AS y))
         )
 
-        -- A foreign table counts only if a superuser or the extension's owner owns it.
+        -- A foreign table counts only if a trusted owner owns it.
         SELECT concat_ws(
             ' ',
             (SELECT count(*) FROM found),
             (SELECT bit_xor(hash_record_extended(ROW(f.relation, f.xmin, f.ctid), 0)) FROM found AS f),
             (
-                SELECT string_agg(r.oid::text, ' ' ORDER BY r.oid)
-                FROM pg_roles AS r
-                WHERE r.rolsuper AND r.oid IN (
+                SELECT string_agg(o.owner::text, ' ' ORDER BY o.owner)
+                FROM _deal_sync.trusted_owners AS o
+                WHERE o.owner IN (
                     SELECT s.srvowner FROM servers AS s
                     UNION ALL
                     SELECT c.relowner FROM pg_class AS c WHERE c.oid IN (SELECT m.ftrelid FROM mapping AS m)

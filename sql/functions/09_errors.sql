@@ -83,6 +83,15 @@ $$;
 COMMENT ON FUNCTION _deal_sync.sentences(text[]) IS
 'message, DETAIL and HINT of an error, and further parts, as one text; parts that are NULL are omitted';
 
+CREATE OR REPLACE FUNCTION _deal_sync.is_cancel(sqlstate text) RETURNS boolean
+LANGUAGE sql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT left(sqlstate, 2) = '57'
+$$;
+COMMENT ON FUNCTION _deal_sync.is_cancel(text) IS
+'whether an SQLSTATE says that the user or an administrator has ended the statement: nothing may go on after it';
+
 -- Errors of one row: bad data, a constraint, a view's check option, a trigger that raises (with an SQLSTATE of PL/pgSQL
 -- or of its own, or in PL/Python; or a CASE or a subquery in it that one row breaks), an index entry that is too long.
 -- Everything else ends the run.

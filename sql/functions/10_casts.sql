@@ -17,14 +17,6 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.to_integer(bigint) IS 'the same number, or NULL if it is out of range';
 
-CREATE OR REPLACE FUNCTION _deal_sync.to_double(value double precision) RETURNS double precision
-LANGUAGE sql IMMUTABLE STRICT
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT CASE WHEN value NOT IN ('NaN', 'Infinity', '-Infinity') THEN value END
-$$;
-COMMENT ON FUNCTION _deal_sync.to_double(double precision) IS 'the same number, or NULL if it is not finite';
-
 CREATE OR REPLACE FUNCTION _deal_sync.to_bigint(value double precision) RETURNS bigint
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp

@@ -50,7 +50,7 @@ AS $$
         WHERE t.kind = 'deal'
         UNION
         SELECT _deal_sync.application_table('deal', 'links'), own.name, true, false
-        FROM (VALUES ('tenant_id'), ('interaction_id'), ('entity_type'), ('entity_id')) AS own (name)
+        FROM _deal_sync.link_columns() AS own (name)
     ),
 
     lacking (relation, privilege, name) AS (

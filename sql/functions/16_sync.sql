@@ -363,6 +363,19 @@ $$;
 COMMENT ON FUNCTION _deal_sync.check_tenant(text, uuid) IS
 'raises if there is no tenant, or the caller has set app.tenant_id to another one';
 
+CREATE OR REPLACE FUNCTION _deal_sync.mode_error(mode text) RETURNS _deal_sync.error
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN coalesce(mode, '') NOT IN ('incremental', 'full') THEN ROW(
+            '22023', format('unknown mode "%s"', coalesce(mode, '<NULL>')), NULL,
+            'The mode must be incremental or full.', 'own', NULL
+        )::_deal_sync.error
+    END
+$$;
+COMMENT ON FUNCTION _deal_sync.mode_error(text) IS 'the error if a mode is not one that a user may ask for; else NULL';
+
 CREATE OR REPLACE FUNCTION _deal_sync.request_error(
     tenant uuid, request _deal_sync.request, caller _deal_sync.caller
 ) RETURNS _deal_sync.error
@@ -376,10 +389,8 @@ AS $$
             format('%s must not be NULL', CASE WHEN request.is_dry_run IS NULL THEN 'dry_run' ELSE 'strict' END),
             NULL, 'dry_run and strict must be true or false.', 'own', NULL
         )::_deal_sync.error
-        WHEN request.function = 'sync_deals' AND coalesce(request.mode, '') NOT IN ('incremental', 'full') THEN ROW(
-            '22023', format('unknown mode "%s"', coalesce(request.mode, '<NULL>')), NULL,
-            'The mode must be incremental or full.', 'own', NULL
-        )::_deal_sync.error
+        WHEN request.function = 'sync_deals' AND (_deal_sync.mode_error(request.mode)).code IS NOT NULL
+            THEN _deal_sync.mode_error(request.mode)
         ELSE (
             SELECT ROW(
                 '22P02', format('invalid graph id "%s"', coalesce(g.id, 'NULL')), NULL,
@@ -444,7 +455,8 @@ AS $$
     -- Before a run is set up every error is a setup error, except a lock, a deadlock or a lack of resources.
     SELECT
         (NOT is_set_up AND error.code NOT IN ('55P03', '40P01') AND left(error.code, 2) <> '53')
-        OR left(error.code, 2) IN ('42', '0A', '3D', '3F', '57')
+        OR left(error.code, 2) IN ('42', '0A', '3D', '3F')
+        OR _deal_sync.is_cancel(error.code)
 $$;
 COMMENT ON FUNCTION _deal_sync.is_for_the_caller(_deal_sync.error, boolean) IS
 'whether an error is raised (setup errors, a cancel, a termination) or becomes a failed run';

@@ -69,7 +69,7 @@ BEGIN
     -- The first run remembers its graph; a comparison does not.
     PERFORM _deal_sync.check_graph(g.database_id)
     FROM _deal_sync.graph_state() AS g
-    WHERE EXISTS (SELECT FROM deal_sync.graph);
+    WHERE _deal_sync.known_graph() IS NOT NULL;
     RETURN QUERY EXECUTE _deal_sync.comparison_of_tenant() USING tenant, embeddings, lists;
 EXCEPTION
     WHEN OTHERS OR query_canceled THEN

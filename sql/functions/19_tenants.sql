@@ -144,7 +144,7 @@ BEGIN
             is_known := _deal_sync.tenant_exists(tenant);
         EXCEPTION
             WHEN OTHERS THEN
-                IF SQLSTATE LIKE '57%' THEN
+                IF _deal_sync.is_cancel(SQLSTATE) THEN
                     RAISE;
                 END IF; -- a setup error: the run raises it again, and it is recorded then
         END;
@@ -196,7 +196,7 @@ BEGIN
             IF error.origin <> 'application' THEN
                 error.origin := 'own'; -- except for tenant_exists(), only the graph is asked
             END IF;
-            IF left(error.code, 2) = '57' THEN
+            IF _deal_sync.is_cancel(error.code) THEN
                 error := _deal_sync.raise_again(error);
             END IF;
             error := _deal_sync.as_meant(error);
@@ -272,7 +272,7 @@ BEGIN
                 error.hint := PG_EXCEPTION_HINT, error.origin := PG_DATATYPE_NAME;
             error := _deal_sync.as_meant(error);
     END;
-    IF left(error.code, 2) = '57' THEN
+    IF _deal_sync.is_cancel(error.code) THEN
         error := _deal_sync.raise_again(error);
     ELSIF error.code IS NOT NULL THEN
         RETURN _deal_sync.record_failure(tenant, mode, began, error);
@@ -295,7 +295,7 @@ BEGIN
     RETURN NULL;
 EXCEPTION
     WHEN OTHERS THEN
-        IF SQLSTATE LIKE '57%' THEN
+        IF _deal_sync.is_cancel(SQLSTATE) THEN
             RAISE;
         END IF;
         RETURN format(
@@ -399,6 +399,7 @@ DECLARE
     waiting record;
     due uuid;
     result deal_sync.run_result;
+    error _deal_sync.error;
     wrong text;
     failures text[] := '{}';
     tried bigint := 0;
@@ -406,10 +407,9 @@ BEGIN
     COMMIT; -- raises at once in a transaction block, and not after the first tenant
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);
-    IF mode IS NULL OR mode NOT IN ('incremental', 'full') THEN
-        RAISE EXCEPTION 'unknown mode "%"', mode USING
-            ERRCODE = 'invalid_parameter_value',
-            HINT = 'The mode must be incremental or full.';
+    error := _deal_sync.mode_error(mode);
+    IF error.code IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = error.code, MESSAGE = error.message, HINT = error.hint;
     ELSIF time_limit < interval '0' THEN
         RAISE EXCEPTION 'time_limit must not be negative' USING
             ERRCODE = 'invalid_parameter_value',

@@ -136,7 +136,7 @@ BEGIN
     EXCEPTION
         WHEN OTHERS THEN
             code := SQLSTATE;
-            IF left(code, 2) = '57' THEN
+            IF _deal_sync.is_cancel(code) THEN
                 RAISE;
             END IF;
             RAISE WARNING 'could not read the versions of deal % from the graph', graph_id USING

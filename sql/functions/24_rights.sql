@@ -56,7 +56,7 @@ BEGIN
         'GRANT SELECT ON deal_sync.runs, deal_sync.rejects, deal_sync.watermarks, deal_sync.graph, deal_sync.barred,'
         ' deal_sync.reconciliations, deal_sync.backfills, deal_sync.connections, deal_sync.verify,'
         ' deal_sync.tenant_status, deal_sync.progress, deal_sync.metrics, deal_sync.schedules,'
-        ' _deal_sync.tenant_runs TO %s',
+        ' _deal_sync.tenant_runs, _deal_sync.trusted_owners TO %s',
         role
     );
 END

@@ -92,7 +92,7 @@ BEGIN
                 GET STACKED DIAGNOSTICS
                     error.code := RETURNED_SQLSTATE, error.message := MESSAGE_TEXT, error.detail := PG_EXCEPTION_DETAIL,
                     error.hint := PG_EXCEPTION_HINT;
-                IF left(error.code, 2) = '57' THEN
+                IF _deal_sync.is_cancel(error.code) THEN
                     error := _deal_sync.raise_again(error);
                 END IF;
                 error := _deal_sync.as_meant(error);

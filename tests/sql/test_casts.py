@@ -187,7 +187,6 @@ def test_what_lands_does_not_depend_on_the_settings_of_the_session(
 @pytest.mark.parametrize(
     "call",
     [
-        "_deal_sync.to_double(%s::float8)",
         "_deal_sync.to_numeric(%s::float8, 3, 2)",
         "_deal_sync.to_numeric(%s::float8, NULL, NULL)",
     ],

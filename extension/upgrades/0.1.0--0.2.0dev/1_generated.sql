@@ -47,6 +47,7 @@ DROP ROUTINE deal_sync.record_failure(uuid, text, timestamp with time zone, text
 DROP ROUTINE deal_sync.refused_elements(uuid);
 DROP ROUTINE deal_sync.replay(uuid, text[], text);
 DROP ROUTINE deal_sync.sync_tenant(uuid, text, boolean, boolean, text, text[], integer, timestamp with time zone);
+DROP ROUTINE deal_sync.to_double(double precision);
 DROP ROUTINE deal_sync.to_text(timestamp with time zone);
 DROP ROUTINE deal_sync.values_held(uuid, refcursor);
 DROP TYPE deal_sync.merge_column;
@@ -144,7 +145,6 @@ ALTER ROUTINE deal_sync.target_tablespaces() SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.tenant_exists(uuid) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.tenants_of_graph() SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.to_bigint(double precision) SET SCHEMA _deal_sync;
-ALTER ROUTINE deal_sync.to_double(double precision) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.to_integer(bigint) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.to_numeric(double precision, integer, integer) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.to_numeric(numeric, integer, integer) SET SCHEMA _deal_sync;

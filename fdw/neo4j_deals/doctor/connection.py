@@ -83,14 +83,15 @@ def clock(ahead: float) -> Finding:
 def graph_id(case: OwnersCase) -> Finding:
     """Is it the graph that this database was loaded from?"""
     found = case.database[1]
-    known = catalog.query(case.plpy, "SELECT g.database_id FROM deal_sync.graph AS g")
-    if not known:
+    [row] = catalog.query(case.plpy, "SELECT _deal_sync.known_graph() AS known")
+    known = row["known"]
+    if known is None:
         return Finding(True, f"{found}; the first run will remember it")
-    if known[0]["database_id"] == found:
+    if known == found:
         return Finding(True, found)
     return Finding(
         False,
-        f"not the graph this database was loaded from: it is {found}, runs so far read {known[0]['database_id']}",
+        f"not the graph this database was loaded from: it is {found}, runs so far read {known}",
         "SELECT deal_sync.accept_graph();",
     )
 

@@ -3,11 +3,10 @@
 SELECT
     s.srvname AS name,
     _deal_sync.options_of(s.srvoptions) AS options,
-    r.rolsuper OR r.oid = e.extowner AS is_trusted,
+    s.srvowner IN (SELECT t.owner FROM _deal_sync.trusted_owners AS t) AS is_trusted,
     o.rolname AS trusted
 FROM pg_foreign_server AS s
 INNER JOIN pg_foreign_data_wrapper AS w ON s.srvfdw = w.oid
-INNER JOIN pg_roles AS r ON s.srvowner = r.oid
 INNER JOIN pg_extension AS e ON e.extname = 'deal_sync'
 INNER JOIN pg_roles AS o ON e.extowner = o.oid
 WHERE

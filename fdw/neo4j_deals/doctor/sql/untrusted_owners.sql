@@ -11,5 +11,6 @@ INNER JOIN pg_extension AS e ON e.extname = 'deal_sync'
 CROSS JOIN LATERAL (VALUES
     (format('FOREIGN TABLE %s', c.oid::regclass), c.relowner), (format('SERVER %I', s.srvname), s.srvowner)
 ) AS o (object, owner)
-INNER JOIN pg_roles AS r ON o.owner = r.oid
-WHERE _deal_sync.options_of(ft.ftoptions) ? 'kind' AND NOT r.rolsuper AND r.oid <> e.extowner
+WHERE
+    _deal_sync.options_of(ft.ftoptions) ? 'kind'
+    AND o.owner NOT IN (SELECT t.owner FROM _deal_sync.trusted_owners AS t)
