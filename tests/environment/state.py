@@ -25,7 +25,12 @@ LOCALES = STATE / "locales"
 
 # initdb and postgres refuse to run as root; Neo4j need not run as root either.
 SERVER_USER = "postgres" if os.geteuid() == 0 else None
-SERVER_ENVIRONMENT = {"LANG": "C.UTF-8", "LOCPATH": str(LOCALES), "PATH": f"{VENV}/bin:/usr/bin:/bin"}
+SERVER_ENVIRONMENT = {
+    "LANG": "C.UTF-8",
+    "LOCPATH": str(LOCALES),
+    "PATH": f"{VENV}/bin:/usr/bin:/bin",
+    "DEAL_SYNC_FLOATS": os.environ.get("DEAL_SYNC_FLOATS", ""),
+}
 
 
 class SetupError(Exception):

@@ -18,6 +18,7 @@ NAMES = [
     "writable",
     "settings",
     "multicorn",
+    "embeddings",
     "foreign tables",
     "spool folder",
     "disk space",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from neo4j_deals import catalog
 from neo4j_deals.doctor.case import Case, Finding, check
 from neo4j_deals.errors import DealSyncError
+from neo4j_deals.floats import by_numpy
+from neo4j_deals.graph.unpacking import WHY_NOT
 from neo4j_deals.quoting import literal
 
 
@@ -76,6 +78,21 @@ def multicorn(case: Case) -> Finding:
         f"{row['available']} is installed but not used, as after a restore or detach()",
         f"SELECT deal_sync.attach({names});",
     )
+
+
+@check("embeddings")
+def embeddings(case: Case) -> Finding:
+    """Does the reader take embeddings from Neo4j's messages without a Python object for each number?"""
+    lacking = WHY_NOT
+    if lacking is None and by_numpy() is None:
+        lacking = "no numpy that works"
+    if lacking is not None:
+        return Finding(
+            False,
+            f"a sync of embeddings takes longer than it could: {lacking}",
+            "Install the Python package and what it requires again: make install-python PYTHON=...",
+        )
+    return Finding(True, "taken from Neo4j's messages as they are, with numpy")
 
 
 @check("foreign tables")

@@ -32,6 +32,7 @@ from neo4j_deals.graph.cypher import Query
 from neo4j_deals.graph.failures import Overdue, explained, lacking
 from neo4j_deals.graph.hydration import HYDRATION
 from neo4j_deals.graph.options import ServerOptions
+from neo4j_deals.graph.unpacking import ask_for_floats
 
 Ask = Callable[[Query], Iterator[tuple[Any, ...]]]
 """Runs a query in the transaction of the read; a record is the tuple of its columns."""
@@ -179,6 +180,7 @@ class Connection:
                     result = transaction.run(cast("Any", query.text), dict(query.parameters))
                     if query.as_moments:  # for this result only; it took seven tenths of a scan's time
                         result._hydration_scope._struct_hydration_functions.update(HYDRATION)
+                    ask_for_floats(result, query.floats_at)
                     for record in result:
                         yield tuple(tuple.__iter__(record))  # Record's own access raises for broken values
                 except exceptions.CypherSyntaxError as error:

@@ -17,7 +17,8 @@ from neo4j_deals.mapping.model import Source
 
 @dataclass(frozen=True)
 class Query:
-    """A Cypher text and its parameters. With `as_moments`, a DATETIME may come as a `Moment`.
+    """A Cypher text and its parameters. With `as_moments`, a DATETIME may come as a `Moment`, and a list of FLOATs in
+    one of the places `floats_at` of a record as `Floats`.
 
     `names` are those of the columns, if the rows may be gathered into one record.
     """
@@ -25,6 +26,7 @@ class Query:
     text: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     as_moments: bool = False
+    floats_at: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
 
     def gathered(self) -> Query:

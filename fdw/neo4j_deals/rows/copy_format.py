@@ -14,6 +14,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from neo4j_deals.floats import Floats
+
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 TRAILER = struct.pack(">h", -1)
 NULL = struct.pack(">i", -1)
@@ -161,21 +163,26 @@ def short_uuid(value: Any) -> bytes:
     return _length(16) + data
 
 
-def short_vector(dimensions: int) -> Encoder:
-    """Lists of that many finite floats, each within a 4-byte float's range."""
-    packed = struct.Struct(f">ihh{dimensions}f")
-    size = packed.size - 4
+class ShortVector:
+    """Lists of that many finite floats, each within a 4-byte float's range; also as `Floats`."""
 
-    def field(value: Any) -> bytes:
-        if type(value) is not list or len(value) != dimensions or type(value[0]) is not float:
+    def __init__(self, dimensions: int) -> None:
+        self._dimensions, self._numbers = dimensions, struct.Struct(f">{dimensions}f")
+        self._head = struct.pack(">ihh", 4 + self._numbers.size, dimensions, 0)
+
+    def __call__(self, value: Any) -> bytes:
+        if len(value) != self._dimensions:
             raise Unusual
         try:
-            data = packed.pack(size, dimensions, 0, *value)
+            if type(value) is Floats:
+                data = value.as_float4()
+            elif type(value) is list and type(value[0]) is float:
+                data = self._numbers.pack(*value)
+            else:
+                raise Unusual
         except (OverflowError, struct.error):
             raise Unusual from None
-        first_bytes = data[8::4]  # sign and exponent; NaN and infinity have the highest exponent
+        first_bytes = data[::4]  # sign and exponent; NaN and infinity have the highest exponent
         if b"\x7f" in first_bytes or b"\xff" in first_bytes:
             raise Unusual
-        return data
-
-    return field
+        return self._head + data

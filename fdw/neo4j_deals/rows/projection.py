@@ -12,11 +12,12 @@ from typing import Any
 import orjson
 
 from neo4j_deals.errors import DealSyncError, Garbled
+from neo4j_deals.floats import Floats
 from neo4j_deals.mapping.defaults import CONFIDENCE_SUFFIX, DIMENSION_PREFIX
 from neo4j_deals.mapping.model import READY_MADE, Column
 from neo4j_deals.mapping.types import TEXTS, convertible
 from neo4j_deals.rows import derived
-from neo4j_deals.rows.copy_format import Unusual
+from neo4j_deals.rows.copy_format import ShortVector, Unusual
 from neo4j_deals.rows.derived import dimension_of
 from neo4j_deals.rows.shown import shown
 from neo4j_deals.rows.values import (
@@ -197,10 +198,13 @@ class Projection:
         self.wants_labels = any(column.derive == "labels" for column, *_ in columns)
 
         wanted = [column.property for column, *_ in columns if not column.derive]
-        for column, *_ in columns:
-            wanted += self._sources(column, by_property)
+        sources = [name for column, *_ in columns for name in self._sources(column, by_property)]
+        others = {column.property for column, *_, short in columns if not isinstance(short, ShortVector)} | {*sources}
+        vectors = [name for name in wanted if name not in others]
         #: The properties to ask for, in the order of a record (after its element id, before its labels if wanted).
-        self.properties = list(dict.fromkeys(wanted))
+        self.properties = list(dict.fromkeys([*vectors, *wanted, *sources]))
+        #: The places of a record in which a list of FLOATs may be `Floats`: nothing but vectors is made of it.
+        self.floats_at = tuple(range(1, 1 + len(set(vectors))))
         #: The properties "dim_…" among them; if scores are wanted, a record ends with the others that a node has.
         self.known_dimensions = [name for name in self.properties if name.startswith(DIMENSION_PREFIX)]
         place = {name: at for at, name in enumerate(self.properties, start=1)}
@@ -283,6 +287,8 @@ class Projection:
             return short(value)
         except (Misfit, Unusual, TypeError):
             pass
+        if type(value) is Floats:
+            value = value.as_list()
         try:
             left = convert(value)
         except Misfit as misfit:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import marshal
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from typing import IO, Any
 
 import orjson
 
+from neo4j_deals.floats import Floats
 from neo4j_deals.graph import cypher, results
 from neo4j_deals.graph.connection import Ask
 from neo4j_deals.graph.reader import Outlet
@@ -24,11 +25,11 @@ from neo4j_deals.rows.copy_format import (
     NULL,
     TRAILER,
     Encoder,
+    ShortVector,
     encoder,
     row,
     short_text,
     short_uuid,
-    short_vector,
 )
 from neo4j_deals.rows.projection import Projection, errors_json, to_staged
 from neo4j_deals.rows.shown import cypher_form, shown
@@ -112,7 +113,9 @@ class Feed:
     def _records(self, ask: Ask, elements: Sequence[str] | None) -> Iterator[tuple[Any, ...]]:
         """The nodes, all of the tenant's or those with these element ids, except those of barred deals."""
         nodes = results.Expected(
-            lambda part: self._query(elements=part, order_by=self.table.key.property),
+            lambda part: replace(
+                self._query(elements=part, order_by=self.table.key.property), floats_at=self._projection.floats_at
+            ),
             self.count,
             lambda part: cypher.element_ids(self.table.label, self._equal, part),
         )
@@ -339,7 +342,7 @@ def _encoded(column: Column, limit: int) -> tuple[Column, Converter, Encoder, En
     elif name == "uuid":
         short = short_uuid
     elif name == "vector" and column.staged_modifier > 0:
-        short = short_vector(column.staged_modifier)
+        short = ShortVector(column.staged_modifier)
     return column, convert, encode, short
 
 
@@ -348,6 +351,7 @@ def _digest(record: tuple[Any, ...]) -> str:
 
     In version 2 of marshal's format, which has no references: in later ones equal values may be written differently.
     """
+    record = tuple(value.as_list() if type(value) is Floats else value for value in record)
     try:
         content = marshal.dumps(record, 2)
     except ValueError:  # moments, durations and points

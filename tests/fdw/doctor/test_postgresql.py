@@ -123,3 +123,32 @@ def test_a_handler_that_would_crash_the_server_is_named(pg: Connection) -> None:
     assert "3.13" in check.detail
     execute(pg, check.hint)
     assert doctor(pg)["multicorn"].ok
+
+
+# -- Embeddings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "back", "found"),
+    [
+        (
+            "import sys; sys.modules['numpy'] = None",
+            "import sys; del sys.modules['numpy']",
+            "no numpy that works",
+        ),
+        (
+            "from neo4j_deals.doctor import postgresql; postgresql.WHY_NOT = 'AttributeError: UNPACKER_CLS'",
+            "from neo4j_deals.doctor import postgresql; postgresql.WHY_NOT = None",
+            "AttributeError: UNPACKER_CLS",
+        ),
+    ],
+    ids=["no numpy", "another driver"],
+)
+def test_what_makes_embeddings_slow_is_named(pg: Connection, change: str, back: str, found: str) -> None:
+    assert doctor(pg)["embeddings"].ok
+    pg.execute(f"DO LANGUAGE plpython3u $${change}$$".encode())
+    check = doctor(pg)["embeddings"]
+    assert (check.ok, found in check.detail) == (False, True)
+    assert "make install-python" in str(check.hint)
+    pg.execute(f"DO LANGUAGE plpython3u $${back}$$".encode())
+    assert doctor(pg)["embeddings"].ok
