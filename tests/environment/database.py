@@ -25,11 +25,12 @@ def create(instance: Instance, database: str) -> None:
 
 def empty(instance: Instance, database: str) -> None:
     """Remove what `set_up` and the application have created from a database that must not be dropped: pg_cron's
-    launcher is connected to it.
+    launcher is connected to it. Nor must the extension, to whose next table the launcher may stay deaf.
     """
     statements = (
         "DROP EXTENSION IF EXISTS deal_sync CASCADE; DROP SCHEMA IF EXISTS neo4j CASCADE; DROP SCHEMA public CASCADE;"
-        " CREATE SCHEMA public; CREATE EXTENSION IF NOT EXISTS pg_cron; SELECT cron.unschedule(jobid) FROM cron.job"
+        " CREATE SCHEMA public; CREATE EXTENSION IF NOT EXISTS pg_cron SCHEMA pg_catalog;"
+        " SELECT cron.unschedule(jobid) FROM cron.job"
     )
     run_sql(instance, database, statements)
 
@@ -60,9 +61,9 @@ def exists(instance: Instance, database: str) -> bool:
     return instance.psql(database, "-c", "SELECT 1 FROM pg_extension WHERE extname = 'deal_sync'") != ""
 
 
-def follow_neo4j(instance: Instance, database: str) -> None:
-    """Neo4j has a new password, and perhaps a new port, since the database was set up."""
-    uri, password = (literal(instance.facts[key]) for key in ("neo4j_uri", "neo4j_password"))
+def follow_neo4j(instance: Instance, database: str, of: Instance | None = None) -> None:
+    """Neo4j has a new password, and perhaps a new port, since the database was set up; or it is another instance's."""
+    uri, password = (literal((of or instance).facts[key]) for key in ("neo4j_uri", "neo4j_password"))
     run_sql(instance, database, f"ALTER SERVER neo4j OPTIONS (SET uri {uri})")
     run_sql(instance, database, f"ALTER USER MAPPING FOR CURRENT_USER SERVER neo4j OPTIONS (SET password {password})")
 
