@@ -5,6 +5,8 @@ rejects, when a job runs next, and what a real tick of the clock does.
 import re
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, LiteralString
 
@@ -41,6 +43,12 @@ def home(servers: Instance) -> Iterator[str]:
 @pytest.fixture
 def cron(servers: Instance, home: str, graph: Graph) -> Iterator[Connection]:
     """The superuser's connection there; no job and no row at its beginning."""
+    with emptied(servers, home) as connection:
+        yield connection
+
+
+@contextmanager
+def emptied(servers: Instance, home: str) -> Iterator[Connection]:
     with psycopg.connect(servers.dsn(home), autocommit=True) as connection:
         connection.execute("SELECT cron.unschedule(jobid) FROM cron.job")
         connection.execute("TRUNCATE cron.job_run_details, tenants, deal_sync.runs, _deal_sync.graph_tenants CASCADE")
@@ -288,23 +296,56 @@ def test_the_next_run_goes_by_pg_crons_own_time_zone(pg: Connection) -> None:
 # A real tick
 
 
-def test_a_real_minute_syncs_one_tenant_fails_another_and_keeps_the_record(
-    cron: Connection, graph: Graph, servers: Instance
-) -> None:
-    good, bad = add_tenant(cron), add_tenant(cron)
-    for tenant in (good, bad):
-        add_deal(graph, tenant)
-    cron.execute(
-        "CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS"
-        f" $$ BEGIN IF NEW.tenant_id = '{bad}' THEN PERFORM 1 FROM not_there; END IF; RETURN NEW; END $$".encode()
-    )
-    cron.execute("CREATE TRIGGER fail BEFORE INSERT ON opportunities FOR EACH ROW EXECUTE FUNCTION fail()")
-    try:
-        cron.execute("SELECT deal_sync.schedule('* * * * *', nightly => NULL)")
-        ended: LiteralString = "SELECT count(*) FROM deal_sync.schedules WHERE last_status = 'failed'"
-        assert await_true(lambda: one(cron, ended), seconds=TICK)
-    finally:
-        cron.execute("DROP TRIGGER fail ON opportunities")
+@dataclass(frozen=True)
+class Minute:
+    """What a real minute left: of tenants of whom one fails; on another server, of one that was being synced."""
+
+    cron: Connection
+    good: uuid.UUID
+    bad: uuid.UUID
+    busy: Connection
+
+
+@pytest.fixture(scope="module")
+def minute(servers: Instance, home: str, all_graph: Graph) -> Iterator[Minute]:
+    """One minute for all tests of it."""
+    all_graph.clear()
+    with emptied(servers, home) as cron, claimed("test", neo4j=False) as other, ExitStack() as stack:
+        environment_database.create(other, HOME)
+        environment_database.follow_neo4j(other, HOME, servers)
+        busy = stack.enter_context(psycopg.connect(other.dsn(HOME), autocommit=True))
+        busy.execute("CREATE EXTENSION pg_cron")
+        tenant = add_tenant(busy)
+        add_deal(all_graph, tenant)
+        holder = stack.enter_context(psycopg.connect(other.dsn(HOME)))
+        holder.execute("SELECT sync_deals(%s)", [tenant])
+        all_graph.clear()  # the other server's job would come upon this tenant
+
+        good, bad = add_tenant(cron), add_tenant(cron)
+        for tenant_of_two in (good, bad):
+            add_deal(all_graph, tenant_of_two)
+        cron.execute(
+            "CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN IF NEW.tenant_id = '{bad}' THEN PERFORM 1 FROM not_there; END IF; RETURN NEW; END $$".encode()
+        )
+        cron.execute("CREATE TRIGGER fail BEFORE INSERT ON opportunities FOR EACH ROW EXECUTE FUNCTION fail()")
+        try:
+            busy.execute("SELECT deal_sync.schedule('* * * * *', %s, nightly => NULL)", [tenant])
+            cron.execute("SELECT deal_sync.schedule('* * * * *', nightly => NULL)")
+            ended: LiteralString = (
+                "SELECT count(*) FROM deal_sync.schedules WHERE last_status IN ('failed', 'succeeded')"
+            )
+            assert await_true(lambda: one(busy, ended), seconds=TICK)
+            busy.execute("SELECT deal_sync.unschedule()")
+            failed: LiteralString = "SELECT count(*) FROM deal_sync.schedules WHERE last_status = 'failed'"
+            assert await_true(lambda: one(cron, failed), seconds=TICK)
+        finally:
+            cron.execute("DROP TRIGGER fail ON opportunities")
+        yield Minute(cron, good, bad, busy)
+
+
+def test_a_real_minute_syncs_one_tenant_fails_another_and_keeps_the_record(minute: Minute, servers: Instance) -> None:
+    cron, good, bad = minute.cron, minute.good, minute.bad
     runs: dict[Any, Any] = dict(cron.execute("SELECT tenant_id, status FROM deal_sync.runs").fetchall())
     assert runs == {good: "ok", bad: "failed"}
     details = one(cron, "SELECT return_message FROM cron.job_run_details")
@@ -321,16 +362,6 @@ def test_a_real_minute_syncs_one_tenant_fails_another_and_keeps_the_record(
     assert one(cron, "SELECT bool_and(next_run > now()) FROM deal_sync.tenant_status")
 
 
-def test_a_tick_that_meets_a_run_steps_aside_and_is_no_failure(
-    cron: Connection, graph: Graph, servers: Instance
-) -> None:
-    tenant = add_tenant(cron)
-    add_deal(graph, tenant)
-    with psycopg.connect(servers.dsn(HOME)) as holder:
-        holder.execute("SELECT sync_deals(%s)", [tenant])
-        cron.execute("SELECT deal_sync.schedule('* * * * *', %s, nightly => NULL)", [tenant])
-        ended: LiteralString = "SELECT count(*) FROM deal_sync.schedules WHERE last_status IN ('failed', 'succeeded')"
-        assert await_true(lambda: one(cron, ended), seconds=TICK)
-        cron.execute("SELECT deal_sync.unschedule()")
-        assert one(cron, "SELECT status FROM cron.job_run_details") == "succeeded"
-        assert one(cron, "SELECT status FROM deal_sync.runs") == "skipped"
+def test_a_tick_that_meets_a_run_steps_aside_and_is_no_failure(minute: Minute) -> None:
+    assert one(minute.busy, "SELECT status FROM cron.job_run_details") == "succeeded"
+    assert one(minute.busy, "SELECT status FROM deal_sync.runs") == "skipped"
