@@ -2,10 +2,16 @@
 
 -- In the search_path of the role that called the sync (after pg_catalog), which the application's triggers may rely on.
 -- A function of its own, so that nothing else of the extension runs with it. A trigger may leave another app.tenant_id
--- behind, which is reset afterwards.
+-- behind, which is reset afterwards. The planner is to reach the rows to be changed by their places alone, in a nested
+-- loop: whatever the statistics say, any other way is disabled while it plans.
 CREATE OR REPLACE FUNCTION _deal_sync.execute_for(statement text, rows bigint[], ids uuid[]) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET enable_sort = off
+SET enable_incremental_sort = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_seqscan = off
 AS $$
 DECLARE
     tenant CONSTANT text := current_setting('app.tenant_id');
@@ -20,6 +26,23 @@ END
 $$;
 COMMENT ON FUNCTION _deal_sync.execute_for(text, bigint[], uuid[]) IS
 'runs a statement over rows of the staging table in the caller''s search_path';
+
+-- Part of the statements of execute_for, which calls it before a row is written: their plan is made, and those of the
+-- application's triggers are none of the extension's business.
+CREATE OR REPLACE FUNCTION _deal_sync.plan_freely() RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    SET LOCAL enable_sort TO DEFAULT;
+    SET LOCAL enable_incremental_sort TO DEFAULT;
+    SET LOCAL enable_hashjoin TO DEFAULT;
+    SET LOCAL enable_mergejoin TO DEFAULT;
+    SET LOCAL enable_seqscan TO DEFAULT;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.plan_freely() IS 'true; takes back how execute_for has set the planner';
 
 -- If it fails because of a row, it is run for an eighth of the rows at a time, until the bad row is alone. After a
 -- unique violation it is tried once more: another session may have inserted the row, which exists now (met).
@@ -131,6 +154,8 @@ CREATE OR REPLACE FUNCTION _deal_sync.land_batch(
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET enable_sort = off -- see by_key.sql
+SET enable_incremental_sort = off
 AS $$
 DECLARE
     max_rejects CONSTANT bigint := _deal_sync.setting('max_rejects')::bigint;

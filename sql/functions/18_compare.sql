@@ -21,6 +21,8 @@ CREATE OR REPLACE FUNCTION _deal_sync.compare_nodes(
 ) RETURNS SETOF _deal_sync.comparison
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET enable_sort = off -- see by_key.sql
+SET enable_incremental_sort = off
 AS $$
 DECLARE
     made CONSTANT record := _deal_sync.statements_of_comparison(kind, tenant, without);

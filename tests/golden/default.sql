@@ -67,6 +67,8 @@ FROM (
         SELECT
             coalesce(by_key.id, adopted.id) AS landed_id,
             by_key.id IS NOT NULL AND adopted.id IS NOT NULL AS shadows,
+            CASE WHEN by_key.id IS NULL THEN adopted.place ELSE by_key.place END AS "landed place",
+            CASE WHEN by_key.id IS NULL THEN adopted.part ELSE by_key.part END AS "landed part",
             s.row_number,
             s.element_id,
             s.graph_id,
@@ -143,12 +145,31 @@ FROM (
             FROM pg_temp.deal_sync_deals AS f
             WHERE ($1::bigint[] IS NULL OR f.row_number = ANY ($1))
         ) AS s
-        LEFT JOIN public.opportunities AS by_key
-            ON by_key.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND by_key.graph_opportunity_id = s.opportunity_id
-        LEFT JOIN public.opportunities AS adopted
-            ON adopted.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND adopted.id = s.opportunity_id AND adopted.graph_opportunity_id IS NULL
+        LEFT JOIN LATERAL (
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.opportunities AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND k.graph_opportunity_id BETWEEN s.opportunity_id AND s.opportunity_id
+            ORDER BY k.graph_opportunity_id
+            LIMIT 1
+        ) AS by_key ON true
+        LEFT JOIN LATERAL (
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.opportunities AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND k.id BETWEEN s.opportunity_id AND s.opportunity_id
+            ORDER BY k.id
+            LIMIT 1
+        ) AS adopted ON adopted.graph_opportunity_id IS NULL
     ) AS s
-    INNER JOIN public.opportunities AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.id = s.landed_id
+    CROSS JOIN LATERAL (
+        SELECT k.*
+        FROM public.opportunities AS k
+        WHERE k.ctid = s."landed place" AND k.tableoid = s."landed part"
+        OFFSET 0
+    ) AS t
 ) AS n
 CROSS JOIN unnest(
     ARRAY[
@@ -221,6 +242,8 @@ USING (
     SELECT
         coalesce(by_key.id, adopted.id) AS landed_id,
         by_key.id IS NOT NULL AND adopted.id IS NOT NULL AS shadows,
+        CASE WHEN by_key.id IS NULL THEN adopted.place ELSE by_key.place END AS "landed place",
+        CASE WHEN by_key.id IS NULL THEN adopted.part ELSE by_key.part END AS "landed part",
         s.row_number,
         s.element_id,
         s.graph_id,
@@ -297,13 +320,28 @@ USING (
         FROM pg_temp.deal_sync_deals AS f
         WHERE ($1::bigint[] IS NULL OR f.row_number = ANY ($1))
     ) AS s
-    LEFT JOIN public.opportunities AS by_key
-        ON by_key.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND by_key.graph_opportunity_id = s.opportunity_id
-    LEFT JOIN public.opportunities AS adopted
-        ON adopted.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND adopted.id = s.opportunity_id AND adopted.graph_opportunity_id IS NULL
+    LEFT JOIN LATERAL (
+        SELECT k.*, k.ctid AS place, k.tableoid AS part
+        FROM public.opportunities AS k
+        WHERE
+            k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+            AND k.graph_opportunity_id BETWEEN s.opportunity_id AND s.opportunity_id
+        ORDER BY k.graph_opportunity_id
+        LIMIT 1
+    ) AS by_key ON true
+    LEFT JOIN LATERAL (
+        SELECT k.*, k.ctid AS place, k.tableoid AS part
+        FROM public.opportunities AS k
+        WHERE
+            k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+            AND k.id BETWEEN s.opportunity_id AND s.opportunity_id
+        ORDER BY k.id
+        LIMIT 1
+    ) AS adopted ON adopted.graph_opportunity_id IS NULL
+    WHERE (SELECT _deal_sync.plan_freely())
     ORDER BY s.row_number
 ) AS s
-ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.id = s.landed_id
+ON t.ctid = s."landed place" AND t.tableoid = s."landed part"
 WHEN MATCHED AND ROW(
     t.graph_opportunity_id,
     t.deal_ref,
@@ -808,8 +846,15 @@ FROM (
     FROM (
         SELECT s.row_number, link.interaction_id, o.id AS entity_id
         FROM pg_temp.deal_sync_deals AS s
-        INNER JOIN public.opportunities AS o
-            ON o.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND o.graph_opportunity_id = s.opportunity_id
+        CROSS JOIN LATERAL (
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.opportunities AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND k.graph_opportunity_id BETWEEN s.opportunity_id AND s.opportunity_id
+            ORDER BY k.graph_opportunity_id
+            LIMIT 1
+        ) AS o
         CROSS JOIN LATERAL (VALUES (s.source_interaction_id)) AS link (interaction_id)
         WHERE
             s.row_number = ANY ($1)
@@ -823,17 +868,26 @@ FROM (
                     AND l.entity_type::text = 'opportunity'
                     AND l.entity_id IS NOT NULL
             )
+        AND (SELECT _deal_sync.plan_freely())
     ) AS m
 ) AS pair
 ON CONFLICT DO NOTHING
 
 -- deal: locks
 SELECT
-FROM pg_temp.deal_sync_deal_plan AS p
-INNER JOIN public.opportunities AS t ON t.ctid = p.place
-WHERE t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND p.state IN ('changed', 'adopted')
-ORDER BY p.row_number
-FOR NO KEY UPDATE OF t
+FROM (
+    SELECT p.place AS "landed place", p.part AS "landed part"
+    FROM pg_temp.deal_sync_deal_plan AS p
+    WHERE p.state IN ('changed', 'adopted')
+    ORDER BY p.row_number
+) AS s
+CROSS JOIN LATERAL (
+    SELECT k.*
+    FROM public.opportunities AS k
+    WHERE k.ctid = s."landed place" AND k.tableoid = s."landed part"
+    OFFSET 0
+    FOR NO KEY UPDATE
+) AS t
 
 -- deal: merge
 MERGE INTO public.opportunities AS t
@@ -841,6 +895,8 @@ USING (
     SELECT
         coalesce(by_key.id, adopted.id) AS landed_id,
         by_key.id IS NOT NULL AND adopted.id IS NOT NULL AS shadows,
+        CASE WHEN by_key.id IS NULL THEN adopted.place ELSE by_key.place END AS "landed place",
+        CASE WHEN by_key.id IS NULL THEN adopted.part ELSE by_key.part END AS "landed part",
         s.row_number,
         s.element_id,
         s.graph_id,
@@ -917,13 +973,28 @@ USING (
         FROM pg_temp.deal_sync_deals AS f
         WHERE ($1::bigint[] IS NULL OR f.row_number = ANY ($1))
     ) AS s
-    LEFT JOIN public.opportunities AS by_key
-        ON by_key.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND by_key.graph_opportunity_id = s.opportunity_id
-    LEFT JOIN public.opportunities AS adopted
-        ON adopted.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND adopted.id = s.opportunity_id AND adopted.graph_opportunity_id IS NULL
+    LEFT JOIN LATERAL (
+        SELECT k.*, k.ctid AS place, k.tableoid AS part
+        FROM public.opportunities AS k
+        WHERE
+            k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+            AND k.graph_opportunity_id BETWEEN s.opportunity_id AND s.opportunity_id
+        ORDER BY k.graph_opportunity_id
+        LIMIT 1
+    ) AS by_key ON true
+    LEFT JOIN LATERAL (
+        SELECT k.*, k.ctid AS place, k.tableoid AS part
+        FROM public.opportunities AS k
+        WHERE
+            k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+            AND k.id BETWEEN s.opportunity_id AND s.opportunity_id
+        ORDER BY k.id
+        LIMIT 1
+    ) AS adopted ON adopted.graph_opportunity_id IS NULL
+    WHERE (SELECT _deal_sync.plan_freely())
     ORDER BY s.row_number
 ) AS s
-ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.id = s.landed_id
+ON t.ctid = s."landed place" AND t.tableoid = s."landed part"
 WHEN MATCHED AND ROW(
     t.graph_opportunity_id,
     t.deal_ref,
@@ -1652,8 +1723,8 @@ SELECT p.row_number, p.place, p.part, p.reject, p.note, CASE WHEN p.reject IS NU
 FROM (
     SELECT
         s.row_number,
-        t.ctid AS place,
-        t.tableoid AS part,
+        s."landed place" AS place,
+        s."landed part" AS part,
         CASE
             WHEN s.reject IS NOT NULL THEN s.reject
         END AS reject,
@@ -1788,6 +1859,8 @@ FROM (
         SELECT
             coalesce(by_key.id, adopted.id) AS landed_id,
             by_key.id IS NOT NULL AND adopted.id IS NOT NULL AS shadows,
+            CASE WHEN by_key.id IS NULL THEN adopted.place ELSE by_key.place END AS "landed place",
+            CASE WHEN by_key.id IS NULL THEN adopted.part ELSE by_key.part END AS "landed part",
             s.row_number,
             s.element_id,
             s.graph_id,
@@ -1864,13 +1937,32 @@ FROM (
             FROM pg_temp.deal_sync_deals AS f
             WHERE ($1::bigint[] IS NULL OR f.row_number = ANY ($1))
         ) AS s
-        LEFT JOIN public.opportunities AS by_key
-            ON by_key.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND by_key.graph_opportunity_id = s.opportunity_id
-        LEFT JOIN public.opportunities AS adopted
-            ON adopted.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND adopted.id = s.opportunity_id AND adopted.graph_opportunity_id IS NULL
+        LEFT JOIN LATERAL (
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.opportunities AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND k.graph_opportunity_id BETWEEN s.opportunity_id AND s.opportunity_id
+            ORDER BY k.graph_opportunity_id
+            LIMIT 1
+        ) AS by_key ON true
+        LEFT JOIN LATERAL (
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.opportunities AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND k.id BETWEEN s.opportunity_id AND s.opportunity_id
+            ORDER BY k.id
+            LIMIT 1
+        ) AS adopted ON adopted.graph_opportunity_id IS NULL
     ) AS s
     INNER JOIN pg_temp.deal_sync_deals AS raw USING (row_number)
-    LEFT JOIN public.opportunities AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.id = s.landed_id
+    LEFT JOIN LATERAL (
+        SELECT k.*
+        FROM public.opportunities AS k
+        WHERE k.ctid = s."landed place" AND k.tableoid = s."landed part"
+        OFFSET 0
+    ) AS t ON true
     ORDER BY s.row_number
 ) AS p
 
@@ -1928,7 +2020,15 @@ FROM (
         INNER JOIN pg_temp.deal_sync_deal_plan AS p USING (row_number)
         INNER JOIN (VALUES ('tenant_id', 'always'), ('opportunity_id', 'always'), ('name', 'insert'), ('stage', 'never'), ('amount', 'never'), ('currency', 'insert'), ('account_id', 'insert'), ('deal_ref', 'always'), ('qualification_status', 'always'), ('opportunity_summary', 'always'), ('evolution_summary', 'always'), ('meddic_metrics', 'always'), ('meddic_metrics_confidence', 'always'), ('meddic_economic_buyer', 'always'), ('meddic_economic_buyer_confidence', 'always'), ('meddic_decision_criteria', 'always'), ('meddic_decision_criteria_confidence', 'always'), ('meddic_decision_process', 'always'), ('meddic_decision_process_confidence', 'always'), ('meddic_identified_pain', 'always'), ('meddic_identified_pain_confidence', 'always'), ('meddic_champion', 'always'), ('meddic_champion_confidence', 'always'), ('meddic_completeness', 'always'), ('meddic_paper_process', 'always'), ('meddic_competition', 'always'), ('dim_champion_strength', 'always'), ('dim_champion_strength_confidence', 'always'), ('dim_economic_buyer_access', 'always'), ('dim_economic_buyer_access_confidence', 'always'), ('dim_identified_pain', 'always'), ('dim_identified_pain_confidence', 'always'), ('dim_metrics_business_case', 'always'), ('dim_metrics_business_case_confidence', 'always'), ('dim_decision_criteria_alignment', 'always'), ('dim_decision_criteria_alignment_confidence', 'always'), ('dim_decision_process_clarity', 'always'), ('dim_decision_process_clarity_confidence', 'always'), ('dim_competitive_position', 'always'), ('dim_competitive_position_confidence', 'always'), ('dim_incumbent_displacement_risk', 'always'), ('dim_incumbent_displacement_risk_confidence', 'always'), ('dim_pricing_alignment', 'always'), ('dim_pricing_alignment_confidence', 'always'), ('dim_procurement_legal_progress', 'always'), ('dim_procurement_legal_progress_confidence', 'always'), ('dim_responsiveness', 'always'), ('dim_responsiveness_confidence', 'always'), ('dim_close_date_credibility', 'always'), ('dim_close_date_credibility_confidence', 'always'), ('dim_technical_fit', 'always'), ('dim_technical_fit_confidence', 'always'), ('dim_integration_security_risk', 'always'), ('dim_integration_security_risk_confidence', 'always'), ('dim_change_readiness', 'always'), ('dim_change_readiness_confidence', 'always'), ('ontology_scores_json', 'always'), ('ontology_completeness', 'always'), ('ontology_version', 'always'), ('embedding', 'always'), ('embedding_current', 'always'), ('confidence', 'always'), ('version', 'always'), ('source_interaction_id', 'always'), ('expected_close_date', 'always'), ('closed_at', 'insert'), ('ai_workflow_metadata', 'always'), ('created_at', 'always'), ('last_updated_at', 'always'), ('element_id', 'always'), ('conversion_errors', 'always')) AS m (name, write)
             ON m.name = lost.field
-        LEFT JOIN public.opportunities AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.graph_opportunity_id = s.opportunity_id
+        LEFT JOIN LATERAL (
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.opportunities AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND k.graph_opportunity_id BETWEEN s.opportunity_id AND s.opportunity_id
+            ORDER BY k.graph_opportunity_id
+            LIMIT 1
+        ) AS t ON true
         WHERE
             p.state = 'new'
             OR CASE lost.field
@@ -1961,8 +2061,15 @@ FROM (
     FROM (
         SELECT s.row_number, link.interaction_id, o.id AS entity_id
         FROM pg_temp.deal_sync_deals AS s
-        INNER JOIN public.opportunities AS o
-            ON o.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND o.graph_opportunity_id = s.opportunity_id
+        CROSS JOIN LATERAL (
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.opportunities AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND k.graph_opportunity_id BETWEEN s.opportunity_id AND s.opportunity_id
+            ORDER BY k.graph_opportunity_id
+            LIMIT 1
+        ) AS o
         CROSS JOIN LATERAL (VALUES (s.source_interaction_id)) AS link (interaction_id)
         WHERE
             s.row_number = ANY ($1)
@@ -1992,8 +2099,15 @@ SELECT coalesce(array_agg(DISTINCT u.row_number ORDER BY u.row_number), '{}')
 FROM (
     SELECT s.row_number, link.interaction_id, o.id AS entity_id
     FROM pg_temp.deal_sync_deals AS s
-    INNER JOIN public.opportunities AS o
-        ON o.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND o.graph_opportunity_id = s.opportunity_id
+    CROSS JOIN LATERAL (
+        SELECT k.*, k.ctid AS place, k.tableoid AS part
+        FROM public.opportunities AS k
+        WHERE
+            k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+            AND k.graph_opportunity_id BETWEEN s.opportunity_id AND s.opportunity_id
+        ORDER BY k.graph_opportunity_id
+        LIMIT 1
+    ) AS o
     CROSS JOIN LATERAL (VALUES (s.source_interaction_id)) AS link (interaction_id)
     WHERE
         s.row_number = ANY ($1)
@@ -2015,10 +2129,18 @@ SET
     sqlstate = CASE WHEN p.row_number = ANY ($1) THEN '23505' ELSE '09000' END,
     message = CASE WHEN p.row_number = ANY ($1) THEN $2 ELSE 'a trigger of the table returned NULL' END
 FROM pg_temp.deal_sync_deals AS s
-LEFT JOIN public.opportunities AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.graph_opportunity_id = s.opportunity_id
+LEFT JOIN LATERAL (
+    SELECT k.*, k.ctid AS place, k.tableoid AS part
+    FROM public.opportunities AS k
+    WHERE
+        k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+        AND k.graph_opportunity_id BETWEEN s.opportunity_id AND s.opportunity_id
+    ORDER BY k.graph_opportunity_id
+    LIMIT 1
+) AS t ON true
 WHERE
     s.row_number = p.row_number AND p.sqlstate IS NULL AND p.state IN ('new', 'changed', 'adopted')
-    AND (t.id IS NULL OR (t.ctid = p.place AND t.tableoid = p.part))
+    AND (t.id IS NULL OR (t.place = p.place AND t.part = p.part))
 
 -- tenant: comparison
 WITH found AS MATERIALIZED (
@@ -2134,6 +2256,8 @@ USING (
             there.id AS landed_id,
             o.id AS "landed deal",
             taken.id AS "number taken by",
+            there.place AS "landed place",
+            there.part AS "landed part",
             s.row_number,
             s.element_id,
             s.graph_id,
@@ -2173,23 +2297,41 @@ USING (
             FROM pg_temp.deal_sync_versions AS f
             WHERE ($1::bigint[] IS NULL OR f.row_number = ANY ($1))
         ) AS s
-        LEFT JOIN public.deal_versions AS there
-            ON there.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND there.id = s.version_id
-        LEFT JOIN public.opportunities AS o
-            ON o.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND o.graph_opportunity_id = s.deal_opportunity_id
         LEFT JOIN LATERAL (
-            SELECT v.id
-            FROM public.deal_versions AS v
-            WHERE v.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND v.opportunity_id = o.id AND v.version_number = s.version
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.deal_versions AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND k.id BETWEEN s.version_id AND s.version_id
+            ORDER BY k.id
+            LIMIT 1
+        ) AS there ON true
+        LEFT JOIN LATERAL (
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.opportunities AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND k.graph_opportunity_id BETWEEN s.deal_opportunity_id AND s.deal_opportunity_id
+            ORDER BY k.graph_opportunity_id
+            LIMIT 1
+        ) AS o ON true
+        LEFT JOIN LATERAL (
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.deal_versions AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND (k.opportunity_id, k.version_number) BETWEEN (o.id, s.version) AND (o.id, s.version)
+            ORDER BY k.opportunity_id, k.version_number
             LIMIT 1
         ) AS taken ON true
+        WHERE (SELECT _deal_sync.plan_freely())
     ) AS s
     WHERE
         s."landed deal" IS NOT NULL
         AND s.version IS NOT NULL
         AND s."number taken by" IS NULL
 ) AS s
-ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.id = s.landed_id
+ON t.ctid = s."landed place" AND t.tableoid = s."landed part"
 WHEN NOT MATCHED THEN INSERT (
     id,
     tenant_id,
@@ -2302,8 +2444,15 @@ FROM (
     FROM (
         SELECT s.row_number, link.interaction_id, o.id AS entity_id
         FROM pg_temp.deal_sync_versions AS s
-        INNER JOIN public.opportunities AS o
-            ON o.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND o.graph_opportunity_id = s.deal_opportunity_id
+        CROSS JOIN LATERAL (
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.opportunities AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND k.graph_opportunity_id BETWEEN s.deal_opportunity_id AND s.deal_opportunity_id
+            ORDER BY k.graph_opportunity_id
+            LIMIT 1
+        ) AS o
         CROSS JOIN LATERAL (VALUES (s.change_source_interaction_id)) AS link (interaction_id)
         WHERE
             s.row_number = ANY ($1)
@@ -2317,17 +2466,26 @@ FROM (
                     AND l.entity_type::text = 'opportunity'
                     AND l.entity_id IS NOT NULL
             )
+        AND (SELECT _deal_sync.plan_freely())
     ) AS m
 ) AS pair
 ON CONFLICT DO NOTHING
 
 -- version: locks
 SELECT
-FROM pg_temp.deal_sync_version_plan AS p
-INNER JOIN public.deal_versions AS t ON t.ctid = p.place
-WHERE t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND p.state IN ('changed', 'adopted')
-ORDER BY p.row_number
-FOR NO KEY UPDATE OF t
+FROM (
+    SELECT p.place AS "landed place", p.part AS "landed part"
+    FROM pg_temp.deal_sync_version_plan AS p
+    WHERE p.state IN ('changed', 'adopted')
+    ORDER BY p.row_number
+) AS s
+CROSS JOIN LATERAL (
+    SELECT k.*
+    FROM public.deal_versions AS k
+    WHERE k.ctid = s."landed place" AND k.tableoid = s."landed part"
+    OFFSET 0
+    FOR NO KEY UPDATE
+) AS t
 
 -- version: merge
 MERGE INTO public.deal_versions AS t
@@ -2338,6 +2496,8 @@ USING (
             there.id AS landed_id,
             o.id AS "landed deal",
             taken.id AS "number taken by",
+            there.place AS "landed place",
+            there.part AS "landed part",
             s.row_number,
             s.element_id,
             s.graph_id,
@@ -2377,23 +2537,41 @@ USING (
             FROM pg_temp.deal_sync_versions AS f
             WHERE ($1::bigint[] IS NULL OR f.row_number = ANY ($1))
         ) AS s
-        LEFT JOIN public.deal_versions AS there
-            ON there.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND there.id = s.version_id
-        LEFT JOIN public.opportunities AS o
-            ON o.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND o.graph_opportunity_id = s.deal_opportunity_id
         LEFT JOIN LATERAL (
-            SELECT v.id
-            FROM public.deal_versions AS v
-            WHERE v.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND v.opportunity_id = o.id AND v.version_number = s.version
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.deal_versions AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND k.id BETWEEN s.version_id AND s.version_id
+            ORDER BY k.id
+            LIMIT 1
+        ) AS there ON true
+        LEFT JOIN LATERAL (
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.opportunities AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND k.graph_opportunity_id BETWEEN s.deal_opportunity_id AND s.deal_opportunity_id
+            ORDER BY k.graph_opportunity_id
+            LIMIT 1
+        ) AS o ON true
+        LEFT JOIN LATERAL (
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.deal_versions AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND (k.opportunity_id, k.version_number) BETWEEN (o.id, s.version) AND (o.id, s.version)
+            ORDER BY k.opportunity_id, k.version_number
             LIMIT 1
         ) AS taken ON true
+        WHERE (SELECT _deal_sync.plan_freely())
     ) AS s
     WHERE
         s."landed deal" IS NOT NULL
         AND s.version IS NOT NULL
         AND s."number taken by" IS NULL
 ) AS s
-ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.id = s.landed_id
+ON t.ctid = s."landed place" AND t.tableoid = s."landed part"
 WHEN NOT MATCHED THEN INSERT (
     id,
     tenant_id,
@@ -2573,15 +2751,23 @@ SELECT p.row_number, p.place, p.part, p.reject, p.note, CASE WHEN p.reject IS NU
 FROM (
     SELECT
         s.row_number,
-        NULL::tid AS place,
-        NULL::oid AS part,
+        s."landed place" AS place,
+        s."landed part" AS part,
         CASE
             WHEN s.landed_id IS NOT NULL AND NOT coalesce(s.reject ? 'even_if_there', false) THEN NULL
             WHEN s.reject IS NOT NULL AND NOT (s.reject ? 'ahead' AND NOT EXISTS (
                 SELECT FROM jsonb_array_elements_text(s.reject -> 'ahead') AS a (id)
-                WHERE NOT EXISTS (
-                    SELECT FROM public.deal_versions AS l WHERE l.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND l.id = a.id::uuid
-                )
+                CROSS JOIN LATERAL (SELECT a.id::uuid AS id) AS ahead
+                LEFT JOIN LATERAL (
+                    SELECT k.*, k.ctid AS place, k.tableoid AS part
+                    FROM public.deal_versions AS k
+                    WHERE
+                        k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                        AND k.id BETWEEN ahead.id AND ahead.id
+                    ORDER BY k.id
+                    LIMIT 1
+                ) AS l ON true
+                WHERE l.id IS NULL
             )) THEN s.reject
             WHEN s.version IS NULL THEN NULL
             WHEN s."landed deal" IS NULL THEN jsonb_build_object(
@@ -2604,6 +2790,8 @@ FROM (
             there.id AS landed_id,
             o.id AS "landed deal",
             taken.id AS "number taken by",
+            there.place AS "landed place",
+            there.part AS "landed part",
             s.row_number,
             s.element_id,
             s.graph_id,
@@ -2643,14 +2831,31 @@ FROM (
             FROM pg_temp.deal_sync_versions AS f
             WHERE ($1::bigint[] IS NULL OR f.row_number = ANY ($1))
         ) AS s
-        LEFT JOIN public.deal_versions AS there
-            ON there.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND there.id = s.version_id
-        LEFT JOIN public.opportunities AS o
-            ON o.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND o.graph_opportunity_id = s.deal_opportunity_id
         LEFT JOIN LATERAL (
-            SELECT v.id
-            FROM public.deal_versions AS v
-            WHERE v.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND v.opportunity_id = o.id AND v.version_number = s.version
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.deal_versions AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND k.id BETWEEN s.version_id AND s.version_id
+            ORDER BY k.id
+            LIMIT 1
+        ) AS there ON true
+        LEFT JOIN LATERAL (
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.opportunities AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND k.graph_opportunity_id BETWEEN s.deal_opportunity_id AND s.deal_opportunity_id
+            ORDER BY k.graph_opportunity_id
+            LIMIT 1
+        ) AS o ON true
+        LEFT JOIN LATERAL (
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.deal_versions AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND (k.opportunity_id, k.version_number) BETWEEN (o.id, s.version) AND (o.id, s.version)
+            ORDER BY k.opportunity_id, k.version_number
             LIMIT 1
         ) AS taken ON true
     ) AS s
@@ -2711,7 +2916,15 @@ FROM (
         INNER JOIN pg_temp.deal_sync_version_plan AS p USING (row_number)
         INNER JOIN (VALUES ('tenant_id', 'always'), ('version_id', 'always'), ('deal_opportunity_id', 'always'), ('version', 'always'), ('name', 'always'), ('stage', 'always'), ('amount', 'always'), ('opportunity_summary', 'always'), ('evolution_summary', 'always'), ('meddic_metrics', 'always'), ('meddic_economic_buyer', 'always'), ('meddic_decision_criteria', 'always'), ('meddic_decision_process', 'always'), ('meddic_identified_pain', 'always'), ('meddic_champion', 'always'), ('meddic_completeness', 'always'), ('dim_champion_strength', 'always'), ('dim_economic_buyer_access', 'always'), ('dim_identified_pain', 'always'), ('dim_metrics_business_case', 'always'), ('dim_decision_criteria_alignment', 'always'), ('dim_decision_process_clarity', 'always'), ('dim_competitive_position', 'always'), ('dim_incumbent_displacement_risk', 'always'), ('dim_pricing_alignment', 'always'), ('dim_procurement_legal_progress', 'always'), ('dim_responsiveness', 'always'), ('dim_close_date_credibility', 'always'), ('dim_technical_fit', 'always'), ('dim_integration_security_risk', 'always'), ('dim_change_readiness', 'always'), ('dim_champion_strength_confidence', 'always'), ('dim_economic_buyer_access_confidence', 'always'), ('dim_identified_pain_confidence', 'always'), ('dim_metrics_business_case_confidence', 'always'), ('dim_decision_criteria_alignment_confidence', 'always'), ('dim_decision_process_clarity_confidence', 'always'), ('dim_competitive_position_confidence', 'always'), ('dim_incumbent_displacement_risk_confidence', 'always'), ('dim_pricing_alignment_confidence', 'always'), ('dim_procurement_legal_progress_confidence', 'always'), ('dim_responsiveness_confidence', 'always'), ('dim_close_date_credibility_confidence', 'always'), ('dim_technical_fit_confidence', 'always'), ('dim_integration_security_risk_confidence', 'always'), ('dim_change_readiness_confidence', 'always'), ('ontology_scores_json', 'always'), ('ontology_completeness', 'always'), ('ontology_version', 'always'), ('change_summary', 'always'), ('changed_fields', 'always'), ('change_source_interaction_id', 'always'), ('created_at', 'always'), ('valid_from', 'always'), ('valid_until', 'always'), ('element_id', 'always'), ('conversion_errors', 'always')) AS m (name, write)
             ON m.name = lost.field
-        LEFT JOIN public.deal_versions AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.id = s.version_id
+        LEFT JOIN LATERAL (
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.deal_versions AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND k.id BETWEEN s.version_id AND s.version_id
+            ORDER BY k.id
+            LIMIT 1
+        ) AS t ON true
         WHERE
             p.state = 'new'
             OR CASE lost.field
@@ -2824,8 +3037,15 @@ FROM (
     FROM (
         SELECT s.row_number, link.interaction_id, o.id AS entity_id
         FROM pg_temp.deal_sync_versions AS s
-        INNER JOIN public.opportunities AS o
-            ON o.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND o.graph_opportunity_id = s.deal_opportunity_id
+        CROSS JOIN LATERAL (
+            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            FROM public.opportunities AS k
+            WHERE
+                k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND k.graph_opportunity_id BETWEEN s.deal_opportunity_id AND s.deal_opportunity_id
+            ORDER BY k.graph_opportunity_id
+            LIMIT 1
+        ) AS o
         CROSS JOIN LATERAL (VALUES (s.change_source_interaction_id)) AS link (interaction_id)
         WHERE
             s.row_number = ANY ($1)
@@ -2855,8 +3075,15 @@ SELECT coalesce(array_agg(DISTINCT u.row_number ORDER BY u.row_number), '{}')
 FROM (
     SELECT s.row_number, link.interaction_id, o.id AS entity_id
     FROM pg_temp.deal_sync_versions AS s
-    INNER JOIN public.opportunities AS o
-        ON o.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND o.graph_opportunity_id = s.deal_opportunity_id
+    CROSS JOIN LATERAL (
+        SELECT k.*, k.ctid AS place, k.tableoid AS part
+        FROM public.opportunities AS k
+        WHERE
+            k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+            AND k.graph_opportunity_id BETWEEN s.deal_opportunity_id AND s.deal_opportunity_id
+        ORDER BY k.graph_opportunity_id
+        LIMIT 1
+    ) AS o
     CROSS JOIN LATERAL (VALUES (s.change_source_interaction_id)) AS link (interaction_id)
     WHERE
         s.row_number = ANY ($1)
@@ -2878,7 +3105,15 @@ SET
     sqlstate = CASE WHEN p.row_number = ANY ($1) THEN '23505' ELSE '09000' END,
     message = CASE WHEN p.row_number = ANY ($1) THEN $2 ELSE 'a trigger of the table returned NULL' END
 FROM pg_temp.deal_sync_versions AS s
-LEFT JOIN public.deal_versions AS t ON t.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid AND t.id = s.version_id
+LEFT JOIN LATERAL (
+    SELECT k.*, k.ctid AS place, k.tableoid AS part
+    FROM public.deal_versions AS k
+    WHERE
+        k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+        AND k.id BETWEEN s.version_id AND s.version_id
+    ORDER BY k.id
+    LIMIT 1
+) AS t ON true
 WHERE
     s.row_number = p.row_number AND p.sqlstate IS NULL AND p.state IN ('new', 'changed', 'adopted')
-    AND (t.id IS NULL OR (t.ctid = p.place AND t.tableoid = p.part))
+    AND (t.id IS NULL OR (t.place = p.place AND t.part = p.part))

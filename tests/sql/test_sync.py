@@ -157,8 +157,8 @@ def test_too_many_rejects_fail_the_run_and_the_commonest_is_named(
 def test_a_code_of_ours_that_the_application_raises_is_a_failure_and_its_words_stay_with_the_server(
     code: str, dry_run: bool, pg: Connection, writer: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
-    add_deal(graph, tenant)
-    pg.execute("INSERT INTO opportunities (id, tenant_id, updated_at) VALUES (gen_random_uuid(), %s, now())", [tenant])
+    deal = add_deal(graph, tenant)
+    pg.execute("INSERT INTO opportunities (id, tenant_id, updated_at) VALUES (%s, %s, now())", [deal, tenant])
     pg.execute(
         "CREATE FUNCTION reject(uuid) RETURNS boolean LANGUAGE plpgsql AS"
         f" $$ BEGIN RAISE 'words of Acme' USING ERRCODE = '{code}', DETAIL = 'more of Acme'; END $$".encode()

@@ -47,6 +47,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.message_of(_deal_sync.error, text) FROM PUB
 REVOKE EXECUTE ON ROUTINE _deal_sync.mode_error(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.new_backfill(deal_sync.run_result, _deal_sync.reading) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.phase_after(text) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.plan_freely() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.raise_again(_deal_sync.error) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.raise_applications(_deal_sync.error, text, text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.record_failure(uuid, text, timestamp with time zone, _deal_sync.error) FROM PUBLIC;

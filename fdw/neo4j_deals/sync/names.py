@@ -15,7 +15,7 @@ OWN_COLUMNS = (
     ("undated", "text"),  # for a node without a timestamp: the digest of what was read
 )
 #: The columns that the statements add to a staged row: `sql/source.sql`.
-_ADDED = ("landed_id", "shadows", "landed deal", "number taken by")
+_ADDED = ("landed_id", "shadows", "landed place", "landed part", "landed deal", "number taken by")
 _MISFIT = " lost"
 _LONGEST = 63  # bytes of a PostgreSQL name
 

@@ -69,9 +69,8 @@ def _make(plpy: Plpy, name: str, table: Table, caller: str) -> int:
     """Creates the staging table, with every column that is staged, and returns its oid."""
     columns = [*OWN_COLUMNS, *((plpy.quote_ident(c.name), c.staged_as) for c in table.columns if c.staged_as)]
     plpy.execute(f"CREATE TEMPORARY TABLE {name} ({', '.join(f'{n} {t}' for n, t in columns)}) ON COMMIT DROP")
-    # For a plan that scans the application's rows and looks up each of them here. The planner chooses it if it expects
-    # few rows: for a tenant that it has no statistics of, or after an ANALYZE during the first load.
-    plpy.execute(f"CREATE INDEX ON {name} ({plpy.quote_ident(table.deal.name)})")
+    # In the order of the keys, and for a part of the rows.
+    plpy.execute(f"CREATE INDEX ON {name} (row_number)")
     plpy.execute(f"GRANT SELECT, TRUNCATE ON {name} TO {caller}")
     plan = names.plan(table.kind)
     plpy.execute(

@@ -228,8 +228,9 @@ class _Merge:
         self.overwritten = [column for column in self.updated if column.overwrites]
         #: The variables of the templates.
         self.known = self._lists() | self._names(application)
-        self.known["matching"] = Sql(f"t.tenant_id = {self.known['tenant']}::uuid AND t.id = s.landed_id")
+        self.known["matching"] = self._matching()
         self.known["differs"] = self._differs()
+        self.known |= self._look_ups()
         self.known["rows"] = Sql(self.render("rows"))
         self.known["source"] = Sql(self.render("source"))
 
@@ -283,6 +284,31 @@ class _Merge:
             "plan_table": Sql(names.plan(self.kind)),
             "shown": MOST_SHOWN,
         }
+
+    def _matching(self) -> Sql:
+        """That the row `t` is the one that the source `s` has found."""
+        if self.staged:
+            return Sql('t.ctid = s."landed place" AND t.tableoid = s."landed part"')
+        return Sql(f"t.tenant_id = {self.known['tenant']}::uuid AND t.id = s.landed_id")
+
+    def _look_ups(self) -> dict[str, Sql]:
+        """The look-ups of the application's rows by the keys of a staged row `s`."""
+        target, deals, key = self.known["target"], self.known["deals"], self._of_source(self.table.key.name)
+
+        def by_key(table: Sql, **values: str) -> Sql:
+            return Sql(self.render("by_key", table=table, look_up=[(name, Sql(of)) for name, of in values.items()]))
+
+        found = {
+            "by_key": by_key(target, **{self.table.key_target: key}),
+            "by_id": by_key(target, id=key),
+            "deal": by_key(deals, graph_opportunity_id=self._of_source(self.table.deal.name)),
+            "at_place": Sql(self.render("at_place")),
+        }
+        if self.kind == "version":
+            number = self._of_source(self.known["number"])
+            found["taken"] = by_key(target, opportunity_id="o.id", version_number=number)
+            found["ahead"] = by_key(target, id="ahead.id")
+        return found
 
     def _stamp(self, application: Application) -> str | None:
         """The column that is set to the time of the change, if there is one that the mapping does not write."""

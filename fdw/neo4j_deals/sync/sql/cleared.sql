@@ -11,7 +11,9 @@ FROM (
     FROM (
         {{ source | sql(8) }}
     ) AS s
-    INNER JOIN {{ target | sql }} AS t ON {{ matching | sql }}
+    CROSS JOIN LATERAL (
+        {{ at_place | sql(8) }}
+    ) AS t
 ) AS n
 CROSS JOIN unnest(
     ARRAY[

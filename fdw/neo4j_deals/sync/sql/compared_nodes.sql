@@ -19,12 +19,12 @@ SELECT
     {% else %}
     CASE WHEN p.reject ->> 'sqlstate' = '23505' THEN (
         SELECT taken.id
-        FROM {{ versions | sql }} AS taken
-        INNER JOIN {{ deals | sql }} AS o ON o.tenant_id = $3 AND o.id = taken.opportunity_id
-        WHERE
-            taken.tenant_id = $3 AND o.graph_opportunity_id = s.{{ owner | ident }}
-            AND taken.version_number = s.{{ number | ident }}
-        LIMIT 1
+        FROM (
+            {{ deal | sql(12) }}
+        ) AS o
+        CROSS JOIN LATERAL (
+            {{ taken | sql(12) }}
+        ) AS taken
     ) END,
     {% endif %}
     ARRAY[{% for c in columns if c.link %}{{ c.source | sql }}{{ ", " if not loop.last }}{% endfor %}]::uuid[],

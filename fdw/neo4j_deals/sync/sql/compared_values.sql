@@ -17,7 +17,9 @@ INNER JOIN (
     {{ nodes | sql(4) }}
 ) AS n (kind, state, element_id, graph_id, key, deal, taken_by, links, name, graph_value, table_value)
     ON n.element_id = s.element_id AND n.state = 'differing'
-INNER JOIN {{ target | sql }} AS t ON {{ matching | sql }}
+CROSS JOIN LATERAL (
+    {{ at_place | sql(4) }}
+) AS t
 CROSS JOIN LATERAL (
     VALUES
     {% for c in differing %}

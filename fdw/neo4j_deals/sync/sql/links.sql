@@ -19,6 +19,7 @@ FROM (
     SELECT DISTINCT m.interaction_id, m.entity_id
     FROM (
         {{ missing_links | sql(8) }}
+        AND (SELECT _deal_sync.plan_freely())
     ) AS m
 ) AS pair
 ON CONFLICT DO NOTHING

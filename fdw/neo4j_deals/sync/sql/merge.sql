@@ -3,12 +3,16 @@ USING (
     {% if kind == "deal" %}
     {{ source | sql(4) }}
     {% if staged %}
+    WHERE (SELECT _deal_sync.plan_freely())
     ORDER BY s.row_number
     {% endif %}
     {% else %}
     SELECT *
     FROM (
         {{ source | sql(8) }}
+        {% if staged %}
+        WHERE (SELECT _deal_sync.plan_freely())
+        {% endif %}
     ) AS s
     WHERE
         {{ "s.landed_id IS NOT NULL OR " if updated }}s."landed deal" IS NOT NULL

@@ -47,8 +47,9 @@ INNER JOIN (VALUES {% for c in mapped -%}
     ({{ c.name | literal }}, {{ c.write | literal }}){{ ", " if not loop.last }}
 {%- endfor %}) AS m (name, write)
     ON m.name = lost.field
-LEFT JOIN {{ target | sql }} AS t ON t.tenant_id = {{ tenant | sql -}}
-    ::uuid AND t.{{ key_target | ident }} = s.{{ key | ident }}
+LEFT JOIN LATERAL (
+    {{ by_key | sql(4) }}
+) AS t ON true
 WHERE
     p.state = 'new'
     OR CASE lost.field

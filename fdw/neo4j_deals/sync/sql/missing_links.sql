@@ -2,8 +2,9 @@
    it is filled), and a nested loop over a table without an index on the pair would take minutes. #}
 SELECT s.row_number, link.interaction_id, o.id AS entity_id
 FROM {{ staging | sql }} AS s
-INNER JOIN {{ deals | sql }} AS o
-    ON o.tenant_id = {{ tenant | sql }}::uuid AND o.graph_opportunity_id = s.{{ owner | ident }}
+CROSS JOIN LATERAL (
+    {{ deal | sql(4) }}
+) AS o
 CROSS JOIN LATERAL (VALUES {% for c in columns if c.link -%}
     ({{ c.source | sql }}){{ ", " if not loop.last }}
 {%- endfor %}) AS link (interaction_id)

@@ -13,8 +13,8 @@
 {% if kind == "deal" %}
 SELECT
     s.row_number,
-    t.ctid AS place,
-    t.tableoid AS part,
+    s."landed place" AS place,
+    s."landed part" AS part,
     CASE
         WHEN s.reject IS NOT NULL THEN s.reject
 {{ held_back() -}}
@@ -30,19 +30,23 @@ FROM (
     {{ source | sql(4) }}
 ) AS s
 INNER JOIN {{ staging | sql }} AS raw USING (row_number)
-LEFT JOIN {{ target | sql }} AS t ON {{ matching | sql }}
+LEFT JOIN LATERAL (
+    {{ at_place | sql(4) }}
+) AS t ON true
 {% else %}
 SELECT
     s.row_number,
-    {{ "t.ctid" if completes else "NULL::tid" }} AS place,
-    {{ "t.tableoid" if completes else "NULL::oid" }} AS part,
+    s."landed place" AS place,
+    s."landed part" AS part,
     CASE
         WHEN s.landed_id IS NOT NULL AND NOT coalesce(s.reject ? 'even_if_there', false) THEN NULL
         WHEN s.reject IS NOT NULL AND NOT (s.reject ? 'ahead' AND NOT EXISTS (
             SELECT FROM jsonb_array_elements_text(s.reject -> 'ahead') AS a (id)
-            WHERE NOT EXISTS (
-                SELECT FROM {{ target | sql }} AS l WHERE l.tenant_id = {{ tenant | sql }}::uuid AND l.id = a.id::uuid
-            )
+            CROSS JOIN LATERAL (SELECT a.id::uuid AS id) AS ahead
+            LEFT JOIN LATERAL (
+                {{ ahead | sql(16) }}
+            ) AS l ON true
+            WHERE l.id IS NULL
         )) THEN s.reject
         WHEN s.{{ number | ident }} IS NULL THEN NULL
         WHEN s."landed deal" IS NULL THEN jsonb_build_object(
@@ -69,7 +73,9 @@ FROM (
 ) AS s
 INNER JOIN {{ staging | sql }} AS raw USING (row_number)
 {% if completes %}
-LEFT JOIN {{ target | sql }} AS t ON {{ matching | sql }}
+LEFT JOIN LATERAL (
+    {{ at_place | sql(4) }}
+) AS t ON true
 {% endif %}
 {% endif %}
 ORDER BY s.row_number

@@ -11,6 +11,14 @@ SELECT
     taken.id AS "number taken by",
     {% endif %}
     {% if staged %}
+    {% if kind == "deal" %}
+    {# Not coalesce(): the planner takes it for leaky, and would put a policy's condition before it. #}
+    CASE WHEN by_key.id IS NULL THEN adopted.place ELSE by_key.place END AS "landed place",
+    CASE WHEN by_key.id IS NULL THEN adopted.part ELSE by_key.part END AS "landed part",
+    {% else %}
+    there.place AS "landed place",
+    there.part AS "landed part",
+    {% endif %}
     s.row_number,
     s.element_id,
     s.graph_id,
@@ -26,8 +34,25 @@ SELECT
 FROM (
     {{ rows | sql(4) }}
 ) AS s
-{% if kind == "deal" %}
-{# The deal's row: the one with its graph id, or else the one whose id it is and that has no graph id yet (adoption). #}
+{# A deal's row: the one with its graph id, or else the one whose id it is and that has no graph id yet (adoption). #}
+{% if staged and kind == "deal" %}
+LEFT JOIN LATERAL (
+    {{ by_key | sql(4) }}
+) AS by_key ON true
+LEFT JOIN LATERAL (
+    {{ by_id | sql(4) }}
+) AS adopted ON adopted.graph_opportunity_id IS NULL
+{% elif staged %}
+LEFT JOIN LATERAL (
+    {{ by_key | sql(4) }}
+) AS there ON true
+LEFT JOIN LATERAL (
+    {{ deal | sql(4) }}
+) AS o ON true
+LEFT JOIN LATERAL (
+    {{ taken | sql(4) }}
+) AS taken ON true
+{% elif kind == "deal" %}
 LEFT JOIN {{ target | sql }} AS by_key
     ON by_key.tenant_id = {{ tenant | sql }}::uuid AND by_key.graph_opportunity_id = {{ uuid(key) }}
 LEFT JOIN {{ target | sql }} AS adopted
@@ -38,7 +63,6 @@ LEFT JOIN {{ target | sql }} AS there
     ON there.tenant_id = {{ tenant | sql }}::uuid AND there.id = {{ uuid(key) }}
 LEFT JOIN {{ deals | sql }} AS o
     ON o.tenant_id = {{ tenant | sql }}::uuid AND o.graph_opportunity_id = {{ uuid(owner) }}
-{# LATERAL with a LIMIT: without statistics of the table, the planner would scan all versions of the tenant. #}
 LEFT JOIN LATERAL (
     SELECT v.id
     FROM {{ target | sql }} AS v

@@ -4,8 +4,9 @@ SET
     sqlstate = CASE WHEN p.row_number = ANY ($1) THEN '23505' ELSE '09000' END,
     message = CASE WHEN p.row_number = ANY ($1) THEN $2 ELSE 'a trigger of the table returned NULL' END
 FROM {{ staging | sql }} AS s
-LEFT JOIN {{ target | sql }} AS t ON t.tenant_id = {{ tenant | sql -}}
-    ::uuid AND t.{{ key_target | ident }} = s.{{ key | ident }}
+LEFT JOIN LATERAL (
+    {{ by_key | sql(4) }}
+) AS t ON true
 WHERE
     s.row_number = p.row_number AND p.sqlstate IS NULL AND p.state IN ('new', 'changed', 'adopted')
-    AND (t.id IS NULL OR (t.ctid = p.place AND t.tableoid = p.part))
+    AND (t.id IS NULL OR (t.place = p.place AND t.part = p.part))
