@@ -145,7 +145,7 @@ def test_the_alerts_name_metrics_that_there_are(monitor: Connection) -> None:
         "deal_sync_up_to_date",
         "deal_sync_tenant_state",
         "deal_sync_consecutive_failures",
-        "deal_sync_refusals_new",
+        "deal_sync_rejects_new",
         "deal_sync_reconcile_missing",
         "deal_sync_reconcile_differing",
     }

@@ -14,8 +14,8 @@ $$;
 COMMENT ON FUNCTION _deal_sync.embedding_columns(text) IS
 'the vector columns of a kind that a comparison can leave out';
 
--- By the plan of a replay (statements_of): what is missing or differs is what it would write. A row that a run has
--- tried and the table has rejected is refused.
+-- By the plan of a replay (statements_of): what is missing or differs is what it would write. What the table
+-- rejected when a run tried it is rejected.
 CREATE OR REPLACE FUNCTION _deal_sync.compare_nodes(
     kind text, tenant uuid, without text[], lists boolean
 ) RETURNS SETOF _deal_sync.comparison
@@ -87,7 +87,7 @@ COMMENT ON FUNCTION _deal_sync.compare(uuid, boolean, boolean) IS
 CREATE OR REPLACE FUNCTION deal_sync.reconcile(
     tenant uuid,
     OUT kind text, OUT in_graph bigint, OUT in_postgres bigint, OUT matching bigint, OUT differing bigint,
-    OUT missing bigint, OUT extra bigint, OUT refused bigint, OUT legacy bigint, OUT kept bigint
+    OUT missing bigint, OUT extra bigint, OUT rejected bigint, OUT legacy bigint, OUT kept bigint
 ) RETURNS SETOF record
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
@@ -98,7 +98,7 @@ AS $$
         k.kind || 's', count(c.in_graph), count(c.in_table),
         count(*) FILTER (WHERE c.in_graph = 'matching'), count(*) FILTER (WHERE c.in_graph = 'differing'),
         count(*) FILTER (WHERE c.in_graph = 'missing'), count(*) FILTER (WHERE c.in_table = 'extra'),
-        count(*) FILTER (WHERE c.in_graph = 'refused'), count(*) FILTER (WHERE c.in_table = 'legacy'),
+        count(*) FILTER (WHERE c.in_graph = 'rejected'), count(*) FILTER (WHERE c.in_table = 'legacy'),
         count(*) FILTER (WHERE c.in_table = 'kept')
     FROM (VALUES (1, 'deal'), (2, 'version'), (3, 'link')) AS k (place, kind)
     LEFT JOIN _deal_sync.compare(tenant, false, false) AS c ON c.kind = k.kind
@@ -106,7 +106,7 @@ AS $$
     ORDER BY k.place
 $$;
 COMMENT ON FUNCTION deal_sync.reconcile(uuid) IS
-'one row per kind: in_graph = matching + differing + missing + refused, in_postgres = matching + differing + extra + '
+'one row per kind: in_graph = matching + differing + missing + rejected, in_postgres = matching + differing + extra + '
 'legacy + kept; writes nothing, reads no embeddings';
 
 CREATE OR REPLACE FUNCTION deal_sync.differences(

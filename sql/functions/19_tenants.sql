@@ -30,11 +30,11 @@ CREATE OR REPLACE FUNCTION _deal_sync.record_reconciliation(tenant uuid, report 
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    INSERT INTO deal_sync.reconciliations (tenant_id, missing, differing, extra, refused, report)
+    INSERT INTO deal_sync.reconciliations (tenant_id, missing, differing, extra, rejected, report)
     SELECT
         record_reconciliation.tenant, coalesce(sum(r.missing), 0), coalesce(sum(r.differing), 0),
-        coalesce(sum(r.extra), 0), coalesce(sum(r.refused), 0), record_reconciliation.report
-    FROM jsonb_to_recordset(report) AS r (missing bigint, differing bigint, extra bigint, refused bigint)
+        coalesce(sum(r.extra), 0), coalesce(sum(r.rejected), 0), record_reconciliation.report
+    FROM jsonb_to_recordset(report) AS r (missing bigint, differing bigint, extra bigint, rejected bigint)
 $$;
 COMMENT ON FUNCTION _deal_sync.record_reconciliation(uuid, jsonb) IS
 'adds the result of a reconcile to deal_sync.reconciliations';

@@ -23,8 +23,8 @@ SELECT
     r.good_at AS last_good_run,
     date_trunc('second', now() - r.good_at) AS lag,
     CASE WHEN r.counted_at > g.counted_at THEN r.deals_read ELSE coalesce(g.deals, r.deals_read) END AS deals,
-    refusals.open AS refusals_open,
-    refusals.new AS refusals_new,
+    rejects.open AS rejects_open,
+    rejects.new AS rejects_new,
     r.failures,
     CASE
         WHEN r.failures > 0 THEN r.message
@@ -46,7 +46,7 @@ LEFT JOIN LATERAL (
         count(*) FILTER (WHERE j.first_seen > now() - interval '1 day') AS new
     FROM deal_sync.rejects AS j
     WHERE j.tenant_id = r.tenant_id AND j.level IN ('row', 'value')
-) AS refusals ON TRUE
+) AS rejects ON TRUE
 LEFT JOIN LATERAL (
     SELECT c.* FROM deal_sync.reconciliations AS c
     WHERE c.tenant_id = r.tenant_id
@@ -64,9 +64,9 @@ COMMENT ON COLUMN deal_sync.tenant_status.last_good_run IS 'when the last run th
 COMMENT ON COLUMN deal_sync.tenant_status.lag IS 'time since then';
 COMMENT ON COLUMN deal_sync.tenant_status.deals IS
 'deals in the graph, as last counted by sync_all or a full run, whichever is newer';
-COMMENT ON COLUMN deal_sync.tenant_status.refusals_open IS
+COMMENT ON COLUMN deal_sync.tenant_status.rejects_open IS
 'rows and values that are rejected at present: see deal_sync.rejects';
-COMMENT ON COLUMN deal_sync.tenant_status.refusals_new IS 'of these, first met in the last 24 hours';
+COMMENT ON COLUMN deal_sync.tenant_status.rejects_new IS 'of these, first met in the last 24 hours';
 COMMENT ON COLUMN deal_sync.tenant_status.failures IS 'runs that failed since the last good one';
 COMMENT ON COLUMN deal_sync.tenant_status.last_error IS 'message of the last run, if it failed';
 COMMENT ON COLUMN deal_sync.tenant_status.last_reconcile IS 'when the tenant was last reconciled by the nightly job';
@@ -171,8 +171,8 @@ CROSS JOIN LATERAL (
     ('deal_sync_last_run_duration_seconds', 'gauge', 'How long the last run took.', r.seconds),
     ('deal_sync_consecutive_failures', 'gauge', 'Runs that failed since the last good one.', s.failures),
     ('deal_sync_deals', 'gauge', 'Deals of the tenant in the graph.', s.deals),
-    ('deal_sync_refusals_open', 'gauge', 'Rows and values that are rejected at present.', s.refusals_open),
-    ('deal_sync_refusals_new', 'gauge', 'Of these, first met in the last 24 hours.', s.refusals_new),
+    ('deal_sync_rejects_open', 'gauge', 'Rows and values that are rejected at present.', s.rejects_open),
+    ('deal_sync_rejects_new', 'gauge', 'Of these, first met in the last 24 hours.', s.rejects_new),
     (
         'deal_sync_last_reconcile_timestamp_seconds', 'gauge', 'When the last reconcile was.',
         extract(EPOCH FROM s.last_reconcile)

@@ -73,7 +73,7 @@ CREATE TYPE _deal_sync.reading AS (
 );
 COMMENT ON TYPE _deal_sync.reading IS 'what a run reads, and up to when the graph has been read afterwards';
 
--- state: matching, differing, missing or refused, of a node; value, of a value in which a node and its row differ.
+-- state: matching, differing, missing or rejected, of a node; value, of a value in which a node and its row differ.
 -- deal: the deal's graph id; taken_by: the version that has this one's number; links: interactions.
 CREATE TYPE _deal_sync.comparison AS (
     kind text, state text, element_id text, graph_id text, key uuid, deal uuid, taken_by uuid, links uuid [],

@@ -19,7 +19,7 @@ CREATE TABLE deal_sync.reconciliations (
     missing bigint NOT NULL,
     differing bigint NOT NULL,
     extra bigint NOT NULL,
-    refused bigint NOT NULL,
+    rejected bigint NOT NULL,
     report jsonb NOT NULL,
     PRIMARY KEY (tenant_id, reconciled_at)
 );
@@ -29,7 +29,7 @@ COMMENT ON COLUMN deal_sync.reconciliations.reconciled_at IS 'when it ended';
 COMMENT ON COLUMN deal_sync.reconciliations.missing IS 'deals, versions and links in the graph that have no row';
 COMMENT ON COLUMN deal_sync.reconciliations.differing IS 'deals and versions whose row differs from the graph';
 COMMENT ON COLUMN deal_sync.reconciliations.extra IS 'rows that have no counterpart in the graph';
-COMMENT ON COLUMN deal_sync.reconciliations.refused IS
+COMMENT ON COLUMN deal_sync.reconciliations.rejected IS
 'deals, versions and links in the graph that were rejected: see deal_sync.rejects';
 COMMENT ON COLUMN deal_sync.reconciliations.report IS 'the rows that deal_sync.reconcile() returned, one per kind';
 

@@ -145,7 +145,7 @@ proof() {
     sql <<'SQL'
 SELECT
     t.name AS tenant, r.kind, r.in_graph AS "in graph", r.in_postgres AS "in tables", r.matching, r.missing, r.differing,
-    r.refused, r.extra, r.legacy, r.kept
+    r.rejected, r.extra, r.legacy, r.kept
 FROM tenants AS t, deal_sync.reconcile(t.id) AS r
 ORDER BY t.name, r.kind;
 SQL
@@ -164,7 +164,7 @@ SELECT s.task, s.schedule, s.active, to_char(s.next_run, 'YYYY-MM-DD HH24:MI') A
 FROM deal_sync.schedules AS s
 ORDER BY s.task DESC;
 SELECT
-    t.name AS tenant, s.state, date_trunc('second', s.lag) AS lag, s.deals, s.refusals_open AS rejected, s.missing, s.differing,
+    t.name AS tenant, s.state, date_trunc('second', s.lag) AS lag, s.deals, s.rejects_open AS rejected, s.missing, s.differing,
     to_char(s.next_run, 'YYYY-MM-DD HH24:MI') AS "next run"
 FROM deal_sync.tenant_status AS s
 INNER JOIN tenants AS t ON t.id = s.tenant_id

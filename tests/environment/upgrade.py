@@ -4,7 +4,7 @@ that leads from the one to the other which follow from that.
 A folder of extension/upgrades has four parts, and `make` puts sql/functions between the second and the third:
 
 1_generated.sql  what went, or has another signature, is dropped; what has another schema, moves; new types
-2_by_hand.sql    what becomes of tables
+2_by_hand.sql    what becomes of tables, and columns that get another name
 3_generated.sql  what is new is nobody's to call; comments of what is created once
 4_by_hand.sql    what stands on the new functions
 """
@@ -13,7 +13,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from .state import CHECKOUT, SetupError
 
 UPGRADES = CHECKOUT / "extension/upgrades"
 QUERY = Path(__file__).with_suffix(".sql")
-BEFORE, AFTER = "1_generated.sql", "3_generated.sql"
+BEFORE, BY_HAND, AFTER = "1_generated.sql", "2_by_hand.sql", "3_generated.sql"
+RENAMED = re.compile(r"^ALTER (TABLE|VIEW) _?deal_sync\.(\w+) RENAME COLUMN (\w+) TO (\w+);$", re.M)
 HEAD = "-- In: the members of {}. Out: {}\n-- Written by `make upgrade`, from the catalogs of the two versions.\n"
 WIDTH = 120
 KINDS = ("ROUTINE", "VIEW", "TABLE", "TYPE")  # what stands in a schema: the types last, which the others name
@@ -76,6 +77,19 @@ class Member:
             case "TYPE":
                 return bool(old == other)
         return True  # of a table by hand
+
+    def renamed(self, column: str, name: str) -> "Member":
+        """The same with another name of a column."""
+        columns = [re.sub(rf"^{column} ", f"{name} ", text) for text in self.signature["columns"]]
+        comments = {name if of == column else of: text for of, text in self.comments.items()}
+        return replace(self, signature=self.signature | {"columns": columns}, comments=comments)
+
+
+def with_new_names(before: list[Member], by_hand: str) -> list[Member]:
+    """The members, with the names of columns that the part by hand gives them."""
+    for kind, relation, column, name in RENAMED.findall(by_hand):
+        before = [m.renamed(column, name) if (m.kind, m.name) == (kind, relation) else m for m in before]
+    return before
 
 
 def _unplaced(text: str) -> str:
@@ -185,7 +199,8 @@ def parts(instance: Instance) -> dict[Path, str]:
     """What the folder of this version is to hold, by the file's path."""
     (folder,) = UPGRADES.glob(f"*--{current()}")
     source, _, _ = folder.name.partition("--")
-    texts = generated(members(instance, source), members(instance, current()), source)
+    before = with_new_names(members(instance, source), (folder / BY_HAND).read_text())
+    texts = generated(before, members(instance, current()), source)
     return {folder / name: text for name, text in texts.items()}
 
 

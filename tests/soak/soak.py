@@ -227,11 +227,11 @@ class Soak:
 
     def compared(self, wrong: list[str]) -> list[str]:
         """What reconcile says of each tenant, what differences() does with the embeddings, and a full run on trial."""
-        heads = ["tenant, kind", "in graph", "in tables", "matching", "differing", "missing", "extra", "refused"]
+        heads = ["tenant, kind", "in graph", "in tables", "matching", "differing", "missing", "extra", "rejected"]
         rows, lines = [heads], []
         for number, tenant in enumerate(self.tenants, start=1):
             query = (
-                "SELECT kind, in_graph, in_postgres, matching, differing, missing, extra, refused"
+                "SELECT kind, in_graph, in_postgres, matching, differing, missing, extra, rejected"
                 " FROM deal_sync.reconcile(%s)"
             )
             for kind, *figures in self.ask(query, tenant, user=WRITER):

@@ -11,7 +11,7 @@ from support.database import Connection
 from support.graph import Graph
 from support.sync import add_deal, add_tenant, add_version, one, sync
 
-NAMES = ("in_graph", "in_postgres", "matching", "differing", "missing", "extra", "refused", "legacy", "kept")
+NAMES = ("in_graph", "in_postgres", "matching", "differing", "missing", "extra", "rejected", "legacy", "kept")
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def reconcile(connection: Connection, tenant: uuid.UUID) -> dict[str, dict[str, 
     found: dict[str, dict[str, int]] = {}
     for kind, *counts in connection.execute("SELECT * FROM deal_sync.reconcile(%s)", [tenant]):
         c = dict(zip(NAMES, counts, strict=True))
-        assert c["in_graph"] == c["matching"] + c["differing"] + c["missing"] + c["refused"], kind
+        assert c["in_graph"] == c["matching"] + c["differing"] + c["missing"] + c["rejected"], kind
         assert c["in_postgres"] == c["matching"] + c["differing"] + c["extra"] + c["legacy"] + c["kept"], kind
         found[kind] = {name: count for name, count in c.items() if count}
     assert list(found) == ["deals", "versions", "links"]
@@ -60,7 +60,7 @@ def test_before_the_first_sync_everything_is_missing_and_the_graph_is_not_rememb
     add_version(graph, tenant, add_deal(graph, tenant), version=None)
     assert reconcile(pg, tenant) == {
         "deals": {"in_graph": 2, "missing": 2},
-        "versions": {"in_graph": 2, "missing": 1, "refused": 1},
+        "versions": {"in_graph": 2, "missing": 1, "rejected": 1},
         "links": {"in_graph": 1, "missing": 1},
     }
     assert one(pg, "SELECT count(*) FROM deal_sync.graph") == 0
@@ -142,9 +142,9 @@ def test_barred_rejected_and_legacy_rows_are_neither_missing_nor_extra(
     # As the old service did: rows with ids of their own.
     pg.execute("UPDATE deal_versions SET id = gen_random_uuid() WHERE tenant_id = %s", [tenant])
     assert reconcile(pg, tenant) == {
-        "deals": {"in_graph": 5, "in_postgres": 3, "matching": 2, "refused": 2 + 1, "kept": 1},
-        "versions": {"in_graph": 2, "in_postgres": 1, "refused": 2, "legacy": 1},
-        "links": {"in_graph": 3, "in_postgres": 3, "matching": 2, "refused": 1, "kept": 1},
+        "deals": {"in_graph": 5, "in_postgres": 3, "matching": 2, "rejected": 2 + 1, "kept": 1},
+        "versions": {"in_graph": 2, "in_postgres": 1, "rejected": 2, "legacy": 1},
+        "links": {"in_graph": 3, "in_postgres": 3, "matching": 2, "rejected": 1, "kept": 1},
     }
     assert differences(pg, tenant) == []
     assert one(pg, "SELECT count(*) FROM deal_versions WHERE id = %s", version) == 0
@@ -283,9 +283,9 @@ def test_what_the_tables_reject_is_rejected_and_a_value_that_does_not_fit_is_no_
     assert rejected(pg, "row") == {("deal", deals[0]), ("deal", new), ("version", version)}
     assert rejected(pg, "value") == {("deal", deals[1])}
     assert reconcile(pg, tenant) == {
-        "deals": {"in_graph": 5, "in_postgres": 4, "matching": 3, "refused": 2, "kept": 1},
-        "versions": {"in_graph": 3, "in_postgres": 2, "matching": 2, "refused": 1},
-        "links": {"in_graph": 5, "in_postgres": 4, "matching": 3, "refused": 2, "kept": 1},
+        "deals": {"in_graph": 5, "in_postgres": 4, "matching": 3, "rejected": 2, "kept": 1},
+        "versions": {"in_graph": 3, "in_postgres": 2, "matching": 2, "rejected": 1},
+        "links": {"in_graph": 5, "in_postgres": 4, "matching": 3, "rejected": 2, "kept": 1},
     }
     assert differences(pg, tenant) == []
 

@@ -302,7 +302,7 @@ def test_an_update_that_a_trigger_rejects_is_a_reject_and_the_others_are_complet
     )  # fmt: skip
     assert [row(pg, "deal_versions", id=node.id)["ontology_version"] for node in nodes] == ["2", None, "2"]
     assert differing(writer, tenant) == 0
-    assert one(writer, "SELECT refused FROM deal_sync.reconcile(%s) WHERE kind = 'versions'", tenant) == 1
+    assert one(writer, "SELECT rejected FROM deal_sync.reconcile(%s) WHERE kind = 'versions'", tenant) == 1
 
 
 def test_a_barred_deals_version_is_not_completed(

@@ -139,12 +139,12 @@ def test_rejects_and_which_of_them_are_new(pg: Connection, graph: Graph, tenant:
     for _ in range(2):
         add_deal(graph, tenant, meddic_completeness="no number")
     sync(pg, tenant)
-    assert status(pg, "refusals_open, refusals_new") == (2, 2)
+    assert status(pg, "rejects_open, rejects_new") == (2, 2)
     pg.execute(
         "UPDATE deal_sync.rejects SET first_seen = now() - interval '25 h'"
         " WHERE ctid = (SELECT min(ctid) FROM deal_sync.rejects)"
     )
-    assert status(pg, "refusals_open, refusals_new") == (2, 1)
+    assert status(pg, "rejects_open, rejects_new") == (2, 1)
 
 
 def test_the_last_reconcile(pg: Connection, tenant: uuid.UUID) -> None:

@@ -383,7 +383,7 @@ def test_by_hand_it_is_always_tried_and_a_good_run_ends_the_back_off(pg: Connect
 
 def test_after_a_nightly_nothing_is_missing_and_nothing_differs(pg: Connection, tenants: list[uuid.UUID]) -> None:
     pg.execute("CALL deal_sync.nightly()")
-    found = pg.execute("SELECT missing, differing, extra, refused FROM deal_sync.reconciliations").fetchall()
+    found = pg.execute("SELECT missing, differing, extra, rejected FROM deal_sync.reconciliations").fetchall()
     assert found == [(0, 0, 0, 0)] * 3
     [deals, *_] = one(pg, "SELECT report FROM deal_sync.reconciliations LIMIT 1")
     assert (deals["kind"], deals["in_graph"], deals["matching"]) == ("deals", 1, 1)
@@ -393,7 +393,7 @@ def test_nightly_runs_in_full_and_keeps_what_reconcile_finds(pg: Connection, ten
     pg.execute(RECONCILE_STAND_IN)
     pg.execute("CALL deal_sync.nightly()")
     assert one(pg, "SELECT array_agg(DISTINCT mode) FROM deal_sync.runs") == ["full"]
-    found = pg.execute("SELECT missing, differing, extra, refused FROM deal_sync.reconciliations").fetchall()
+    found = pg.execute("SELECT missing, differing, extra, rejected FROM deal_sync.reconciliations").fetchall()
     assert found == [(1, 5, 3, 0)] * 3
     kinds = one(pg, "SELECT report FROM deal_sync.reconciliations LIMIT 1")
     assert [row["kind"] for row in kinds] == ["deals", "versions"]
@@ -453,7 +453,7 @@ RECONCILE_STAND_IN: LiteralString = (
     " DROP FUNCTION deal_sync.reconcile(uuid) CASCADE;"
     " END IF; END $$;"
     "CREATE FUNCTION deal_sync.reconcile(tenant uuid, OUT kind text, OUT missing bigint, OUT differing bigint,"
-    " OUT extra bigint, OUT refused bigint) RETURNS SETOF record LANGUAGE sql AS"
+    " OUT extra bigint, OUT rejected bigint) RETURNS SETOF record LANGUAGE sql AS"
     " $$ SELECT 'deals', 1, 2, 3, 0 UNION ALL SELECT 'versions', 0, 3, 0, 0 $$"
 )
 

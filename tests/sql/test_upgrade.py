@@ -17,9 +17,10 @@ from environment import upgrade
 from environment.database import literal
 from environment.servers import Instance
 from environment.state import CHECKOUT, SetupError
-from environment.upgrade import AFTER, BEFORE, Member, generated
+from environment.upgrade import AFTER, BEFORE, Member, generated, with_new_names
 from neo4j_deals import SERVES, __version__
 from psycopg import sql
+from psycopg.types.json import Jsonb
 from support.database import Connection, Database, new_database
 from support.graph import Graph
 from support.roles import fresh, role
@@ -225,6 +226,24 @@ def test_an_update_of_the_demo_leaves_what_a_new_database_has(
             assert [run.deals_inserted + run.deals_updated + run.versions_inserted for run in runs] == [0, 0]
 
 
+def test_a_column_with_a_new_name_keeps_its_values_and_the_views_on_it(servers: Instance) -> None:
+    report = [{"kind": "deals", "refused": 2, "extra": 1}, {"kind": "links", "refused": 0, "extra": 0}]
+    with database_of(servers, "0.1.0") as updated:
+        old = updated.connect()
+        row = [HARBORLINE, Jsonb(report)]
+        old.execute("INSERT INTO deal_sync.reconciliations VALUES (%s, now(), 0, 0, 1, 2, %s)", row)
+        old.execute("CREATE VIEW of_tenants AS SELECT refusals_open, refusals_new FROM deal_sync.tenant_status")
+        old.execute("CREATE VIEW of_graph AS SELECT r.refused FROM deal_sync.reconciliations AS r")
+        old.execute("ALTER EXTENSION deal_sync UPDATE")
+        assert one(old, "SELECT rejected FROM deal_sync.reconciliations") == 2
+        assert one(old, "SELECT refused FROM of_graph") == 2
+        assert one(old, "SELECT report FROM deal_sync.reconciliations") == [
+            {"kind": "deals", "rejected": 2, "extra": 1},
+            {"kind": "links", "rejected": 0, "extra": 0},
+        ]
+        assert one(old, "SELECT count(*) FROM of_tenants") == 0
+
+
 def test_a_view_on_what_an_update_drops_stops_it_and_leaves_everything_as_it_was(servers: Instance) -> None:
     with database_of(servers, "0.1.0") as old:
         connection = old.connect()
@@ -291,6 +310,13 @@ def test_a_view_is_dropped_if_a_column_changes_after_what_depends_on_it() -> Non
     upper = table("VIEW", 2, "upper", "a text", needs=(1,))
     assert drops([base, upper], [longer, upper]) == []
     assert drops([base, upper], [other, upper]) == ["VIEW deal_sync.upper", "VIEW deal_sync.base"]
+
+
+def test_a_view_with_a_new_name_for_a_column_is_not_dropped() -> None:
+    old, new = (table("VIEW", 1, "base", "a text", f"{column} text") for column in ("b", "c"))
+    assert drops([old], [new]) == ["VIEW deal_sync.base"]
+    [renamed] = with_new_names([old], "ALTER VIEW deal_sync.base RENAME COLUMN b TO c;\n")
+    assert drops([renamed], [new]) == []
 
 
 def test_a_type_that_changes_takes_what_names_it_along_but_no_table() -> None:

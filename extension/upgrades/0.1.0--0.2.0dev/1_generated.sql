@@ -43,6 +43,7 @@ DROP ROUTINE deal_sync.nobodys_nodes(text);
 DROP ROUTINE deal_sync.python_error(text, text);
 DROP ROUTINE deal_sync.raise_again(text, text, text, text, text);
 DROP ROUTINE deal_sync.raise_applications(text, text, text, text, text, text[]);
+DROP ROUTINE deal_sync.reconcile(uuid);
 DROP ROUTINE deal_sync.record_failure(uuid, text, timestamp with time zone, text, text, text, text, text);
 DROP ROUTINE deal_sync.refused_elements(uuid);
 DROP ROUTINE deal_sync.replay(uuid, text[], text);

@@ -1,3 +1,15 @@
--- In: the tables of 0.1.0, in their new schemas. Out: what they lack.
+-- In: the tables of 0.1.0, in their new schemas. Out: what they lack, and columns under their new names.
 
 ALTER TABLE _deal_sync.graph_tenants ADD COLUMN counted_at timestamptz NOT NULL DEFAULT now();
+
+-- Views that stand on these columns stay. `make upgrade` reads the new names here.
+ALTER TABLE deal_sync.reconciliations RENAME COLUMN refused TO rejected;
+ALTER VIEW deal_sync.tenant_status RENAME COLUMN refusals_open TO rejects_open;
+ALTER VIEW deal_sync.tenant_status RENAME COLUMN refusals_new TO rejects_new;
+
+UPDATE deal_sync.reconciliations AS r
+SET report = (
+    SELECT jsonb_agg((e.entry - 'refused') || jsonb_build_object('rejected', e.entry -> 'refused') ORDER BY e.place)
+    FROM jsonb_array_elements(r.report) WITH ORDINALITY AS e (entry, place)
+)
+WHERE r.report @? '$[*].refused';

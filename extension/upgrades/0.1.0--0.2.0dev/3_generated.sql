@@ -61,6 +61,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.statements_of_comparison(text, uuid, text[]
 REVOKE EXECUTE ON ROUTINE _deal_sync.sync_tenant(uuid, _deal_sync.request, _deal_sync.caller) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.tenant_error(text, uuid, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.way_to_map(text) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE deal_sync.reconcile(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE deal_sync.replay(uuid, text[]) FROM PUBLIC;
 COMMENT ON SCHEMA _deal_sync IS
 'internal parts of deal_sync: only the functions and views of the schema deal_sync use them';
@@ -128,7 +129,7 @@ COMMENT ON COLUMN deal_sync.reconciliations.missing IS
 'deals, versions and links in the graph that have no row';
 COMMENT ON COLUMN deal_sync.reconciliations.reconciled_at IS
 'when it ended';
-COMMENT ON COLUMN deal_sync.reconciliations.refused IS
+COMMENT ON COLUMN deal_sync.reconciliations.rejected IS
 'deals, versions and links in the graph that were rejected: see deal_sync.rejects';
 COMMENT ON COLUMN deal_sync.reconciliations.report IS
 'the rows that deal_sync.reconcile() returned, one per kind';

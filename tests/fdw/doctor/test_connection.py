@@ -4,6 +4,7 @@ Flows out: what it names, with a hint that works.
 
 import time
 import uuid
+from typing import LiteralString
 
 import pytest
 from environment.database import literal
@@ -13,6 +14,7 @@ from support.database import Connection, execute
 from support.doctor import NAMES, doctor, set_uri
 from support.graph import Graph
 from support.proxy import Proxy, closed_port
+from support.sync import sync
 
 
 @pytest.mark.parametrize(
@@ -147,3 +149,16 @@ def test_another_graph_than_the_accepted_one_is_named(pg: Connection, graph: Gra
     assert "ANOTHER" in check.detail
     execute(pg, check.hint)
     assert doctor(pg)["graph id"].ok
+
+
+def test_of_several_graphs_the_last_one_counts_as_in_a_run(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    (found,) = graph.run("CALL db.info() YIELD id")
+    remember: LiteralString = (
+        "INSERT INTO deal_sync.graph (database_id, accepted_at)"
+        " VALUES (%s, now() - interval '1 hour'), (%s, now() - interval '2 hours')"
+    )
+    pg.execute(remember, [found["id"], "ANOTHER"])
+    assert doctor(pg)["graph id"].ok
+    pg.execute("UPDATE deal_sync.graph SET accepted_at = now() WHERE database_id = 'ANOTHER'")
+    assert doctor(pg)["graph id"].ok is False
+    assert "not the graph this database was loaded from" in str(sync(pg, tenant).message)

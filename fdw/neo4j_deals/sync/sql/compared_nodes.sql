@@ -2,11 +2,11 @@
 SELECT
     {{ kind | literal }},
     CASE
-        WHEN s.{{ owner | ident }} = ANY ($2) THEN 'refused'
+        WHEN s.{{ owner | ident }} = ANY ($2) THEN 'rejected'
         WHEN p.reject ->> 'sqlstate' = '23503' THEN 'awaiting its deal'
-        WHEN p.reject IS NOT NULL OR p.state = 'none' THEN 'refused'
+        WHEN p.reject IS NOT NULL OR p.state = 'none' THEN 'rejected'
         WHEN p.state = 'unchanged' THEN 'matching'
-        WHEN r.element_id IS NOT NULL THEN 'refused'
+        WHEN r.element_id IS NOT NULL THEN 'rejected'
         WHEN p.state = 'changed' THEN 'differing'
         ELSE 'missing'
     END,

@@ -17,7 +17,7 @@ nodes AS MATERIALIZED (
         CASE
             WHEN f.state <> 'awaiting its deal' THEN f.state
             WHEN f.deal IN (SELECT m.key FROM missing_deals AS m) THEN 'missing'
-            ELSE 'refused'
+            ELSE 'rejected'
         END AS state
     FROM found AS f
     WHERE f.state <> 'value'
@@ -29,7 +29,7 @@ deals AS MATERIALIZED (
 ),
 
 by_key AS MATERIALIZED (
-    SELECT n.kind, n.key, min(n.state) FILTER (WHERE n.state <> 'refused') AS state
+    SELECT n.kind, n.key, min(n.state) FILTER (WHERE n.state <> 'rejected') AS state
     FROM nodes AS n
     WHERE n.key IS NOT NULL
     GROUP BY n.kind, n.key
@@ -38,7 +38,7 @@ by_key AS MATERIALIZED (
 pairs AS MATERIALIZED (
     SELECT
         link.interaction_id, coalesce(d.id, n.deal) AS entity_id, min(n.deal::text) AS deal,
-        bool_or(n.state <> 'refused') AS is_due, bool_or(r.element_id IS NOT NULL) AS is_refused
+        bool_or(n.state <> 'rejected') AS is_expected, bool_or(r.element_id IS NOT NULL) AS is_rejected
     FROM nodes AS n
     LEFT JOIN deals AS d ON d.key = n.deal
     CROSS JOIN LATERAL unnest(n.links) AS link (interaction_id)
@@ -79,14 +79,14 @@ UNION ALL
 SELECT
     'link',
     CASE WHEN p.interaction_id IS NOT NULL THEN CASE
-        WHEN NOT p.is_due THEN 'refused'
+        WHEN NOT p.is_expected THEN 'rejected'
         WHEN l.interaction_id IS NOT NULL THEN 'matching'
-        WHEN p.is_refused THEN 'refused'
+        WHEN p.is_rejected THEN 'rejected'
         ELSE 'missing'
     END END,
     CASE WHEN l.interaction_id IS NOT NULL THEN CASE
-        WHEN p.is_due THEN 'matching'
-        WHEN NOT p.is_due THEN 'kept'
+        WHEN p.is_expected THEN 'matching'
+        WHEN NOT p.is_expected THEN 'kept'
         WHEN d.id IS NULL THEN 'legacy'
         ELSE 'extra'
     END END,
