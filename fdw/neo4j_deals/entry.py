@@ -5,6 +5,7 @@ The only module that SQL uses: each function there imports it and makes one call
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
+
+# The driver makes large tables when it is imported, which would be scanned over and over: an eighth of the import.
+gc.disable()
 
 from neo4j_deals import SERVES, __version__, catalog
 from neo4j_deals.catalog import Plpy, QuotingPlpy, TellingPlpy
@@ -27,6 +31,9 @@ from neo4j_deals.sync import cron, setup, staging, state
 from neo4j_deals.sync import statements as compiler
 from neo4j_deals.sync.selection import Selection
 from neo4j_deals.tables import imports, scan, sessions
+
+gc.freeze()  # what was imported stays, and is not scanned later, either
+gc.enable()
 
 if TYPE_CHECKING:
     from neo4j_deals.doctor.runner import Row
