@@ -217,7 +217,7 @@ class Projection:
         as_they_are = any(isinstance(short, AsItIs) for _, short in self._fast)
         self._forms: dict[tuple[type, ...], _Form] | None = {} if as_they_are else None
         self._derived = sorted(
-            (column[:3] for column in columns if column[0].derive),
+            ((column, short or _both(convert, finish)) for column, convert, finish, short in columns if column.derive),
             key=lambda column: column[0].derive == _ERRORS,  # last, when all misfits are known
         )
         #: The columns in the order of a row.
@@ -255,12 +255,12 @@ class Projection:
             ]
         if self._derived:
             properties = self._named(record)
-            for column, convert, finish in self._derived:
+            for column, finish in self._derived:
                 try:
                     value = self._derive(column, record, properties, misfits)
                     if isinstance(value, str) and len(value) > _MAX_JSON // 4 and len(value.encode()) > _MAX_JSON:
                         raise Misfit("54000", f"document exceeds the maximum size of jsonb ({_MAX_JSON} bytes)")
-                    values.append(None if value is None else finish(convert(value)))
+                    values.append(None if value is None else finish(value))
                 except Misfit as misfit:  # the conversion raises it, too: a figure out of its column's range
                     misfits[column.name] = (misfit, properties.get(column.property))
                     values.append(None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import marshal
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from typing import IO, Any
 
@@ -18,7 +18,7 @@ from neo4j_deals.floats import Floats
 from neo4j_deals.graph import cypher, results
 from neo4j_deals.graph.connection import Ask
 from neo4j_deals.graph.reader import Outlet
-from neo4j_deals.mapping.model import Column, Table
+from neo4j_deals.mapping.model import READY_MADE, Column, Table
 from neo4j_deals.mapping.types import JSON, length
 from neo4j_deals.rows.copy_format import (
     HEADER,
@@ -38,6 +38,7 @@ from neo4j_deals.rows.values import (
     Misfit,
     Misfits,
     converter,
+    landing,
     maybe_uuid,
     to_timestamptz,
     to_uuid,
@@ -333,10 +334,12 @@ def _encoded(column: Column, limit: int) -> tuple[Column, Converter, Encoder, En
     name = column.staged_name or "text"
     convert, encode = to_staged(column, limit), encoder(name, column.staged_modifier)
     short: Encoder | None = None
-    if column.empty_is_null or column.derive or column.text_of is not None:
+    if column.empty_is_null or column.text_of is not None or column.derive in READY_MADE:
         pass
     elif name in ("int2", "int4", "numeric", "bool", "date"):  # few values, often
-        short = lru_cache(maxsize=4096, typed=True)(lambda value: encode(convert(value)))
+        short = _remembering(column.type_name, name, column.staged_modifier)
+    elif column.derive:
+        pass
     elif name in ("text", "varchar") and column.type_name not in JSON:
         short = short_text(length(column.staged_modifier) or limit, limit)
     elif name == "uuid":
@@ -344,6 +347,13 @@ def _encoded(column: Column, limit: int) -> tuple[Column, Converter, Encoder, En
     elif name == "vector" and column.staged_modifier > 0:
         short = ShortVector(column.staged_modifier)
     return column, convert, encode, short
+
+
+@cache
+def _remembering(foreign: str, staged: str, modifier: int) -> Encoder:
+    """Conversion and encoder of all columns of these types, most of whose values occur again."""
+    convert, encode = landing(foreign, staged, modifier), encoder(staged, modifier)
+    return lru_cache(maxsize=4096, typed=True)(lambda value: encode(convert(value)))
 
 
 def _digest(record: tuple[Any, ...]) -> str:
