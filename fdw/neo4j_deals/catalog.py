@@ -124,6 +124,15 @@ def mapping(plpy: Plpy, kind: str) -> Table:
     return once(plpy, ("mapping", kind), lambda: table(plpy, mapped(plpy, kind)))
 
 
+def fingerprint(plpy: Plpy) -> str:
+    """Changes with the mapping, of which it knows names only, so that it survives a dump and a restore."""
+
+    def read() -> str:
+        return str(query(plpy, "SELECT _deal_sync.mapping_fingerprint() AS fingerprint")[0]["fingerprint"])
+
+    return once(plpy, "fingerprint", read)
+
+
 def table(plpy: Plpy, relation: str) -> Table:
     """A foreign table, of the mapping or not; `relation` is a regclass."""
     head = query(

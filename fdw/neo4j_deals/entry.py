@@ -175,10 +175,13 @@ def _compiled_from(plpy: QuotingPlpy, kind: str) -> tuple[Table, Application, co
     return catalog.mapping(plpy, kind), catalog.application(plpy), quoting
 
 
-def graph_state(plpy: Plpy, tenant: str | None, counts: bool, newest: bool, late: float | None) -> dict[str, Any]:
-    """See `state.graph_state`."""
+def graph_state(
+    plpy: Plpy, tenant: str | None, counts: bool, newest: bool, late: float | None, since: str | None
+) -> dict[str, Any]:
+    """See `state.graph_state`; `since` is a text with an offset."""
+    moment = None if since is None else datetime.fromisoformat(since)
     with _reported(plpy):
-        return state.graph_state(plpy, tenant, counts, newest, late)
+        return state.graph_state(plpy, tenant, state.Question(counts, newest, late, moment))
 
 
 def graph_keys(plpy: Plpy, kind: str, tenant: str) -> list[tuple[str, str | None]]:

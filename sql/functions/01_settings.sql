@@ -14,6 +14,8 @@ AS $$
         ('max_value_bytes', '128MB', '[0-9]{1,9} *(B|kB|MB)?'),
         -- how far before the last run an incremental one looks for changes
         ('overlap', '10min', '[0-9]{1,9} *(us|ms|s)|[0-9]{1,6} *(min|h)|[0-9]{1,5} *d'),
+        -- how long changes of a node without a timestamp may stay unseen by incremental runs
+        ('undated_every', '1h', '[0-9]{1,6} *(s|min|h|d)'),
         -- percent of a column's values that a run may replace with NULL
         ('max_loss', '20', '[0-9]{1,2}|100'),
         -- rows or bytes that complete a batch, whichever comes first

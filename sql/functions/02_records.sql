@@ -165,17 +165,17 @@ COMMENT ON FUNCTION deal_sync.accept_graph() IS
 'a full one';
 
 CREATE OR REPLACE FUNCTION _deal_sync.watermark_of(
-    tenant_id uuid, OUT watermark timestamptz, OUT mapping text, OUT undated jsonb, OUT facts jsonb
+    tenant_id uuid, OUT watermark timestamptz, OUT mapping text, OUT facts jsonb
 )
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT w.watermark, w.mapping, w.undated, w.facts
+    SELECT w.watermark, w.mapping, w.facts
     FROM deal_sync.watermarks AS w
     WHERE w.tenant_id = watermark_of.tenant_id
 $$;
 COMMENT ON FUNCTION _deal_sync.watermark_of(uuid) IS
-'up to when a tenant''s graph has been read, with which mapping, and what was read of nodes without a timestamp';
+'up to when a tenant''s graph has been read, with which mapping, and what was found';
 
 CREATE OR REPLACE FUNCTION _deal_sync.record_watermark(
     tenant_id uuid, run_id uuid, watermark timestamptz, mapping text, is_full boolean, facts jsonb
@@ -196,18 +196,17 @@ COMMENT ON FUNCTION _deal_sync.record_watermark(uuid, uuid, timestamptz, text, b
 'remembers up to when a tenant''s graph has been read';
 
 -- A run that reads a node replaces what was known of it, or a node that changes back would pass for unchanged.
-CREATE OR REPLACE FUNCTION _deal_sync.remember_undated(tenant_id uuid, elements text[], undated jsonb) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.remember_undated(tenant_id uuid, elements text[], digests text[]) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    UPDATE deal_sync.watermarks AS w
-    SET undated = CASE WHEN elements IS NULL THEN '{}' ELSE (w.undated - elements) || remember_undated.undated END
-    WHERE
-        w.tenant_id = remember_undated.tenant_id
-        AND CASE
-            WHEN elements IS NULL THEN w.undated <> '{}'
-            ELSE w.undated ?| elements OR remember_undated.undated <> '{}'
-        END
+    DELETE FROM _deal_sync.undated_nodes AS u
+    WHERE u.tenant_id = remember_undated.tenant_id AND (elements IS NULL OR u.element_id = ANY (elements));
+
+    INSERT INTO _deal_sync.undated_nodes (tenant_id, element_id, digest)
+    SELECT remember_undated.tenant_id, d.element_id, d.digest
+    FROM unnest(elements, digests) AS d (element_id, digest)
+    WHERE d.digest IS NOT NULL
 $$;
-COMMENT ON FUNCTION _deal_sync.remember_undated(uuid, text[], jsonb) IS
-'remembers digests of the nodes without a timestamp, of those that a run has read (NULL: all)';
+COMMENT ON FUNCTION _deal_sync.remember_undated(uuid, text[], text[]) IS
+'remembers the digests of nodes that a run has read, or forgets them (NULL); elements NULL: forgets all of the tenant';

@@ -73,19 +73,22 @@ COMMENT ON FUNCTION _deal_sync.fill_staging(text, uuid, regrole, jsonb) IS
 
 CREATE OR REPLACE FUNCTION _deal_sync.graph_state(
     tenant_id uuid DEFAULT NULL, counts boolean DEFAULT FALSE, with_newest boolean DEFAULT FALSE,
-    late double precision DEFAULT NULL,
-    OUT database_id text, OUT clock timestamptz, OUT ahead double precision, OUT unsure double precision,
-    OUT boot text, OUT at_boot double precision,
-    OUT deals bigint, OUT versions bigint, OUT count_ms bigint, OUT open text[], OUT newest timestamptz
+    late double precision DEFAULT NULL, since timestamptz DEFAULT NULL,
+    OUT database_id text, OUT mapping text, OUT clock timestamptz,
+    OUT ahead double precision, OUT unsure double precision, OUT boot text, OUT at_boot double precision,
+    OUT deals bigint, OUT versions bigint, OUT count_ms bigint, OUT open text[], OUT newest timestamptz,
+    OUT changed boolean
 )
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET datestyle = 'ISO, YMD'
 AS $$
 from neo4j_deals import entry
-return entry.graph_state(plpy, tenant_id, counts, with_newest, late)
+return entry.graph_state(plpy, tenant_id, counts, with_newest, late, since)
 $$;
-COMMENT ON FUNCTION _deal_sync.graph_state(uuid, boolean, boolean, double precision) IS
-'database id and clock of the graph, counts of a tenant''s nodes, and long open transactions (neo4j_deals.sync.state)';
+COMMENT ON FUNCTION _deal_sync.graph_state(uuid, boolean, boolean, double precision, timestamptz) IS
+'database id and clock of the graph, counts and changes of a tenant''s nodes, and long open transactions '
+'(neo4j_deals.sync.state)';
 
 CREATE OR REPLACE FUNCTION _deal_sync.graph_keys(
     kind text, tenant_id uuid, OUT element_id text, OUT key uuid

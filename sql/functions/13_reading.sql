@@ -78,6 +78,118 @@ $$;
 COMMENT ON FUNCTION _deal_sync.unread(text, uuid) IS
 'the nodes of a kind that no run has landed or rejected, by key, and how many rows of the tenant have no node';
 
+-- By the facts of two runs. A clock that is compared with another one is known to a second, and less exactly if an
+-- answer took long. boot: both clocks are on one machine, and it has not been booted since.
+CREATE OR REPLACE FUNCTION _deal_sync.clock_was_set(last jsonb, facts jsonb) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN abs(m.moved) > m.tolerated THEN format(
+            'the graph''s clock was moved by %s s relative to PostgreSQL''s', round(m.moved::numeric)
+        )
+        WHEN abs(m.both_moved) > m.tolerated THEN format(
+            'the graph''s and PostgreSQL''s clocks were both moved by %s s', round(m.both_moved::numeric)
+        )
+    END
+    FROM (
+        SELECT
+            n.ahead - l.ahead AS moved,
+            CASE WHEN n.boot = l.boot THEN n.at_boot - l.at_boot END AS both_moved,
+            extract(EPOCH FROM _deal_sync.setting('overlap')::interval) + 1 + n.unsure + coalesce(l.unsure, 0)
+                AS tolerated
+        FROM jsonb_to_record(facts) AS n (
+            ahead double precision, unsure double precision, boot text, at_boot double precision
+        )
+        CROSS JOIN jsonb_to_record(coalesce(last, '{}')) AS l (
+            ahead double precision, unsure double precision, boot text, at_boot double precision
+        )
+    ) AS m
+$$;
+COMMENT ON FUNCTION _deal_sync.clock_was_set(jsonb, jsonb) IS
+'how the graph''s clock was set between two runs, by more than deal_sync.overlap; NULL if it was not';
+
+CREATE OR REPLACE FUNCTION _deal_sync.is_older(moment text, age interval) RETURNS boolean
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- A moment in the future is of a clock that has been set since.
+    SELECT coalesce(moment::timestamptz NOT BETWEEN clock_timestamp() - age AND clock_timestamp(), true)
+$$;
+COMMENT ON FUNCTION _deal_sync.is_older(text, interval) IS 'whether a moment is that long ago; true if it is NULL';
+
+-- To count takes an index some milliseconds; if it takes longer, not every run counts.
+CREATE OR REPLACE FUNCTION _deal_sync.is_count_due(known jsonb) RETURNS boolean
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT
+        coalesce((known ->> 'count_ms')::integer <= 10, true)
+        OR _deal_sync.is_older(known ->> 'counted_at', interval '1 hour')
+$$;
+COMMENT ON FUNCTION _deal_sync.is_count_due(jsonb) IS 'whether a run counts the tenant''s nodes; known: the facts';
+
+-- New nodes with an old timestamp, and deleted ones. That deals are there again their keys do not tell: a row that has
+-- a deal again looks like any other.
+CREATE OR REPLACE FUNCTION _deal_sync.uncounted(
+    tenant_id uuid, known jsonb, INOUT facts jsonb, OUT elements text[], OUT reappeared bigint
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    differing text;
+    found record;
+BEGIN
+    elements := '{}';
+    FOR differing IN
+        SELECT k.kind
+        FROM (VALUES ('deal', 'deals'), ('version', 'versions')) AS k (kind, name)
+        WHERE facts ? k.name AND (facts ->> k.name) IS DISTINCT FROM (known ->> k.name)
+    LOOP
+        found := _deal_sync.unread(differing, tenant_id);
+        elements := elements || found.elements;
+        IF differing = 'deal' THEN
+            facts := facts || jsonb_build_object('rows_without_deal', found.rows_without_node);
+            reappeared := (known ->> 'rows_without_deal')::bigint - found.rows_without_node;
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.uncounted(uuid, jsonb, jsonb) IS
+'if the numbers of a tenant''s nodes are not those of the last run: the nodes that no run has read';
+
+-- Nothing is read (selection NULL) if no node has changed, none is tried again, and those without a timestamp have been
+-- looked at lately.
+CREATE OR REPLACE FUNCTION _deal_sync.select_changes(
+    tenant_id uuid, since timestamptz, changed boolean, INOUT reading _deal_sync.reading
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    new CONSTANT record := _deal_sync.uncounted(tenant_id, reading.known, reading.facts);
+    elements CONSTANT text[] := _deal_sync.rejected_elements(tenant_id) || new.elements;
+    undated CONSTANT boolean := _deal_sync.is_older(
+        reading.known ->> 'undated_at', _deal_sync.setting('undated_every')::interval
+    );
+BEGIN
+    reading.facts := new.facts;
+    IF new.reappeared > 0 THEN
+        reading.mode := 'full';
+        reading.remarks := ARRAY[format('full run because deals have reappeared in the graph: %s', new.reappeared)];
+        reading.selection := '{}';
+    ELSIF changed OR undated OR elements <> '{}' THEN
+        reading.selection := jsonb_build_object('since', since, 'elements', elements, 'undated', undated);
+    END IF;
+    IF undated THEN
+        reading.facts := reading.facts || jsonb_build_object('undated_at', clock_timestamp());
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.select_changes(uuid, timestamptz, boolean, _deal_sync.reading) IS
+'what an incremental run reads, or that it must be a full one';
+
 -- The watermark is the graph's clock before the run's first query, minus deal_sync.overlap, for writers whose clocks
 -- are slow and commits that are late. If that clock was set, changes may lie on the wrong side of the watermark, so the
 -- run is a full one.
@@ -87,102 +199,53 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     overlap CONSTANT interval := _deal_sync.setting('overlap')::interval;
-    overlap_seconds CONSTANT double precision := extract(EPOCH FROM overlap);
-    exact double precision := 1;  -- how exactly two clocks are compared, in seconds; more if an answer took long
-    quick CONSTANT integer := 10;  -- milliseconds: if counting takes longer, not every run counts
     barred CONSTANT uuid[] := _deal_sync.barred_of(tenant_id);
-    moved double precision;
-    set_by double precision;  -- if both clocks are on one machine
-    elements text[];
-    differing text;
-    come_back bigint;
-    found record;
     last record;
+    is_incremental boolean;
     state record;
+    set_back text;
+    clock text;
+    reason text;
     result _deal_sync.reading;
 BEGIN
-    SELECT w.watermark, w.mapping, w.undated, w.facts INTO last FROM _deal_sync.watermark_of(tenant_id) AS w;
-    SELECT s.* INTO state FROM _deal_sync.graph_state(
-        tenant_id,
-        coalesce(
-            (last.facts ->> 'count_ms')::integer <= quick
-            OR (last.facts ->> 'counted_at')::timestamptz < clock_timestamp() - interval '1 hour',
-            true
-        ),
-        late => overlap_seconds
-    ) AS s;
+    SELECT w.watermark, w.mapping, w.facts INTO last FROM _deal_sync.watermark_of(tenant_id) AS w;
+    is_incremental := mode = 'incremental' AND last.watermark IS NOT NULL;
+    state := _deal_sync.graph_state(
+        tenant_id, _deal_sync.is_count_due(last.facts), late => extract(EPOCH FROM overlap),
+        since => CASE WHEN is_incremental THEN last.watermark END
+    );
     PERFORM _deal_sync.check_graph(state.database_id);
-    result.mode := mode;
-    result.remarks := '{}';
-    result.known := last.facts;
+    result.mapping := state.mapping;
+    result.watermark := state.clock - overlap;
     result.facts := jsonb_build_object(
         'ahead', state.ahead, 'unsure', state.unsure, 'boot', state.boot, 'at_boot', state.at_boot
     ) || CASE WHEN state.deals IS NULL THEN '{}' ELSE jsonb_build_object(
         'deals', state.deals, 'versions', state.versions, 'count_ms', state.count_ms, 'counted_at', clock_timestamp()
     ) END;
-    -- With the graph's id: a run that is in progress while accept_graph() removes the watermarks leaves one of the old
-    -- graph.
-    result.mapping := concat_ws(' ', _deal_sync.mapping_fingerprint(), state.database_id);
-    result.watermark := state.clock - overlap;
-    result.selection := CASE WHEN barred = '{}' THEN '{}' ELSE jsonb_build_object('barred', barred) END;
-    moved := state.ahead - (last.facts ->> 'ahead')::double precision;
-    set_by := CASE
-        WHEN last.facts ->> 'boot' = state.boot THEN state.at_boot - (last.facts ->> 'at_boot')::double precision
-    END;
-    exact := exact + state.unsure + coalesce((last.facts ->> 'unsure')::double precision, 0);
-    IF last.watermark > state.clock OR greatest(abs(moved), abs(set_by)) > overlap_seconds + exact THEN
-        result.known := last.facts - 'newest'; -- by another clock
-    END IF;
-    IF last.watermark > state.clock AND mode <> 'incremental' THEN
-        result.remarks := result.remarks || 'the graph''s clock was set back'::text;
-    END IF;
-    IF mode = 'incremental' AND last.watermark IS NULL THEN
-        result.mode := 'full';
-    ELSIF mode = 'incremental' THEN
-        result.remarks := result.remarks || CASE
-            WHEN split_part(last.mapping, ' ', 1) <> split_part(result.mapping, ' ', 1)
-                THEN 'full run because the mapping has changed'
-            WHEN last.mapping <> result.mapping THEN 'full run because the graph is a different one'
-            WHEN last.watermark > state.clock THEN 'full run because the graph''s clock was set back'
-            WHEN abs(moved) > overlap_seconds + exact
-                THEN format(
-                    'full run because the graph''s clock was moved by %s s relative to PostgreSQL''s',
-                    round(moved::numeric)
-                )
-            WHEN abs(set_by) > overlap_seconds + exact
-                THEN format(
-                    'full run because the graph''s and PostgreSQL''s clocks were both moved by %s s',
-                    round(set_by::numeric)
-                )
+    set_back := CASE WHEN last.watermark > state.clock THEN 'the graph''s clock was set back' END;
+    clock := coalesce(set_back, _deal_sync.clock_was_set(last.facts, result.facts));
+    result.known := CASE WHEN clock IS NULL THEN last.facts ELSE last.facts - 'newest' END; -- by another clock
+    IF is_incremental THEN
+        reason := CASE
+            WHEN split_part(last.mapping, ' ', 1) <> split_part(result.mapping, ' ', 1) THEN 'the mapping has changed'
+            WHEN last.mapping <> result.mapping THEN 'the graph is a different one'
+            ELSE clock
         END;
-        result.remarks := array_remove(result.remarks, NULL);
-        IF result.remarks = '{}' THEN
-            elements := _deal_sync.rejected_elements(tenant_id);
-            -- New nodes with an old timestamp, and deleted ones.
-            FOR differing IN
-                SELECT k.kind
-                FROM (VALUES ('deal', state.deals), ('version', state.versions)) AS k (kind, number)
-                WHERE k.number IS DISTINCT FROM (last.facts ->> (k.kind || 's'))::bigint AND state.deals IS NOT NULL
-            LOOP
-                SELECT u.elements, u.rows_without_node INTO found FROM _deal_sync.unread(differing, tenant_id) AS u;
-                elements := elements || found.elements;
-                IF differing = 'deal' THEN
-                    result.facts := result.facts || jsonb_build_object('rows_without_deal', found.rows_without_node);
-                    -- Their keys do not tell which they are: a row that has a deal again looks like any other.
-                    come_back := (last.facts ->> 'rows_without_deal')::bigint - found.rows_without_node;
-                    IF come_back > 0 THEN
-                        result.remarks := result.remarks
-                            || format('full run because deals have reappeared in the graph: %s', come_back);
-                    END IF;
-                END IF;
-            END LOOP;
-        END IF;
-        IF result.remarks <> '{}' THEN
-            result.mode := 'full';
-        ELSE
-            result.selection := result.selection
-                || jsonb_build_object('since', last.watermark, 'elements', elements, 'undated', last.undated);
-        END IF;
+    END IF;
+    result.mode := CASE
+        WHEN mode = 'incremental' AND (reason IS NOT NULL OR NOT is_incremental) THEN 'full' ELSE mode
+    END;
+    result.remarks := array_remove(
+        ARRAY['full run because ' || reason, CASE WHEN NOT is_incremental THEN set_back END], NULL
+    );
+    IF result.mode = 'incremental' THEN
+        result := _deal_sync.select_changes(tenant_id, last.watermark, state.changed, result);
+    ELSE
+        result.selection := '{}';
+        result.facts := result.facts || jsonb_build_object('undated_at', clock_timestamp());
+    END IF;
+    IF barred <> '{}' THEN
+        result.selection := result.selection || jsonb_build_object('barred', barred);
     END IF;
     IF state.open <> '{}' THEN
         result.remarks := result.remarks || format(
@@ -195,4 +258,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.plan_reading(uuid, text) IS
-'what a run reads: everything, or what has changed since the tenant''s watermark; raises if the graph has changed';
+'what a run reads: everything, what has changed since the tenant''s watermark, or nothing (selection NULL); raises if '
+'the graph has changed';

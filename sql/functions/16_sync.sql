@@ -2,11 +2,11 @@
 
 -- The batches of the reader, each landed as it comes. The cursor is not in a block of its own, and nothing commits
 -- here: see docs/internals/run.md, rules 3 and 4. selection: what the reader takes. If that is a part of the tenant's
--- nodes, elements, graph_ids and undated are the nodes that were read, the ids of their deals, and digests of those
--- without a timestamp. cleared: how many values the run has replaced with NULL, by column of the deals' table.
+-- nodes, elements and graph_ids are the nodes that were read, and the ids of their deals. cleared: how many values the
+-- run has replaced with NULL, by column of the deals' table.
 CREATE OR REPLACE FUNCTION _deal_sync.run_kind(
     kind text, selection jsonb, INOUT result deal_sync.run_result, INOUT reasons jsonb, INOUT cleared jsonb,
-    OUT elements text[], OUT graph_ids text[], OUT undated jsonb, OUT completed bigint
+    OUT elements text[], OUT graph_ids text[], OUT completed bigint
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -28,7 +28,6 @@ DECLARE
 BEGIN
     elements := '{}';
     graph_ids := '{}';
-    undated := '{}';
     completed := 0;
     FOR batch IN batches LOOP
         EXECUTE format('SELECT count(*) FROM %s', staging) INTO staged;
@@ -41,17 +40,15 @@ BEGIN
                 $nodes$
                 SELECT
                     array_agg(s.element_id) AS elements,
-                    array_agg(s.graph_id) FILTER (WHERE s.graph_id IS NOT NULL) AS graph_ids,
-                    coalesce(
-                        jsonb_object_agg(s.element_id, s.undated) FILTER (WHERE s.undated IS NOT NULL), '{}'
-                    ) AS undated
+                    array_agg(s.undated) AS digests,
+                    array_agg(s.graph_id) FILTER (WHERE s.graph_id IS NOT NULL) AS graph_ids
                 FROM %s AS s
                 $nodes$,
                 staging
             ) INTO read;
             elements := elements || read.elements;
             graph_ids := graph_ids || read.graph_ids;
-            undated := undated || read.undated;
+            PERFORM _deal_sync.remember_undated(result.tenant_id, read.elements, read.digests);
         END IF;
         statements := coalesce(
             statements, _deal_sync.statements_of(kind, result.tenant_id, completes => result.mode = 'replay')
@@ -214,69 +211,14 @@ $$;
 COMMENT ON FUNCTION _deal_sync.left_out(text[], text[], jsonb) IS
 'the part of a replay''s message on deals that it was asked for and did not read';
 
--- only_deals: graph ids of the deals to replay, NULL for all.
-CREATE OR REPLACE FUNCTION _deal_sync.run_tenant(INOUT result deal_sync.run_result, only_deals text[] DEFAULT NULL)
+-- SET CONSTRAINTS takes a name that only deferrable constraints have, in a schema that the caller may use.
+CREATE OR REPLACE FUNCTION _deal_sync.defer_constraints() RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    reading CONSTANT _deal_sync.reading := _deal_sync.plan_reading(result.tenant_id, result.mode);
-    selection CONSTANT jsonb := reading.selection
-    || CASE WHEN only_deals IS NULL THEN '{}' ELSE jsonb_build_object('graph_ids', only_deals) END;
-    is_full CONSTANT boolean := reading.mode IN ('full', 'replay') AND only_deals IS NULL;
-    counts_before refcursor;
-    deals record;
-    versions record;
-    ended record;
-    facts jsonb;
-    read text[];
     deferred text;
 BEGIN
-    PERFORM _deal_sync.hurry_constraints();
-    result.mode := reading.mode;
-    counts_before := _deal_sync.open_count(result.tenant_id);
-    deals := _deal_sync.run_kind('deal', selection, result, '{}', '{}');
-    IF EXISTS (SELECT FROM jsonb_each_text(deals.cleared) AS c WHERE _deal_sync.is_mass(c.value::bigint)) THEN
-        PERFORM _deal_sync.check_losses(deals.cleared, _deal_sync.fetch_count(counts_before));
-    END IF;
-    CLOSE counts_before;
-    -- All versions of a deal that is read are read, too.
-    versions := _deal_sync.run_kind(
-        'version',
-        selection
-        || CASE WHEN is_full THEN '{}' ELSE jsonb_build_object('graph_ids', deals.graph_ids || only_deals) END,
-        deals.result, deals.reasons, '{}'
-    );
-    result := versions.result;
-
-    IF NOT is_full THEN
-        read := deals.elements || versions.elements || ARRAY(SELECT jsonb_array_elements_text(selection -> 'elements'));
-    END IF;
-    SELECT s.rows_rejected, s.values_rejected INTO result.rows_rejected, result.values_rejected
-    FROM _deal_sync.settle_rejects(result.run_id, result.tenant_id, read) AS s;
-    PERFORM _deal_sync.remember_undated(result.tenant_id, read, deals.undated || versions.undated);
-    ended := _deal_sync.end_reading(result, is_full, reading.known);
-    facts := reading.facts || ended.facts;
-    IF only_deals IS NULL THEN
-        PERFORM _deal_sync.record_watermark(
-            result.tenant_id, result.run_id, reading.watermark, reading.mapping, is_full, facts
-        );
-        result.watermark := reading.watermark;
-    END IF;
-    result := _deal_sync.conclude_run(
-        result,
-        concat_ws(
-            '; ',
-            nullif(array_to_string(reading.remarks || ended.remark, '; '), ''),
-            CASE WHEN versions.completed > 0 THEN 'completed versions: ' || versions.completed END,
-            _deal_sync.cleared_columns(deals.cleared),
-            _deal_sync.left_out(only_deals, deals.graph_ids, reading.selection -> 'barred')
-        ),
-        ((coalesce(reading.known, '{}') || facts) ->> 'rows_without_deal')::bigint
-    );
-
-    -- Constraints are set back to their definition, if SET CONSTRAINTS can: that takes a name that only deferrable
-    -- constraints have, in a schema that the caller may use.
     SELECT string_agg(d.name, ', ') INTO deferred
     FROM (
         SELECT format('%I.%I', n.nspname, c.conname) AS name
@@ -289,6 +231,94 @@ BEGIN
     IF deferred IS NOT NULL THEN
         EXECUTE format('SET CONSTRAINTS %s DEFERRED', deferred);
     END IF;
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.defer_constraints() IS
+'sets constraints back to their definition, as far as SET CONSTRAINTS can';
+
+-- All versions of a deal that is read are read, too. only_deals: graph ids of the deals to replay, NULL for all.
+CREATE OR REPLACE FUNCTION _deal_sync.read_and_land(
+    reading _deal_sync.reading, only_deals text[], INOUT result deal_sync.run_result,
+    OUT facts jsonb, OUT remarks text[]
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    selection CONSTANT jsonb := reading.selection
+    || CASE WHEN only_deals IS NULL THEN '{}' ELSE jsonb_build_object('graph_ids', only_deals) END;
+    is_full CONSTANT boolean := reading.mode IN ('full', 'replay') AND only_deals IS NULL;
+    counts_before CONSTANT refcursor := _deal_sync.open_count(result.tenant_id);
+    deals record;
+    versions record;
+    ended record;
+    read text[];
+BEGIN
+    deals := _deal_sync.run_kind('deal', selection, result, '{}', '{}');
+    IF EXISTS (SELECT FROM jsonb_each_text(deals.cleared) AS c WHERE _deal_sync.is_mass(c.value::bigint)) THEN
+        PERFORM _deal_sync.check_losses(deals.cleared, _deal_sync.fetch_count(counts_before));
+    END IF;
+    CLOSE counts_before;
+    versions := _deal_sync.run_kind(
+        'version',
+        selection
+        || CASE WHEN is_full THEN '{}' ELSE jsonb_build_object('graph_ids', deals.graph_ids || only_deals) END,
+        deals.result, deals.reasons, '{}'
+    );
+    result := versions.result;
+
+    IF is_full THEN
+        PERFORM _deal_sync.remember_undated(result.tenant_id, NULL, NULL);
+    ELSE
+        read := deals.elements || versions.elements || ARRAY(SELECT jsonb_array_elements_text(selection -> 'elements'));
+    END IF;
+    SELECT s.rows_rejected, s.values_rejected INTO result.rows_rejected, result.values_rejected
+    FROM _deal_sync.settle_rejects(result.run_id, result.tenant_id, read) AS s;
+    ended := _deal_sync.end_reading(result, is_full, reading.known);
+    facts := ended.facts;
+    remarks := ARRAY[
+        ended.remark,
+        CASE WHEN versions.completed > 0 THEN 'completed versions: ' || versions.completed END,
+        _deal_sync.cleared_columns(deals.cleared),
+        _deal_sync.left_out(only_deals, deals.graph_ids, reading.selection -> 'barred')
+    ];
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.read_and_land(_deal_sync.reading, text[], deal_sync.run_result) IS
+'reads and lands the deals, versions and links of a run, while constraints are immediate; the facts that it found, and '
+'remarks for its message';
+
+CREATE OR REPLACE FUNCTION _deal_sync.run_tenant(INOUT result deal_sync.run_result, only_deals text[] DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    reading CONSTANT _deal_sync.reading := _deal_sync.plan_reading(result.tenant_id, result.mode);
+    is_full CONSTANT boolean := reading.mode IN ('full', 'replay') AND only_deals IS NULL;
+    facts jsonb := reading.facts;
+    remarks text[] := reading.remarks;
+    landed record;
+BEGIN
+    result.mode := reading.mode;
+    IF reading.selection IS NOT NULL THEN
+        PERFORM _deal_sync.hurry_constraints();
+        landed := _deal_sync.read_and_land(reading, only_deals, result);
+        result := landed.result;
+        facts := facts || landed.facts;
+        remarks := remarks || landed.remarks;
+        PERFORM _deal_sync.defer_constraints();
+    END IF;
+    IF only_deals IS NULL THEN
+        PERFORM _deal_sync.record_watermark(
+            result.tenant_id, result.run_id, reading.watermark, reading.mapping, is_full, facts
+        );
+        result.watermark := reading.watermark;
+    END IF;
+    result := _deal_sync.conclude_run(
+        result,
+        array_to_string(remarks, '; '),
+        ((coalesce(reading.known, '{}') || facts) ->> 'rows_without_deal')::bigint
+    );
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.run_tenant(deal_sync.run_result, text[]) IS

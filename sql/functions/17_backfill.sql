@@ -167,7 +167,6 @@ BEGIN
         PERFORM _deal_sync.check_losses(state.cleared, state.held);
     END IF;
     PERFORM _deal_sync.settle_rejects(result.run_id, result.tenant_id, landed.elements);
-    PERFORM _deal_sync.remember_undated(result.tenant_id, landed.elements, '{}');
     state.done := state.done + cardinality(landed.elements);
 
     IF state.phase = 'versions without deal id' THEN

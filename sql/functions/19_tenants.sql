@@ -345,6 +345,9 @@ AS $$
     DELETE FROM deal_sync.backfills AS b
     WHERE b.tenant_id = ANY (gone);
 
+    DELETE FROM _deal_sync.undated_nodes AS u
+    WHERE u.tenant_id = ANY (gone);
+
     DELETE FROM deal_sync.reconciliations AS c
     WHERE c.reconciled_at < now() - runs_kept;
 

@@ -8,6 +8,7 @@ AS $$
     DELETE FROM deal_sync.runs WHERE tenant_id = remove_tenant.tenant;
     DELETE FROM deal_sync.rejects WHERE tenant_id = remove_tenant.tenant;
     DELETE FROM deal_sync.watermarks WHERE tenant_id = remove_tenant.tenant;
+    DELETE FROM _deal_sync.undated_nodes WHERE tenant_id = remove_tenant.tenant;
     DELETE FROM deal_sync.backfills WHERE tenant_id = remove_tenant.tenant;
     DELETE FROM deal_sync.reconciliations WHERE tenant_id = remove_tenant.tenant;
     DELETE FROM _deal_sync.removed_runs WHERE tenant_id = remove_tenant.tenant;

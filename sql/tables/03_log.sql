@@ -112,7 +112,6 @@ CREATE TABLE deal_sync.watermarks (
     mapping text NOT NULL,
     run_id uuid NOT NULL,
     full_at timestamptz NOT NULL,
-    undated jsonb NOT NULL DEFAULT '{}',
     facts jsonb NOT NULL DEFAULT '{}'
 );
 COMMENT ON TABLE deal_sync.watermarks IS
@@ -125,13 +124,22 @@ COMMENT ON COLUMN deal_sync.watermarks.mapping IS
 'fingerprint of the mapping, and the graph''s database id; if either changes, the next run is a full one';
 COMMENT ON COLUMN deal_sync.watermarks.run_id IS 'the run that set the watermark';
 COMMENT ON COLUMN deal_sync.watermarks.full_at IS 'when the last full run began';
-COMMENT ON COLUMN deal_sync.watermarks.undated IS
-'{"element id": digest} of nodes without a timestamp, as the last incremental run landed them; it reads them again if '
-'they differ';
 COMMENT ON COLUMN deal_sync.watermarks.facts IS
 'what the run found: ahead (seconds by which the graph''s clock is ahead of PostgreSQL''s), unsure (how exactly, in '
 'seconds), boot (the boot of PostgreSQL''s machine), at_boot (the graph''s clock at that boot), deals and versions '
-'(nodes), counted_at, count_ms, newest (last change of a deal, of a full run), rows_without_deal';
+'(nodes), counted_at, count_ms, undated_at (when nodes without a timestamp were last read), newest (last change of a '
+'deal, of a full run), rows_without_deal';
+
+CREATE TABLE _deal_sync.undated_nodes (
+    tenant_id uuid NOT NULL,
+    element_id text NOT NULL,
+    digest text NOT NULL,
+    PRIMARY KEY (tenant_id, element_id)
+);
+COMMENT ON TABLE _deal_sync.undated_nodes IS
+'nodes without a timestamp, as an incremental run last landed them: the next one that looks at them lands those that '
+'differ';
+COMMENT ON COLUMN _deal_sync.undated_nodes.digest IS 'of what was read of the node';
 
 -- A key of its own: two first runs at once may remember the same graph, and neither waits for the other.
 CREATE TABLE deal_sync.graph (
@@ -200,6 +208,7 @@ COMMENT ON COLUMN deal_sync.backfills.counts IS
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.runs', '');
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.rejects', '');
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.watermarks', '');
+SELECT pg_catalog.pg_extension_config_dump('_deal_sync.undated_nodes', '');
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.graph', '');
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.barred', '');
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.backfills', '');

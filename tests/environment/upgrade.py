@@ -184,12 +184,15 @@ def _created(member: Member) -> str:
 
 
 def _comments(after: Iterable[Member], before: dict[Member, Member]) -> Iterator[str]:
-    """Of what sql/functions does not recreate; and those that no longer exist."""
+    """Of what sql/functions does not recreate; and those that are no longer there, of what is."""
     for member in after:
         old = before[member].comments if member in before else {}
         replaced = member.kind in ("ROUTINE", "VIEW")
+        there = {"", *(column.split()[0].strip('"') for column in member.signature.get("columns") or ())}
         for column in sorted({*old, *member.comments}):
             comment = member.comments.get(column)
+            if comment is None and column not in there:
+                continue  # gone, with its comment
             if comment != old.get(column) and (comment is None or not replaced):
                 what = f"COLUMN {member.called}.{column}" if column else f"{member.kind} {member.called}"
                 yield f"COMMENT ON {what} IS\n{'NULL' if comment is None else _literal(comment)};"

@@ -9,7 +9,7 @@ from typing import LiteralString
 
 import psycopg
 import pytest
-from support.database import Connection, Database
+from support.database import Connection, Database, execute
 from support.graph import Graph
 from support.histories import counting_is_quick, moved_then
 from support.sync import add_deal, add_tenant, add_version, incremental, one, rejects, sync
@@ -120,6 +120,7 @@ def test_what_a_run_has_not_read_keeps_its_rejects_and_a_row_is_tried_again(
 def test_what_does_not_say_when_it_changed_is_read_again_when_it_is_another(
     pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
+    pg.execute("SET deal_sync.undated_every = '0s'")
     deal = add_deal(graph, tenant, opportunity_summary="one")
     add_version(graph, tenant, deal)
     add_deal(graph, tenant, ontology_version=[1.5, float("nan")], created_at=datetime(2026, 1, 1))
@@ -137,6 +138,7 @@ def test_what_does_not_say_when_it_changed_is_read_again_when_it_is_another(
 def test_what_does_not_say_when_it_changed_may_go_back_to_what_it_was(
     pg: Connection, graph: Graph, tenant: uuid.UUID, between: str
 ) -> None:
+    pg.execute("SET deal_sync.undated_every = '0s'")
     deal = add_deal(graph, tenant, opportunity_summary="one")
     undate(graph)
     assert [incremental(pg, tenant).deals_read for _ in range(3)] == [1, 1, 0]
@@ -165,6 +167,7 @@ def test_what_does_not_say_when_it_changed_may_go_back_to_what_it_was(
 def test_what_a_run_knew_of_nodes_without_a_timestamp_is_undone_with_it(
     pg: Connection, graph: Graph, tenant: uuid.UUID
 ) -> None:
+    pg.execute("SET deal_sync.undated_every = '0s'")
     deal = add_deal(graph, tenant, opportunity_summary="one")
     undate(graph)
     assert [incremental(pg, tenant).deals_read for _ in range(3)] == [1, 1, 0]
@@ -174,6 +177,50 @@ def test_what_a_run_knew_of_nodes_without_a_timestamp_is_undone_with_it(
     assert incremental(pg, tenant).deals_updated == 1
     pg.execute("ROLLBACK")
     assert incremental(pg, tenant).deals_updated == 1
+
+
+def test_nodes_without_a_timestamp_are_looked_at_once_an_hour(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    deal = add_deal(graph, tenant, opportunity_summary="one")
+    undate(graph)
+    assert incremental(pg, tenant).mode == "full"
+    graph.run("MATCH (d:Deal {opportunity_id: $id}) SET d.opportunity_summary = 'two'", id=str(deal))
+    assert incremental(pg, tenant).deals_read == 0
+    for found, at in (1, "now() - interval '61 min'"), (0, "now() - interval '59 min'"), (0, "now() + interval '1 d'"):
+        execute(
+            pg,
+            f"UPDATE deal_sync.watermarks SET facts = facts || jsonb_build_object('undated_at', {at})",
+        )
+        assert incremental(pg, tenant).deals_read == found, at
+    assert one(pg, "SELECT latest_ai_summary FROM opportunities") == "two"
+    assert one(pg, "SELECT count(*) FROM _deal_sync.undated_nodes") == 1
+    assert one(pg, "SELECT (facts ->> 'undated_at')::timestamptz <= now() FROM deal_sync.watermarks")
+
+
+def test_a_new_node_without_a_timestamp_is_found_by_the_number_of_nodes(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_deal(graph, tenant)
+    incremental(pg, tenant)
+    add_deal(graph, tenant)
+    undate(graph)
+    assert incremental(pg, tenant).deals_inserted == 1
+
+
+def test_a_run_that_finds_nothing_changed_reads_and_writes_nothing(
+    pg: Connection, graph: Graph, tenant: uuid.UUID
+) -> None:
+    add_version(graph, tenant, add_deal(graph, tenant))
+    age(graph)
+    incremental(pg, tenant)
+    with pg.transaction():
+        pg.execute("SET LOCAL track_functions = 'all'")
+        before = one(pg, "SELECT watermark FROM deal_sync.watermarks")
+        run = incremental(pg, tenant)
+        assert (run.status, run.mode, run.deals_read, run.message) == ("ok", "incremental", 0, None)
+        assert one(pg, "SELECT watermark FROM deal_sync.watermarks") == run.watermark > before
+        called = "SELECT pg_stat_get_xact_function_calls($1::regproc)"
+        assert one(pg, called.replace("$1", "'_deal_sync.graph_state'")) == 1
+        assert one(pg, called.replace("$1", "'_deal_sync.fill_staging'")) is None
 
 
 def test_without_an_index_it_reads_the_same(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:

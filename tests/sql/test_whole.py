@@ -99,6 +99,7 @@ def test_a_node_that_is_there_and_does_not_arrive_is_an_error(
 def test_a_question_that_a_run_asks_is_answered_or_ends_it(
     pg: Connection, graph: Graph, liar: Liar, tenant: uuid.UUID, at: bytes
 ) -> None:
+    pg.execute("SET deal_sync.undated_every = '0s'")
     assert sync(pg, tenant).status == "ok"
     graph.run("MATCH (n) WITH n LIMIT 20 SET n.last_updated_at = datetime(), n.valid_until = datetime()")
     graph.run("MATCH (n:Deal) WITH n LIMIT 5 REMOVE n.last_updated_at SET n.opportunity_summary = 'new'")

@@ -13,3 +13,14 @@ SET report = (
     FROM jsonb_array_elements(r.report) WITH ORDINALITY AS e (entry, place)
 )
 WHERE r.report @? '$[*].refused';
+
+-- What is known of nodes without a timestamp has a table. The next run looks at all of them, and fills it.
+ALTER TABLE deal_sync.watermarks DROP COLUMN undated;
+
+CREATE TABLE _deal_sync.undated_nodes (
+    tenant_id uuid NOT NULL,
+    element_id text NOT NULL,
+    digest text NOT NULL,
+    PRIMARY KEY (tenant_id, element_id)
+);
+SELECT pg_catalog.pg_extension_config_dump('_deal_sync.undated_nodes', '');

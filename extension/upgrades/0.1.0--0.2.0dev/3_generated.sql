@@ -14,6 +14,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.check_handler(integer) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_targets(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_tenant(text, uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.checked(_deal_sync.outcome) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.clock_was_set(jsonb, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.column_definition(text, text, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.comparison_of_tenant() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.conclude_backfill(deal_sync.backfills, _deal_sync.reading, deal_sync.run_result)
@@ -24,13 +25,17 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.create_mapping(name, name, name) FROM PUBLI
 REVOKE EXECUTE ON ROUTINE _deal_sync.cron_facts() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.default_columns() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.default_tables(name, name, name) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.defer_constraints() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.end_reading(deal_sync.run_result, boolean, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.examine(regrole) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.fetch_count(refcursor) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.graph_state(uuid, boolean, boolean, double precision) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.graph_state(uuid, boolean, boolean, double precision, timestamp with time zone)
+    FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.holder_of(bigint) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.is_cancel(text) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.is_count_due(jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.is_for_the_caller(_deal_sync.error, boolean) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.is_older(text, interval) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.known_graph() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.lacking_columns(regclass, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.lacking_comments(regclass, text) FROM PUBLIC;
@@ -50,9 +55,14 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.phase_after(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.plan_freely() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.raise_again(_deal_sync.error) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.raise_applications(_deal_sync.error, text, text[]) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.read_and_land(_deal_sync.reading, text[], deal_sync.run_result) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.record_failure(uuid, text, timestamp with time zone, _deal_sync.error) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.rejected_elements(uuid) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.remember_undated(uuid, text[], text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.request_error(uuid, _deal_sync.request, _deal_sync.caller) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.run_kind(text, jsonb, deal_sync.run_result, jsonb, jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.select_changes(uuid, timestamp with time zone, boolean, _deal_sync.reading)
+    FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.sentences(text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.shown(text, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.started_backfill(uuid, text) FROM PUBLIC;
@@ -60,6 +70,8 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.statements_of(text, uuid, text[], boolean) 
 REVOKE EXECUTE ON ROUTINE _deal_sync.statements_of_comparison(text, uuid, text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.sync_tenant(uuid, _deal_sync.request, _deal_sync.caller) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.tenant_error(text, uuid, text) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.uncounted(uuid, jsonb, jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.watermark_of(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.way_to_map(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE deal_sync.reconcile(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE deal_sync.replay(uuid, text[]) FROM PUBLIC;
@@ -73,6 +85,11 @@ COMMENT ON COLUMN _deal_sync.graph_tenants.is_known IS
 'whether the application''s table has the tenant; if not, it is not synced';
 COMMENT ON TABLE _deal_sync.removed_runs IS
 'what the runs that retention has removed add to the counters of deal_sync.metrics';
+COMMENT ON TABLE _deal_sync.undated_nodes IS
+'nodes without a timestamp, as an incremental run last landed them: the next one that looks at them lands those that '
+'differ';
+COMMENT ON COLUMN _deal_sync.undated_nodes.digest IS
+'of what was read of the node';
 COMMENT ON TABLE deal_sync.backfills IS
 'backfills that are not complete, and how far each has come; written in the same transaction as the rows';
 COMMENT ON COLUMN deal_sync.backfills.after IS
@@ -212,7 +229,8 @@ COMMENT ON TABLE deal_sync.watermarks IS
 COMMENT ON COLUMN deal_sync.watermarks.facts IS
 'what the run found: ahead (seconds by which the graph''s clock is ahead of PostgreSQL''s), unsure (how exactly, in '
 'seconds), boot (the boot of PostgreSQL''s machine), at_boot (the graph''s clock at that boot), deals and versions '
-'(nodes), counted_at, count_ms, newest (last change of a deal, of a full run), rows_without_deal';
+'(nodes), counted_at, count_ms, undated_at (when nodes without a timestamp were last read), newest (last change of a '
+'deal, of a full run), rows_without_deal';
 COMMENT ON COLUMN deal_sync.watermarks.full_at IS
 'when the last full run began';
 COMMENT ON COLUMN deal_sync.watermarks.mapping IS
@@ -221,9 +239,6 @@ COMMENT ON COLUMN deal_sync.watermarks.run_id IS
 'the run that set the watermark';
 COMMENT ON COLUMN deal_sync.watermarks.tenant_id IS
 'the tenant';
-COMMENT ON COLUMN deal_sync.watermarks.undated IS
-'{"element id": digest} of nodes without a timestamp, as the last incremental run landed them; it reads them again if '
-'they differ';
 COMMENT ON COLUMN deal_sync.watermarks.watermark IS
 'a time of the graph''s clock: the next incremental run reads what has changed since then; it lies deal_sync.overlap '
 'before the run that set it';

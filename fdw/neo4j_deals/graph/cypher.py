@@ -33,6 +33,10 @@ class Query:
         """The same rows as a list in one record, which is there or is not, and cannot end early."""
         return Query(f"CALL {{\n{self.text}\n}}\nRETURN collect([{', '.join(self.names)}])", self.parameters)
 
+    def counted(self) -> Query:
+        """How many rows it has."""
+        return Query(f"CALL {{\n{self.text}\n}}\nRETURN count(*)", self.parameters)
+
 
 def quoted(name: str) -> str:
     """A label or property name as Cypher takes it, whatever characters it has.

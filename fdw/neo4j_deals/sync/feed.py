@@ -6,7 +6,7 @@ No PostgreSQL here. docs/internals/rules.md says which nodes are rejected here.
 from __future__ import annotations
 
 import marshal
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from hashlib import blake2b
@@ -149,17 +149,17 @@ class Feed:
         if wanted.graph_ids:
             queries.append(selection.having(nodes, self.table.deal.property, wanted.graph_ids, key))
         found: dict[str, Any] = dict(pair for query in queries for pair in results.everything(ask, query))
-        if wanted.since is not None:
-            found |= self._undated_that_differ(ask)
+        if wanted.undated is not None:
+            found |= self._undated_that_differ(ask, wanted.undated)
         return found
 
-    def _undated_that_differ(self, ask: Ask) -> dict[str, Any]:
+    def _undated_that_differ(self, ask: Ask, digests: Mapping[str, str]) -> dict[str, Any]:
         """The nodes without a timestamp that differ from when they last landed."""
         differ: dict[str, Any] = {}
         for record in results.headed(ask, self._query(absent=self.table.changed_by, headed=True)):
             element = record[0]
             self._undated.add(element)
-            if self.wanted.undated.get(element) != _digest(record):
+            if digests.get(element) != _digest(record):
                 differ[element] = record[self._key_at]
         return differ
 

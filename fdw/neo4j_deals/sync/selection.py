@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -41,8 +41,8 @@ class Selection:
 
     `since`: nodes that changed at this moment or later, or may have; `elements`: nodes with these element ids;
     `graph_ids`: deals with these ids, or the versions of these deals; `rest`: nodes whose id (a version's: that of its
-    deal) `keys` does not list; `without`: columns that are not read, and are NULL. `undated`: digests by element id of
-    the nodes without a timestamp, as they last landed: with `since`, only those that differ are read.
+    deal) `keys` does not list; `without`: columns that are not read, and are NULL. `undated`: with `since`, the nodes
+    without a timestamp that differ from these digests, by element id; None: no nodes without a timestamp.
     """
 
     since: datetime | None = None
@@ -51,11 +51,11 @@ class Selection:
     rest: bool = False
     barred: frozenset[UUID] = frozenset()
     without: frozenset[str] = frozenset()
-    undated: Mapping[str, str] = field(default_factory=dict)
+    undated: Mapping[str, str] | None = None
 
     @classmethod
     def read(cls, text: str | None) -> Selection:
-        """From the JSON passed to `_deal_sync.fill_staging`; None: everything."""
+        """From the JSON passed to `_deal_sync.fill_staging`, without digests; None: everything."""
         given = json.loads(text or "{}")
         since, graph_ids = given.get("since"), given.get("graph_ids")
         return cls(
@@ -65,7 +65,7 @@ class Selection:
             rest=bool(given.get("rest")),
             barred=frozenset(map(UUID, given.get("barred") or ())),
             without=frozenset(given.get("without") or ()),
-            undated=given.get("undated") or {},
+            undated={} if given.get("undated") else None,
         )
 
     @property

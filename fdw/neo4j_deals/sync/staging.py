@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def fill(plpy: TellingPlpy, kind: str, tenant: str, caller: str, wanted: Selecti
     raises, including a cancel.
     """
     table, limits = catalog.mapping(plpy, kind), _limits(plpy)
+    if wanted.undated is not None:
+        wanted = replace(wanted, undated=_digests(plpy, tenant))
     feed = Feed(table, tenant, limits, wanted)
     name = names.staging(table.kind)
     filled = ", ".join([*(own for own, _ in OWN_COLUMNS), *(plpy.quote_ident(column.name) for column in feed.columns)])
@@ -63,6 +66,12 @@ def fill(plpy: TellingPlpy, kind: str, tenant: str, caller: str, wanted: Selecti
     if made is not None:
         _check_ours(plpy, name, made)
         plpy.execute(f"DROP TABLE {name}, {names.plan(table.kind)}")
+
+
+def _digests(plpy: Plpy, tenant: str) -> dict[str, str]:
+    """What is known of the tenant's nodes without a timestamp, by element id."""
+    known = "SELECT u.element_id, u.digest FROM _deal_sync.undated_nodes AS u WHERE u.tenant_id = $1"
+    return {row["element_id"]: row["digest"] for row in query(plpy, known, ["uuid"], [tenant])}
 
 
 def _make(plpy: Plpy, name: str, table: Table, caller: str) -> int:

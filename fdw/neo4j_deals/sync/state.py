@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,44 +24,62 @@ from neo4j_deals.graph.cypher import Query
 from neo4j_deals.graph.reader import answer, unless_forbidden
 from neo4j_deals.mapping.model import Table
 from neo4j_deals.rows.values import Misfit, maybe_uuid, to_timestamptz
+from neo4j_deals.sync import selection
 from neo4j_deals.sync.selection import TenantsNodes, everyone, keys
 
 T = TypeVar("T")
 
 
-def graph_state(plpy: Plpy, tenant: str | None, counts: bool, newest: bool, late: float | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a tenant beside the identity and the clock of the graph: see `graph_state`."""
+
+    counts: bool = False
+    newest: bool = False
+    late: float | None = None
+    since: datetime | None = None
+
+
+def graph_state(plpy: Plpy, tenant: str | None, asked: Question) -> dict[str, Any]:
     """The state of the graph, and of a tenant in it: a row of `_deal_sync.graph_state`.
 
-    `database_id`, and `clock` as a text for PostgreSQL. `ahead`: seconds that the graph's clock is ahead of
-    PostgreSQL's; `unsure`: half of the round trip. `at_boot`: the graph's clock minus this machine's CLOCK_BOOTTIME; it
-    changes only if the graph's clock is set. `boot`: identifies this boot of the machine.
+    `database_id`, and `clock` as a text for PostgreSQL. `mapping`: the fingerprint of the mapping, and that id.
+    `ahead`: seconds that the graph's clock is ahead of PostgreSQL's; `unsure`: half of the round trip. `at_boot`: the
+    graph's clock minus this machine's CLOCK_BOOTTIME; it changes only if the graph's clock is set. `boot`: identifies
+    this boot of the machine.
     With `counts`: `deals` and `versions`, the numbers of the tenant's nodes, and `count_ms`, the time to count them.
     `open`: other transactions that have been open for longer than `late` seconds (None: not asked), each with its
     seconds; None if Neo4j does not permit that. With `newest`: the newest timestamp of the tenant's deals, except those
-    in the future.
+    in the future. With `since`: `changed`, whether a node of the tenant has changed since then.
     """
-    relation = catalog.mapped(plpy, "deal")
-    counted: list[tuple[str, str, str]] = []
-    if tenant and counts:
-        tables = (catalog.mapping(plpy, kind) for kind in ("deal", "version"))
-        counted = [(table.label, table.tenant.property, tenant) for table in tables]
-    latest = None
-    if tenant and newest:
-        table = catalog.mapping(plpy, "deal")
-        latest = cypher.newest(table.label, tenant, table.tenant.property, table.changed_by[0])
+    tables = [catalog.mapping(plpy, kind) for kind in ("deal", "version")] if tenant else []
+    counted = [(table.label, table.tenant.property, tenant or "") for table in tables if asked.counts]
+    newest, changed = None, list[Query]()
+    if tenant and asked.newest:
+        table = tables[0]
+        newest = cypher.newest(table.label, tenant, table.tenant.property, table.changed_by[0])
+    if tenant and asked.since is not None:
+        changed = [_changes(table, tenant, asked.since).counted() for table in tables]
 
     def answered(late: float | None) -> dict[str, Any]:
         def work(ask: Ask) -> dict[str, Any]:
             database, found = _identity_and_counts(ask, counted)
             found["open"] = None if late is None else _open(ask, database, late)
-            found["newest"] = None if latest is None else _newest(ask, latest)
+            found["newest"] = None if newest is None else _newest(ask, newest)
+            found["changed"] = any(results.one(ask, query, int)[0] > 0 for query in changed) if changed else None
             return found
 
-        return _asked(plpy, relation, work)
+        return _asked(plpy, catalog.mapped(plpy, "deal"), work)
 
-    if late is None:
-        return answered(None)
-    return unless_forbidden(lambda: answered(late)) or answered(None)
+    found = None if asked.late is None else unless_forbidden(lambda: answered(asked.late))
+    found = found or answered(None)
+    fingerprint = catalog.fingerprint(plpy)
+    return found | {"mapping": f"{fingerprint} {found['database_id']}"}
+
+
+def _changes(table: Table, tenant: str, since: datetime) -> Query:
+    nodes = TenantsNodes(table.label, table.tenant.property, tenant)
+    return selection.changed(nodes, table.changed_by, table.key.property, since)
 
 
 def _identity_and_counts(ask: Ask, counted: Sequence[tuple[str, str, str]]) -> tuple[str, dict[str, Any]]:
