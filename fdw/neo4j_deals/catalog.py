@@ -171,10 +171,11 @@ def application(plpy: Plpy) -> Application:
 
 def target(plpy: Plpy, kind: str, option: str = "target") -> TargetTable:
     """The table of the application that an option names; PostgreSQL's error if it does not exist."""
-    return once(plpy, ("target", kind, option), lambda: _target(plpy, kind, option))
+    return once(plpy, ("target", kind, option), lambda: read_target(plpy, kind, option))
 
 
-def _target(plpy: Plpy, kind: str, option: str) -> TargetTable:
+def read_target(plpy: Plpy, kind: str, option: str) -> TargetTable:
+    """See `target`: as it is now."""
     [row] = query(
         plpy,
         "SELECT c.oid::pg_catalog.regclass::text AS name, c.relkind::text,"
@@ -192,7 +193,14 @@ def _target(plpy: Plpy, kind: str, option: str) -> TargetTable:
         "  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,"
         " (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', r.rulename, 'command', r.ev_type,"
         "   'is_enabled', r.ev_enabled <> 'D') ORDER BY r.rulename)"
-        "  FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class = c.oid AND r.ev_type <> '1') AS rules"
+        "  FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class = c.oid AND r.ev_type <> '1') AS rules,"
+        " (SELECT pg_catalog.jsonb_agg((SELECT pg_catalog.jsonb_agg(a.attname ORDER BY k.place)"
+        "   FROM pg_catalog.unnest(i.indkey) WITH ORDINALITY AS k (number, place)"
+        "   LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.number"
+        "   WHERE k.place <= i.indnkeyatts))"
+        "  FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS x ON x.oid = i.indexrelid"
+        "  JOIN pg_catalog.pg_am AS m ON m.oid = x.relam"
+        "  WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL AND m.amname = 'btree') AS indexes"
         " FROM pg_catalog.pg_class AS c WHERE c.oid = _deal_sync.application_table($1, $2)",
         ["text", "text"],
         [kind, option],

@@ -347,6 +347,10 @@ BEGIN
             FROM pg_attrdef AS d
             WHERE d.adrelid = ANY (ARRAY(SELECT r.oid FROM relations AS r))
             UNION ALL
+            SELECT i.tableoid, i.xmin, i.ctid
+            FROM pg_index AS i
+            WHERE i.indrelid = ANY (ARRAY(SELECT to_regclass(m.options ->> 'links') FROM mapping AS m))
+            UNION ALL
             SELECT w.tableoid, w.xmin, w.ctid
             FROM pg_rewrite AS w
             WHERE w.ev_class = ANY (ARRAY(SELECT r.oid FROM relations AS r))

@@ -6,17 +6,18 @@
 --     psql -v ON_ERROR_STOP=1 -f deal_sync.sql
 --     Prisma: a copy as prisma/migrations/<time>_deal_sync/migration.sql;   Flyway: a copy as V<n>__deal_sync.sql
 -- It needs pgvector (CREATE EXTENSION vector, in any schema) and nothing of deal_sync. Tables are found by the
--- session's search_path; deal_versions is created next to opportunities. It can be run again at any time: what exists
--- is not changed, and if nothing is missing, no lock is taken that a reader or writer would notice.
+-- session's search_path; deal_versions is created next to opportunities; interaction_links, if it is yours, gets an
+-- index on its interactions. It can be run again at any time: what exists is not changed, and if nothing is missing, no
+-- lock is taken that a reader or writer would notice.
 --
 -- It is one statement, so it happens as a whole or not at all, with every tool, inside a transaction or not.
 -- A column that exists with another type stops it with 42804 before anything has changed; the message names every
 -- such column.
 --
 -- On a busy table. Adding the columns rewrites nothing and takes a moment, but it waits for running transactions, and
--- everybody else waits behind it: let it give up instead, and try again. The two indexes on opportunities are what
--- takes long and holds writers up: create them beforehand, under the same names, and they are skipped here.
--- (CONCURRENTLY runs outside a transaction; if it failed, DROP INDEX CONCURRENTLY first.)
+-- everybody else waits behind it: let it give up instead, and try again. The two indexes on opportunities and the one
+-- on interaction_links are what takes long and holds writers up: create them beforehand, under the same names, and they
+-- are skipped here. (CONCURRENTLY runs outside a transaction; if it failed, DROP INDEX CONCURRENTLY first.)
 --     SET lock_timeout = '3s';
 --     ALTER TABLE opportunities
 --         ADD COLUMN IF NOT EXISTS graph_opportunity_id uuid,
@@ -26,6 +27,8 @@
 --         ON opportunities (graph_opportunity_id);
 --     CREATE INDEX CONCURRENTLY IF NOT EXISTS opportunities_source_interaction_id_idx
 --         ON opportunities (source_interaction_id);
+--     CREATE INDEX CONCURRENTLY IF NOT EXISTS interaction_links_tenant_id_interaction_id_idx
+--         ON interaction_links (tenant_id, interaction_id);
 --     SET lock_timeout = '3s';
 --     then this file
 
@@ -33,6 +36,7 @@ DO $migration$
 DECLARE
     opportunities CONSTANT regclass := to_regclass('opportunities');
     tenants CONSTANT regclass := to_regclass('tenants');
+    links CONSTANT regclass := to_regclass('interaction_links');
     home text;              -- the schema of opportunities, quoted
     versions regclass;      -- deal_versions in that schema, NULL before it is made
     vector_type oid;        -- pgvector's type, wherever the extension sits
@@ -293,6 +297,28 @@ BEGIN
                 HINT = format('Run DROP INDEX CONCURRENTLY %s.%I and this migration again.', home, wanted.name);
         END IF;
     END LOOP;
+
+    -- Of the links, any index will do that leads to those of an interaction, whatever its name is.
+    SELECT t.attnum AS tenant, i.attnum AS interaction INTO present
+    FROM pg_catalog.pg_class AS c
+    INNER JOIN pg_catalog.pg_attribute AS t ON t.attrelid = c.oid AND t.attname = 'tenant_id'
+    INNER JOIN pg_catalog.pg_attribute AS i ON i.attrelid = c.oid AND i.attname = 'interaction_id'
+    WHERE c.oid = links AND c.relkind IN ('r', 'p') AND pg_has_role(c.relowner, 'USAGE');
+    IF FOUND AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_index AS x
+        WHERE
+            x.indrelid = links AND x.indisvalid AND x.indpred IS NULL
+            AND (
+                x.indkey[0] = present.interaction
+                OR (x.indkey[0] = present.tenant AND x.indkey[1] = present.interaction)
+            )
+    ) THEN
+        EXECUTE format(
+            'CREATE INDEX IF NOT EXISTS interaction_links_tenant_id_interaction_id_idx '
+            'ON %s (tenant_id, interaction_id)',
+            links
+        );
+    END IF;
 
     -- 4. Row-level security of deal_versions, for its owner too. nullif: after a transaction that set app.tenant_id
     --    locally the setting is '' and no longer unset, and the answer to that is no row, not an error. The old plan's

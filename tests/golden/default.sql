@@ -856,18 +856,21 @@ FROM (
             LIMIT 1
         ) AS o
         CROSS JOIN LATERAL (VALUES (s.source_interaction_id)) AS link (interaction_id)
+        LEFT JOIN LATERAL (
+            SELECT l.entity_id
+            FROM public.interaction_links AS l
+            WHERE
+                l.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND l.interaction_id BETWEEN link.interaction_id AND link.interaction_id
+                AND l.entity_type::text = 'opportunity'
+                AND l.entity_id = o.id
+            ORDER BY l.interaction_id
+            LIMIT 1
+        ) AS there ON true
         WHERE
             s.row_number = ANY ($1)
             AND link.interaction_id IS NOT NULL
-            AND (link.interaction_id, o.id) NOT IN (
-                SELECT l.interaction_id, l.entity_id
-                FROM public.interaction_links AS l
-                WHERE
-                    l.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
-                    AND l.interaction_id = ANY ($2)
-                    AND l.entity_type::text = 'opportunity'
-                    AND l.entity_id IS NOT NULL
-            )
+            AND there.entity_id IS NULL
         AND (SELECT _deal_sync.plan_freely())
     ) AS m
 ) AS pair
@@ -2071,18 +2074,21 @@ FROM (
             LIMIT 1
         ) AS o
         CROSS JOIN LATERAL (VALUES (s.source_interaction_id)) AS link (interaction_id)
+        LEFT JOIN LATERAL (
+            SELECT l.entity_id
+            FROM public.interaction_links AS l
+            WHERE
+                l.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND l.interaction_id BETWEEN link.interaction_id AND link.interaction_id
+                AND l.entity_type::text = 'opportunity'
+                AND l.entity_id = o.id
+            ORDER BY l.interaction_id
+            LIMIT 1
+        ) AS there ON true
         WHERE
             s.row_number = ANY ($1)
             AND link.interaction_id IS NOT NULL
-            AND (link.interaction_id, o.id) NOT IN (
-                SELECT l.interaction_id, l.entity_id
-                FROM public.interaction_links AS l
-                WHERE
-                    l.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
-                    AND l.interaction_id = ANY ($2)
-                    AND l.entity_type::text = 'opportunity'
-                    AND l.entity_id IS NOT NULL
-            )
+            AND there.entity_id IS NULL
     ) AS m
     WHERE m.row_number <> ALL ($3)
 ) AS u
@@ -2109,18 +2115,21 @@ FROM (
         LIMIT 1
     ) AS o
     CROSS JOIN LATERAL (VALUES (s.source_interaction_id)) AS link (interaction_id)
+    LEFT JOIN LATERAL (
+        SELECT l.entity_id
+        FROM public.interaction_links AS l
+        WHERE
+            l.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+            AND l.interaction_id BETWEEN link.interaction_id AND link.interaction_id
+            AND l.entity_type::text = 'opportunity'
+            AND l.entity_id = o.id
+        ORDER BY l.interaction_id
+        LIMIT 1
+    ) AS there ON true
     WHERE
         s.row_number = ANY ($1)
         AND link.interaction_id IS NOT NULL
-        AND (link.interaction_id, o.id) NOT IN (
-            SELECT l.interaction_id, l.entity_id
-            FROM public.interaction_links AS l
-            WHERE
-                l.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
-                AND l.interaction_id = ANY ($2)
-                AND l.entity_type::text = 'opportunity'
-                AND l.entity_id IS NOT NULL
-        )
+        AND there.entity_id IS NULL
 ) AS u
 
 -- deal: unwritten
@@ -2454,18 +2463,21 @@ FROM (
             LIMIT 1
         ) AS o
         CROSS JOIN LATERAL (VALUES (s.change_source_interaction_id)) AS link (interaction_id)
+        LEFT JOIN LATERAL (
+            SELECT l.entity_id
+            FROM public.interaction_links AS l
+            WHERE
+                l.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND l.interaction_id BETWEEN link.interaction_id AND link.interaction_id
+                AND l.entity_type::text = 'opportunity'
+                AND l.entity_id = o.id
+            ORDER BY l.interaction_id
+            LIMIT 1
+        ) AS there ON true
         WHERE
             s.row_number = ANY ($1)
             AND link.interaction_id IS NOT NULL
-            AND (link.interaction_id, o.id) NOT IN (
-                SELECT l.interaction_id, l.entity_id
-                FROM public.interaction_links AS l
-                WHERE
-                    l.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
-                    AND l.interaction_id = ANY ($2)
-                    AND l.entity_type::text = 'opportunity'
-                    AND l.entity_id IS NOT NULL
-            )
+            AND there.entity_id IS NULL
         AND (SELECT _deal_sync.plan_freely())
     ) AS m
 ) AS pair
@@ -3047,18 +3059,21 @@ FROM (
             LIMIT 1
         ) AS o
         CROSS JOIN LATERAL (VALUES (s.change_source_interaction_id)) AS link (interaction_id)
+        LEFT JOIN LATERAL (
+            SELECT l.entity_id
+            FROM public.interaction_links AS l
+            WHERE
+                l.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+                AND l.interaction_id BETWEEN link.interaction_id AND link.interaction_id
+                AND l.entity_type::text = 'opportunity'
+                AND l.entity_id = o.id
+            ORDER BY l.interaction_id
+            LIMIT 1
+        ) AS there ON true
         WHERE
             s.row_number = ANY ($1)
             AND link.interaction_id IS NOT NULL
-            AND (link.interaction_id, o.id) NOT IN (
-                SELECT l.interaction_id, l.entity_id
-                FROM public.interaction_links AS l
-                WHERE
-                    l.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
-                    AND l.interaction_id = ANY ($2)
-                    AND l.entity_type::text = 'opportunity'
-                    AND l.entity_id IS NOT NULL
-            )
+            AND there.entity_id IS NULL
     ) AS m
     WHERE m.row_number <> ALL ($3)
 ) AS u
@@ -3085,18 +3100,21 @@ FROM (
         LIMIT 1
     ) AS o
     CROSS JOIN LATERAL (VALUES (s.change_source_interaction_id)) AS link (interaction_id)
+    LEFT JOIN LATERAL (
+        SELECT l.entity_id
+        FROM public.interaction_links AS l
+        WHERE
+            l.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
+            AND l.interaction_id BETWEEN link.interaction_id AND link.interaction_id
+            AND l.entity_type::text = 'opportunity'
+            AND l.entity_id = o.id
+        ORDER BY l.interaction_id
+        LIMIT 1
+    ) AS there ON true
     WHERE
         s.row_number = ANY ($1)
         AND link.interaction_id IS NOT NULL
-        AND (link.interaction_id, o.id) NOT IN (
-            SELECT l.interaction_id, l.entity_id
-            FROM public.interaction_links AS l
-            WHERE
-                l.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
-                AND l.interaction_id = ANY ($2)
-                AND l.entity_type::text = 'opportunity'
-                AND l.entity_id IS NOT NULL
-        )
+        AND there.entity_id IS NULL
 ) AS u
 
 -- version: unwritten

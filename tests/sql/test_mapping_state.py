@@ -31,6 +31,7 @@ CHANGES: dict[str, tuple[list[LiteralString], LiteralString]] = {
         "ALTER SCHEMA a RENAME TO b",
     ),
     "a rule": ([], "CREATE RULE no AS ON INSERT TO opportunities DO INSTEAD NOTHING"),
+    "an index of the links": ([], "CREATE INDEX ON interaction_links (interaction_id)"),
     "a constraint of a domain": (
         ["CREATE DOMAIN reference AS text", OPPORTUNITIES + "ALTER deal_ref TYPE reference"],
         "ALTER DOMAIN reference ADD CONSTRAINT short CHECK (length(value) < 9)",

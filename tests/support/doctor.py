@@ -48,6 +48,7 @@ NAMES = [
     "target tables",
     "target columns",
     "target types",
+    "target indexes",
     "row security",
     "policies",
     "role",

@@ -31,6 +31,36 @@ def target_types(case: Case) -> Finding:
     return Finding(True, "each column of the mapping can fill its target")
 
 
+@check("target indexes", "target tables")
+def target_indexes(case: Case) -> Finding:
+    """Has each look-up of a batch an index?"""
+    deals, versions, links = (catalog.read_target(case.plpy, *which) for which in _TARGETS)
+    lacking = [
+        (table.name, columns)
+        for table, columns in (
+            (deals, ("graph_opportunity_id",)),
+            (deals, ("id",)),
+            (versions, ("id",)),
+            (versions, ("opportunity_id", "version_number")),
+            (links, ("interaction_id",)),
+        )
+        if not table.has_index(*columns)
+    ]
+    if lacking:
+        return Finding(
+            False,
+            "no index for the look-ups "
+            + ", ".join(f"of {table} by {' and '.join(columns)}" for table, columns in lacking),
+            " ".join(
+                f"CREATE INDEX CONCURRENTLY ON {table} (tenant_id, {', '.join(columns)});" for table, columns in lacking
+            ),
+        )
+    return Finding(True, "there is an index for each look-up of a batch")
+
+
+_TARGETS = (("deal", "target"), ("version", "target"), ("deal", "links"))
+
+
 @check("row security", "target tables")
 def row_security(case: Case) -> Finding:
     """Is row-level security enabled for the tables that the sync writes, with policies that let the role write?

@@ -65,21 +65,29 @@ class TargetTable:
     columns: tuple[TargetColumn, ...] = ()
     relkind: str = "r"
     rules: tuple[Rule, ...] = ()
+    #: The columns of each index that has an order and all rows.
+    indexes: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> TargetTable:
         """From a row of the catalog, with columns and rules as JSON."""
-        columns, rules = (json.loads(row[name] or "[]") for name in ("columns", "rules"))
+        columns, rules, indexes = (json.loads(row[name] or "[]") for name in ("columns", "rules", "indexes"))
         return cls(
             row["name"],
             tuple(TargetColumn(**column) for column in columns),
             row["relkind"],
             tuple(Rule(**rule) for rule in rules),
+            tuple(map(tuple, indexes)),
         )
 
     def column(self, name: str) -> TargetColumn | None:
         """A column by its name; None if there is none."""
         return next((column for column in self.columns if column.name == name), None)
+
+    def has_index(self, *names: str) -> bool:
+        """Whether an index leads to the rows with these values, in this order, of a tenant or of all."""
+        wanted = (names, ("tenant_id", *names))
+        return any(index[: len(columns)] == columns for index in self.indexes for columns in wanted)
 
 
 @dataclass(frozen=True)

@@ -280,6 +280,7 @@ class _Merge:
             "versions": Sql(application.versions.name),
             "links": Sql(application.links.name),
             "link_columns": [(name, Sql(value)) for name, value in application.link_columns],
+            "links_have_index": application.links.has_index("interaction_id"),
             "staging": Sql(names.staging(self.kind)),
             "plan_table": Sql(names.plan(self.kind)),
             "shown": MOST_SHOWN,

@@ -46,6 +46,33 @@ def test_a_target_of_another_type_is_named(pg: Connection) -> None:
     assert doctor(pg)["target types"].ok
 
 
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ("opportunities_graph_opportunity_id_key", "of public.opportunities by graph_opportunity_id"),
+        ("deal_versions_tenant_id_opportunity_id_version_number_key", "by opportunity_id and version_number"),
+        ("interaction_links_tenant_id_interaction_id_idx", "of public.interaction_links by interaction_id"),
+    ],
+)
+def test_a_look_up_without_an_index_is_named(pg: Connection, index: str, said: str) -> None:
+    assert doctor(pg)["target indexes"].ok
+    pg.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(index)))
+    check = doctor(pg)["target indexes"]
+    assert check.ok is False
+    assert said in check.detail
+    execute(pg, check.hint)
+    assert doctor(pg)["target indexes"].ok
+
+
+def test_a_partial_index_serves_no_look_up(pg: Connection) -> None:
+    pg.execute("DROP INDEX interaction_links_tenant_id_interaction_id_idx")
+    pg.execute("CREATE INDEX ON interaction_links (interaction_id) WHERE entity_type = 'opportunity'")
+    pg.execute("CREATE INDEX ON interaction_links (entity_id, interaction_id)")
+    assert doctor(pg)["target indexes"].ok is False
+    pg.execute("CREATE INDEX ON interaction_links (interaction_id, entity_id)")
+    assert doctor(pg)["target indexes"].ok
+
+
 def test_a_policy_that_was_fixed_no_longer_raises_and_still_separates_tenants(
     pg: Connection, writer: Connection, tenant: uuid.UUID, graph: Graph
 ) -> None:

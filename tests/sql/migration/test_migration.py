@@ -114,7 +114,8 @@ def test_deal_versions_has_the_25_columns_of_the_plan(database: Connection) -> N
 def test_the_indexes_are_made(database: Connection) -> None:
     database.execute(MIGRATION)
     made = database.execute(
-        "SELECT indexdef FROM pg_indexes WHERE tablename IN ('opportunities', 'deal_versions') ORDER BY indexname"
+        "SELECT indexdef FROM pg_indexes"
+        " WHERE tablename IN ('opportunities', 'deal_versions', 'interaction_links') ORDER BY indexname"
     ).fetchall()
     assert [definition.replace("USING btree ", "").replace("public.", "") for (definition,) in made] == [
         "CREATE INDEX deal_versions_opportunity_id_idx ON deal_versions (opportunity_id)",
@@ -122,10 +123,44 @@ def test_the_indexes_are_made(database: Connection) -> None:
         "CREATE INDEX deal_versions_tenant_id_idx ON deal_versions (tenant_id)",
         "CREATE UNIQUE INDEX deal_versions_tenant_id_opportunity_id_version_number_key"
         " ON deal_versions (tenant_id, opportunity_id, version_number)",
+        "CREATE UNIQUE INDEX interaction_links_pkey ON interaction_links (id)",
+        "CREATE INDEX interaction_links_tenant_id_interaction_id_idx ON interaction_links (tenant_id, interaction_id)",
         "CREATE UNIQUE INDEX opportunities_graph_opportunity_id_key ON opportunities (graph_opportunity_id)",
         "CREATE UNIQUE INDEX opportunities_pkey ON opportunities (id)",
         "CREATE INDEX opportunities_source_interaction_id_idx ON opportunities (source_interaction_id)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "makes"),
+    [
+        ("CREATE INDEX ours ON interaction_links (interaction_id, entity_id)", False),
+        ("CREATE UNIQUE INDEX ours ON interaction_links (tenant_id, interaction_id, entity_id)", False),
+        ("CREATE INDEX ours ON interaction_links (entity_id, interaction_id)", True),
+        ("CREATE INDEX ours ON interaction_links (interaction_id) WHERE entity_type = 'opportunity'", True),
+        ("CREATE ROLE links_owner; ALTER TABLE interaction_links OWNER TO links_owner", True),
+        ("ALTER TABLE interaction_links RENAME interaction_id TO interaction", False),
+        ("DROP TABLE interaction_links", False),
+    ],
+)
+def test_the_links_get_an_index_if_none_leads_to_those_of_an_interaction(
+    database: Connection, before: str, makes: bool
+) -> None:
+    with database.transaction(force_rollback=True):
+        database.execute(before.encode())
+        database.execute(MIGRATION)
+        made = "SELECT count(*) FROM pg_class WHERE relname = 'interaction_links_tenant_id_interaction_id_idx'"
+        assert one(database, made) == makes
+
+
+def test_links_of_another_owner_are_left_alone(database: Connection) -> None:
+    owned_by_an_ordinary_role(database)
+    database.execute("ALTER TABLE interaction_links OWNER TO postgres")
+    with database.transaction():
+        database.execute("SET LOCAL ROLE app_owner")
+        database.execute(MIGRATION)
+    made = "SELECT count(*) FROM pg_class WHERE relname = 'interaction_links_tenant_id_interaction_id_idx'"
+    assert one(database, made) == 0
 
 
 def test_versions_follow_their_opportunity_and_their_tenant(database: Connection) -> None:
@@ -190,7 +225,8 @@ def test_a_second_run_takes_no_lock_that_a_writer_would_notice(database: Connect
         database.execute(MIGRATION)
         modes = database.execute(
             "SELECT DISTINCT mode FROM pg_locks WHERE pid = pg_backend_pid()"
-            " AND relation IN ('opportunities'::regclass, 'deal_versions'::regclass, 'tenants'::regclass)"
+            " AND relation IN ('opportunities'::regclass, 'deal_versions'::regclass, 'interaction_links'::regclass,"
+            " 'tenants'::regclass)"
         ).fetchall()
     assert {mode for (mode,) in modes} <= {"AccessShareLock"}
 
