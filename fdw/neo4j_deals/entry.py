@@ -16,6 +16,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 # The driver makes large tables when it is imported, which would be scanned over and over: an eighth of the import.
 gc.disable()
+# It would import numpy, too, for values that nobody passes to it: a fifth of the import.
+_WITHOUT_NUMPY = "numpy" not in sys.modules
+if _WITHOUT_NUMPY:
+    sys.modules["numpy"] = None  # type: ignore[assignment]
 
 from neo4j_deals import SERVES, __version__, catalog
 from neo4j_deals.catalog import Plpy, QuotingPlpy, TellingPlpy
@@ -32,6 +36,8 @@ from neo4j_deals.sync import statements as compiler
 from neo4j_deals.sync.selection import Selection
 from neo4j_deals.tables import imports, scan, sessions
 
+if _WITHOUT_NUMPY:
+    del sys.modules["numpy"]
 gc.freeze()  # what was imported stays, and is not scanned later, either
 gc.enable()
 
