@@ -67,9 +67,9 @@ def by_numpy() -> Callable[[bytes], bytes] | None:
 
         element = numpy.dtype([("marker", "u1"), ("value", ">f8")])
 
+        @numpy.errstate(all="ignore")  # or it would warn of what becomes an infinity or zero
         def narrowed(packed: bytes) -> bytes:
-            with numpy.errstate(all="ignore"):  # or it would warn of what becomes an infinity or zero
-                return numpy.frombuffer(packed, element)["value"].astype(">f4").tobytes()
+            return numpy.frombuffer(packed, element)["value"].astype(">f4").tobytes()
 
         return narrowed if narrowed(_SAMPLE) == by_struct(_SAMPLE) else None
     except Exception:  # whatever an installation that is broken raises

@@ -45,6 +45,7 @@ def session(database: Database, way: str, process_from: int = 5000) -> Iterator[
             sql.SQL("DO LANGUAGE plpython3u {}").format(f"import os; os.environ['DEAL_SYNC_FLOATS'] = {way!r}")
         )
         connection.execute(sql.SQL("SET deal_sync.process_from = {}").format(process_from))
+        connection.execute("SET deal_sync.undated_every = '0s'")
         yield connection
 
 

@@ -90,13 +90,15 @@ def rows(
     labels: bool = False,
     dimensions_but: Sequence[str] | None = None,
     headed: bool = False,
+    whole: bool = False,
 ) -> Query:
     """The rows of a source: the element id, then the properties in their order.
 
     `conditions` and `order` are Cypher, with `parameters`. With `labels` the node's labels follow, with
     `dimensions_but` a list of [name, value] of each property "dim_…" that is not among those named. `headed`: the first
     record has null for the node and, as its last column, the number of rows that follow; so an answer that was cut
-    short shows. Raises DealSyncError if labels or dimensions are asked of a query, whose rows are not nodes.
+    short shows. `whole`: Neo4j reads a node's properties at once, which is cheaper if nearly all their bytes are asked
+    for. Raises DealSyncError if labels or dimensions are asked of a query, whose rows are not nodes.
     """
     if source.query is not None and (labels or dimensions_but is not None):
         raise DealSyncError(
@@ -116,7 +118,9 @@ def rows(
         text.append(" ".join(["WITH n" if source.query is None else "WITH *", *after]))
     if headed:
         text += ["WITH collect(n) AS found", "UNWIND [null] + found AS n"]
-    returned = [identity(source), *(value(source, name) for name in properties)]
+    if whole:
+        text.append("WITH *, properties(n) AS p")
+    returned = [identity(source), *(f"p.{quoted(name)}" if whole else value(source, name) for name in properties)]
     if labels:
         returned.append("labels(n)")
     if dimensions_but is not None:
@@ -144,6 +148,7 @@ def nodes(
     dimensions_but: Sequence[str] | None = None,
     limit: int | None = None,
     headed: bool = False,
+    whole: bool = False,
 ) -> Query:
     """The rows of a source, as of `rows`; `equal` maps a property to the values that it may have. `elements`: only
     nodes with these element ids; `absent`: only nodes that have none of these properties.
@@ -163,6 +168,7 @@ def nodes(
         dimensions_but=dimensions_but,
         limit=limit,
         headed=headed,
+        whole=whole,
     )
 
 

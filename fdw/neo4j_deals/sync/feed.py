@@ -113,10 +113,9 @@ class Feed:
 
     def _records(self, ask: Ask, elements: Sequence[str] | None) -> Iterator[tuple[Any, ...]]:
         """The nodes, all of the tenant's or those with these element ids, except those of barred deals."""
+        floats_at, by = self._projection.floats_at, self.table.key.property
         nodes = results.Expected(
-            lambda part: replace(
-                self._query(elements=part, order_by=self.table.key.property), floats_at=self._projection.floats_at
-            ),
+            lambda part: replace(self._query(elements=part, order_by=by, whole=floats_at != ()), floats_at=floats_at),
             self.count,
             lambda part: cypher.element_ids(self.table.label, self._equal, part),
         )

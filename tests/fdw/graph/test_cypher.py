@@ -167,6 +167,16 @@ def test_dimensions_that_are_not_among_the_known_come_last_by_name_and_value(gra
     assert sorted(unknown) == [["dim_other", 2], ["dim_other_confidence", 0.5]]
 
 
+def test_a_node_that_is_read_whole_gives_the_same_rows(graph: Graph) -> None:
+    names = [*HOSTILE, "absent", "dim_a"]
+    graph.run("CREATE (:Deal {n: 1}) CREATE (n:Deal) SET n = $given", given={it: [it] for it in names[:-2]} | {"n": 2})
+    more: dict[str, Any] = {"equal": {}, "order_by": "n", "labels": True, "dimensions_but": []}
+    for headed in (False, True):
+        rows = [ask(graph, nodes("Deal", names, headed=headed, whole=whole, **more)) for whole in (False, True)]
+        assert rows[0] == rows[1]
+        assert len(rows[0]) == 2 + headed
+
+
 def test_a_tenant_is_spelled_in_lower_and_in_upper_case() -> None:
     mixed = "AAAAaaaa-0000-4000-8000-00000000000b"
     assert spellings(mixed) == [mixed.upper(), mixed.lower()]
