@@ -95,6 +95,8 @@ lint-squawk: setup
 WITHOUT_PATH = \
 	--proc-without-search-path '_deal_sync.raise_again(error _deal_sync.error)' \
 	--proc-without-search-path '_deal_sync.caller()' \
+	--proc-without-search-path '_deal_sync.begin_transaction(messages text)' \
+	--proc-without-search-path '_deal_sync.sync_next(tenant uuid,mode text,reconcile boolean,messages text,caller _deal_sync.caller,INOUT wrong text)' \
 	--proc-without-search-path '_deal_sync.check_tenant(function text,tenant uuid)' \
 	--proc-without-search-path 'extschema.sync_deals(tenant uuid,mode text,dry_run boolean,strict boolean)' \
 	--proc-without-search-path 'deal_sync.replay(tenant uuid,graph_ids text[])' \

@@ -1,5 +1,56 @@
 -- In: a tenant. Out: its deals, versions and links in the application's tables, and one run_result.
 
+-- If a run reads a part of the tenant's nodes: those of this batch, and the ids of their deals.
+CREATE OR REPLACE FUNCTION _deal_sync.note_nodes(
+    staging text, tenant_id uuid, INOUT elements text[], INOUT graph_ids text[]
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    read record;
+BEGIN
+    EXECUTE format(
+        $nodes$
+        SELECT
+            array_agg(s.element_id) AS elements,
+            array_agg(s.undated) AS digests,
+            array_agg(s.graph_id) FILTER (WHERE s.graph_id IS NOT NULL) AS graph_ids
+        FROM %s AS s
+        $nodes$,
+        staging
+    ) INTO read;
+    elements := elements || read.elements;
+    graph_ids := graph_ids || read.graph_ids;
+    PERFORM _deal_sync.remember_undated(tenant_id, read.elements, read.digests);
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.note_nodes(text, uuid, text[], text[]) IS
+'adds the nodes of a batch to those that a run has read, and remembers what was read of those without a timestamp';
+
+CREATE OR REPLACE FUNCTION _deal_sync.check_rejects(reasons jsonb) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    max_rejects CONSTANT bigint := _deal_sync.setting('max_rejects')::bigint;
+    most record;
+BEGIN
+    IF (SELECT sum(r.value::bigint) FROM jsonb_each_text(reasons) AS r) > max_rejects THEN
+        SELECT r.key AS reason, r.value AS times INTO most
+        FROM jsonb_each_text(reasons) AS r
+        ORDER BY r.value::bigint DESC
+        LIMIT 1;
+        RAISE EXCEPTION 'more than % rows were rejected', max_rejects USING
+            ERRCODE = 'DS001',
+            DETAIL = format('Most frequent reason: %s (rows: %s).', most.reason, most.times),
+            HINT = 'Fix the cause, or raise deal_sync.max_rejects.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.check_rejects(jsonb) IS
+'raises if a run has met more failures than deal_sync.max_rejects; reasons: how many of each';
+
 -- The batches of the reader, each landed as it comes. The cursor is not in a block of its own, and nothing commits
 -- here: see docs/internals/run.md, rules 3 and 4. selection: what the reader takes. If that is a part of the tenant's
 -- nodes, elements and graph_ids are the nodes that were read, and the ids of their deals. cleared: how many values the
@@ -14,12 +65,10 @@ AS $$
 DECLARE
     statements _deal_sync.statements;
     staging CONSTANT text := format('pg_temp.%I', 'deal_sync_' || kind || 's');
-    limit_of_failures CONSTANT bigint := _deal_sync.setting('max_rejects')::bigint;
     done bigint := 0;
     staged bigint;
-    landed record;
-    most record;
     read record;
+    landed record;
     error _deal_sync.error;
     context text;
     batches CURSOR FOR
@@ -36,19 +85,9 @@ BEGIN
                 ERRCODE = 'internal_error';
         END IF;
         IF is_part THEN
-            EXECUTE format(
-                $nodes$
-                SELECT
-                    array_agg(s.element_id) AS elements,
-                    array_agg(s.undated) AS digests,
-                    array_agg(s.graph_id) FILTER (WHERE s.graph_id IS NOT NULL) AS graph_ids
-                FROM %s AS s
-                $nodes$,
-                staging
-            ) INTO read;
-            elements := elements || read.elements;
-            graph_ids := graph_ids || read.graph_ids;
-            PERFORM _deal_sync.remember_undated(result.tenant_id, read.elements, read.digests);
+            read := _deal_sync.note_nodes(staging, result.tenant_id, elements, graph_ids);
+            elements := read.elements;
+            graph_ids := read.graph_ids;
         END IF;
         statements := coalesce(
             statements, _deal_sync.statements_of(kind, result.tenant_id, completes => result.mode = 'replay')
@@ -70,17 +109,7 @@ BEGIN
         completed := completed + landed.completed;
         done := batch.last;
         EXECUTE format('TRUNCATE %s, pg_temp.%I', staging, 'deal_sync_' || kind || '_plan');
-
-        IF (SELECT sum(r.value::bigint) FROM jsonb_each_text(reasons) AS r) > limit_of_failures THEN
-            SELECT r.key AS reason, r.value AS times INTO most
-            FROM jsonb_each_text(reasons) AS r
-            ORDER BY r.value::bigint DESC
-            LIMIT 1;
-            RAISE EXCEPTION 'more than % rows were rejected', limit_of_failures USING
-                ERRCODE = 'DS001',
-                DETAIL = format('Most frequent reason: %s (rows: %s).', most.reason, most.times),
-                HINT = 'Fix the cause, or raise deal_sync.max_rejects.';
-        END IF;
+        PERFORM _deal_sync.check_rejects(reasons);
     END LOOP;
     IF kind = 'deal' THEN
         result.deals_read := done;
@@ -529,6 +558,52 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.holder_of(bigint) IS 'the session that holds an advisory lock';
 
+CREATE OR REPLACE FUNCTION _deal_sync.begin_run(
+    tenant uuid, request _deal_sync.request, caller _deal_sync.caller
+) RETURNS deal_sync.run_result
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    result deal_sync.run_result;
+BEGIN
+    PERFORM set_config('app.tenant_id', tenant::text, true);
+    PERFORM set_config(
+        'deal_sync.search_path',
+        concat_ws(
+            ', ', 'pg_catalog', nullif(caller.search_path, ''),
+            CASE WHEN caller.search_path !~ 'pg_temp' THEN 'pg_temp' END
+        ),
+        true
+    );
+    result.run_id := gen_random_uuid();
+    result.tenant_id := tenant;
+    result.mode := request.mode;
+    RETURN _deal_sync.nothing_done(result);
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.begin_run(uuid, _deal_sync.request, _deal_sync.caller) IS
+'sets the settings that depend on tenant and caller until sync_tenant() ends; the result before anything is done';
+
+CREATE OR REPLACE FUNCTION _deal_sync.skip_run(INOUT result deal_sync.run_result)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    holder CONSTANT record := _deal_sync.holder_of(_deal_sync.lock_key(result.tenant_id));
+BEGIN
+    result.status := 'skipped';
+    result.message := concat_ws(
+        ': ', format('tenant %s is being synced by another session', result.tenant_id),
+        'pid ' || holder.pid || format(' (%s)', holder.role)
+    );
+    -- application_name may be any text of a client, so it is not recorded.
+    RAISE NOTICE '%', concat_ws(', ', result.message, nullif(holder.application, ''));
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.skip_run(deal_sync.run_result) IS
+'the result of a run whose tenant is being synced by another session';
+
 -- The SET clauses restore the caller's values however the function ends; the values for the run are set inside.
 CREATE OR REPLACE FUNCTION _deal_sync.sync_tenant(
     tenant uuid, request _deal_sync.request, caller _deal_sync.caller
@@ -549,31 +624,16 @@ SET application_name = 'deal_sync' -- the reader shows its progress there
 AS $$
 DECLARE
     began CONSTANT timestamptz := coalesce(request.began, clock_timestamp());
-    lock_key CONSTANT bigint := _deal_sync.lock_key(tenant);
     error _deal_sync.error := _deal_sync.request_error(tenant, request, caller);
     result deal_sync.run_result;
-    holder record;
     is_set_up boolean := false;
     is_undone boolean := false;
 BEGIN
     IF error.code IS NOT NULL THEN
         RETURN ROW(NULL, error)::_deal_sync.outcome;
     END IF;
-    PERFORM set_config('app.tenant_id', tenant::text, true);
-    PERFORM set_config(
-        'deal_sync.search_path',
-        concat_ws(
-            ', ', 'pg_catalog', nullif(caller.search_path, ''),
-            CASE WHEN caller.search_path !~ 'pg_temp' THEN 'pg_temp' END
-        ),
-        true
-    );
-    result.run_id := gen_random_uuid();
-    result.tenant_id := tenant;
-    result.mode := request.mode;
-    result := _deal_sync.nothing_done(result);
-
-    IF pg_try_advisory_xact_lock(lock_key) THEN
+    result := _deal_sync.begin_run(tenant, request, caller);
+    IF pg_try_advisory_xact_lock(_deal_sync.lock_key(tenant)) THEN
         PERFORM set_config('application_name', 'deal_sync ' || replace(tenant::text, '-', ''), true);
         BEGIN
             PERFORM _deal_sync.check_writable();
@@ -619,14 +679,7 @@ BEGIN
                 END IF;
         END;
     ELSE
-        holder := _deal_sync.holder_of(lock_key);
-        result.status := 'skipped';
-        result.message := concat_ws(
-            ': ', format('tenant %s is being synced by another session', tenant),
-            'pid ' || holder.pid || format(' (%s)', holder.role)
-        );
-        -- application_name may be any text of a client, so it is not recorded.
-        RAISE NOTICE '%', concat_ws(', ', result.message, nullif(holder.application, ''));
+        result := _deal_sync.skip_run(result);
     END IF;
 
     result.seconds := extract(EPOCH FROM clock_timestamp() - began);

@@ -125,6 +125,36 @@ $$;
 COMMENT ON FUNCTION _deal_sync.is_backfilled(uuid) IS
 'whether a backfill of the tenant is in progress: its last batch began in the last ten minutes';
 
+CREATE OR REPLACE FUNCTION _deal_sync.line_up_tenant(tenant uuid, OUT todo uuid[], OUT unknown uuid[])
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    is_known boolean := true;
+BEGIN
+    BEGIN
+        is_known := _deal_sync.tenant_exists(tenant);
+    EXCEPTION
+        WHEN OTHERS THEN
+            IF _deal_sync.is_cancel(SQLSTATE) THEN
+                RAISE;
+            END IF; -- a setup error: the run raises it again, and it is recorded then
+    END;
+    IF NOT is_known THEN
+        unknown := ARRAY[tenant];
+        RETURN;
+    END IF;
+    SELECT array_agg(tenant) INTO todo
+    WHERE
+        NOT EXISTS (
+            SELECT FROM _deal_sync.tenant_runs AS r WHERE r.tenant_id = tenant AND r.next_try > clock_timestamp()
+        )
+        AND NOT _deal_sync.is_backfilled(tenant);
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.line_up_tenant(uuid) IS
+'one tenant as what sync_all syncs, unless it waits after failures or is being backfilled; or as unknown';
+
 -- todo: the one that has waited longest comes first; unknown: tenants that the application does not know; nobodys: how
 -- many nodes belong to no tenant, which is counted with them, since it takes the whole graph. A tenant that has left
 -- the graph is still synced, as one without deals, or it would be late for ever, and no reconcile would report it. If
@@ -137,28 +167,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     found jsonb;
-    is_known boolean := true;
 BEGIN
     IF tenant IS NOT NULL THEN
-        BEGIN
-            is_known := _deal_sync.tenant_exists(tenant);
-        EXCEPTION
-            WHEN OTHERS THEN
-                IF _deal_sync.is_cancel(SQLSTATE) THEN
-                    RAISE;
-                END IF; -- a setup error: the run raises it again, and it is recorded then
-        END;
-        IF NOT is_known THEN
-            unknown := ARRAY[tenant];
-            RETURN;
-        END IF;
-        SELECT array_agg(tenant) INTO todo
-        WHERE
-            NOT EXISTS (
-                SELECT FROM _deal_sync.tenant_runs AS r
-                WHERE r.tenant_id = tenant AND r.next_try > clock_timestamp()
-            )
-            AND NOT _deal_sync.is_backfilled(tenant);
+        SELECT l.todo, l.unknown INTO todo, unknown FROM _deal_sync.line_up_tenant(tenant) AS l;
         RETURN;
     END IF;
     BEGIN
@@ -387,6 +398,81 @@ COMMENT ON FUNCTION deal_sync.retain() IS
 'removes runs older than deal_sync.runs_kept and offending values older than deal_sync.values_kept; sync_all calls it '
 'at the end';
 
+CREATE OR REPLACE FUNCTION _deal_sync.tell_of_queue(
+    todo uuid[], unknown uuid[], nobodys bigint, tenant uuid, mode text, quiet boolean
+) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    waiting record;
+BEGIN
+    IF unknown IS NOT NULL AND NOT quiet THEN
+        RAISE WARNING 'tenants of the graph that do not exist in the application: %', cardinality(unknown) USING
+            DETAIL = array_to_string(unknown[1:20], ', ')
+                || CASE WHEN cardinality(unknown) > 20 THEN ', ...' ELSE '' END,
+            HINT = 'They are not synced; deal_sync.tenant_status shows them as unknown.';
+    END IF;
+    IF nobodys > 0 AND (mode = 'full' OR NOT quiet) THEN
+        RAISE WARNING 'nodes of the graph that belong to no tenant: %', nobodys USING
+            DETAIL = 'Their tenant_id is absent or not a UUID in standard form.',
+            HINT = 'They are not synced; SELECT * FROM deal_sync.doctor() counts them by kind.';
+    END IF;
+    SELECT count(*) AS tenants, min(r.next_try) AS first_try INTO waiting
+    FROM _deal_sync.tenant_runs AS r
+    WHERE r.next_try > clock_timestamp() AND (tenant IS NULL OR r.tenant_id = tenant);
+    IF waiting.tenants > 0 THEN
+        RAISE NOTICE 'tenants waiting after consecutive failures: %; the next one is tried at %',
+            waiting.tenants, waiting.first_try
+            USING
+            HINT = 'sync_deals(tenant) tries one at once; deal_sync.tenant_status shows what failed.';
+    ELSIF todo IS NULL THEN
+        RAISE NOTICE 'no tenant of the graph exists in the application';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.tell_of_queue(uuid[], uuid[], bigint, uuid, text, boolean) IS
+'what a client of sync_all is told of what line_up() has found: whatever is not synced';
+
+-- For procedures that commit: they have no SET clause, and each of their transactions begins with this.
+CREATE OR REPLACE FUNCTION _deal_sync.begin_transaction(messages text) RETURNS void
+LANGUAGE sql
+AS $$
+    SELECT
+        pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
+        pg_catalog.set_config('client_min_messages', messages, true)
+$$;
+COMMENT ON FUNCTION _deal_sync.begin_transaction(text) IS
+'sets search_path, and client_min_messages, until the end of the transaction';
+
+CREATE OR REPLACE PROCEDURE _deal_sync.sync_next(
+    tenant uuid, mode text, reconcile boolean, messages text, caller _deal_sync.caller, INOUT wrong text
+)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    result CONSTANT deal_sync.run_result := _deal_sync.attempt(tenant, mode, caller);
+BEGIN
+    COMMIT;
+    PERFORM _deal_sync.begin_transaction(messages);
+    wrong := CASE WHEN result.status = 'failed' THEN result.message END;
+    -- A skipped incremental run is repeated in minutes, a full one tomorrow: so a warning even if quiet is set.
+    IF mode = 'full' AND messages = 'warning' AND result.status = 'skipped' THEN
+        RAISE WARNING '%', result.message USING HINT = 'Call it again when that run has ended.';
+    END IF;
+    IF reconcile AND result.status IN ('ok', 'partial') THEN
+        COMMIT;
+        SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; -- the numbers add up, whatever other sessions do
+        PERFORM _deal_sync.begin_transaction(messages);
+        wrong := _deal_sync.attempt_reconcile(tenant);
+        COMMIT;
+        PERFORM _deal_sync.begin_transaction(messages);
+    END IF;
+END
+$$;
+COMMENT ON PROCEDURE _deal_sync.sync_next (uuid, text, boolean, text, _deal_sync.caller, text) IS
+'a tenant of sync_all: its run and its reconcile, each committed; wrong: what failed, or NULL';
+
 -- It commits, so it has no SET clause: each transaction sets search_path.
 CREATE OR REPLACE PROCEDURE deal_sync.sync_all(
     mode text DEFAULT 'incremental', time_limit interval DEFAULT NULL, quiet boolean DEFAULT FALSE,
@@ -397,19 +483,18 @@ AS $$
 DECLARE
     began CONSTANT timestamptz := pg_catalog.clock_timestamp();
     caller CONSTANT _deal_sync.caller := _deal_sync.caller();
-    loudness CONSTANT text := pg_catalog.current_setting('client_min_messages');
+    messages CONSTANT text := CASE
+        WHEN quiet THEN 'warning' ELSE pg_catalog.current_setting('client_min_messages')
+    END;
     queue record;
-    waiting record;
     due uuid;
-    result deal_sync.run_result;
     error _deal_sync.error;
     wrong text;
     failures text[] := '{}';
     tried bigint := 0;
 BEGIN
     COMMIT; -- raises at once in a transaction block, and not after the first tenant
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);
+    PERFORM _deal_sync.begin_transaction(messages);
     error := _deal_sync.mode_error(mode);
     IF error.code IS NOT NULL THEN
         RAISE EXCEPTION USING ERRCODE = error.code, MESSAGE = error.message, HINT = error.hint;
@@ -432,33 +517,12 @@ BEGIN
         FROM unnest(queue.todo) AS t (id);
         COMMIT;
         PERFORM _deal_sync.raise_again(queue.error);
-    ELSIF queue.unknown IS NOT NULL AND NOT quiet THEN
-        RAISE WARNING 'tenants of the graph that do not exist in the application: %', cardinality(queue.unknown) USING
-            DETAIL = array_to_string(queue.unknown[1:20], ', ')
-                || CASE WHEN cardinality(queue.unknown) > 20 THEN ', ...' ELSE '' END,
-            HINT = 'They are not synced; deal_sync.tenant_status shows them as unknown.';
     END IF;
-    IF queue.nobodys > 0 AND (mode = 'full' OR NOT quiet) THEN
-        RAISE WARNING 'nodes of the graph that belong to no tenant: %', queue.nobodys USING
-            DETAIL = 'Their tenant_id is absent or not a UUID in standard form.',
-            HINT = 'They are not synced; SELECT * FROM deal_sync.doctor() counts them by kind.';
-    END IF;
-    SELECT count(*) AS tenants, min(r.next_try) AS first_try INTO waiting
-    FROM _deal_sync.tenant_runs AS r
-    WHERE r.next_try > clock_timestamp() AND (tenant IS NULL OR r.tenant_id = tenant);
-    IF waiting.tenants > 0 THEN
-        RAISE NOTICE 'tenants waiting after consecutive failures: %; the next one is tried at %',
-            waiting.tenants, waiting.first_try
-            USING
-            HINT = 'sync_deals(tenant) tries one at once; deal_sync.tenant_status shows what failed.';
-    ELSIF queue.todo IS NULL THEN
-        RAISE NOTICE 'no tenant of the graph exists in the application';
-    END IF;
+    PERFORM _deal_sync.tell_of_queue(queue.todo, queue.unknown, queue.nobodys, tenant, mode, quiet);
     COMMIT;
 
     FOREACH due IN ARRAY coalesce(queue.todo, '{}') LOOP
-        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-        PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);
+        PERFORM _deal_sync.begin_transaction(messages);
         EXIT WHEN clock_timestamp() >= began + time_limit;
         -- A concurrent sync_all may have just done it.
         CONTINUE WHEN EXISTS (
@@ -467,34 +531,17 @@ BEGIN
                 r.tenant_id = due AND r.status <> 'skipped' AND r.mode IN (sync_all.mode, 'full')
                 AND r.started_at + r.seconds * interval '1 second' > began
         );
-        result := _deal_sync.attempt(due, mode, caller);
-        COMMIT;
-        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-        PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);
+        CALL _deal_sync.sync_next(due, mode, reconcile, messages, caller, wrong);
         tried := tried + 1;
-        wrong := CASE WHEN result.status = 'failed' THEN result.message END;
-        -- A skipped incremental run is repeated in minutes, a full one tomorrow: so a warning even if quiet is set.
-        IF quiet AND mode = 'full' AND result.status = 'skipped' THEN
-            RAISE WARNING '%', result.message USING HINT = 'Call it again when that run has ended.';
-        END IF;
-        IF reconcile AND result.status IN ('ok', 'partial') THEN
-            COMMIT;
-            SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; -- the numbers add up, whatever other sessions do
-            PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-            PERFORM set_config('client_min_messages', CASE WHEN quiet THEN 'warning' ELSE loudness END, true);
-            wrong := _deal_sync.attempt_reconcile(due);
-            COMMIT;
-            PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-        END IF;
         IF wrong IS NOT NULL THEN
             failures := failures || format('%s: %s', due, wrong);
         END IF;
     END LOOP;
 
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    PERFORM _deal_sync.begin_transaction(messages);
     PERFORM deal_sync.retain();
     COMMIT;
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    PERFORM _deal_sync.begin_transaction(messages);
     IF failures <> '{}' THEN
         RAISE EXCEPTION '% of % tenants failed', cardinality(failures), tried USING
             ERRCODE = 'DS006',

@@ -53,7 +53,7 @@ def test_every_function_sets_its_search_path(pg: Connection) -> None:
     query: LiteralString = (
         f"SELECT p.oid::regprocedure::text FROM pg_proc AS p INNER JOIN {EXTENSION} AS m ON m.objid = p.oid"
         " WHERE m.classid = 'pg_proc'::regclass AND p.prokind <> 'p'"
-        " AND p.proname <> ALL ('{sync_deals,replay,caller,check_tenant,raise_again}')"
+        " AND p.proname <> ALL ('{sync_deals,replay,caller,check_tenant,raise_again,begin_transaction}')"
         " AND NOT 'search_path=pg_catalog, pg_temp' = ANY (coalesce(p.proconfig, '{}'))"
     )
     assert pg.execute(query).fetchall() == []
