@@ -297,7 +297,10 @@ class _Merge:
         target, deals, key = self.known["target"], self.known["deals"], self._of_source(self.table.key.name)
 
         def by_key(table: Sql, **values: str) -> Sql:
-            return Sql(self.render("by_key", table=table, look_up=[(name, Sql(of)) for name, of in values.items()]))
+            columns, value = ", ".join(f"k.{self.quoting.ident(name)}" for name in values), ", ".join(values.values())
+            if len(values) > 1:
+                columns, value = f"({columns})", f"({value})"
+            return Sql(self.render("by_key", table=table, looked_up=Sql(columns), value=Sql(value), order=list(values)))
 
         found = {
             "by_key": by_key(target, **{self.table.key_target: key}),
