@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -54,11 +55,13 @@ def neo4j_version(case: OwnersCase) -> Finding:
 
 
 def version(number: str, edition: str) -> Finding:
-    """Neo4j 5, or the calendar line that follows it (2025.01 and later)."""
-    major = number.partition(".")[0]
-    if major.isdigit() and (int(major) == 5 or int(major) >= 2025):
+    """Neo4j 5 from 5.9 on, or the calendar line that follows it (2025.01 and later)."""
+    found = re.match(r"(\d+)\.(\d+)", number)
+    major, minor = map(int, found.groups()) if found else (0, 0)
+    if major >= 2025 or (major == 5 and minor >= 9):
         return Finding(True, f"{number}, {edition}")
-    return Finding(False, f"{number}, {edition}", "Use Neo4j 5 or later, which the sync requires.")
+    lacks = "; it lacks Cypher that an incremental run and a backfill use" if major == 5 else ""
+    return Finding(False, f"{number}, {edition}{lacks}", "Use Neo4j 5.9 or later, which the sync requires.")
 
 
 @owners_check("clock", *REACHED)

@@ -19,13 +19,29 @@ from support.sync import sync
 
 @pytest.mark.parametrize(
     ("number", "ok"),
-    [("5.0.0", True), ("5.26.28", True), ("2025.01.0", True), ("2026.08.1", True), ("4.4.40", False), ("6.0", False)],
+    [
+        ("5.9.0", True),
+        ("5.26.28", True),
+        ("5.27-aura", True),
+        ("2025.01.0", True),
+        ("2026.08.1", True),
+        ("5.8.0", False),
+        ("5.0.0", False),
+        ("4.4.40", False),
+        ("6.0", False),
+        ("dev", False),
+    ],
 )
-def test_neo4j_5_and_the_calendar_line_are_sound(number: str, ok: bool) -> None:
+def test_neo4j_5_from_9_on_and_the_calendar_line_are_sound(number: str, ok: bool) -> None:
     found = version(number, "community")
     assert found.ok is ok
     assert number in found.detail
-    assert (found.hint is None) is ok
+    assert found.hint == (None if ok else "Use Neo4j 5.9 or later, which the sync requires.")
+
+
+@pytest.mark.parametrize(("number", "said"), [("5.8.0", True), ("5.9.0", False), ("4.4.40", False)])
+def test_what_an_older_neo4j_5_lacks_is_said(number: str, said: bool) -> None:
+    assert ("an incremental run and a backfill" in version(number, "community").detail) is said
 
 
 @pytest.mark.parametrize(
