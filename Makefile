@@ -47,7 +47,7 @@ demo: up ## show a sync of two tenants, step by step
 test: setup ## run the whole test suite; ARGS="-k name" for a part
 	@$(DEV)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)
 
-bench: setup ## measure; ARGS="--deals 20000 --no-double"
+bench: setup ## measure a load; ARGS="--scale", "--beside", "--tenants": how its cost grows; "--help"
 	@PYTHONPATH=tests:fdw $(DEV)/python -m bench.bench $(ARGS)
 
 soak: setup ## sync by pg_cron while the graph changes and servers fail, compare; ARGS="--minutes 20 --tenants 3"

@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, LiteralString
 
 import psycopg
-from bench.graph import build, clear
+from bench.graph import build, clear, index
 from bench.measures import table
 from environment import database
 from environment.servers import Instance, claimed
@@ -60,6 +60,8 @@ class Soak:
             build(self.graph.driver, number * deals, (number + 1) * deals, tenant)
         database.empty(self.instance, HOME)
         database.set_up(self.instance, HOME)
+        with psycopg.connect(self.instance.dsn(HOME), autocommit=True) as connection:
+            index(self.graph.driver, connection)
         self.ask("TRUNCATE cron.job_run_details")
         self.ask(f"GRANT USAGE ON SCHEMA cron TO {WRITER}")
         self.ask(f"ALTER DATABASE {HOME} SET deal_sync.overlap = '{overlap}s'")
