@@ -102,8 +102,6 @@ def test_a_node_without_a_timestamp_is_as_it_was_whichever_way_it_was_read(
     deal = add_deal(graph, tenant, name="one", embedding=GOOD)
     graph.run("MATCH (d:Deal) REMOVE d.last_updated_at")
     with session(database, "none") as one, session(database, "all") as other:
-        for connection in (one, other):
-            connection.execute("SET deal_sync.undated_every = '0s'")
         sync(one, tenant)
         for name, reads, compares in (("two", one, other), ("three", other, one)):
             graph.run("MATCH (d:Deal {opportunity_id: $id}) SET d.name = $name", id=str(deal), name=name)
