@@ -1,6 +1,8 @@
 -- In: the tenants of the graph. Out: a run of each, with a commit after it; old records are removed.
 
-CREATE OR REPLACE FUNCTION _deal_sync.tenants_of_graph(OUT tenant_id uuid, OUT deals bigint) RETURNS SETOF record
+CREATE OR REPLACE FUNCTION _deal_sync.tenants_of_graph(
+    OUT tenant_id uuid, OUT deals bigint, OUT versions bigint
+) RETURNS SETOF record
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -8,7 +10,17 @@ from neo4j_deals import entry
 return entry.graph_tenants(plpy)
 $$;
 COMMENT ON FUNCTION _deal_sync.tenants_of_graph() IS
-'the tenants that have nodes in the graph, and how many deals; NULL: how many nodes belong to no tenant';
+'the tenants that have nodes in the graph, and how many; NULL: how many nodes belong to no tenant';
+
+CREATE OR REPLACE FUNCTION _deal_sync.changed_tenants(since jsonb) RETURNS SETOF uuid
+LANGUAGE plpython3u STRICT SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+from neo4j_deals import entry
+return entry.changed_tenants(plpy, since)
+$$;
+COMMENT ON FUNCTION _deal_sync.changed_tenants(jsonb) IS
+'the tenants with a node that has changed, or may have; since: by tenant, a moment of the graph''s clock';
 
 CREATE OR REPLACE FUNCTION _deal_sync.record_tenants(found jsonb) RETURNS void
 LANGUAGE sql SECURITY DEFINER
@@ -17,12 +29,13 @@ AS $$
     DELETE FROM _deal_sync.graph_tenants AS g
     WHERE NOT EXISTS (SELECT FROM jsonb_to_recordset(found) AS f (tenant_id uuid) WHERE f.tenant_id = g.tenant_id);
 
-    INSERT INTO _deal_sync.graph_tenants AS g (tenant_id, deals, is_known)
-    SELECT f.tenant_id, f.deals, f.is_known
-    FROM jsonb_to_recordset(found) AS f (tenant_id uuid, deals bigint, is_known boolean)
+    INSERT INTO _deal_sync.graph_tenants AS g (tenant_id, deals, versions, is_known)
+    SELECT f.tenant_id, f.deals, f.versions, f.is_known
+    FROM jsonb_to_recordset(found) AS f (tenant_id uuid, deals bigint, versions bigint, is_known boolean)
     ORDER BY f.tenant_id -- concurrent calls lock rows in the same order
     ON CONFLICT (tenant_id) DO UPDATE SET
-        deals = excluded.deals, is_known = excluded.is_known, counted_at = excluded.counted_at
+        deals = excluded.deals, versions = excluded.versions, is_known = excluded.is_known,
+        counted_at = excluded.counted_at
 $$;
 COMMENT ON FUNCTION _deal_sync.record_tenants(jsonb) IS 'keeps the tenants of the graph in _deal_sync.graph_tenants';
 
@@ -155,12 +168,82 @@ $$;
 COMMENT ON FUNCTION _deal_sync.line_up_tenant(uuid) IS
 'one tenant as what sync_all syncs, unless it waits after failures or is being backfilled; or as unknown';
 
+-- What a run would look at beside changed nodes: the numbers of nodes, which sync_all has just counted, the clocks, the
+-- mapping and the graph, rejected nodes, nodes without a timestamp, and whether it is to correct a failure.
+CREATE OR REPLACE FUNCTION _deal_sync.settled(
+    todo uuid[], clock timestamptz, mapping text, facts jsonb, undated_every interval
+) RETURNS jsonb
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+    SELECT jsonb_object_agg(w.tenant_id, w.watermark)
+    FROM unnest(todo) AS t (id)
+    INNER JOIN deal_sync.watermarks AS w ON w.tenant_id = t.id
+    INNER JOIN _deal_sync.graph_tenants AS g ON g.tenant_id = t.id
+    WHERE
+        w.mapping = settled.mapping
+        AND w.watermark <= clock
+        AND _deal_sync.clock_was_set(w.facts, settled.facts) IS NULL
+        AND NOT _deal_sync.is_older(w.facts ->> 'undated_at', undated_every)
+        AND (w.facts ->> 'deals')::bigint = g.deals
+        AND (w.facts ->> 'versions')::bigint = g.versions
+        AND NOT EXISTS (SELECT FROM deal_sync.rejects AS r WHERE r.tenant_id = t.id AND r.level = 'row')
+        AND (
+            SELECT r.status FROM deal_sync.runs AS r
+            WHERE r.tenant_id = t.id AND r.status <> 'skipped'
+            ORDER BY r.started_at DESC LIMIT 1
+        ) IN ('ok', 'partial')
+$$;
+COMMENT ON FUNCTION _deal_sync.settled(uuid[], timestamptz, text, jsonb, interval) IS
+'of these tenants, those that need a run only if a node has changed since the watermark, and that watermark';
+
+CREATE OR REPLACE FUNCTION _deal_sync.note_unchanged(tenants uuid[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE _deal_sync.graph_tenants AS g SET unchanged_at = g.counted_at
+    WHERE g.tenant_id = ANY (tenants)
+$$;
+COMMENT ON FUNCTION _deal_sync.note_unchanged(uuid[]) IS
+'remembers that the tenants were up to date when sync_all counted their nodes';
+
+-- One question to the graph for all of them, in place of a run each.
+CREATE OR REPLACE FUNCTION _deal_sync.pass_over_unchanged(INOUT todo uuid[], OUT unchanged bigint)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    state CONSTANT record := _deal_sync.graph_state();
+    settled CONSTANT jsonb := _deal_sync.settled(
+        todo, state.clock, state.mapping,
+        jsonb_build_object(
+            'ahead', state.ahead, 'unsure', state.unsure, 'boot', state.boot, 'at_boot', state.at_boot
+        ),
+        _deal_sync.setting('undated_every')::interval
+    );
+    passed_over uuid[];
+BEGIN
+    passed_over := ARRAY(
+        SELECT s.tenant::uuid FROM jsonb_object_keys(settled) AS s (tenant)
+        EXCEPT
+        SELECT c.id FROM _deal_sync.changed_tenants(settled) AS c (id)
+    );
+    PERFORM _deal_sync.note_unchanged(passed_over);
+    unchanged := cardinality(passed_over);
+    todo := ARRAY(SELECT t.id FROM unnest(todo) AS t (id) WHERE t.id <> ALL (passed_over));
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.pass_over_unchanged(uuid[]) IS
+'those of the tenants that need an incremental run, and how many do not';
+
 -- todo: the one that has waited longest comes first; unknown: tenants that the application does not know; nobodys: how
 -- many nodes belong to no tenant, which is counted with them, since it takes the whole graph. A tenant that has left
 -- the graph is still synced, as one without deals, or it would be late for ever, and no reconcile would report it. If
 -- the graph cannot be asked, todo are the tenants that were synced before, and error says why.
 CREATE OR REPLACE FUNCTION _deal_sync.line_up(
-    tenant uuid, OUT todo uuid[], OUT unknown uuid[], OUT nobodys bigint, OUT error _deal_sync.error
+    tenant uuid, mode text,
+    OUT todo uuid[], OUT unknown uuid[], OUT unchanged bigint, OUT nobodys bigint, OUT error _deal_sync.error
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -180,25 +263,28 @@ BEGIN
 
         SELECT
             coalesce(jsonb_agg(jsonb_build_object(
-                'tenant_id', f.tenant_id, 'deals', f.deals, 'is_there', f.is_there,
+                'tenant_id', f.tenant_id, 'deals', f.deals, 'versions', f.versions, 'is_there', f.is_there,
                 'is_known', _deal_sync.tenant_exists(f.tenant_id)
             )) FILTER (WHERE f.tenant_id IS NOT NULL), '[]'),
-            max(f.deals) FILTER (WHERE f.tenant_id IS NULL)
+            max(f.deals + f.versions) FILTER (WHERE f.tenant_id IS NULL)
         INTO found, nobodys
         FROM (
-            SELECT g.tenant_id, g.deals, true FROM g
+            SELECT g.tenant_id, g.deals, g.versions, true FROM g
             UNION ALL
-            SELECT r.tenant_id, 0, false FROM _deal_sync.tenant_runs AS r
+            SELECT r.tenant_id, 0, 0, false FROM _deal_sync.tenant_runs AS r
             WHERE
                 r.tried_at IS NOT NULL
                 AND r.tenant_id NOT IN (SELECT g.tenant_id FROM g WHERE g.tenant_id IS NOT NULL)
-        ) AS f (tenant_id, deals, is_there);
+        ) AS f (tenant_id, deals, versions, is_there);
         PERFORM _deal_sync.record_tenants(found);
         SELECT
             array_agg(f.tenant_id) FILTER (WHERE f.is_known),
             array_agg(f.tenant_id ORDER BY f.tenant_id) FILTER (WHERE f.is_there AND NOT f.is_known)
         INTO todo, unknown
         FROM jsonb_to_recordset(found) AS f (tenant_id uuid, is_there boolean, is_known boolean);
+        IF mode = 'incremental' THEN
+            SELECT p.todo, p.unchanged INTO todo, unchanged FROM _deal_sync.pass_over_unchanged(todo) AS p;
+        END IF;
     EXCEPTION
         WHEN OTHERS OR query_canceled THEN
             GET STACKED DIAGNOSTICS
@@ -219,7 +305,7 @@ BEGIN
     WHERE (r.next_try IS NULL OR r.next_try <= clock_timestamp()) AND NOT _deal_sync.is_backfilled(t.id);
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.line_up(uuid) IS 'the tenants that sync_all syncs, in their order';
+COMMENT ON FUNCTION _deal_sync.line_up(uuid, text) IS 'the tenants that sync_all syncs, in their order';
 
 CREATE OR REPLACE FUNCTION _deal_sync.record_failure(
     tenant uuid, mode text, began timestamptz, error _deal_sync.error
@@ -399,7 +485,7 @@ COMMENT ON FUNCTION deal_sync.retain() IS
 'at the end';
 
 CREATE OR REPLACE FUNCTION _deal_sync.tell_of_queue(
-    todo uuid[], unknown uuid[], nobodys bigint, tenant uuid, mode text, quiet boolean
+    todo uuid[], unknown uuid[], unchanged bigint, nobodys bigint, tenant uuid, mode text, quiet boolean
 ) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -418,6 +504,9 @@ BEGIN
             DETAIL = 'Their tenant_id is absent or not a UUID in standard form.',
             HINT = 'They are not synced; SELECT * FROM deal_sync.doctor() counts them by kind.';
     END IF;
+    IF unchanged > 0 THEN
+        RAISE NOTICE 'tenants in which nothing has changed: %', unchanged;
+    END IF;
     SELECT count(*) AS tenants, min(r.next_try) AS first_try INTO waiting
     FROM _deal_sync.tenant_runs AS r
     WHERE r.next_try > clock_timestamp() AND (tenant IS NULL OR r.tenant_id = tenant);
@@ -426,12 +515,12 @@ BEGIN
             waiting.tenants, waiting.first_try
             USING
             HINT = 'sync_deals(tenant) tries one at once; deal_sync.tenant_status shows what failed.';
-    ELSIF todo IS NULL THEN
+    ELSIF todo IS NULL AND coalesce(unchanged, 0) = 0 THEN
         RAISE NOTICE 'no tenant of the graph exists in the application';
     END IF;
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.tell_of_queue(uuid[], uuid[], bigint, uuid, text, boolean) IS
+COMMENT ON FUNCTION _deal_sync.tell_of_queue(uuid[], uuid[], bigint, bigint, uuid, text, boolean) IS
 'what a client of sync_all is told of what line_up() has found: whatever is not synced';
 
 -- For procedures that commit: they have no SET clause, and each of their transactions begins with this.
@@ -509,7 +598,7 @@ BEGIN
     END IF;
     PERFORM _deal_sync.check_writable();
 
-    queue := _deal_sync.line_up(tenant);
+    queue := _deal_sync.line_up(tenant, mode);
     IF tenant = ANY (queue.unknown) THEN
         PERFORM _deal_sync.raise_unknown(tenant);
     ELSIF (queue.error).code IS NOT NULL THEN
@@ -518,7 +607,9 @@ BEGIN
         COMMIT;
         PERFORM _deal_sync.raise_again(queue.error);
     END IF;
-    PERFORM _deal_sync.tell_of_queue(queue.todo, queue.unknown, queue.nobodys, tenant, mode, quiet);
+    PERFORM _deal_sync.tell_of_queue(
+        queue.todo, queue.unknown, queue.unchanged, queue.nobodys, tenant, mode, quiet
+    );
     COMMIT;
 
     FOREACH due IN ARRAY coalesce(queue.todo, '{}') LOOP

@@ -17,11 +17,11 @@ SELECT
         WHEN r.failures >= 5 THEN 'backing off'
         WHEN r.failures > 0 THEN 'failing'
         WHEN r.good_at IS NULL THEN 'never synced'
-        WHEN now() - r.good_at > late.after THEN 'late'
+        WHEN now() - greatest(r.good_at, g.unchanged_at) > late.after THEN 'late'
         ELSE 'up to date'
     END)::_deal_sync.tenant_state::text AS state,
     r.good_at AS last_good_run,
-    date_trunc('second', now() - r.good_at) AS lag,
+    date_trunc('second', now() - greatest(r.good_at, g.unchanged_at)) AS lag,
     CASE WHEN r.counted_at > g.counted_at THEN r.deals_read ELSE coalesce(g.deals, r.deals_read) END AS deals,
     rejects.open AS rejects_open,
     rejects.new AS rejects_new,
@@ -61,7 +61,8 @@ COMMENT ON COLUMN deal_sync.tenant_status.state IS
 'up to date, late (no good run within deal_sync.late_after), failing (the last run failed), backing off (five or more '
 'failed in a row, so that it is tried less often), never synced, or unknown (not in the application)';
 COMMENT ON COLUMN deal_sync.tenant_status.last_good_run IS 'when the last run that ended ok or partial began';
-COMMENT ON COLUMN deal_sync.tenant_status.lag IS 'time since then';
+COMMENT ON COLUMN deal_sync.tenant_status.lag IS
+'time since then, or since sync_all last found that nothing had changed';
 COMMENT ON COLUMN deal_sync.tenant_status.deals IS
 'deals in the graph, as last counted by sync_all or a full run, whichever is newer';
 COMMENT ON COLUMN deal_sync.tenant_status.rejects_open IS
@@ -165,8 +166,8 @@ CROSS JOIN LATERAL (
         extract(EPOCH FROM s.last_good_run)
     ),
     (
-        'deal_sync_lag_seconds', 'gauge', 'Time since the last good run began.',
-        extract(EPOCH FROM now() - s.last_good_run)
+        'deal_sync_lag_seconds', 'gauge', 'Time since the tenant was last known to be up to date.',
+        extract(EPOCH FROM s.lag)
     ),
     ('deal_sync_last_run_duration_seconds', 'gauge', 'How long the last run took.', r.seconds),
     ('deal_sync_consecutive_failures', 'gauge', 'Runs that failed since the last good one.', s.failures),

@@ -4,7 +4,9 @@ CREATE TABLE _deal_sync.graph_tenants (
     tenant_id uuid PRIMARY KEY,
     deals bigint NOT NULL,
     is_known boolean NOT NULL,
-    counted_at timestamptz NOT NULL DEFAULT now()
+    counted_at timestamptz NOT NULL DEFAULT now(),
+    versions bigint,
+    unchanged_at timestamptz
 );
 COMMENT ON TABLE _deal_sync.graph_tenants IS
 'the tenants that the graph had when sync_all last looked, and those that were synced before';
@@ -12,6 +14,9 @@ COMMENT ON COLUMN _deal_sync.graph_tenants.deals IS 'deals in the graph';
 COMMENT ON COLUMN _deal_sync.graph_tenants.is_known IS
 'whether the application''s table has the tenant; if not, it is not synced';
 COMMENT ON COLUMN _deal_sync.graph_tenants.counted_at IS 'when sync_all counted the deals';
+COMMENT ON COLUMN _deal_sync.graph_tenants.versions IS 'versions in the graph';
+COMMENT ON COLUMN _deal_sync.graph_tenants.unchanged_at IS
+'when sync_all last found that nothing had changed, and opened no run';
 
 CREATE TABLE deal_sync.reconciliations (
     tenant_id uuid NOT NULL,

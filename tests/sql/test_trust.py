@@ -91,6 +91,7 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
     assert [name for (name,) in pg.execute(query)] == [
         "_deal_sync.bar(uuid,uuid,text[])",
         "_deal_sync.barred_of(uuid)",
+        "_deal_sync.changed_tenants(jsonb)",
         "_deal_sync.check_graph(text)",
         "_deal_sync.check_source(text)",
         "_deal_sync.cron_facts()",
@@ -101,6 +102,7 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
         "_deal_sync.graph_keys(text,uuid)",
         "_deal_sync.graph_state(uuid,boolean,boolean,double precision,timestamp with time zone)",
         "_deal_sync.keep_backfill(deal_sync.backfills)",
+        "_deal_sync.note_unchanged(uuid[])",
         "_deal_sync.record_reconciliation(uuid,jsonb)",
         "_deal_sync.record_rejects(uuid,uuid,jsonb)",
         "_deal_sync.record_run(deal_sync.run_result,timestamp with time zone,text,text)",
@@ -115,6 +117,7 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
         "_deal_sync.running()",
         "_deal_sync.scheduled_jobs()",
         "_deal_sync.settle_rejects(uuid,uuid,text[])",
+        "_deal_sync.settled(uuid[],timestamp with time zone,text,jsonb,interval)",
         "_deal_sync.tenants_of_graph()",
         "_deal_sync.watermark_of(uuid)",
     ]

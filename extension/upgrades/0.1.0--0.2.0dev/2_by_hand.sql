@@ -1,6 +1,9 @@
 -- In: the tables of 0.1.0, in their new schemas. Out: what they lack, and columns under their new names.
 
-ALTER TABLE _deal_sync.graph_tenants ADD COLUMN counted_at timestamptz NOT NULL DEFAULT now();
+ALTER TABLE _deal_sync.graph_tenants
+    ADD COLUMN counted_at timestamptz NOT NULL DEFAULT now(),
+    ADD COLUMN versions bigint,
+    ADD COLUMN unchanged_at timestamptz;
 
 -- Views that stand on these columns stay. `make upgrade` reads the new names here.
 ALTER TABLE deal_sync.reconciliations RENAME COLUMN refused TO rejected;

@@ -10,6 +10,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.begin_run(uuid, _deal_sync.request, _deal_s
 REVOKE EXECUTE ON ROUTINE _deal_sync.begin_transaction(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.call_for_deal(text, uuid, uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.caller() FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.changed_tenants(jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_cron(text, text, text, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_encoding() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_handler(integer) FROM PUBLIC;
@@ -45,7 +46,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.lacking_comments(regclass, text) FROM PUBLI
 REVOKE EXECUTE ON ROUTINE _deal_sync.land_batch(text, _deal_sync.statements, deal_sync.run_result, jsonb, jsonb)
     FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.land_links(_deal_sync.statements, bigint[]) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.line_up(uuid) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.line_up(uuid, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.line_up_tenant(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.link_columns() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.mapped_elsewhere(name) FROM PUBLIC;
@@ -56,6 +57,8 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.message_of(_deal_sync.error, text) FROM PUB
 REVOKE EXECUTE ON ROUTINE _deal_sync.mode_error(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.new_backfill(deal_sync.run_result, _deal_sync.reading) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.note_nodes(text, uuid, text[], text[]) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.note_unchanged(uuid[]) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.pass_over_unchanged(uuid[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.phase_after(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.plan_freely() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.raise_again(_deal_sync.error) FROM PUBLIC;
@@ -69,6 +72,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.run_kind(text, jsonb, deal_sync.run_result,
 REVOKE EXECUTE ON ROUTINE _deal_sync.select_changes(uuid, timestamp with time zone, boolean, _deal_sync.reading)
     FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.sentences(text[]) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.settled(uuid[], timestamp with time zone, text, jsonb, interval) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.shown(text, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.skip_run(deal_sync.run_result) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.started_backfill(uuid, text) FROM PUBLIC;
@@ -76,8 +80,9 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.statements_of(text, uuid, text[], boolean) 
 REVOKE EXECUTE ON ROUTINE _deal_sync.statements_of_comparison(text, uuid, text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.sync_next(uuid, text, boolean, text, _deal_sync.caller, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.sync_tenant(uuid, _deal_sync.request, _deal_sync.caller) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.tell_of_queue(uuid[], uuid[], bigint, uuid, text, boolean) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.tell_of_queue(uuid[], uuid[], bigint, bigint, uuid, text, boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.tenant_error(text, uuid, text) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.tenants_of_graph() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.uncounted(uuid, jsonb, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.watermark_of(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.way_to_map(text) FROM PUBLIC;
@@ -91,6 +96,10 @@ COMMENT ON COLUMN _deal_sync.graph_tenants.deals IS
 'deals in the graph';
 COMMENT ON COLUMN _deal_sync.graph_tenants.is_known IS
 'whether the application''s table has the tenant; if not, it is not synced';
+COMMENT ON COLUMN _deal_sync.graph_tenants.unchanged_at IS
+'when sync_all last found that nothing had changed, and opened no run';
+COMMENT ON COLUMN _deal_sync.graph_tenants.versions IS
+'versions in the graph';
 COMMENT ON TABLE _deal_sync.removed_runs IS
 'what the runs that retention has removed add to the counters of deal_sync.metrics';
 COMMENT ON TABLE _deal_sync.undated_nodes IS

@@ -89,7 +89,7 @@ def timestamps(case: OwnersCase, table: Table) -> Finding:
         remedies.append(_set_moment(case, table, f"{first} IS NOT NULL AND {unreadable}"))
     if absent > nodes * _WITHOUT_MOMENT:
         remedies.append(_set_moment(case, table, f"{first} IS NULL", keeping=False))
-    return Finding(False, f"{said}; with an invalid time: {wrong}; every run reads them", "; ".join(remedies))
+    return Finding(False, f"{said}; with an invalid time, so that every run reads them: {wrong}", "; ".join(remedies))
 
 
 def _epochs(table: Table) -> list[tuple[str, str]]:

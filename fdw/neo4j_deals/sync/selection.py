@@ -7,7 +7,7 @@ nodes than needed, never fewer: for the MERGE it makes no difference if a node i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -82,10 +82,10 @@ class TenantsNodes:
     tenant_property: str
     tenant: str
 
-    def where(self, *conditions: str) -> str:
-        """The beginning of a query: the nodes `n` that meet the conditions."""
-        tenant = f"n.{quoted(self.tenant_property)} IN $tenant"
-        return f"MATCH (n:{quoted(self.label)}) WHERE {' AND '.join([tenant, *conditions])}"
+    def where(self, *conditions: str, tenant: str = "$tenant") -> str:
+        """The beginning of a query: the nodes `n` that meet the conditions; `tenant`: the forms of its id."""
+        conditions = f"n.{quoted(self.tenant_property)} IN {tenant}", *conditions
+        return f"MATCH (n:{quoted(self.label)}) WHERE {' AND '.join(conditions)}"
 
 
 def changed(nodes: TenantsNodes, changed_by: Sequence[str], key: str, since: datetime) -> Query:
@@ -97,40 +97,56 @@ def changed(nodes: TenantsNodes, changed_by: Sequence[str], key: str, since: dat
     Each type is compared with a parameter of that type, since a comparison between types is null and would skip the
     node. A timestamp without a time zone may be local time west of UTC, so the search goes back 14 hours more.
     """
+    parts = [nodes.where(condition) for condition in _changes(changed_by, "$")]
+    return _union(parts, key, _moments(nodes.tenant, since))
+
+
+def changed_among(label: str, tenant_property: str, changed_by: Sequence[str], since: Mapping[str, datetime]) -> Query:
+    """The tenants, of those that have a moment in `since`, with a node of the label that `changed` finds."""
+    nodes = TenantsNodes(label, tenant_property, "")
+    parts = (nodes.where(condition, tenant="t.tenant") for condition in _changes(changed_by, "t."))
+    tenants = [{"id": tenant, **_moments(tenant, moment)} for tenant, moment in since.items()]
+    exists = "\nOR ".join(f"EXISTS {{ {part} }}" for part in parts)
+    return Query(f"UNWIND $tenants AS t\nWITH t WHERE {exists}\nRETURN t.id AS id", {"tenants": tenants}, names=("id",))
+
+
+def _changes(changed_by: Sequence[str], given: str) -> Iterator[str]:
+    """Conditions, each for its own part of an index; `given` stands before the names of `_moments`."""
     first, *others = changed_by
-    parts = [nodes.where(condition) for condition in _since(f"n.{quoted(first)}")]  # each uses its own part of an index
+    yield from _since(f"n.{quoted(first)}", given)
     for at, name in enumerate(others, start=1):  # no index finds nodes without a property: this scans all
-        absent = (f"n.{quoted(before)} IS NULL" for before in changed_by[:at])
-        parts.append(nodes.where(*absent, " OR ".join(f"({each})" for each in _since(f"n.{quoted(name)}")).join("()")))
+        absent = [f"n.{quoted(before)} IS NULL" for before in changed_by[:at]]
+        any_of = " OR ".join(f"({condition})" for condition in _since(f"n.{quoted(name)}", given))
+        yield " AND ".join([*absent, f"({any_of})"])
+
+
+def _moments(tenant: str, since: datetime) -> dict[str, object]:
+    """What `_changes` compares with, in each type; and the forms of the tenant's id."""
     widest, local = since - _FURTHEST, (since - _FURTHEST_LOCAL).replace(tzinfo=None)
-    return _union(
-        parts,
-        key,
-        {
-            "tenant": spellings(nodes.tenant),
-            "zoned": since,
-            "local": local,
-            "date": widest.date(),  # whatever the writer's time zone
-            "day": widest.date().isoformat(),
-            "second": since.isoformat(timespec="seconds")[:19],
-            "local_second": local.isoformat(timespec="seconds"),
-            "earliest_zoned": _EARLIEST,
-            "earliest_local": _EARLIEST.replace(tzinfo=None),
-            "earliest_date": _EARLIEST.date(),
-        },
-    )
+    return {
+        "tenant": spellings(tenant),
+        "zoned": since,
+        "local": local,
+        "date": widest.date(),  # whatever the writer's time zone
+        "day": widest.date().isoformat(),
+        "second": since.isoformat(timespec="seconds")[:19],
+        "local_second": local.isoformat(timespec="seconds"),
+        "earliest_zoned": _EARLIEST,
+        "earliest_local": _EARLIEST.replace(tzinfo=None),
+        "earliest_date": _EARLIEST.date(),
+    }
 
 
-def _since(moment: str) -> tuple[str, ...]:
+def _since(moment: str, given: str) -> tuple[str, ...]:
     """Conditions; at least one is true if a moment may be `since` or later."""
     return (
-        f"{moment} >= $zoned AND {moment} <= {_LAST_ZONED}",
-        f"{moment} < $earliest_zoned AND {moment} >= {_FIRST_ZONED}",
-        *(f"{moment} >= ${kind}" for kind in ("local", "date")),
-        *(f"{moment} < $earliest_{kind}" for kind in ("local", "date")),
-        f"{moment} >= $day AND ({moment} >= $second OR NOT {moment} =~ '{_literal(_IN_UTC)}'"
-        f" OR {moment} >= $local_second AND {moment} =~ '{_literal(_LOCAL)}')",
-        f"{moment} < $day AND NOT {moment} =~ '{_literal(_INSTANT)}'",
+        f"{moment} >= {given}zoned AND {moment} <= {_LAST_ZONED}",
+        f"{moment} < {given}earliest_zoned AND {moment} >= {_FIRST_ZONED}",
+        *(f"{moment} >= {given}{kind}" for kind in ("local", "date")),
+        *(f"{moment} < {given}earliest_{kind}" for kind in ("local", "date")),
+        f"{moment} >= {given}day AND ({moment} >= {given}second OR NOT {moment} =~ '{_literal(_IN_UTC)}'"
+        f" OR {moment} >= {given}local_second AND {moment} =~ '{_literal(_LOCAL)}')",
+        f"{moment} < {given}day AND NOT {moment} =~ '{_literal(_INSTANT)}'",
         f"{moment} IS NOT NULL AND NOT {moment} IS :: STRING AND NOT {moment} IS :: ZONED DATETIME"
         f" AND NOT {moment} IS :: LOCAL DATETIME AND NOT {moment} IS :: DATE",
     )

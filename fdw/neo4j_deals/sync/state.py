@@ -6,7 +6,7 @@ Each function is a read transaction of its own and raises DealSyncError for erro
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -142,20 +142,27 @@ def deal_keys(plpy: Plpy, kind: str, tenant: str, after: str | None, size: int) 
     return _asked(plpy, relation, lambda ask: [key for (key,) in results.everything(ask, wanted, str)])
 
 
-def graph_tenants(plpy: Plpy) -> list[tuple[str | None, int]]:
-    """The tenants that have nodes of either kind, with the number of their deals; last, None with the number of the
-    nodes of both kinds that belong to no tenant: tenant_id is absent, not a text, or not a UUID in a usual form.
+def graph_tenants(plpy: Plpy) -> list[tuple[str | None, int, int]]:
+    """The tenants that have nodes of either kind, with the numbers of their deals and versions; None with the
+    numbers of the nodes that belong to no tenant: tenant_id is absent, not a text, or not a UUID in a usual form.
     """
-    deals: dict[str, int] = {}
-    nobodys = 0
-    for kind in ("deal", "version"):
+    counts: dict[str | None, list[int]] = {None: [0, 0]}
+    for at, kind in enumerate(("deal", "version")):
         for value, nodes in _tenant_counts(plpy, kind):
-            if cypher.is_a_tenant(value):
-                tenant = value.lower()
-                deals[tenant] = deals.get(tenant, 0) + (nodes if kind == "deal" else 0)
-            else:
-                nobodys += nodes
-    return [*deals.items(), (None, nobodys)]
+            tenant = value.lower() if cypher.is_a_tenant(value) else None
+            counts.setdefault(tenant, [0, 0])[at] += nodes
+    return [(tenant, deals, versions) for tenant, (deals, versions) in counts.items()]
+
+
+def changed_tenants(plpy: Plpy, since: Mapping[str, datetime]) -> list[str]:
+    """The tenants of `since` with a node that has changed since then, or may have."""
+    tables = [catalog.mapping(plpy, kind) for kind in ("deal", "version")]
+    queries = [selection.changed_among(table.label, table.tenant.property, table.changed_by, since) for table in tables]
+
+    def work(ask: Ask) -> list[str]:
+        return sorted({tenant for query in queries for (tenant,) in results.everything(ask, query)})
+
+    return _asked(plpy, catalog.mapped(plpy, "deal"), work)
 
 
 def _tenant_counts(plpy: Plpy, kind: str) -> list[tuple[Any, int]]:

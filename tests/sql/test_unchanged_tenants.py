@@ -1,0 +1,142 @@
+"""Flows in: tenants that are synced, and one thing that happens to one of them. Flows out: sync_all opens a run for it,
+and none for the others, which it asks the graph about all at once; they are up to date.
+"""
+
+import uuid
+from datetime import timedelta
+from typing import LiteralString
+
+import psycopg
+import pytest
+from support.database import Connection
+from support.graph import Graph
+from support.histories import moved_then
+from support.sync import add_deal, add_tenant, add_version, one, sync
+
+LONG_AGO: LiteralString = "datetime() - duration('P2D')"
+
+
+@pytest.fixture
+def tenants(pg: Connection, graph: Graph) -> list[uuid.UUID]:
+    """Three tenants, each with a deal and its version, that were changed long ago and are synced."""
+    made = [add_tenant(pg) for _ in range(3)]
+    for tenant in made:
+        add_version(graph, tenant, add_deal(graph, tenant))
+    graph.run(f"MATCH (d:Deal) SET d.last_updated_at = {LONG_AGO}")
+    graph.run(f"MATCH (v:DealVersion) SET v.valid_until = {LONG_AGO}, v.created_at = {LONG_AGO}")
+    for tenant in made:
+        assert sync(pg, tenant).status == "ok"
+    return made
+
+
+def opened(pg: Connection) -> list[uuid.UUID]:
+    """The tenants for which sync_all opens a run."""
+    before = {id for (id,) in pg.execute("SELECT run_id FROM deal_sync.runs")}
+    pg.execute("CALL deal_sync.sync_all()")
+    found = pg.execute("SELECT run_id, tenant_id FROM deal_sync.runs ORDER BY started_at").fetchall()
+    return [tenant for id, tenant in found if id not in before]
+
+
+#: By name, what happens to the deal or the version of the tenant $tenant.
+CHANGES: dict[str, LiteralString] = {
+    "a deal changes": "MATCH (d:Deal {tenant_id: $tenant}) SET d.last_updated_at = datetime()",
+    "a deal changes, by local time": "MATCH (d:Deal {tenant_id: $tenant}) SET d.last_updated_at = localdatetime()",
+    "a deal changes, by its day": "MATCH (d:Deal {tenant_id: $tenant}) SET d.last_updated_at = date()",
+    "a deal changes, by a text": "MATCH (d:Deal {tenant_id: $tenant}) SET d.last_updated_at = toString(datetime())",
+    "a deal changes, by a text in another zone": "MATCH (d:Deal {tenant_id: $tenant})"
+    " SET d.last_updated_at = toString(datetime({timezone: '-08:00'}))",
+    "a deal changes, by a text that is no time": "MATCH (d:Deal {tenant_id: $tenant}) SET d.last_updated_at = 'today'",
+    "a deal changes, by a number": "MATCH (d:Deal {tenant_id: $tenant}) SET d.last_updated_at = 20261201",
+    "a deal is of the future": "MATCH (d:Deal {tenant_id: $tenant})"
+    " SET d.last_updated_at = datetime() + duration('P9D')",
+    "a version ends": "MATCH (v:DealVersion {tenant_id: $tenant}) SET v.valid_until = datetime()",
+    "a version without an end was created": "MATCH (v:DealVersion {tenant_id: $tenant})"
+    " REMOVE v.valid_until SET v.created_at = datetime()",
+    "a deal comes with an old time": "CREATE (:Deal {tenant_id: $tenant, opportunity_id: randomUUID(), name: 'new',"
+    " last_updated_at: datetime() - duration('P9D')})",
+    "a deal comes without a time": "CREATE (:Deal {tenant_id: $tenant, opportunity_id: randomUUID(), name: 'new'})",
+    "a version comes with an old time": "MATCH (v:DealVersion {tenant_id: $tenant})"
+    " CREATE (w:DealVersion) SET w = properties(v), w.version_id = randomUUID(), w.version = 99",
+    "a deal goes": "MATCH (d:Deal {tenant_id: $tenant}) DETACH DELETE d",
+    "a deal of upper case changes": "MATCH (d:Deal {tenant_id: $tenant})"
+    " SET d.tenant_id = toUpper($tenant), d.last_updated_at = datetime()",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_run_is_opened_for_a_tenant_if(pg: Connection, graph: Graph, tenants: list[uuid.UUID], change: str) -> None:
+    assert opened(pg) == []
+    graph.run(CHANGES[change], tenant=str(tenants[1]))
+    assert opened(pg) == [tenants[1]]
+
+
+def test_a_tenant_with_a_rejected_row_is_tried_again(pg: Connection, graph: Graph, tenants: list[uuid.UUID]) -> None:
+    graph.run("CREATE (:Deal {tenant_id: $tenant, opportunity_id: 'OPP-1', name: 'x'})", tenant=str(tenants[0]))
+    assert opened(pg) == [tenants[0]]
+    assert opened(pg) == [tenants[0]]
+
+
+def test_a_tenant_whose_run_failed_is_tried_again(pg: Connection, graph: Graph, tenants: list[uuid.UUID]) -> None:
+    pg.execute("ALTER TABLE deal_versions RENAME TO elsewhere")
+    with pytest.raises(psycopg.DatabaseError, match="3 of 3 tenants failed"):
+        pg.execute("CALL deal_sync.sync_all()")
+    pg.execute("ALTER TABLE elsewhere RENAME TO deal_versions")
+    assert sorted(opened(pg)) == sorted(tenants)
+    assert opened(pg) == []
+
+
+def test_nodes_without_a_timestamp_are_looked_at_when_their_hour_has_come(
+    pg: Connection, graph: Graph, tenants: list[uuid.UUID]
+) -> None:
+    pg.execute(
+        "UPDATE deal_sync.watermarks SET facts = facts || jsonb_build_object('undated_at', now() - interval '2h')"
+        " WHERE tenant_id = %s",
+        [tenants[2]],
+    )
+    assert opened(pg) == [tenants[2]]
+    pg.execute("SET deal_sync.undated_every = '0s'")
+    assert sorted(opened(pg)) == sorted(tenants)
+
+
+def test_a_changed_mapping_a_clock_that_was_set_and_another_graph_open_a_run(
+    pg: Connection, graph: Graph, tenants: list[uuid.UUID]
+) -> None:
+    moved_then(pg, tenants[0], timedelta(hours=-3))
+    assert opened(pg) == [tenants[0]]
+    pg.execute("UPDATE deal_sync.watermarks SET mapping = mapping || 'x' WHERE tenant_id = %s", [tenants[1]])
+    assert opened(pg) == [tenants[1]]
+    pg.execute("ALTER FOREIGN TABLE neo4j.deals ALTER deal_ref OPTIONS (ADD write 'fill')")
+    assert sorted(opened(pg)) == sorted(tenants)
+    assert opened(pg) == []
+
+
+def test_a_full_run_passes_no_tenant_over(pg: Connection, tenants: list[uuid.UUID]) -> None:
+    pg.execute("CALL deal_sync.sync_all('full')")
+    assert one(pg, "SELECT count(*) FROM deal_sync.runs WHERE mode = 'full'") == 2 * len(tenants)
+
+
+def test_a_tenant_in_which_nothing_changes_is_up_to_date(pg: Connection, tenants: list[uuid.UUID]) -> None:
+    pg.execute("UPDATE deal_sync.runs SET started_at = started_at - interval '1h'")
+    late = "SELECT count(*) FROM deal_sync.tenant_status WHERE state = 'late' AND lag > '59 min'"
+    assert one(pg, late) == len(tenants)
+    said: list[str] = []
+    pg.add_notice_handler(lambda it: said.append(str(it.message_primary)))
+    assert opened(pg) == []
+    assert said == [f"tenants in which nothing has changed: {len(tenants)}"]
+    assert one(pg, late) == 0
+    assert one(pg, "SELECT max(lag) < '1 min' AND bool_and(state = 'up to date') FROM deal_sync.tenant_status")
+    assert one(pg, "SELECT max(value) < 60 FROM deal_sync.metrics WHERE name = 'deal_sync_lag_seconds'")
+    pg.execute("CALL deal_sync.sync_all(quiet => true)")
+    assert len(said) == 1
+
+
+def test_the_graph_is_asked_once_however_many_tenants_there_are(pg: Connection, tenants: list[uuid.UUID]) -> None:
+    pg.execute("SET track_functions = 'all'")
+    pg.execute("SELECT pg_stat_reset()")
+    assert opened(pg) == []
+    pg.execute("SELECT pg_stat_force_next_flush()")
+    calls = pg.execute(
+        "SELECT funcname, calls FROM pg_stat_user_functions"
+        " WHERE funcname IN ('changed_tenants', 'tenants_of_graph', 'graph_state', 'sync_tenant')"
+    ).fetchall()
+    assert dict(calls) == {"changed_tenants": 1, "tenants_of_graph": 1, "graph_state": 1}
