@@ -78,7 +78,9 @@ def scale(bench: Bench, sizes: Sequence[int], rounds: int) -> Report:
         ]
     memories = [(size, runs[size].memory) for size in sizes]
     lines = [f"one tenant without embeddings, medians of {rounds}", "", *table(rows), ""]
-    return Report([*lines, *table(exponents), "", *memory_table(memories)], targets)
+    if len(sizes) > 1:
+        lines += [*table(exponents), ""]
+    return Report([*lines, *memory_table(memories)], targets)
 
 
 def _exponents(runs: dict[int, Runs], name: str, less: int, more: int) -> str:
