@@ -83,6 +83,7 @@ def rows(
     source: Source,
     properties: Sequence[str],
     *,
+    elements: Sequence[str] | None = None,
     conditions: Sequence[str] = (),
     parameters: Mapping[str, Any] | None = None,
     order: Sequence[str] = (),
@@ -94,11 +95,12 @@ def rows(
 ) -> Query:
     """The rows of a source: the element id, then the properties in their order.
 
-    `conditions` and `order` are Cypher, with `parameters`. With `labels` the node's labels follow, with
-    `dimensions_but` a list of [name, value] of each property "dim_…" that is not among those named. `headed`: the first
-    record has null for the node and, as its last column, the number of rows that follow; so an answer that was cut
-    short shows. `whole`: Neo4j reads a node's properties at once, which is cheaper if nearly all their bytes are asked
-    for. Raises DealSyncError if labels or dimensions are asked of a query, whose rows are not nodes.
+    `elements`: only nodes with these element ids. `conditions` and `order` are Cypher, with `parameters`. With
+    `labels` the node's labels follow, with `dimensions_but` a list of [name, value] of each property "dim_…" that
+    is not among those named. `headed`: the first record has null for the node and, as its last column, the number
+    of rows that follow; so an answer that was cut short shows. `whole`: Neo4j reads a node's properties at once,
+    which is cheaper if nearly all their bytes are asked for. Raises DealSyncError if labels or dimensions are asked
+    of a query, whose rows are not nodes.
     """
     if source.query is not None and (labels or dimensions_but is not None):
         raise DealSyncError(
@@ -108,6 +110,9 @@ def rows(
         )
     values = dict(parameters or {})
     text = lines(source)
+    if elements is not None:
+        text += among(identity(source))
+        values["elements"] = list(elements)
     if conditions:
         text.append(("WHERE " if source.query is None else "WITH * WHERE ") + " AND ".join(map(_bracketed, conditions)))
     after = [f"ORDER BY {', '.join(order)}"] if order else []
@@ -132,6 +137,13 @@ def rows(
     return Query("\n".join(text), values, as_moments=True)
 
 
+def among(identity: str) -> list[str]:
+    """Lines behind a MATCH: only the nodes whose identity is one of the $elements. WITH keeps the planner from finding
+    them by another condition, such as the tenant, whose index leads to all of its nodes.
+    """
+    return [f"WHERE {identity} IN $elements", "WITH n"]
+
+
 def _bracketed(condition: str) -> str:
     return f"({condition})" if " AND " in condition or " OR " in condition else condition
 
@@ -143,6 +155,7 @@ def nodes(
     equal: Mapping[str, Sequence[str]],
     elements: Sequence[str] | None = None,
     absent: Sequence[str] = (),
+    present: Sequence[str] = (),
     order_by: str | None = None,
     labels: bool = False,
     dimensions_but: Sequence[str] | None = None,
@@ -151,16 +164,15 @@ def nodes(
     whole: bool = False,
 ) -> Query:
     """The rows of a source, as of `rows`; `equal` maps a property to the values that it may have. `elements`: only
-    nodes with these element ids; `absent`: only nodes that have none of these properties.
+    nodes with these element ids; `absent`: only nodes that have none of these properties; `present`: all of these.
     """
     conditions, parameters = _equalities(source, equal)
     conditions += [f"{value(source, name)} IS NULL" for name in absent]
-    if elements is not None:
-        conditions.insert(0, f"{identity(source)} IN $elements")
-        parameters["elements"] = list(elements)
+    conditions += [f"{value(source, name)} IS NOT NULL" for name in present]
     return rows(
         source,
         properties,
+        elements=elements,
         conditions=conditions,
         parameters=parameters,
         order=[value(source, order_by)] if order_by else [],
@@ -180,15 +192,16 @@ def count(label: str, equal: Mapping[str, Sequence[str]]) -> Query:
     return Query("\n".join([*lines(source), *where, "RETURN count(n)"]), parameters)
 
 
-def element_ids(label: str, equal: Mapping[str, Sequence[str]], among: Sequence[str] | None = None) -> Query:
-    """The element ids of the nodes that `count` counts; with `among` only those that are in it."""
+def element_ids(label: str, equal: Mapping[str, Sequence[str]], elements: Sequence[str] | None = None) -> Query:
+    """The element ids of the nodes that `count` counts; with `elements` only those that are in it."""
     source = Source(label)
     conditions, parameters = _equalities(source, equal)
-    if among is not None:
-        conditions.append(f"{identity(source)} IN $elements")
-        parameters["elements"] = list(among)
+    found = lines(source)
+    if elements is not None:
+        found += among(identity(source))
+        parameters["elements"] = list(elements)
     where = [f"WHERE {' AND '.join(conditions)}"] if conditions else []
-    return Query("\n".join([*lines(source), *where, f"RETURN {identity(source)} AS id"]), parameters, names=("id",))
+    return Query("\n".join([*found, *where, f"RETURN {identity(source)} AS id"]), parameters, names=("id",))
 
 
 def _equalities(source: Source, equal: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[str, Any]]:
@@ -234,10 +247,10 @@ def duplicates(
     present = " AND ".join(f"k{number} IS NOT NULL" for number in range(len(keys)))
     names = [f"c{number}" for number in range(len(keys) + len(others))]
     returned = ", ".join(f"n.{quoted(it)} AS {name}" for it, name in zip((*keys, *others), names, strict=True))
+    apart = [] if elements is None else among("elementId(n)")
     return Query(
-        f"MATCH (n:{quoted(label)})\n"
-        f"WHERE {'' if elements is None else 'elementId(n) IN $elements AND '}n.{quoted(tenant_property)} IN $tenant\n"
-        f"WITH {group}, collect(n) AS nodes\n"
+        "\n".join([f"MATCH (n:{quoted(label)})", *apart, f"WHERE n.{quoted(tenant_property)} IN $tenant\n"])
+        + f"WITH {group}, collect(n) AS nodes\n"
         f"WHERE size(nodes) > 1 AND {present}\n"
         "UNWIND nodes AS n\n"
         f"RETURN elementId(n) AS id, {returned}",

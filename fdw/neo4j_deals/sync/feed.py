@@ -142,7 +142,8 @@ class Feed:
         if wanted.rest:
             queries.append(selection.rest(nodes, self.table.deal.property, key))
         if wanted.since is not None:
-            queries.append(selection.changed(nodes, self.table.changed_by, key, wanted.since))
+            unclear = wanted.undated is not None
+            queries.append(selection.changed(nodes, self.table.changed_by, key, wanted.since, unclear))
         if wanted.elements:
             queries.append(selection.among(nodes, wanted.elements, key))
         if wanted.graph_ids:
@@ -153,9 +154,12 @@ class Feed:
         return found
 
     def _undated_that_differ(self, ask: Ask, digests: Mapping[str, str]) -> dict[str, Any]:
-        """The nodes without a timestamp that differ from when they last landed."""
+        """The nodes without a timestamp that differ from when they last landed. One without a key, too, is in no index:
+        if it is new, the number of nodes shows it.
+        """
         differ: dict[str, Any] = {}
-        for record in results.headed(ask, self._query(absent=self.table.changed_by, headed=True)):
+        which = self._query(absent=self.table.changed_by, present=[self.table.key.property], headed=True)
+        for record in results.headed(ask, which):
             element = record[0]
             self._undated.add(element)
             if digests.get(element) != _digest(record):
@@ -163,12 +167,14 @@ class Feed:
         return differ
 
     def _with_rivals(self, ask: Ask, found: dict[str, Any]) -> dict[str, Any]:
-        """Versions together with their rivals, which have the same deal or the same id; deals unchanged."""
-        if not found or self.table.kind == "deal":
+        """The nodes together with their rivals, which have the same id; for versions, also the same deal. Not if the
+        deals are named, by a replay or a backfill: then all of the tenant's are compared.
+        """
+        if not found or (self.table.kind == "deal" and self.wanted.since is None):
             return found
         compared, key = dict(found), self.table.key.property
-        rivalry = [self.table.deal.property, key]
-        values = results.one(ask, selection.ids(self._nodes, list(found), rivalry), list, list)
+        rivalry = list(dict.fromkeys((self.table.deal.property, key)))
+        values = results.one(ask, selection.ids(self._nodes, list(found), rivalry), *[list] * len(rivalry))
         for name, ids in zip(rivalry, values, strict=True):
             texts = [id for id in ids if isinstance(id, str)]
             compared |= dict(results.everything(ask, selection.having(self._nodes, name, texts, key)))
@@ -240,12 +246,14 @@ class Feed:
     def _duplicates(self, ask: Ask, elements: list[str] | None) -> tuple[dict[str, dict[str, Any]], set[str]]:
         """Why a node gives way to another one with the same key, by element id; and the deals that share a key.
 
-        All deals of the tenant are compared, but only those versions that are read: any other one that counts has
-        landed.
+        In an incremental run only those that are read are compared, which are all that have one of their keys. So are
+        always versions: any other one that counts has landed.
         """
         table = self.table
         if elements == []:
             return {}, set()
+        if table.kind == "deal" and self.wanted.since is not None:
+            return self._yielding(ask, [table.key], table.changed_by, "duplicate deal", newest=True, among=elements)
         if table.kind == "deal":
             check = cypher.may_share(table.label, self.tenant, table.tenant.property, table.key.property)
             if not results.one(ask, check, bool)[0]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from neo4j_deals.graph import cypher
 from neo4j_deals.graph.cypher import Query, quoted, spellings
 
 # Texts of these forms sort in the order of the instants that they stand for; a node with another text is read by every
@@ -87,41 +88,48 @@ class TenantsNodes:
         conditions = f"n.{quoted(self.tenant_property)} IN {tenant}", *conditions
         return f"MATCH (n:{quoted(self.label)}) WHERE {' AND '.join(conditions)}"
 
+    def among(self) -> str:
+        """The beginning of a query: the nodes `n` with one of the $elements as their element id."""
+        found = " ".join(cypher.among("elementId(n)"))
+        return f"MATCH (n:{quoted(self.label)}) {found} WHERE n.{quoted(self.tenant_property)} IN $tenant"
 
-def changed(nodes: TenantsNodes, changed_by: Sequence[str], key: str, since: datetime) -> Query:
-    """Element id and key of the nodes that changed at `since` or later, or whose timestamp cannot be compared.
+
+def changed(nodes: TenantsNodes, changed_by: Sequence[str], key: str, since: datetime, unclear: bool = True) -> Query:
+    """Element id and key of the nodes that changed at `since` or later; `unclear`: or may have.
 
     `changed_by` are the properties with the timestamp; the first that a node has counts. Nodes that have none of them
-    are not found.
+    are not found. It is unclear whether a node has changed if its timestamp cannot be compared, and which nodes lack
+    the first property: to find these takes all of the tenant's nodes, to find the others an index on it.
 
     Each type is compared with a parameter of that type, since a comparison between types is null and would skip the
     node. A timestamp without a time zone may be local time west of UTC, so the search goes back 14 hours more.
     """
-    parts = [nodes.where(condition) for condition in _changes(changed_by, "$")]
-    return _union(parts, key, _moments(nodes.tenant, since))
+    parts = [*_since(f"n.{quoted(changed_by[0])}", "$"), *(_unclear(changed_by, key) if unclear else ())]
+    return _union([nodes.where(condition) for condition in parts], key, _moments(nodes.tenant, since))
 
 
 def changed_among(label: str, tenant_property: str, changed_by: Sequence[str], since: Mapping[str, datetime]) -> Query:
-    """The tenants, of those that have a moment in `since`, with a node of the label that `changed` finds."""
+    """The tenants, of those that have a moment in `since`, with a node of the label that has changed since then."""
     nodes = TenantsNodes(label, tenant_property, "")
-    parts = (nodes.where(condition, tenant="t.tenant") for condition in _changes(changed_by, "t."))
+    parts = (nodes.where(each, tenant="t.tenant") for each in _since(f"n.{quoted(changed_by[0])}", "t."))
     tenants = [{"id": tenant, **_moments(tenant, moment)} for tenant, moment in since.items()]
     exists = "\nOR ".join(f"EXISTS {{ {part} }}" for part in parts)
     return Query(f"UNWIND $tenants AS t\nWITH t WHERE {exists}\nRETURN t.id AS id", {"tenants": tenants}, names=("id",))
 
 
-def _changes(changed_by: Sequence[str], given: str) -> Iterator[str]:
-    """Conditions, each for its own part of an index; `given` stands before the names of `_moments`."""
-    first, *others = changed_by
-    yield from _since(f"n.{quoted(first)}", given)
-    for at, name in enumerate(others, start=1):  # no index finds nodes without a property: this scans all
-        absent = [f"n.{quoted(before)} IS NULL" for before in changed_by[:at]]
-        any_of = " OR ".join(f"({condition})" for condition in _since(f"n.{quoted(name)}", given))
-        yield " AND ".join([*absent, f"({any_of})"])
+def _unclear(changed_by: Sequence[str], key: str) -> Iterator[str]:
+    """Conditions for nodes that may have changed, but that no part of an index has."""
+    first, *others = (f"n.{quoted(name)}" for name in changed_by)
+    yield from _incomparable(first)
+    absent = [f"n.{quoted(key)} IS NOT NULL", f"{first} IS NULL"]  # an index on the key has these, too
+    for moment in others:
+        some = " OR ".join(f"({condition})" for condition in (*_since(moment, "$"), *_incomparable(moment)))
+        yield " AND ".join([*absent, f"({some})"])
+        absent.append(f"{moment} IS NULL")
 
 
 def _moments(tenant: str, since: datetime) -> dict[str, object]:
-    """What `_changes` compares with, in each type; and the forms of the tenant's id."""
+    """What the conditions compare with, in each type; and the forms of the tenant's id."""
     widest, local = since - _FURTHEST, (since - _FURTHEST_LOCAL).replace(tzinfo=None)
     return {
         "tenant": spellings(tenant),
@@ -138,7 +146,9 @@ def _moments(tenant: str, since: datetime) -> dict[str, object]:
 
 
 def _since(moment: str, given: str) -> tuple[str, ...]:
-    """Conditions; at least one is true if a moment may be `since` or later."""
+    """Conditions, each for its own part of an index; at least one is true if a moment is `since` or later, in whatever
+    time zone. `given` stands before the names of `_moments`.
+    """
     return (
         f"{moment} >= {given}zoned AND {moment} <= {_LAST_ZONED}",
         f"{moment} < {given}earliest_zoned AND {moment} >= {_FIRST_ZONED}",
@@ -146,7 +156,13 @@ def _since(moment: str, given: str) -> tuple[str, ...]:
         *(f"{moment} < {given}earliest_{kind}" for kind in ("local", "date")),
         f"{moment} >= {given}day AND ({moment} >= {given}second OR NOT {moment} =~ '{_literal(_IN_UTC)}'"
         f" OR {moment} >= {given}local_second AND {moment} =~ '{_literal(_LOCAL)}')",
-        f"{moment} < {given}day AND NOT {moment} =~ '{_literal(_INSTANT)}'",
+    )
+
+
+def _incomparable(moment: str) -> tuple[str, ...]:
+    """Conditions; one is true if a value is no moment, or not one that sorts as the others of its type do."""
+    return (
+        f"{moment} < $day AND NOT {moment} =~ '{_literal(_INSTANT)}'",
         f"{moment} IS NOT NULL AND NOT {moment} IS :: STRING AND NOT {moment} IS :: ZONED DATETIME"
         f" AND NOT {moment} IS :: LOCAL DATETIME AND NOT {moment} IS :: DATE",
     )
@@ -164,14 +180,16 @@ def having(nodes: TenantsNodes, name: str, ids: Iterable[str], key: str) -> Quer
 
 
 def _forms(id: str) -> set[str]:
-    bare = id.replace("-", "")
-    return {form for text in (id, bare) for form in (text, text.lower(), text.upper())}
+    bare = id.strip("{}").replace("-", "")
+    dashed = "-".join((bare[:8], bare[8:12], bare[12:16], bare[16:20], bare[20:]))
+    texts = {id, bare, dashed, f"{{{dashed}}}", f"{{{bare}}}"}
+    return {form for text in texts for form in (text, text.lower(), text.upper())}
 
 
 def among(nodes: TenantsNodes, elements: Sequence[str], key: str) -> Query:
     """Element id and key of the elements that are still nodes of the tenant."""
     parameters = {"tenant": spellings(nodes.tenant), "elements": list(elements)}
-    return _union([nodes.where("elementId(n) IN $elements")], key, parameters)
+    return _union([nodes.among()], key, parameters)
 
 
 def everyone(nodes: TenantsNodes, key: str) -> Query:
@@ -183,7 +201,7 @@ def ids(nodes: TenantsNodes, elements: Sequence[str], names: Sequence[str]) -> Q
     """The values of these properties of these nodes, a list for each property."""
     returned = ", ".join(f"collect(DISTINCT n.{quoted(name)})" for name in names)
     parameters = {"tenant": spellings(nodes.tenant), "elements": list(elements)}
-    return Query(f"{nodes.where('elementId(n) IN $elements')} RETURN {returned}", parameters)
+    return Query(f"{nodes.among()} RETURN {returned}", parameters)
 
 
 def keys(nodes: TenantsNodes, name: str, after: str | None, size: int) -> Query:

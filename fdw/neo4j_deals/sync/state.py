@@ -79,7 +79,7 @@ def graph_state(plpy: Plpy, tenant: str | None, asked: Question) -> dict[str, An
 
 def _changes(table: Table, tenant: str, since: datetime) -> Query:
     nodes = TenantsNodes(table.label, table.tenant.property, tenant)
-    return selection.changed(nodes, table.changed_by, table.key.property, since)
+    return selection.changed(nodes, table.changed_by, table.key.property, since, unclear=False)
 
 
 def _identity_and_counts(ask: Ask, counted: Sequence[tuple[str, str, str]]) -> tuple[str, dict[str, Any]]:

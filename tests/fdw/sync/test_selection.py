@@ -181,7 +181,7 @@ def test_values_are_parameters_and_names_are_quoted(query: object) -> None:
 
 def test_ids_are_looked_for_in_their_usual_spellings() -> None:
     forms = having(NODES, "id", ["ABCDEF00-0000-4000-8000-00000000000a"], "key").parameters["ids"]
-    assert set(forms) == {
+    plain = {
         "ABCDEF00-0000-4000-8000-00000000000a",
         "ABCDEF00-0000-4000-8000-00000000000A",
         "abcdef00-0000-4000-8000-00000000000a",
@@ -189,6 +189,12 @@ def test_ids_are_looked_for_in_their_usual_spellings() -> None:
         "ABCDEF0000004000800000000000000A",
         "abcdef0000004000800000000000000a",
     }
+    assert set(forms) == plain | {f"{{{form}}}" for form in plain}
+    for form in forms:
+        assert set(having(NODES, "id", [form], "key").parameters["ids"]) >= plain - {min(plain), max(plain)} - {
+            "ABCDEF00-0000-4000-8000-00000000000a",
+            "ABCDEF0000004000800000000000000a",
+        }
 
 
 def test_a_selection_is_read_from_json() -> None:
