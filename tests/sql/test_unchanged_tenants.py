@@ -50,8 +50,9 @@ CHANGES: dict[str, LiteralString] = {
     "a deal is of the future": "MATCH (d:Deal {tenant_id: $tenant})"
     " SET d.last_updated_at = datetime() + duration('P9D')",
     "a version ends": "MATCH (v:DealVersion {tenant_id: $tenant}) SET v.valid_until = datetime()",
-    "a version without an end was created": "MATCH (v:DealVersion {tenant_id: $tenant})"
-    " REMOVE v.valid_until SET v.created_at = datetime()",
+    "a version without an end comes": "MATCH (v:DealVersion {tenant_id: $tenant}) CREATE (w:DealVersion)"
+    " SET w = properties(v), w.version_id = randomUUID(), w.version = 99, w.valid_until = null,"
+    " w.created_at = datetime()",
     "a deal comes with an old time": "CREATE (:Deal {tenant_id: $tenant, opportunity_id: randomUUID(), name: 'new',"
     " last_updated_at: datetime() - duration('P9D')})",
     "a deal comes without a time": "CREATE (:Deal {tenant_id: $tenant, opportunity_id: randomUUID(), name: 'new'})",

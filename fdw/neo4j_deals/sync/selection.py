@@ -142,6 +142,7 @@ def _moments(tenant: str, since: datetime) -> dict[str, object]:
         "earliest_zoned": _EARLIEST,
         "earliest_local": _EARLIEST.replace(tzinfo=None),
         "earliest_date": _EARLIEST.date(),
+        "least": float("-inf"),
     }
 
 
@@ -156,6 +157,7 @@ def _since(moment: str, given: str) -> tuple[str, ...]:
         *(f"{moment} < {given}earliest_{kind}" for kind in ("local", "date")),
         f"{moment} >= {given}day AND ({moment} >= {given}second OR NOT {moment} =~ '{_literal(_IN_UTC)}'"
         f" OR {moment} >= {given}local_second AND {moment} =~ '{_literal(_LOCAL)}')",
+        f"{moment} >= {given}least",  # any number, which says nothing, but has its part of the index
     )
 
 
