@@ -15,31 +15,34 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 # The driver makes large tables when it is imported, which would be scanned over and over: an eighth of the import.
+_COLLECTS = gc.isenabled()
 gc.disable()
 # It would import numpy, too, for values that nobody passes to it: a fifth of the import.
 _WITHOUT_NUMPY = "numpy" not in sys.modules
 if _WITHOUT_NUMPY:
     sys.modules["numpy"] = None  # type: ignore[assignment]
+try:
+    from neo4j_deals import SERVES, __version__, catalog
+    from neo4j_deals.catalog import Plpy, QuotingPlpy, TellingPlpy
+    from neo4j_deals.errors import DealSyncError
+    from neo4j_deals.graph.connection import connection
+    from neo4j_deals.graph.connection import role as current_role
+    from neo4j_deals.mapping.application import LINK, Application
+    from neo4j_deals.mapping.checks import check_types
+    from neo4j_deals.mapping.defaults import TABLES
+    from neo4j_deals.mapping.model import Table
+    from neo4j_deals.rows.values import Misfit, landing
+    from neo4j_deals.sync import cron, setup, staging, state
+    from neo4j_deals.sync import statements as compiler
+    from neo4j_deals.sync.selection import Selection
+    from neo4j_deals.tables import imports, scan, sessions
 
-from neo4j_deals import SERVES, __version__, catalog
-from neo4j_deals.catalog import Plpy, QuotingPlpy, TellingPlpy
-from neo4j_deals.errors import DealSyncError
-from neo4j_deals.graph.connection import connection
-from neo4j_deals.graph.connection import role as current_role
-from neo4j_deals.mapping.application import LINK, Application
-from neo4j_deals.mapping.checks import check_types
-from neo4j_deals.mapping.defaults import TABLES
-from neo4j_deals.mapping.model import Table
-from neo4j_deals.rows.values import Misfit, landing
-from neo4j_deals.sync import cron, setup, staging, state
-from neo4j_deals.sync import statements as compiler
-from neo4j_deals.sync.selection import Selection
-from neo4j_deals.tables import imports, scan, sessions
-
-if _WITHOUT_NUMPY:
-    del sys.modules["numpy"]
-gc.freeze()  # what was imported stays, and is not scanned later, either
-gc.enable()
+    gc.freeze()  # what was imported stays, and is not scanned later, either
+finally:  # the session's other functions in Python find both as they were
+    if _WITHOUT_NUMPY:
+        del sys.modules["numpy"]
+    if _COLLECTS:
+        gc.enable()
 
 if TYPE_CHECKING:
     from neo4j_deals.doctor.runner import Row
@@ -91,6 +94,7 @@ def examine_graph(plpy: QuotingPlpy, is_mapped: bool) -> list[Row]:
     from neo4j_deals.doctor import runner
 
     with _reported(plpy):
+        catalog.look(plpy)
         return runner.examine_graph(plpy, is_mapped)
 
 
@@ -121,6 +125,8 @@ def check_source(plpy: QuotingPlpy, kind: str) -> None:
 
 def check_targets(plpy: QuotingPlpy, shown: str | None) -> None:
     """See `setup.check_targets`."""
+    if shown is not None:  # not a part of a run
+        catalog.look(plpy)
     try:  # a domain of the application checks a default with the rights of the role
         catalog.once(plpy, ("targets", shown, current_role()), lambda: setup.check_targets(plpy, shown))
     except DealSyncError as error:
@@ -187,6 +193,8 @@ def graph_state(
     """See `state.graph_state`; `since` is a text with an offset."""
     moment = None if since is None else datetime.fromisoformat(since)
     with _reported(plpy):
+        if tenant is None:  # not a part of a run
+            catalog.look(plpy)
         return state.graph_state(plpy, tenant, state.Question(counts, newest, late, moment))
 
 

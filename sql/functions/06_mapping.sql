@@ -300,19 +300,25 @@ BEGIN
         ),
 
         mapping AS MATERIALIZED (
-            SELECT ft.tableoid, ft.xmin, ft.ctid, ft.ftrelid, _deal_sync.options_of(ft.ftoptions) AS options
+            SELECT
+                ft.tableoid, ft.xmin, ft.ctid, ft.ftrelid, _deal_sync.options_of(ft.ftoptions) AS options,
+                EXISTS (SELECT FROM _deal_sync.trusted_owners AS o WHERE o.owner = c.relowner)
+                AND EXISTS (SELECT FROM _deal_sync.trusted_owners AS o WHERE o.owner = s.srvowner) AS counts
             FROM pg_foreign_table AS ft
-            WHERE
-                ft.ftserver IN (SELECT s.oid FROM servers AS s)
-                AND EXISTS (SELECT FROM pg_options_to_table(ft.ftoptions) AS o WHERE o.option_name = 'kind')
+            INNER JOIN servers AS s ON s.oid = ft.ftserver
+            INNER JOIN pg_class AS c ON c.oid = ft.ftrelid
+            WHERE EXISTS (SELECT FROM pg_options_to_table(ft.ftoptions) AS o WHERE o.option_name = 'kind')
         ),
 
+        -- Of a table that does not count nothing is looked up: to_regclass() raises errors for some names.
         relations AS MATERIALIZED (
             SELECT m.ftrelid AS oid FROM mapping AS m
+            WHERE m.counts
             UNION
             SELECT to_regclass(m.options ->> o.name)
             FROM mapping AS m
             CROSS JOIN unnest(ARRAY['target', 'links', 'tenants']) AS o (name)
+            WHERE m.counts
         ),
 
         types AS (
@@ -349,7 +355,7 @@ BEGIN
             UNION ALL
             SELECT i.tableoid, i.xmin, i.ctid
             FROM pg_index AS i
-            WHERE i.indrelid = ANY (ARRAY(SELECT to_regclass(m.options ->> 'links') FROM mapping AS m))
+            WHERE i.indrelid = ANY (ARRAY(SELECT to_regclass(m.options ->> 'links') FROM mapping AS m WHERE m.counts))
             UNION ALL
             SELECT w.tableoid, w.xmin, w.ctid
             FROM pg_rewrite AS w
@@ -368,19 +374,15 @@ BEGIN
             WHERE l.enumtypid = ANY (ARRAY(SELECT y.oid FROM types AS y))
         )
 
-        -- A foreign table counts only if a trusted owner owns it.
+        -- The text of a default also changes with the names in it.
         SELECT concat_ws(
             ' ',
             (SELECT count(*) FROM found),
             (SELECT bit_xor(hash_record_extended(ROW(f.relation, f.xmin, f.ctid), 0)) FROM found AS f),
             (
-                SELECT string_agg(o.owner::text, ' ' ORDER BY o.owner)
-                FROM _deal_sync.trusted_owners AS o
-                WHERE o.owner IN (
-                    SELECT s.srvowner FROM servers AS s
-                    UNION ALL
-                    SELECT c.relowner FROM pg_class AS c WHERE c.oid IN (SELECT m.ftrelid FROM mapping AS m)
-                )
+                SELECT bit_xor(hash_record_extended(ROW(d.oid, pg_get_expr(d.adbin, d.adrelid)), 0))
+                FROM pg_attrdef AS d
+                WHERE d.adrelid = ANY (ARRAY(SELECT r.oid FROM relations AS r))
             )
         )
     );

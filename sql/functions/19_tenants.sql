@@ -22,22 +22,23 @@ $$;
 COMMENT ON FUNCTION _deal_sync.changed_tenants(jsonb) IS
 'the tenants with a node that has changed, or may have; since: by tenant, a moment of the graph''s clock';
 
-CREATE OR REPLACE FUNCTION _deal_sync.record_tenants(found jsonb) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.record_tenants(found jsonb, unchanged uuid[]) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     DELETE FROM _deal_sync.graph_tenants AS g
     WHERE NOT EXISTS (SELECT FROM jsonb_to_recordset(found) AS f (tenant_id uuid) WHERE f.tenant_id = g.tenant_id);
 
-    INSERT INTO _deal_sync.graph_tenants AS g (tenant_id, deals, versions, is_known)
-    SELECT f.tenant_id, f.deals, f.versions, f.is_known
-    FROM jsonb_to_recordset(found) AS f (tenant_id uuid, deals bigint, versions bigint, is_known boolean)
+    INSERT INTO _deal_sync.graph_tenants AS g (tenant_id, deals, is_known, unchanged_at)
+    SELECT f.tenant_id, f.deals, f.is_known, CASE WHEN f.tenant_id = ANY (unchanged) THEN now() END
+    FROM jsonb_to_recordset(found) AS f (tenant_id uuid, deals bigint, is_known boolean)
     ORDER BY f.tenant_id -- concurrent calls lock rows in the same order
     ON CONFLICT (tenant_id) DO UPDATE SET
-        deals = excluded.deals, versions = excluded.versions, is_known = excluded.is_known,
-        counted_at = excluded.counted_at
+        deals = excluded.deals, is_known = excluded.is_known, counted_at = excluded.counted_at,
+        unchanged_at = coalesce(excluded.unchanged_at, g.unchanged_at)
 $$;
-COMMENT ON FUNCTION _deal_sync.record_tenants(jsonb) IS 'keeps the tenants of the graph in _deal_sync.graph_tenants';
+COMMENT ON FUNCTION _deal_sync.record_tenants(jsonb, uuid[]) IS
+'keeps the tenants of the graph in _deal_sync.graph_tenants, and that nothing has changed in some of them';
 
 CREATE OR REPLACE FUNCTION _deal_sync.record_reconciliation(tenant uuid, report jsonb) RETURNS void
 LANGUAGE sql SECURITY DEFINER
@@ -168,74 +169,60 @@ $$;
 COMMENT ON FUNCTION _deal_sync.line_up_tenant(uuid) IS
 'one tenant as what sync_all syncs, unless it waits after failures or is being backfilled; or as unknown';
 
--- What a run would look at beside changed nodes: the numbers of nodes, which sync_all has just counted, the clocks, the
--- mapping and the graph, rejected nodes, nodes without a timestamp, and whether it is to correct a failure.
+-- What a run would look at beside changed nodes: the numbers of nodes, which sync_all has just counted (found), the
+-- clocks, the mapping and the graph, rejected nodes, nodes without a timestamp, and whether it is to correct a failure.
 CREATE OR REPLACE FUNCTION _deal_sync.settled(
-    todo uuid[], clock timestamptz, mapping text, facts jsonb, undated_every interval
+    found jsonb, clock timestamptz, mapping text, facts jsonb, undated_every interval
 ) RETURNS jsonb
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
     SELECT jsonb_object_agg(w.tenant_id, w.watermark)
-    FROM unnest(todo) AS t (id)
-    INNER JOIN deal_sync.watermarks AS w ON w.tenant_id = t.id
-    INNER JOIN _deal_sync.graph_tenants AS g ON g.tenant_id = t.id
+    FROM jsonb_to_recordset(found) AS t (tenant_id uuid, deals bigint, versions bigint, is_known boolean)
+    INNER JOIN deal_sync.watermarks AS w ON w.tenant_id = t.tenant_id
     WHERE
-        w.mapping = settled.mapping
+        t.is_known
+        AND w.mapping = settled.mapping
         AND w.watermark <= clock
         AND _deal_sync.clock_was_set(w.facts, settled.facts) IS NULL
         AND NOT _deal_sync.is_older(w.facts ->> 'undated_at', undated_every)
-        AND (w.facts ->> 'deals')::bigint = g.deals
-        AND (w.facts ->> 'versions')::bigint = g.versions
-        AND NOT EXISTS (SELECT FROM deal_sync.rejects AS r WHERE r.tenant_id = t.id AND r.level = 'row')
+        AND (w.facts ->> 'deals')::bigint = t.deals
+        AND (w.facts ->> 'versions')::bigint = t.versions
+        AND NOT EXISTS (SELECT FROM deal_sync.rejects AS r WHERE r.tenant_id = t.tenant_id AND r.level = 'row')
         AND (
             SELECT r.status FROM deal_sync.runs AS r
-            WHERE r.tenant_id = t.id AND r.status <> 'skipped'
+            WHERE r.tenant_id = t.tenant_id AND r.status <> 'skipped'
             ORDER BY r.started_at DESC LIMIT 1
         ) IN ('ok', 'partial')
 $$;
-COMMENT ON FUNCTION _deal_sync.settled(uuid[], timestamptz, text, jsonb, interval) IS
+COMMENT ON FUNCTION _deal_sync.settled(jsonb, timestamptz, text, jsonb, interval) IS
 'of these tenants, those that need a run only if a node has changed since the watermark, and that watermark';
 
-CREATE OR REPLACE FUNCTION _deal_sync.note_unchanged(tenants uuid[]) RETURNS void
-LANGUAGE sql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-    UPDATE _deal_sync.graph_tenants AS g SET unchanged_at = g.counted_at
-    WHERE g.tenant_id = ANY (tenants)
-$$;
-COMMENT ON FUNCTION _deal_sync.note_unchanged(uuid[]) IS
-'remembers that the tenants were up to date when sync_all counted their nodes';
-
--- One question to the graph for all of them, in place of a run each.
-CREATE OR REPLACE FUNCTION _deal_sync.pass_over_unchanged(INOUT todo uuid[], OUT unchanged bigint)
+-- One question to the graph for all tenants, in place of a run for each.
+CREATE OR REPLACE FUNCTION _deal_sync.unchanged_tenants(tenants jsonb) RETURNS uuid[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     state CONSTANT record := _deal_sync.graph_state();
     settled CONSTANT jsonb := _deal_sync.settled(
-        todo, state.clock, state.mapping,
+        tenants, state.clock, state.mapping,
         jsonb_build_object(
             'ahead', state.ahead, 'unsure', state.unsure, 'boot', state.boot, 'at_boot', state.at_boot
         ),
         _deal_sync.setting('undated_every')::interval
     );
-    passed_over uuid[];
 BEGIN
-    passed_over := ARRAY(
+    RETURN ARRAY(
         SELECT s.tenant::uuid FROM jsonb_object_keys(settled) AS s (tenant)
         EXCEPT
         SELECT c.id FROM _deal_sync.changed_tenants(settled) AS c (id)
     );
-    PERFORM _deal_sync.note_unchanged(passed_over);
-    unchanged := cardinality(passed_over);
-    todo := ARRAY(SELECT t.id FROM unnest(todo) AS t (id) WHERE t.id <> ALL (passed_over));
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.pass_over_unchanged(uuid[]) IS
-'those of the tenants that need an incremental run, and how many do not';
+COMMENT ON FUNCTION _deal_sync.unchanged_tenants(jsonb) IS
+'the tenants, of those that line_up() has found, for which an incremental run would do nothing';
 
 -- todo: the one that has waited longest comes first; unknown: tenants that the application does not know; nobodys: how
 -- many nodes belong to no tenant, which is counted with them, since it takes the whole graph. A tenant that has left
@@ -250,6 +237,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     found jsonb;
+    settled uuid[] := '{}';
 BEGIN
     IF tenant IS NOT NULL THEN
         SELECT l.todo, l.unknown INTO todo, unknown FROM _deal_sync.line_up_tenant(tenant) AS l;
@@ -276,15 +264,17 @@ BEGIN
                 r.tried_at IS NOT NULL
                 AND r.tenant_id NOT IN (SELECT g.tenant_id FROM g WHERE g.tenant_id IS NOT NULL)
         ) AS f (tenant_id, deals, versions, is_there);
-        PERFORM _deal_sync.record_tenants(found);
+        IF mode = 'incremental' THEN
+            settled := _deal_sync.unchanged_tenants(found);
+        END IF;
         SELECT
-            array_agg(f.tenant_id) FILTER (WHERE f.is_known),
+            array_agg(f.tenant_id) FILTER (WHERE f.is_known AND f.tenant_id <> ALL (settled)),
             array_agg(f.tenant_id ORDER BY f.tenant_id) FILTER (WHERE f.is_there AND NOT f.is_known)
         INTO todo, unknown
         FROM jsonb_to_recordset(found) AS f (tenant_id uuid, is_there boolean, is_known boolean);
-        IF mode = 'incremental' THEN
-            SELECT p.todo, p.unchanged INTO todo, unchanged FROM _deal_sync.pass_over_unchanged(todo) AS p;
-        END IF;
+        unchanged := cardinality(settled);
+        -- Last: another sync_all waits for these rows.
+        PERFORM _deal_sync.record_tenants(found, settled);
     EXCEPTION
         WHEN OTHERS OR query_canceled THEN
             GET STACKED DIAGNOSTICS

@@ -13,7 +13,8 @@ AS $$
     DELETE FROM deal_sync.reconciliations WHERE tenant_id = remove_tenant.tenant;
     DELETE FROM _deal_sync.removed_runs WHERE tenant_id = remove_tenant.tenant;
     -- What the graph has is not a record of the sync.
-    DELETE FROM _deal_sync.graph_tenants AS g WHERE g.tenant_id = remove_tenant.tenant AND g.deals = 0
+    DELETE FROM _deal_sync.graph_tenants AS g WHERE g.tenant_id = remove_tenant.tenant AND g.deals = 0;
+    UPDATE _deal_sync.graph_tenants AS g SET unchanged_at = NULL WHERE g.tenant_id = remove_tenant.tenant
 $$;
 COMMENT ON FUNCTION _deal_sync.remove_tenant(uuid) IS 'the body of forget() for a tenant';
 

@@ -5,7 +5,6 @@ CREATE TABLE _deal_sync.graph_tenants (
     deals bigint NOT NULL,
     is_known boolean NOT NULL,
     counted_at timestamptz NOT NULL DEFAULT now(),
-    versions bigint,
     unchanged_at timestamptz
 );
 COMMENT ON TABLE _deal_sync.graph_tenants IS
@@ -14,7 +13,6 @@ COMMENT ON COLUMN _deal_sync.graph_tenants.deals IS 'deals in the graph';
 COMMENT ON COLUMN _deal_sync.graph_tenants.is_known IS
 'whether the application''s table has the tenant; if not, it is not synced';
 COMMENT ON COLUMN _deal_sync.graph_tenants.counted_at IS 'when sync_all counted the deals';
-COMMENT ON COLUMN _deal_sync.graph_tenants.versions IS 'versions in the graph';
 COMMENT ON COLUMN _deal_sync.graph_tenants.unchanged_at IS
 'when sync_all last found that nothing had changed, and opened no run';
 

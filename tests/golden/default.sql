@@ -67,8 +67,8 @@ FROM (
         SELECT
             coalesce(by_key.id, adopted.id) AS landed_id,
             by_key.id IS NOT NULL AND adopted.id IS NOT NULL AS shadows,
-            CASE WHEN by_key.id IS NULL THEN adopted.place ELSE by_key.place END AS "landed place",
-            CASE WHEN by_key.id IS NULL THEN adopted.part ELSE by_key.part END AS "landed part",
+            CASE WHEN by_key.id IS NULL THEN adopted."landed place" ELSE by_key."landed place" END AS "landed place",
+            CASE WHEN by_key.id IS NULL THEN adopted."landed part" ELSE by_key."landed part" END AS "landed part",
             s.row_number,
             s.element_id,
             s.graph_id,
@@ -146,7 +146,7 @@ FROM (
             WHERE ($1::bigint[] IS NULL OR f.row_number = ANY ($1))
         ) AS s
         LEFT JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.opportunities AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -155,7 +155,7 @@ FROM (
             LIMIT 1
         ) AS by_key ON true
         LEFT JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.opportunities AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -242,8 +242,8 @@ USING (
     SELECT
         coalesce(by_key.id, adopted.id) AS landed_id,
         by_key.id IS NOT NULL AND adopted.id IS NOT NULL AS shadows,
-        CASE WHEN by_key.id IS NULL THEN adopted.place ELSE by_key.place END AS "landed place",
-        CASE WHEN by_key.id IS NULL THEN adopted.part ELSE by_key.part END AS "landed part",
+        CASE WHEN by_key.id IS NULL THEN adopted."landed place" ELSE by_key."landed place" END AS "landed place",
+        CASE WHEN by_key.id IS NULL THEN adopted."landed part" ELSE by_key."landed part" END AS "landed part",
         s.row_number,
         s.element_id,
         s.graph_id,
@@ -321,7 +321,7 @@ USING (
         WHERE ($1::bigint[] IS NULL OR f.row_number = ANY ($1))
     ) AS s
     LEFT JOIN LATERAL (
-        SELECT k.*, k.ctid AS place, k.tableoid AS part
+        SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
         FROM public.opportunities AS k
         WHERE
             k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -330,7 +330,7 @@ USING (
         LIMIT 1
     ) AS by_key ON true
     LEFT JOIN LATERAL (
-        SELECT k.*, k.ctid AS place, k.tableoid AS part
+        SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
         FROM public.opportunities AS k
         WHERE
             k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -847,7 +847,7 @@ FROM (
         SELECT s.row_number, link.interaction_id, o.id AS entity_id
         FROM pg_temp.deal_sync_deals AS s
         CROSS JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.opportunities AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -898,8 +898,8 @@ USING (
     SELECT
         coalesce(by_key.id, adopted.id) AS landed_id,
         by_key.id IS NOT NULL AND adopted.id IS NOT NULL AS shadows,
-        CASE WHEN by_key.id IS NULL THEN adopted.place ELSE by_key.place END AS "landed place",
-        CASE WHEN by_key.id IS NULL THEN adopted.part ELSE by_key.part END AS "landed part",
+        CASE WHEN by_key.id IS NULL THEN adopted."landed place" ELSE by_key."landed place" END AS "landed place",
+        CASE WHEN by_key.id IS NULL THEN adopted."landed part" ELSE by_key."landed part" END AS "landed part",
         s.row_number,
         s.element_id,
         s.graph_id,
@@ -977,7 +977,7 @@ USING (
         WHERE ($1::bigint[] IS NULL OR f.row_number = ANY ($1))
     ) AS s
     LEFT JOIN LATERAL (
-        SELECT k.*, k.ctid AS place, k.tableoid AS part
+        SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
         FROM public.opportunities AS k
         WHERE
             k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -986,7 +986,7 @@ USING (
         LIMIT 1
     ) AS by_key ON true
     LEFT JOIN LATERAL (
-        SELECT k.*, k.ctid AS place, k.tableoid AS part
+        SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
         FROM public.opportunities AS k
         WHERE
             k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -1862,8 +1862,8 @@ FROM (
         SELECT
             coalesce(by_key.id, adopted.id) AS landed_id,
             by_key.id IS NOT NULL AND adopted.id IS NOT NULL AS shadows,
-            CASE WHEN by_key.id IS NULL THEN adopted.place ELSE by_key.place END AS "landed place",
-            CASE WHEN by_key.id IS NULL THEN adopted.part ELSE by_key.part END AS "landed part",
+            CASE WHEN by_key.id IS NULL THEN adopted."landed place" ELSE by_key."landed place" END AS "landed place",
+            CASE WHEN by_key.id IS NULL THEN adopted."landed part" ELSE by_key."landed part" END AS "landed part",
             s.row_number,
             s.element_id,
             s.graph_id,
@@ -1941,7 +1941,7 @@ FROM (
             WHERE ($1::bigint[] IS NULL OR f.row_number = ANY ($1))
         ) AS s
         LEFT JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.opportunities AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -1950,7 +1950,7 @@ FROM (
             LIMIT 1
         ) AS by_key ON true
         LEFT JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.opportunities AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -2024,7 +2024,7 @@ FROM (
         INNER JOIN (VALUES ('tenant_id', 'always'), ('opportunity_id', 'always'), ('name', 'insert'), ('stage', 'never'), ('amount', 'never'), ('currency', 'insert'), ('account_id', 'insert'), ('deal_ref', 'always'), ('qualification_status', 'always'), ('opportunity_summary', 'always'), ('evolution_summary', 'always'), ('meddic_metrics', 'always'), ('meddic_metrics_confidence', 'always'), ('meddic_economic_buyer', 'always'), ('meddic_economic_buyer_confidence', 'always'), ('meddic_decision_criteria', 'always'), ('meddic_decision_criteria_confidence', 'always'), ('meddic_decision_process', 'always'), ('meddic_decision_process_confidence', 'always'), ('meddic_identified_pain', 'always'), ('meddic_identified_pain_confidence', 'always'), ('meddic_champion', 'always'), ('meddic_champion_confidence', 'always'), ('meddic_completeness', 'always'), ('meddic_paper_process', 'always'), ('meddic_competition', 'always'), ('dim_champion_strength', 'always'), ('dim_champion_strength_confidence', 'always'), ('dim_economic_buyer_access', 'always'), ('dim_economic_buyer_access_confidence', 'always'), ('dim_identified_pain', 'always'), ('dim_identified_pain_confidence', 'always'), ('dim_metrics_business_case', 'always'), ('dim_metrics_business_case_confidence', 'always'), ('dim_decision_criteria_alignment', 'always'), ('dim_decision_criteria_alignment_confidence', 'always'), ('dim_decision_process_clarity', 'always'), ('dim_decision_process_clarity_confidence', 'always'), ('dim_competitive_position', 'always'), ('dim_competitive_position_confidence', 'always'), ('dim_incumbent_displacement_risk', 'always'), ('dim_incumbent_displacement_risk_confidence', 'always'), ('dim_pricing_alignment', 'always'), ('dim_pricing_alignment_confidence', 'always'), ('dim_procurement_legal_progress', 'always'), ('dim_procurement_legal_progress_confidence', 'always'), ('dim_responsiveness', 'always'), ('dim_responsiveness_confidence', 'always'), ('dim_close_date_credibility', 'always'), ('dim_close_date_credibility_confidence', 'always'), ('dim_technical_fit', 'always'), ('dim_technical_fit_confidence', 'always'), ('dim_integration_security_risk', 'always'), ('dim_integration_security_risk_confidence', 'always'), ('dim_change_readiness', 'always'), ('dim_change_readiness_confidence', 'always'), ('ontology_scores_json', 'always'), ('ontology_completeness', 'always'), ('ontology_version', 'always'), ('embedding', 'always'), ('embedding_current', 'always'), ('confidence', 'always'), ('version', 'always'), ('source_interaction_id', 'always'), ('expected_close_date', 'always'), ('closed_at', 'insert'), ('ai_workflow_metadata', 'always'), ('created_at', 'always'), ('last_updated_at', 'always'), ('element_id', 'always'), ('conversion_errors', 'always')) AS m (name, write)
             ON m.name = lost.field
         LEFT JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.opportunities AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -2065,7 +2065,7 @@ FROM (
         SELECT s.row_number, link.interaction_id, o.id AS entity_id
         FROM pg_temp.deal_sync_deals AS s
         CROSS JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.opportunities AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -2106,7 +2106,7 @@ FROM (
     SELECT s.row_number, link.interaction_id, o.id AS entity_id
     FROM pg_temp.deal_sync_deals AS s
     CROSS JOIN LATERAL (
-        SELECT k.*, k.ctid AS place, k.tableoid AS part
+        SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
         FROM public.opportunities AS k
         WHERE
             k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -2139,7 +2139,7 @@ SET
     message = CASE WHEN p.row_number = ANY ($1) THEN $2 ELSE 'a trigger of the table returned NULL' END
 FROM pg_temp.deal_sync_deals AS s
 LEFT JOIN LATERAL (
-    SELECT k.*, k.ctid AS place, k.tableoid AS part
+    SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
     FROM public.opportunities AS k
     WHERE
         k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -2149,7 +2149,7 @@ LEFT JOIN LATERAL (
 ) AS t ON true
 WHERE
     s.row_number = p.row_number AND p.sqlstate IS NULL AND p.state IN ('new', 'changed', 'adopted')
-    AND (t.id IS NULL OR (t.place = p.place AND t.part = p.part))
+    AND (t.id IS NULL OR (t."landed place" = p.place AND t."landed part" = p.part))
 
 -- tenant: comparison
 WITH found AS MATERIALIZED (
@@ -2265,8 +2265,8 @@ USING (
             there.id AS landed_id,
             o.id AS "landed deal",
             taken.id AS "number taken by",
-            there.place AS "landed place",
-            there.part AS "landed part",
+            there."landed place",
+            there."landed part",
             s.row_number,
             s.element_id,
             s.graph_id,
@@ -2307,7 +2307,7 @@ USING (
             WHERE ($1::bigint[] IS NULL OR f.row_number = ANY ($1))
         ) AS s
         LEFT JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.deal_versions AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -2316,7 +2316,7 @@ USING (
             LIMIT 1
         ) AS there ON true
         LEFT JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.opportunities AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -2325,7 +2325,7 @@ USING (
             LIMIT 1
         ) AS o ON true
         LEFT JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.deal_versions AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -2454,7 +2454,7 @@ FROM (
         SELECT s.row_number, link.interaction_id, o.id AS entity_id
         FROM pg_temp.deal_sync_versions AS s
         CROSS JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.opportunities AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -2508,8 +2508,8 @@ USING (
             there.id AS landed_id,
             o.id AS "landed deal",
             taken.id AS "number taken by",
-            there.place AS "landed place",
-            there.part AS "landed part",
+            there."landed place",
+            there."landed part",
             s.row_number,
             s.element_id,
             s.graph_id,
@@ -2550,7 +2550,7 @@ USING (
             WHERE ($1::bigint[] IS NULL OR f.row_number = ANY ($1))
         ) AS s
         LEFT JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.deal_versions AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -2559,7 +2559,7 @@ USING (
             LIMIT 1
         ) AS there ON true
         LEFT JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.opportunities AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -2568,7 +2568,7 @@ USING (
             LIMIT 1
         ) AS o ON true
         LEFT JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.deal_versions AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -2771,7 +2771,7 @@ FROM (
                 SELECT FROM jsonb_array_elements_text(s.reject -> 'ahead') AS a (id)
                 CROSS JOIN LATERAL (SELECT a.id::uuid AS id) AS ahead
                 LEFT JOIN LATERAL (
-                    SELECT k.*, k.ctid AS place, k.tableoid AS part
+                    SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
                     FROM public.deal_versions AS k
                     WHERE
                         k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -2802,8 +2802,8 @@ FROM (
             there.id AS landed_id,
             o.id AS "landed deal",
             taken.id AS "number taken by",
-            there.place AS "landed place",
-            there.part AS "landed part",
+            there."landed place",
+            there."landed part",
             s.row_number,
             s.element_id,
             s.graph_id,
@@ -2844,7 +2844,7 @@ FROM (
             WHERE ($1::bigint[] IS NULL OR f.row_number = ANY ($1))
         ) AS s
         LEFT JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.deal_versions AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -2853,7 +2853,7 @@ FROM (
             LIMIT 1
         ) AS there ON true
         LEFT JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.opportunities AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -2862,7 +2862,7 @@ FROM (
             LIMIT 1
         ) AS o ON true
         LEFT JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.deal_versions AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -2929,7 +2929,7 @@ FROM (
         INNER JOIN (VALUES ('tenant_id', 'always'), ('version_id', 'always'), ('deal_opportunity_id', 'always'), ('version', 'always'), ('name', 'always'), ('stage', 'always'), ('amount', 'always'), ('opportunity_summary', 'always'), ('evolution_summary', 'always'), ('meddic_metrics', 'always'), ('meddic_economic_buyer', 'always'), ('meddic_decision_criteria', 'always'), ('meddic_decision_process', 'always'), ('meddic_identified_pain', 'always'), ('meddic_champion', 'always'), ('meddic_completeness', 'always'), ('dim_champion_strength', 'always'), ('dim_economic_buyer_access', 'always'), ('dim_identified_pain', 'always'), ('dim_metrics_business_case', 'always'), ('dim_decision_criteria_alignment', 'always'), ('dim_decision_process_clarity', 'always'), ('dim_competitive_position', 'always'), ('dim_incumbent_displacement_risk', 'always'), ('dim_pricing_alignment', 'always'), ('dim_procurement_legal_progress', 'always'), ('dim_responsiveness', 'always'), ('dim_close_date_credibility', 'always'), ('dim_technical_fit', 'always'), ('dim_integration_security_risk', 'always'), ('dim_change_readiness', 'always'), ('dim_champion_strength_confidence', 'always'), ('dim_economic_buyer_access_confidence', 'always'), ('dim_identified_pain_confidence', 'always'), ('dim_metrics_business_case_confidence', 'always'), ('dim_decision_criteria_alignment_confidence', 'always'), ('dim_decision_process_clarity_confidence', 'always'), ('dim_competitive_position_confidence', 'always'), ('dim_incumbent_displacement_risk_confidence', 'always'), ('dim_pricing_alignment_confidence', 'always'), ('dim_procurement_legal_progress_confidence', 'always'), ('dim_responsiveness_confidence', 'always'), ('dim_close_date_credibility_confidence', 'always'), ('dim_technical_fit_confidence', 'always'), ('dim_integration_security_risk_confidence', 'always'), ('dim_change_readiness_confidence', 'always'), ('ontology_scores_json', 'always'), ('ontology_completeness', 'always'), ('ontology_version', 'always'), ('change_summary', 'always'), ('changed_fields', 'always'), ('change_source_interaction_id', 'always'), ('created_at', 'always'), ('valid_from', 'always'), ('valid_until', 'always'), ('element_id', 'always'), ('conversion_errors', 'always')) AS m (name, write)
             ON m.name = lost.field
         LEFT JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.deal_versions AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -3050,7 +3050,7 @@ FROM (
         SELECT s.row_number, link.interaction_id, o.id AS entity_id
         FROM pg_temp.deal_sync_versions AS s
         CROSS JOIN LATERAL (
-            SELECT k.*, k.ctid AS place, k.tableoid AS part
+            SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
             FROM public.opportunities AS k
             WHERE
                 k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -3091,7 +3091,7 @@ FROM (
     SELECT s.row_number, link.interaction_id, o.id AS entity_id
     FROM pg_temp.deal_sync_versions AS s
     CROSS JOIN LATERAL (
-        SELECT k.*, k.ctid AS place, k.tableoid AS part
+        SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
         FROM public.opportunities AS k
         WHERE
             k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -3124,7 +3124,7 @@ SET
     message = CASE WHEN p.row_number = ANY ($1) THEN $2 ELSE 'a trigger of the table returned NULL' END
 FROM pg_temp.deal_sync_versions AS s
 LEFT JOIN LATERAL (
-    SELECT k.*, k.ctid AS place, k.tableoid AS part
+    SELECT k.*, k.ctid AS "landed place", k.tableoid AS "landed part"
     FROM public.deal_versions AS k
     WHERE
         k.tenant_id = 'aaaaaaaa-0000-4000-8000-000000000001'::uuid
@@ -3134,4 +3134,4 @@ LEFT JOIN LATERAL (
 ) AS t ON true
 WHERE
     s.row_number = p.row_number AND p.sqlstate IS NULL AND p.state IN ('new', 'changed', 'adopted')
-    AND (t.id IS NULL OR (t.place = p.place AND t.part = p.part))
+    AND (t.id IS NULL OR (t."landed place" = p.place AND t."landed part" = p.part))

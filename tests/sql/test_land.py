@@ -7,6 +7,7 @@ import uuid
 from typing import Any, LiteralString
 
 import pytest
+from psycopg import sql
 from support.application import ACCOUNT, WORDS, names, trigger
 from support.backend import in_background, waits_for_lock
 from support.database import Connection, Database
@@ -420,3 +421,15 @@ def test_a_case_in_a_trigger_that_one_row_breaks_costs_that_row(
 
     assert (run.status, run.rows_rejected, names(pg, tenant)) == ("partial", 1, ["Good"])
     assert [reject.sqlstate for reject in rejects(pg, tenant)] == ["20000"]
+
+
+def test_the_application_may_name_its_columns_as_it_likes(pg: Connection, graph: Graph, tenant: uuid.UUID) -> None:
+    for table in ("opportunities", "deal_versions"):
+        for name in ("place", "part", "k", "t", "s", "by_key", "row_number", "state", "landed"):
+            pg.execute(sql.SQL("ALTER TABLE {} ADD {} text").format(sql.Identifier(table), sql.Identifier(name)))
+    add_version(graph, tenant, add_deal(graph, tenant))
+    assert sync(pg, tenant).versions_inserted == 1
+    graph.run("MATCH (d:Deal) SET d.opportunity_summary = 'new'")
+    assert sync(pg, tenant).deals_updated == 1
+    pg.execute("SELECT deal_sync.replay(%s)", [tenant])
+    assert pg.execute("SELECT * FROM deal_sync.differences(%s)", [tenant]).fetchall() == []

@@ -23,6 +23,13 @@ CHANGES: dict[str, tuple[list[LiteralString], LiteralString]] = {
     "a target": ([], OPPORTUNITIES + "DROP COLUMN deal_ref"),
     "the name of a target": ([], OPPORTUNITIES + "RENAME deal_ref TO reference"),
     "a default": ([], OPPORTUNITIES + "ALTER deal_ref SET DEFAULT 'none'"),
+    "the name of a default's function": (
+        [
+            "CREATE FUNCTION first_reference() RETURNS text RETURN 'none'",
+            OPPORTUNITIES + "ALTER deal_ref SET DEFAULT first_reference()",
+        ],
+        "ALTER FUNCTION first_reference() RENAME TO reference_of_old",
+    ),
     "NOT NULL": ([], OPPORTUNITIES + "ALTER deal_ref SET NOT NULL"),
     "the name of the table": ([], OPPORTUNITIES + "RENAME TO chances"),
     "the schema of the table": (["CREATE SCHEMA other"], OPPORTUNITIES + "SET SCHEMA other"),
@@ -148,3 +155,34 @@ def test_a_mapping_that_was_rolled_back_is_forgotten(pg: Connection, tenant: uui
     pg.execute("UPDATE opportunities SET deal_ref = NULL")
     sync(pg, tenant, mode="full")
     assert one(pg, "SELECT deal_ref FROM opportunities") == "a reference"
+
+
+def test_a_foreign_table_of_others_stops_no_sync(pg: Connection, tenant: uuid.UUID, graph: Graph) -> None:
+    add_deal(graph, tenant)
+    with role(pg, fresh("reader"), "USAGE ON FOREIGN SERVER neo4j") as reader:
+        execute(pg, f"CREATE SCHEMA of_reader AUTHORIZATION {reader}")
+        execute(pg, f"SET ROLE {reader}")
+        for number, name in enumerate(("a.b.c", "a.b.c.d", "a b", "")):
+            execute(
+                pg,
+                f"CREATE FOREIGN TABLE of_reader.t{number} (a text) SERVER neo4j"
+                f" OPTIONS (label 'X', kind 'deal', target '{name or '.'}')",
+            )
+        pg.execute("RESET ROLE")
+        assert sync(pg, tenant).deals_inserted == 1
+        assert one(pg, "SELECT missing FROM deal_sync.reconcile(%s) WHERE kind = 'deals'", tenant) == 0
+
+
+def test_what_is_not_a_run_looks_at_the_mapping_by_itself(pg: Connection, tenant: uuid.UUID, graph: Graph) -> None:
+    add_deal(graph, tenant)
+    pg.execute(
+        """
+        DO $$
+        BEGIN
+            ASSERT deal_sync.merge_statement('neo4j.deals') LIKE '%deal_ref%';
+            ALTER FOREIGN TABLE neo4j.deals ALTER deal_ref OPTIONS (SET target 'lost_reason');
+            ASSERT deal_sync.merge_statement('neo4j.deals') LIKE '%lost_reason%';
+        END
+        $$
+        """
+    )

@@ -2,10 +2,13 @@
 server. Flows out: an error with the remedy.
 """
 
+import subprocess
+import sys
 from typing import LiteralString
 
 import psycopg
 import pytest
+from environment.state import CHECKOUT
 from support.database import Connection, Database
 from support.sync import one
 
@@ -40,6 +43,21 @@ def test_a_missing_package_is_named_with_the_remedy(database: Database) -> None:
                 session.execute(entry)
         assert "Python is 3." in str(raised.value.diag.message_detail)
         assert "Install the package" in str(raised.value.diag.message_hint)
+
+
+@pytest.mark.parametrize("missing", ["orjson", "neo4j", ""])
+def test_the_import_leaves_the_sessions_python_as_it_was(missing: str) -> None:
+    code = (
+        "import gc, sys\n"
+        f"sys.modules.update(dict.fromkeys({missing.split()}))\n"
+        "try:\n"
+        "    import neo4j_deals.entry\n"
+        "except ImportError:\n"
+        f"    assert {bool(missing)}\n"
+        "assert gc.isenabled() and 'numpy' not in sys.modules\n"
+        "import numpy"
+    )
+    subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(CHECKOUT / "fdw")}, check=True)
 
 
 def test_the_parts_of_a_message_are_joined_without_a_second_full_stop_or_semicolon(pg: Connection) -> None:

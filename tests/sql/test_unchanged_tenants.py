@@ -131,6 +131,13 @@ def test_a_tenant_in_which_nothing_changes_is_up_to_date(pg: Connection, tenants
     assert len(said) == 1
 
 
+def test_a_tenant_that_is_forgotten_was_never_up_to_date(pg: Connection, tenants: list[uuid.UUID]) -> None:
+    assert opened(pg) == []
+    pg.execute("SELECT deal_sync.forget(%s)", [tenants[0]])
+    query: LiteralString = "SELECT state, lag FROM deal_sync.tenant_status WHERE tenant_id = %s"
+    assert pg.execute(query, [tenants[0]]).fetchone() == ("never synced", None)
+
+
 def test_the_graph_is_asked_once_however_many_tenants_there_are(pg: Connection, tenants: list[uuid.UUID]) -> None:
     pg.execute("SET track_functions = 'all'")
     pg.execute("SELECT pg_stat_reset()")

@@ -45,6 +45,7 @@ DROP ROUTINE deal_sync.raise_again(text, text, text, text, text);
 DROP ROUTINE deal_sync.raise_applications(text, text, text, text, text, text[]);
 DROP ROUTINE deal_sync.reconcile(uuid);
 DROP ROUTINE deal_sync.record_failure(uuid, text, timestamp with time zone, text, text, text, text, text);
+DROP ROUTINE deal_sync.record_tenants(jsonb);
 DROP ROUTINE deal_sync.refused_elements(uuid);
 DROP ROUTINE deal_sync.remember_undated(uuid, text[], jsonb);
 DROP ROUTINE deal_sync.replay(uuid, text[], text);
@@ -122,7 +123,6 @@ ALTER ROUTINE deal_sync.raise_unknown(uuid) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.record_reconciliation(uuid, jsonb) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.record_rejects(uuid, uuid, jsonb) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.record_run(deal_sync.run_result, timestamp with time zone, text, text) SET SCHEMA _deal_sync;
-ALTER ROUTINE deal_sync.record_tenants(jsonb) SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.record_watermark(uuid, uuid, timestamp with time zone, text, boolean, jsonb)
     SET SCHEMA _deal_sync;
 ALTER ROUTINE deal_sync.remove_bar(uuid, uuid) SET SCHEMA _deal_sync;

@@ -2,7 +2,6 @@
 
 ALTER TABLE _deal_sync.graph_tenants
     ADD COLUMN counted_at timestamptz NOT NULL DEFAULT now(),
-    ADD COLUMN versions bigint,
     ADD COLUMN unchanged_at timestamptz;
 
 -- Views that stand on these columns stay. `make upgrade` reads the new names here.

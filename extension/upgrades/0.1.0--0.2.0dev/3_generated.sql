@@ -57,14 +57,13 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.message_of(_deal_sync.error, text) FROM PUB
 REVOKE EXECUTE ON ROUTINE _deal_sync.mode_error(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.new_backfill(deal_sync.run_result, _deal_sync.reading) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.note_nodes(text, uuid, text[], text[]) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.note_unchanged(uuid[]) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.pass_over_unchanged(uuid[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.phase_after(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.plan_freely() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.raise_again(_deal_sync.error) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.raise_applications(_deal_sync.error, text, text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.read_and_land(_deal_sync.reading, text[], deal_sync.run_result) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.record_failure(uuid, text, timestamp with time zone, _deal_sync.error) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.record_tenants(jsonb, uuid[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.rejected_elements(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.remember_undated(uuid, text[], text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.request_error(uuid, _deal_sync.request, _deal_sync.caller) FROM PUBLIC;
@@ -72,7 +71,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.run_kind(text, jsonb, deal_sync.run_result,
 REVOKE EXECUTE ON ROUTINE _deal_sync.select_changes(uuid, timestamp with time zone, boolean, _deal_sync.reading)
     FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.sentences(text[]) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.settled(uuid[], timestamp with time zone, text, jsonb, interval) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.settled(jsonb, timestamp with time zone, text, jsonb, interval) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.shown(text, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.skip_run(deal_sync.run_result) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.started_backfill(uuid, text) FROM PUBLIC;
@@ -83,6 +82,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.sync_tenant(uuid, _deal_sync.request, _deal
 REVOKE EXECUTE ON ROUTINE _deal_sync.tell_of_queue(uuid[], uuid[], bigint, bigint, uuid, text, boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.tenant_error(text, uuid, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.tenants_of_graph() FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.unchanged_tenants(jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.uncounted(uuid, jsonb, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.watermark_of(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.way_to_map(text) FROM PUBLIC;
@@ -98,8 +98,6 @@ COMMENT ON COLUMN _deal_sync.graph_tenants.is_known IS
 'whether the application''s table has the tenant; if not, it is not synced';
 COMMENT ON COLUMN _deal_sync.graph_tenants.unchanged_at IS
 'when sync_all last found that nothing had changed, and opened no run';
-COMMENT ON COLUMN _deal_sync.graph_tenants.versions IS
-'versions in the graph';
 COMMENT ON TABLE _deal_sync.removed_runs IS
 'what the runs that retention has removed add to the counters of deal_sync.metrics';
 COMMENT ON TABLE _deal_sync.undated_nodes IS

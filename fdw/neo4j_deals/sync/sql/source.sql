@@ -13,11 +13,11 @@ SELECT
     {% if staged %}
     {% if kind == "deal" %}
     {# Not coalesce(): the planner takes it for leaky, and would put a policy's condition before it. #}
-    CASE WHEN by_key.id IS NULL THEN adopted.place ELSE by_key.place END AS "landed place",
-    CASE WHEN by_key.id IS NULL THEN adopted.part ELSE by_key.part END AS "landed part",
+    CASE WHEN by_key.id IS NULL THEN adopted."landed place" ELSE by_key."landed place" END AS "landed place",
+    CASE WHEN by_key.id IS NULL THEN adopted."landed part" ELSE by_key."landed part" END AS "landed part",
     {% else %}
-    there.place AS "landed place",
-    there.part AS "landed part",
+    there."landed place",
+    there."landed part",
     {% endif %}
     s.row_number,
     s.element_id,

@@ -9,4 +9,4 @@ LEFT JOIN LATERAL (
 ) AS t ON true
 WHERE
     s.row_number = p.row_number AND p.sqlstate IS NULL AND p.state IN ('new', 'changed', 'adopted')
-    AND (t.id IS NULL OR (t.place = p.place AND t.part = p.part))
+    AND (t.id IS NULL OR (t."landed place" = p.place AND t."landed part" = p.part))
