@@ -207,11 +207,7 @@ AS $$
 DECLARE
     state CONSTANT record := _deal_sync.graph_state();
     settled CONSTANT jsonb := _deal_sync.settled(
-        tenants, state.clock, state.mapping,
-        jsonb_build_object(
-            'ahead', state.ahead, 'unsure', state.unsure, 'boot', state.boot, 'at_boot', state.at_boot
-        ),
-        _deal_sync.setting('undated_every')::interval
+        tenants, state.clock, state.mapping, to_jsonb(state), _deal_sync.setting('undated_every')::interval
     );
 BEGIN
     RETURN ARRAY(

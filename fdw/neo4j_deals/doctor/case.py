@@ -129,7 +129,6 @@ class OwnersCase(Case):
     def __init__(self, plpy: QuotingPlpy, is_mapped: bool) -> None:
         super().__init__(plpy)
         self.is_mapped = is_mapped
-        self._tables: dict[str, Table] = {}
 
     def ask(self, work: Callable[[Ask], T]) -> T:
         """The result of `work` in a transaction of its own, because one that has failed cannot go on."""
@@ -147,9 +146,7 @@ class OwnersCase(Case):
 
     def table(self, kind: str) -> Table:
         """The foreign table of a kind."""
-        if kind not in self._tables:
-            self._tables[kind] = catalog.mapping(self.plpy, kind)
-        return self._tables[kind]
+        return catalog.mapping(self.plpy, kind)
 
     @cached_property
     def database(self) -> tuple[str, str]:
