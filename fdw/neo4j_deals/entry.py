@@ -133,10 +133,13 @@ def check_targets(plpy: QuotingPlpy, shown: str | None) -> None:
         _raise(plpy, error)
 
 
-def fill_staging(plpy: TellingPlpy, kind: str, tenant: str, caller: str, selection: str | None) -> Iterator[int]:
-    """See `staging.fill`, for the table of a kind; `selection` is JSON."""
+def fill_staging(
+    plpy: TellingPlpy, kind: str, tenant: str, caller: str, selection: str | None, next_kind: str | None
+) -> Iterator[int | None]:
+    """See `staging.fill`, for one kind or two; `selection` is JSON."""
+    kinds = [kind] if next_kind is None else [kind, next_kind]
     with _reported(plpy):
-        yield from staging.fill(plpy, kind, tenant, caller, Selection.read(selection))
+        yield from staging.fill(plpy, kinds, tenant, caller, Selection.read(selection))
 
 
 def statements(plpy: QuotingPlpy, kind: str, tenant: str, without: list[str], completes: bool) -> dict[str, str | None]:

@@ -58,18 +58,19 @@ COMMENT ON FUNCTION _deal_sync.default_columns() IS
 -- read and empty the staging table, and no more. No argument becomes SQL or a path: caller is a role, and the foreign
 -- table is that of _deal_sync.mapped().
 CREATE OR REPLACE FUNCTION _deal_sync.fill_staging(
-    kind text, tenant_id uuid, caller regrole, selection jsonb
+    kind text, tenant_id uuid, caller regrole, selection jsonb, next_kind text DEFAULT NULL
 ) RETURNS SETOF bigint
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET client_encoding = 'UTF8' -- COPY takes the spool's texts to be in it
 AS $$
 from neo4j_deals import entry
-yield from entry.fill_staging(plpy, kind, tenant_id, caller, selection)
+yield from entry.fill_staging(plpy, kind, tenant_id, caller, selection, next_kind)
 $$;
-COMMENT ON FUNCTION _deal_sync.fill_staging(text, uuid, regrole, jsonb) IS
+COMMENT ON FUNCTION _deal_sync.fill_staging(text, uuid, regrole, jsonb, text) IS
 'reads a tenant''s nodes, all or a selection (neo4j_deals.sync.selection), into pg_temp.deal_sync_<kind>s: one batch '
-'per row fetched; the caller empties the table in between';
+'per row fetched; the caller empties the table in between. next_kind: is read while the last batches of the first kind '
+'land, and staged after a row that is NULL';
 
 CREATE OR REPLACE FUNCTION _deal_sync.graph_state(
     tenant_id uuid DEFAULT NULL, counts boolean DEFAULT FALSE, with_newest boolean DEFAULT FALSE,

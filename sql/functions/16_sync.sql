@@ -55,9 +55,29 @@ COMMENT ON FUNCTION _deal_sync.check_rejects(jsonb) IS
 -- here: see docs/internals/run.md, rules 3 and 4. selection: what the reader takes. If that is a part of the tenant's
 -- nodes, elements and graph_ids are the nodes that were read, and the ids of their deals. cleared: how many values the
 -- run has replaced with NULL, by column of the deals' table.
+-- Each FETCH stages a batch. next_kind: a kind that the cursor returns after the first one, and after a NULL.
+CREATE OR REPLACE FUNCTION _deal_sync.open_batches(
+    kind text, tenant_id uuid, selection jsonb, next_kind text DEFAULT NULL
+) RETURNS refcursor
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    batches NO SCROLL CURSOR FOR
+        SELECT _deal_sync.fill_staging(
+            kind, open_batches.tenant_id, quote_ident(current_user)::regrole, selection, next_kind
+        );
+BEGIN
+    OPEN batches;
+    RETURN batches;
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.open_batches(text, uuid, jsonb, text) IS
+'opens a cursor that stages a tenant''s nodes: see fill_staging()';
+
 CREATE OR REPLACE FUNCTION _deal_sync.run_kind(
-    kind text, selection jsonb, INOUT result deal_sync.run_result, INOUT reasons jsonb, INOUT cleared jsonb,
-    OUT elements text[], OUT graph_ids text[], OUT completed bigint
+    kind text, batches refcursor, is_part boolean, INOUT result deal_sync.run_result, INOUT reasons jsonb,
+    INOUT cleared jsonb, OUT elements text[], OUT graph_ids text[], OUT completed bigint
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -66,22 +86,22 @@ DECLARE
     statements _deal_sync.statements;
     staging CONSTANT text := format('pg_temp.%I', 'deal_sync_' || kind || 's');
     done bigint := 0;
+    last bigint;
     staged bigint;
     read record;
     landed record;
     error _deal_sync.error;
     context text;
-    batches CURSOR FOR
-        SELECT _deal_sync.fill_staging(kind, result.tenant_id, quote_ident(current_user)::regrole, selection) AS last;
-    is_part CONSTANT boolean := selection ?| ARRAY['since', 'graph_ids', 'rest'];
 BEGIN
     elements := '{}';
     graph_ids := '{}';
     completed := 0;
-    FOR batch IN batches LOOP
+    LOOP
+        FETCH batches INTO last;
+        EXIT WHEN last IS NULL; -- the end, or another kind follows
         EXECUTE format('SELECT count(*) FROM %s', staging) INTO staged;
-        IF staged <> batch.last - done THEN
-            RAISE EXCEPTION 'a batch was lost: % rows were read, but % were staged', batch.last - done, staged USING
+        IF staged <> last - done THEN
+            RAISE EXCEPTION 'a batch was lost: % rows were read, but % were staged', last - done, staged USING
                 ERRCODE = 'internal_error';
         END IF;
         IF is_part THEN
@@ -107,7 +127,7 @@ BEGIN
         reasons := landed.reasons;
         cleared := landed.cleared;
         completed := completed + landed.completed;
-        done := batch.last;
+        done := last;
         EXECUTE format('TRUNCATE %s, pg_temp.%I', staging, 'deal_sync_' || kind || '_plan');
         PERFORM _deal_sync.check_rejects(reasons);
     END LOOP;
@@ -116,8 +136,8 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.run_kind(text, jsonb, deal_sync.run_result, jsonb, jsonb) IS
-'reads and lands a tenant''s deals or versions, batch by batch';
+COMMENT ON FUNCTION _deal_sync.run_kind(text, refcursor, boolean, deal_sync.run_result, jsonb, jsonb) IS
+'reads and lands a tenant''s deals or versions, batch by batch; is_part: not all of them are read';
 
 -- remark: why the mode is not the one asked for, what a replay has completed or left out, what was cleared.
 CREATE OR REPLACE FUNCTION _deal_sync.conclude_run(
@@ -278,22 +298,29 @@ DECLARE
     || CASE WHEN only_deals IS NULL THEN '{}' ELSE jsonb_build_object('graph_ids', only_deals) END;
     is_full CONSTANT boolean := reading.mode IN ('full', 'replay') AND only_deals IS NULL;
     counts_before CONSTANT refcursor := _deal_sync.open_count(result.tenant_id);
+    batches refcursor;
     deals record;
     versions record;
     ended record;
     read text[];
 BEGIN
-    deals := _deal_sync.run_kind('deal', selection, result, '{}', '{}');
+    batches := _deal_sync.open_batches(
+        'deal', result.tenant_id, selection, CASE WHEN is_full THEN 'version' END
+    );
+    deals := _deal_sync.run_kind('deal', batches, NOT is_full, result, '{}', '{}');
     IF EXISTS (SELECT FROM jsonb_each_text(deals.cleared) AS c WHERE _deal_sync.is_mass(c.value::bigint)) THEN
         PERFORM _deal_sync.check_losses(deals.cleared, _deal_sync.fetch_count(counts_before));
     END IF;
     CLOSE counts_before;
-    versions := _deal_sync.run_kind(
-        'version',
-        selection
-        || CASE WHEN is_full THEN '{}' ELSE jsonb_build_object('graph_ids', deals.graph_ids || only_deals) END,
-        deals.result, deals.reasons, '{}'
-    );
+    IF NOT is_full THEN
+        CLOSE batches;
+        batches := _deal_sync.open_batches(
+            'version', result.tenant_id,
+            selection || jsonb_build_object('graph_ids', deals.graph_ids || only_deals)
+        );
+    END IF;
+    versions := _deal_sync.run_kind('version', batches, NOT is_full, deals.result, deals.reasons, '{}');
+    CLOSE batches;
     result := versions.result;
 
     IF is_full THEN

@@ -141,6 +141,7 @@ DECLARE
     kind text;
     keys text[];
     deals_before bigint;
+    batches refcursor;
     landed record;
 BEGIN
     PERFORM _deal_sync.hurry_constraints();
@@ -154,12 +155,13 @@ BEGIN
         keys := _deal_sync.deal_keys(kind, result.tenant_id, state.after, batch_size);
     END IF;
     deals_before := result.deals_read;
-    landed := _deal_sync.run_kind(
-        kind,
+    batches := _deal_sync.open_batches(
+        kind, result.tenant_id,
         reading.selection
-        || CASE WHEN keys IS NULL THEN '{"rest": true}' ELSE jsonb_build_object('graph_ids', keys) END,
-        result, '{}', state.cleared
+        || CASE WHEN keys IS NULL THEN '{"rest": true}' ELSE jsonb_build_object('graph_ids', keys) END
     );
+    landed := _deal_sync.run_kind(kind, batches, true, result, '{}', state.cleared);
+    CLOSE batches;
     result := landed.result;
     IF kind = 'deal' THEN
         result.deals_read := result.deals_read + deals_before;

@@ -98,7 +98,7 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
         "_deal_sync.deal_keys(text,uuid,text,integer)",
         "_deal_sync.end_backfill(deal_sync.backfills)",
         "_deal_sync.examine_graph(boolean)",
-        "_deal_sync.fill_staging(text,uuid,regrole,jsonb)",
+        "_deal_sync.fill_staging(text,uuid,regrole,jsonb,text)",
         "_deal_sync.graph_keys(text,uuid)",
         "_deal_sync.graph_state(uuid,boolean,boolean,double precision,timestamp with time zone)",
         "_deal_sync.keep_backfill(deal_sync.backfills)",

@@ -33,6 +33,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.defer_constraints() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.end_reading(deal_sync.run_result, boolean, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.examine(regrole) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.fetch_count(refcursor) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.fill_staging(text, uuid, regrole, jsonb, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.graph_state(uuid, boolean, boolean, double precision, timestamp with time zone)
     FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.holder_of(bigint) FROM PUBLIC;
@@ -57,6 +58,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.message_of(_deal_sync.error, text) FROM PUB
 REVOKE EXECUTE ON ROUTINE _deal_sync.mode_error(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.new_backfill(deal_sync.run_result, _deal_sync.reading) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.note_nodes(text, uuid, text[], text[]) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.open_batches(text, uuid, jsonb, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.phase_after(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.plan_freely() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.raise_again(_deal_sync.error) FROM PUBLIC;
@@ -67,7 +69,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.record_tenants(jsonb, uuid[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.rejected_elements(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.remember_undated(uuid, text[], text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.request_error(uuid, _deal_sync.request, _deal_sync.caller) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.run_kind(text, jsonb, deal_sync.run_result, jsonb, jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.run_kind(text, refcursor, boolean, deal_sync.run_result, jsonb, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.select_changes(uuid, timestamp with time zone, boolean, _deal_sync.reading)
     FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.sentences(text[]) FROM PUBLIC;

@@ -1,4 +1,4 @@
-"""In: a feed. Out: its spool files, from a process of its own: PostgreSQL merges a batch while the next one is read.
+"""In: feeds. Out: their spool files, from a process of its own: PostgreSQL merges a batch while the next one is read.
 
 For large loads, with the same `batches` as the thread: a thread makes no progress while PostgreSQL works, since
 PL/Python never releases Python's global lock (docs/internals/run.md). File descriptors are passed over a socket: those
@@ -20,7 +20,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,14 +39,32 @@ _BY_ITSELF = f"To read the graph in the backend itself: SET deal_sync.process_fr
 
 
 class ReaderProcess:
-    """A process that reads and encodes; it ends with the iterator of `batches`, and with the backend."""
+    """A process that reads and encodes several feeds of one server, each as far ahead as it may; it ends with `close`,
+    and with the backend.
+    """
 
-    def __init__(self, options: ServerOptions, feed: Feed, folder: str) -> None:
-        self._job = os.getpid(), options, feed.table, feed.tenant, feed.limits, feed.wanted, folder
+    def __init__(self, options: ServerOptions, feeds: Sequence[Feed], folder: str) -> None:
         try:
-            self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
             raise no_descriptor(error) or error from None
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            with theirs:
+                self._process = _start(theirs.fileno())
+            with contextlib.suppress(BrokenPipeError):  # _received() will find out
+                works = [(feed.table, feed.tenant, feed.limits, feed.wanted) for feed in feeds]
+                _send_object(self._ours, b"job", (os.getpid(), options, works, folder))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends the process. Also called in an aborted transaction and at exit: it must not call PostgreSQL."""
+        self._ours.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     def done_with(self, file: IO[bytes]) -> None:
         """Frees the disk space of a spool file, and lets the process continue."""
@@ -63,41 +81,33 @@ class ReaderProcess:
         return message, descriptors
 
     def batches(self, serve_interrupt: Callable[[], object]) -> Generator[tuple[Any, ...], None, None]:
-        """As `Reader.batches`. Raises the error that the process sent, or DealSyncError (08006) if it sent none."""
-        process = None
-        try:
-            with self._theirs:
-                process = _start(self._theirs.fileno())
-            with contextlib.suppress(BrokenPipeError):  # _received() will find out
-                _send_object(self._ours, b"job", self._job)
-            came = select.poll()  # not select(), which does not support descriptors above 1023
-            came.register(self._ours, select.POLLIN)
-            while True:
-                look(serve_interrupt)
-                if not came.poll(LOOK * 1000):
-                    continue
-                message, descriptors = self._received()
-                if message and not descriptors:  # a descriptor that could not be received is lost
-                    raise no_descriptor(OSError(errno.EMFILE, "")) or AssertionError
-                if message == _OUTCOME:
-                    outcome = _received_object(descriptors)
-                    if outcome is None:
-                        return
-                    raise outcome
-                if message:
-                    with open(descriptors[0], "rb", buffering=0) as file:
-                        yield file, _LAST.unpack(message)[0]
-                else:
-                    raise DealSyncError(
-                        "08006",
-                        f"the process that reads the graph terminated ({_end(process.wait())})",
-                        hint=_BY_ITSELF,
-                    )
-        finally:  # also runs in an aborted transaction and at exit: it must not call PostgreSQL
-            self._ours.close()
-            if process is not None:
-                process.kill()
-                process.wait()
+        """As `Reader.batches`, of the next feed. Raises the error that the process sent, or DealSyncError (08006) if it
+        sent none.
+        """
+        assert self._process is not None
+        came = select.poll()  # not select(), which does not support descriptors above 1023
+        came.register(self._ours, select.POLLIN)
+        while True:
+            look(serve_interrupt)
+            if not came.poll(LOOK * 1000):
+                continue
+            message, descriptors = self._received()
+            if message and not descriptors:  # a descriptor that could not be received is lost
+                raise no_descriptor(OSError(errno.EMFILE, "")) or AssertionError
+            if message == _OUTCOME:
+                outcome = _received_object(descriptors)
+                if outcome is None:
+                    return
+                raise outcome
+            if message:
+                with open(descriptors[0], "rb", buffering=0) as file:
+                    yield file, _LAST.unpack(message)[0]
+            else:
+                raise DealSyncError(
+                    "08006",
+                    f"the process that reads the graph terminated ({_end(self._process.wait())})",
+                    hint=_BY_ITSELF,
+                )
 
 
 def _send_object(to: socket.socket, name: bytes, content: object) -> None:
@@ -162,27 +172,30 @@ def _work(peer: socket.socket) -> None:
     job = socket.recv_fds(peer, 3, 1)[1]
     if not job:  # the backend terminated before it sent one
         raise SystemExit(1)
-    backend, options, table, tenant, limits, wanted, folder = _received_object(job)
+    backend, options, works, folder = _received_object(job)
     if os.getppid() != backend:  # the backend terminated before prctl
         raise SystemExit(1)
     gc.disable()  # it would scan every vector again and again, and hardly any cycles are created here
-    reader = Reader(Connection(options), Feed(table, tenant, limits, wanted).produce, folder, ahead=1)
-    outcome: Exception | None = None
-    try:
-        _pass_on(reader, peer)
-    except DealSyncError as error:
-        outcome = error
-    except Exception as error:
-        outcome = internal_error(error)
-    _send_object(peer, _OUTCOME, outcome)
+    connection, ahead, outcome = Connection(options), 0, None
+    for work in works:
+        try:
+            ahead = _pass_on(Reader(connection, Feed(*work).produce, folder, ahead=1), peer, ahead)
+        except DealSyncError as error:
+            outcome = error
+        except Exception as error:
+            outcome = internal_error(error)
+        _send_object(peer, _OUTCOME, outcome)
+        if outcome is not None:
+            break
     while peer.recv(1):  # exiting with unread answers would reset the connection, and lose the outcome
         pass
 
 
-def _pass_on(reader: Reader, peer: socket.socket) -> None:
+def _pass_on(reader: Reader, peer: socket.socket, ahead: int) -> int:
     """Sends each batch, the descriptor of a file and the number of its last row, once the backend has taken enough of
-    those before. As in the backend, this time does not count as waiting for the graph."""
-    ahead = 0
+    those before; returns how many it has not taken yet. As in the backend, this time does not count as waiting for the
+    graph.
+    """
     with contextlib.closing(reader.batches(lambda: None)) as batches:  # no interrupts here: SIGTERM ends it
         for file, last in batches:
             while ahead >= AHEAD:
@@ -192,6 +205,7 @@ def _pass_on(reader: Reader, peer: socket.socket) -> None:
             socket.send_fds(peer, [_LAST.pack(last)], [file.fileno()])
             reader.done_with(file)
             ahead += 1
+    return ahead
 
 
 if __name__ == "__main__":

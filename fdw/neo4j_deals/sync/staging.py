@@ -1,4 +1,4 @@
-"""In: a tenant and a kind of node. Out: its nodes in a temporary staging table, batch by batch.
+"""In: a tenant and kinds of nodes. Out: its nodes in a temporary staging table for each kind, batch by batch.
 
 The body of `_deal_sync.fill_staging`, which runs with the rights of the extension's owner: none of its arguments
 becomes SQL or a path. The flow: docs/internals/run.md.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
+from typing import IO
 
 from neo4j_deals import catalog
 from neo4j_deals.catalog import Plpy, TellingPlpy, query
@@ -28,44 +30,82 @@ from neo4j_deals.sync.process import ReaderProcess
 from neo4j_deals.sync.selection import Selection
 
 
-def fill(plpy: TellingPlpy, kind: str, tenant: str, caller: str, wanted: Selection) -> Iterator[int]:
-    """Stages the tenant's nodes of a kind that are wanted, and yields the number of the last row after each batch; the
-    caller then empties the table. If there are no nodes, no table is created.
+@dataclass(frozen=True)
+class _Part:
+    """The nodes of one kind that are wanted, and how many there are, if that is known."""
+
+    feed: Feed
+    options: ServerOptions
+    amount: int | None
+
+
+def fill(plpy: TellingPlpy, kinds: Sequence[str], tenant: str, caller: str, wanted: Selection) -> Iterator[int | None]:
+    """Stages the tenant's nodes of these kinds that are wanted, and yields the number of the last row after each batch,
+    and None between two kinds; the caller then empties the table. If there are no nodes, no table is created.
 
     `caller` is the quoted name of a role, which may read and truncate the table, nothing else, and write the plan of
     the batch, another table. Raises DealSyncError for errors of the graph or the network, and whatever PostgreSQL
     raises, including a cancel.
     """
-    table, limits = catalog.mapping(plpy, kind), _limits(plpy)
+    limits, folder, serve_interrupt = _limits(plpy), spool_folder(plpy), partial(catalog.serve_interrupt, plpy)
     if wanted.undated is not None:
         wanted = replace(wanted, undated=_digests(plpy, tenant))
-    feed = Feed(table, tenant, limits, wanted)
-    name = names.staging(table.kind)
+    parts = []
+    for kind in kinds:
+        feed = Feed(catalog.mapping(plpy, kind), tenant, limits, wanted)
+        options = catalog.server_options(plpy, catalog.mapped(plpy, kind))
+        # A selection is not counted: that would cost as much as reading it.
+        amount = _amount(options, feed, serve_interrupt) if wanted.is_everything else None
+        parts.append(_Part(feed, options, amount))
+    with contextlib.closing(_read(parts, limits, folder)) as readers:
+        for number, (part, reader) in enumerate(readers):
+            if number > 0:
+                yield None
+            progress = Progress(plpy, part.feed.table.kind, tenant, part.amount)
+            progress.show(0)
+            with contextlib.closing(reader.batches(serve_interrupt)) as batches:
+                for last in _staged(plpy, part.feed, caller, batches, reader.done_with):
+                    yield last
+                    progress.show(last)
+
+
+def _read(
+    parts: Sequence[_Part], limits: Limits, folder: str
+) -> Generator[tuple[_Part, Reader | ReaderProcess], None, None]:
+    """Each part with its reader: one process for large ones of a server, which reads the next while the last batches of
+    one land.
+    """
+    for options, group in groupby(parts, key=lambda part: part.options):
+        together = list(group)
+        if max(part.amount or 0 for part in together) >= limits.process_from:
+            with contextlib.closing(ReaderProcess(options, [part.feed for part in together], folder)) as process:
+                for part in together:
+                    yield part, process
+        else:
+            for part in together:
+                yield part, Reader(connection(options), part.feed.produce, folder)
+
+
+def _staged(
+    plpy: TellingPlpy,
+    feed: Feed,
+    caller: str,
+    batches: Iterator[tuple[IO[bytes], int]],
+    done_with: Callable[[IO[bytes]], None],
+) -> Iterator[int]:
+    """The number of the last row of each batch, when the batch is in the staging table."""
+    name, made = names.staging(feed.table.kind), None
     filled = ", ".join([*(own for own, _ in OWN_COLUMNS), *(plpy.quote_ident(column.name) for column in feed.columns)])
-    made: int | None = None
-    serve_interrupt = partial(catalog.serve_interrupt, plpy)
-    options, folder = catalog.server_options(plpy, catalog.mapped(plpy, kind)), spool_folder(plpy)
-    reader: Reader | ReaderProcess
-    # A selection is not counted: that would cost as much as reading it.
-    amount = _amount(options, feed, serve_interrupt) if wanted.is_everything else None
-    progress = Progress(plpy, table.kind, tenant, amount)
-    progress.show(0)
-    if amount is not None and amount >= limits.process_from:
-        reader = ReaderProcess(options, feed, folder)
-    else:
-        reader = Reader(connection(options), feed.produce, folder)
-    with contextlib.closing(reader.batches(serve_interrupt)) as batches:
-        for file, last in batches:
-            if made is None:
-                made = _make(plpy, name, table, caller)
-            _check_ours(plpy, name, made)
-            plpy.execute(f"COPY {name} ({filled}) FROM '/proc/self/fd/{file.fileno()}' (FORMAT binary)")
-            reader.done_with(file)
-            yield last
-            progress.show(last)
+    for file, last in batches:
+        if made is None:
+            made = _make(plpy, name, feed.table, caller)
+        _check_ours(plpy, name, made)
+        plpy.execute(f"COPY {name} ({filled}) FROM '/proc/self/fd/{file.fileno()}' (FORMAT binary)")
+        done_with(file)
+        yield last
     if made is not None:
         _check_ours(plpy, name, made)
-        plpy.execute(f"DROP TABLE {name}, {names.plan(table.kind)}")
+        plpy.execute(f"DROP TABLE {name}, {names.plan(feed.table.kind)}")
 
 
 def _digests(plpy: Plpy, tenant: str) -> dict[str, str]:
