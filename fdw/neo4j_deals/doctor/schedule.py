@@ -31,8 +31,8 @@ def pg_cron(case: Case) -> Finding:
     if not row["has_launcher"]:
         return Finding(
             False,
-            f"{row['version']}, but the pg_cron launcher is not running, so no job starts: it ends, and is not"
-            " restarted, if the database that it is connected to is dropped",
+            f"{row['version']}, but the pg_cron launcher is not running, so no job starts: it ends if the"
+            " database that it is connected to is dropped, and pg_cron before 1.6.1 does not restart it",
             "Restart the server.",
         )
     return Finding(True, row["version"])
