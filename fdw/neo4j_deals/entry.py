@@ -213,14 +213,14 @@ def deal_keys(plpy: Plpy, kind: str, tenant: str, after: str | None, size: int) 
         return state.deal_keys(plpy, kind, tenant, after, size)
 
 
-def changed_tenants(plpy: Plpy, since: str) -> list[str]:
+def changed_tenants(plpy: Plpy, since: str, known: list[str] | None) -> list[str | None]:
     """See `state.changed_tenants`; `since` is JSON: by tenant, a text with an offset."""
     moments = {tenant: datetime.fromisoformat(moment) for tenant, moment in json.loads(since).items()}
     with _reported(plpy):
-        return state.changed_tenants(plpy, moments)
+        return state.changed_tenants(plpy, moments, known)
 
 
-def graph_tenants(plpy: Plpy) -> list[tuple[str | None, int, int]]:
+def graph_tenants(plpy: Plpy) -> list[tuple[str | None, int, int, int]]:
     """See `state.graph_tenants`."""
     with _reported(plpy):
         return state.graph_tenants(plpy)

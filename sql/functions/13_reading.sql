@@ -118,16 +118,46 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.is_older(text, interval) IS 'whether a moment is that long ago; true if it is NULL';
 
+CREATE OR REPLACE FUNCTION _deal_sync.differs(
+    known jsonb, deals bigint, versions bigint, counted_at timestamptz
+) RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT
+        known ->> 'deals' IS NULL
+        OR coalesce((known ->> 'counted_at')::timestamptz < counted_at, false)
+        AND ((known ->> 'deals')::bigint, (known ->> 'versions')::bigint) IS DISTINCT FROM (deals, versions)
+$$;
+COMMENT ON FUNCTION _deal_sync.differs(jsonb, bigint, bigint, timestamptz) IS
+'whether a count of a tenant''s nodes has found other numbers than its last run (known: the facts) before, if that one '
+'counted';
+
 -- To count takes an index some milliseconds; if it takes longer, not every run counts.
-CREATE OR REPLACE FUNCTION _deal_sync.is_count_due(known jsonb) RETURNS boolean
+CREATE OR REPLACE FUNCTION _deal_sync.is_count_due(last jsonb) RETURNS boolean
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT
-        coalesce((known ->> 'count_ms')::integer <= 10, true)
-        OR _deal_sync.is_older(known ->> 'counted_at', interval '1 hour')
+        coalesce((last ->> 'count_ms')::integer <= 10, true)
+        OR _deal_sync.is_older(last ->> 'counted_at', interval '1 hour')
 $$;
-COMMENT ON FUNCTION _deal_sync.is_count_due(jsonb) IS 'whether a run counts the tenant''s nodes; known: the facts';
+COMMENT ON FUNCTION _deal_sync.is_count_due(jsonb) IS
+'whether nodes are counted again; last: count_ms and counted_at of the last count, or NULL';
+
+CREATE OR REPLACE FUNCTION _deal_sync.counted_otherwise(tenant_id uuid, known jsonb) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (
+        SELECT FROM _deal_sync.graph_tenants AS g
+        WHERE
+            g.tenant_id = counted_otherwise.tenant_id
+            AND _deal_sync.differs(known, g.deals, g.versions, g.counted_at)
+    )
+$$;
+COMMENT ON FUNCTION _deal_sync.counted_otherwise(uuid, jsonb) IS
+'whether sync_all has counted other numbers of a tenant''s nodes since they were counted for the facts (known)';
 
 -- New nodes with an old timestamp, and deleted ones. That deals are there again their keys do not tell: a row that has
 -- a deal again looks like any other.
@@ -211,7 +241,10 @@ BEGIN
     SELECT w.watermark, w.mapping, w.facts INTO last FROM _deal_sync.watermark_of(tenant_id) AS w;
     is_incremental := mode = 'incremental' AND last.watermark IS NOT NULL;
     state := _deal_sync.graph_state(
-        tenant_id, _deal_sync.is_count_due(last.facts), late => extract(EPOCH FROM overlap),
+        tenant_id,
+        NOT is_incremental OR _deal_sync.is_count_due(last.facts)
+        OR _deal_sync.counted_otherwise(tenant_id, last.facts),
+        late => extract(EPOCH FROM overlap),
         since => CASE WHEN is_incremental THEN last.watermark END
     );
     PERFORM _deal_sync.check_graph(state.database_id);

@@ -1,7 +1,7 @@
 -- In: the tenants of the graph. Out: a run of each, with a commit after it; old records are removed.
 
 CREATE OR REPLACE FUNCTION _deal_sync.tenants_of_graph(
-    OUT tenant_id uuid, OUT deals bigint, OUT versions bigint
+    OUT tenant_id uuid, OUT deals bigint, OUT versions bigint, OUT count_ms bigint
 ) RETURNS SETOF record
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -10,35 +10,74 @@ from neo4j_deals import entry
 return entry.graph_tenants(plpy)
 $$;
 COMMENT ON FUNCTION _deal_sync.tenants_of_graph() IS
-'the tenants that have nodes in the graph, and how many; NULL: how many nodes belong to no tenant';
+'the tenants that have nodes in the graph, and how many; NULL: how many nodes belong to no tenant. count_ms: the '
+'milliseconds that counting took';
 
-CREATE OR REPLACE FUNCTION _deal_sync.changed_tenants(since jsonb) RETURNS SETOF uuid
-LANGUAGE plpython3u STRICT SECURITY DEFINER
+CREATE OR REPLACE FUNCTION _deal_sync.changed_tenants(since jsonb, known uuid[]) RETURNS SETOF uuid
+LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 from neo4j_deals import entry
-return entry.changed_tenants(plpy, since)
+return entry.changed_tenants(plpy, since, known)
 $$;
-COMMENT ON FUNCTION _deal_sync.changed_tenants(jsonb) IS
-'the tenants with a node that has changed, or may have; since: by tenant, a moment of the graph''s clock';
+COMMENT ON FUNCTION _deal_sync.changed_tenants(jsonb, uuid[]) IS
+'the tenants with a node that has changed, or may have; since: by tenant, a moment of the graph''s clock. NULL, if a '
+'tenant that is not among known has nodes';
 
-CREATE OR REPLACE FUNCTION _deal_sync.record_tenants(found jsonb, unchanged uuid[]) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.record_tenants(found jsonb, count_ms bigint) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     DELETE FROM _deal_sync.graph_tenants AS g
     WHERE NOT EXISTS (SELECT FROM jsonb_to_recordset(found) AS f (tenant_id uuid) WHERE f.tenant_id = g.tenant_id);
 
-    INSERT INTO _deal_sync.graph_tenants AS g (tenant_id, deals, is_known, unchanged_at)
-    SELECT f.tenant_id, f.deals, f.is_known, CASE WHEN f.tenant_id = ANY (unchanged) THEN now() END
-    FROM jsonb_to_recordset(found) AS f (tenant_id uuid, deals bigint, is_known boolean)
+    INSERT INTO _deal_sync.graph_tenants AS g (tenant_id, deals, versions, is_known)
+    SELECT f.tenant_id, f.deals, f.versions, f.is_known
+    FROM jsonb_to_recordset(found) AS f (tenant_id uuid, deals bigint, versions bigint, is_known boolean)
     ORDER BY f.tenant_id -- concurrent calls lock rows in the same order
     ON CONFLICT (tenant_id) DO UPDATE SET
-        deals = excluded.deals, is_known = excluded.is_known, counted_at = excluded.counted_at,
-        unchanged_at = coalesce(excluded.unchanged_at, g.unchanged_at)
+        deals = excluded.deals, versions = excluded.versions, is_known = excluded.is_known,
+        counted_at = excluded.counted_at;
+
+    INSERT INTO _deal_sync.last_count AS l (counted_at, count_ms) VALUES (now(), record_tenants.count_ms)
+    ON CONFLICT (is_the_last) DO UPDATE SET counted_at = excluded.counted_at, count_ms = excluded.count_ms
 $$;
-COMMENT ON FUNCTION _deal_sync.record_tenants(jsonb, uuid[]) IS
-'keeps the tenants of the graph in _deal_sync.graph_tenants, and that nothing has changed in some of them';
+COMMENT ON FUNCTION _deal_sync.record_tenants(jsonb, bigint) IS
+'keeps the tenants of the graph in _deal_sync.graph_tenants, and what it took to count their nodes';
+
+CREATE OR REPLACE FUNCTION _deal_sync.record_unchanged(unchanged uuid[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE _deal_sync.graph_tenants AS g SET unchanged_at = now()
+    WHERE g.tenant_id IN (
+        SELECT t.tenant_id FROM _deal_sync.graph_tenants AS t
+        WHERE t.tenant_id = ANY (unchanged)
+        ORDER BY t.tenant_id -- concurrent calls lock rows in the same order
+        FOR NO KEY UPDATE
+    )
+$$;
+COMMENT ON FUNCTION _deal_sync.record_unchanged(uuid[]) IS 'keeps that nothing has changed in these tenants';
+
+-- What sync_all may take for the tenants of the graph and the numbers of their nodes, without counting. All of them are
+-- counted when there is a new one.
+CREATE OR REPLACE FUNCTION _deal_sync.counted_lately(
+    OUT tenant_id uuid, OUT deals bigint, OUT versions bigint, OUT is_known boolean, OUT counted_at timestamptz
+) RETURNS SETOF record
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT g.tenant_id, g.deals, g.versions, g.is_known, g.counted_at
+    FROM _deal_sync.graph_tenants AS g
+    WHERE
+        NOT _deal_sync.is_count_due((SELECT to_jsonb(l) FROM _deal_sync.last_count AS l))
+        AND NOT EXISTS (
+            SELECT FROM deal_sync.watermarks AS w
+            WHERE NOT EXISTS (SELECT FROM _deal_sync.graph_tenants AS k WHERE k.tenant_id = w.tenant_id)
+        )
+$$;
+COMMENT ON FUNCTION _deal_sync.counted_lately() IS
+'the tenants that the graph had when sync_all last counted; none, if it is to count again';
 
 CREATE OR REPLACE FUNCTION _deal_sync.record_reconciliation(tenant uuid, report jsonb) RETURNS void
 LANGUAGE sql SECURITY DEFINER
@@ -169,8 +208,8 @@ $$;
 COMMENT ON FUNCTION _deal_sync.line_up_tenant(uuid) IS
 'one tenant as what sync_all syncs, unless it waits after failures or is being backfilled; or as unknown';
 
--- What a run would look at beside changed nodes: the numbers of nodes, which sync_all has just counted (found), the
--- clocks, the mapping and the graph, rejected nodes, nodes without a timestamp, and whether it is to correct a failure.
+-- What a run would look at beside changed nodes: the numbers of nodes, which sync_all has counted (found), the clocks,
+-- the mapping and the graph, rejected nodes, nodes without a timestamp, and whether it is to correct a failure.
 CREATE OR REPLACE FUNCTION _deal_sync.settled(
     found jsonb, clock timestamptz, mapping text, facts jsonb, undated_every interval
 ) RETURNS jsonb
@@ -179,7 +218,9 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
     SELECT jsonb_object_agg(w.tenant_id, w.watermark)
-    FROM jsonb_to_recordset(found) AS t (tenant_id uuid, deals bigint, versions bigint, is_known boolean)
+    FROM jsonb_to_recordset(found) AS t (
+        tenant_id uuid, deals bigint, versions bigint, is_known boolean, counted_at timestamptz
+    )
     INNER JOIN deal_sync.watermarks AS w ON w.tenant_id = t.tenant_id
     WHERE
         t.is_known
@@ -187,8 +228,7 @@ AS $$
         AND w.watermark <= clock
         AND _deal_sync.clock_was_set(w.facts, settled.facts) IS NULL
         AND NOT _deal_sync.is_older(w.facts ->> 'undated_at', undated_every)
-        AND (w.facts ->> 'deals')::bigint = t.deals
-        AND (w.facts ->> 'versions')::bigint = t.versions
+        AND NOT _deal_sync.differs(w.facts, t.deals, t.versions, t.counted_at)
         AND NOT EXISTS (SELECT FROM deal_sync.rejects AS r WHERE r.tenant_id = t.tenant_id AND r.level = 'row')
         AND (
             SELECT r.status FROM deal_sync.runs AS r
@@ -200,7 +240,7 @@ COMMENT ON FUNCTION _deal_sync.settled(jsonb, timestamptz, text, jsonb, interval
 'of these tenants, those that need a run only if a node has changed since the watermark, and that watermark';
 
 -- One question to the graph for all tenants, in place of a run for each.
-CREATE OR REPLACE FUNCTION _deal_sync.unchanged_tenants(tenants jsonb) RETURNS uuid[]
+CREATE OR REPLACE FUNCTION _deal_sync.unchanged_tenants(tenants jsonb, are_all boolean) RETURNS uuid[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -209,21 +249,65 @@ DECLARE
     settled CONSTANT jsonb := _deal_sync.settled(
         tenants, state.clock, state.mapping, to_jsonb(state), _deal_sync.setting('undated_every')::interval
     );
-BEGIN
-    RETURN ARRAY(
-        SELECT s.tenant::uuid FROM jsonb_object_keys(settled) AS s (tenant)
-        EXCEPT
-        SELECT c.id FROM _deal_sync.changed_tenants(settled) AS c (id)
+    known CONSTANT uuid[] := CASE WHEN NOT are_all THEN
+        ARRAY(SELECT t.tenant_id FROM jsonb_to_recordset(tenants) AS t (tenant_id uuid))
+    END;
+    changed CONSTANT uuid[] := ARRAY(
+        SELECT c.id FROM _deal_sync.changed_tenants(coalesce(settled, '{}'), known) AS c (id)
     );
+BEGIN
+    IF array_position(changed, NULL) IS NULL THEN
+        RETURN ARRAY(SELECT s.tenant::uuid FROM jsonb_object_keys(settled) AS s (tenant) EXCEPT SELECT unnest(changed));
+    END IF;
+    RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.unchanged_tenants(jsonb) IS
-'the tenants, of those that line_up() has found, for which an incremental run would do nothing';
+COMMENT ON FUNCTION _deal_sync.unchanged_tenants(jsonb, boolean) IS
+'the tenants, of those that sync_all has found, for which an incremental run would do nothing; NULL if the graph has '
+'another tenant, which is not looked for if these are all';
+
+-- A tenant that has left the graph is still synced, as one without deals, or it would be late for ever, and no
+-- reconcile would report it.
+CREATE OR REPLACE FUNCTION _deal_sync.find_tenants(
+    counting boolean, OUT found jsonb, OUT nobodys bigint, OUT count_ms bigint
+)
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH g AS MATERIALIZED (
+        SELECT t.tenant_id, t.deals, t.versions, false AS is_known, now() AS counted_at, t.count_ms
+        FROM _deal_sync.tenants_of_graph() AS t
+        WHERE find_tenants.counting
+        UNION ALL
+        SELECT l.tenant_id, l.deals, l.versions, l.is_known, l.counted_at, NULL
+        FROM _deal_sync.counted_lately() AS l
+        WHERE NOT find_tenants.counting
+    )
+
+    SELECT
+        coalesce(jsonb_agg(jsonb_build_object(
+            'tenant_id', f.tenant_id, 'deals', f.deals, 'versions', f.versions, 'counted_at', f.counted_at,
+            'is_known', CASE WHEN f.is_known THEN true ELSE _deal_sync.tenant_exists(f.tenant_id) END
+        )) FILTER (WHERE f.tenant_id IS NOT NULL), '[]'),
+        max(f.deals + f.versions) FILTER (WHERE f.tenant_id IS NULL),
+        max(f.count_ms)
+    FROM (
+        SELECT * FROM g
+        UNION ALL
+        SELECT r.tenant_id, 0, 0, false, now(), NULL FROM _deal_sync.tenant_runs AS r
+        WHERE
+            find_tenants.counting
+            AND r.tried_at IS NOT NULL
+            AND r.tenant_id NOT IN (SELECT g.tenant_id FROM g WHERE g.tenant_id IS NOT NULL)
+    ) AS f
+$$;
+COMMENT ON FUNCTION _deal_sync.find_tenants(boolean) IS
+'the tenants that the graph has or had, with the numbers of their nodes; not counting: as they were counted last. '
+'nobodys: how many nodes belong to no tenant, if they are counted';
 
 -- todo: the one that has waited longest comes first; unknown: tenants that the application does not know; nobodys: how
--- many nodes belong to no tenant, which is counted with them, since it takes the whole graph. A tenant that has left
--- the graph is still synced, as one without deals, or it would be late for ever, and no reconcile would report it. If
--- the graph cannot be asked, todo are the tenants that were synced before, and error says why.
+-- many nodes belong to no tenant, which is counted with them, since it takes the whole graph. If the graph cannot be
+-- asked, todo are the tenants that were synced before, and error says why.
 CREATE OR REPLACE FUNCTION _deal_sync.line_up(
     tenant uuid, mode text,
     OUT todo uuid[], OUT unknown uuid[], OUT unchanged bigint, OUT nobodys bigint, OUT error _deal_sync.error
@@ -232,7 +316,9 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    found jsonb;
+    is_incremental CONSTANT boolean := mode = 'incremental';
+    counting boolean;
+    tenants record;
     settled uuid[] := '{}';
 BEGIN
     IF tenant IS NOT NULL THEN
@@ -241,36 +327,30 @@ BEGIN
     END IF;
     BEGIN
         PERFORM _deal_sync.check_package();
-        WITH g AS MATERIALIZED (
-            SELECT t.* FROM _deal_sync.tenants_of_graph() AS t
-        )
-
-        SELECT
-            coalesce(jsonb_agg(jsonb_build_object(
-                'tenant_id', f.tenant_id, 'deals', f.deals, 'versions', f.versions, 'is_there', f.is_there,
-                'is_known', _deal_sync.tenant_exists(f.tenant_id)
-            )) FILTER (WHERE f.tenant_id IS NOT NULL), '[]'),
-            max(f.deals + f.versions) FILTER (WHERE f.tenant_id IS NULL)
-        INTO found, nobodys
-        FROM (
-            SELECT g.tenant_id, g.deals, g.versions, true FROM g
-            UNION ALL
-            SELECT r.tenant_id, 0, 0, false FROM _deal_sync.tenant_runs AS r
-            WHERE
-                r.tried_at IS NOT NULL
-                AND r.tenant_id NOT IN (SELECT g.tenant_id FROM g WHERE g.tenant_id IS NOT NULL)
-        ) AS f (tenant_id, deals, versions, is_there);
-        IF mode = 'incremental' THEN
-            settled := _deal_sync.unchanged_tenants(found);
-        END IF;
+        counting := NOT is_incremental OR NOT EXISTS (SELECT FROM _deal_sync.counted_lately());
+        LOOP
+            SELECT f.* INTO tenants FROM _deal_sync.find_tenants(counting) AS f;
+            IF is_incremental THEN
+                settled := _deal_sync.unchanged_tenants(tenants.found, counting);
+            END IF;
+            EXIT WHEN settled IS NOT NULL;
+            counting := true;
+        END LOOP;
         SELECT
             array_agg(f.tenant_id) FILTER (WHERE f.is_known AND f.tenant_id <> ALL (settled)),
-            array_agg(f.tenant_id ORDER BY f.tenant_id) FILTER (WHERE f.is_there AND NOT f.is_known)
+            array_agg(f.tenant_id ORDER BY f.tenant_id) FILTER (WHERE f.deals + f.versions > 0 AND NOT f.is_known)
         INTO todo, unknown
-        FROM jsonb_to_recordset(found) AS f (tenant_id uuid, is_there boolean, is_known boolean);
+        FROM jsonb_to_recordset(tenants.found) AS f (
+            tenant_id uuid, deals bigint, versions bigint, is_known boolean
+        );
+        todo := ARRAY(SELECT t.id FROM unnest(todo) AS t (id) WHERE counting OR _deal_sync.tenant_exists(t.id));
         unchanged := cardinality(settled);
+        nobodys := tenants.nobodys;
         -- Last: another sync_all waits for these rows.
-        PERFORM _deal_sync.record_tenants(found, settled);
+        IF counting THEN
+            PERFORM _deal_sync.record_tenants(tenants.found, tenants.count_ms);
+        END IF;
+        PERFORM _deal_sync.record_unchanged(settled);
     EXCEPTION
         WHEN OTHERS OR query_canceled THEN
             GET STACKED DIAGNOSTICS

@@ -233,8 +233,8 @@ BEGIN
     END LOOP;
     IF NOT (_deal_sync.cron_facts()).has_launcher THEN
         RAISE WARNING 'the pg_cron launcher is not running, so no job starts' USING
-            DETAIL = 'The launcher ends if the database that it is connected to is dropped, and pg_cron before 1.6.1 does not'
-                ' restart it.',
+            DETAIL = 'The launcher ends if the database that it is connected to is dropped, and pg_cron before 1.6.1'
+                ' does not restart it.',
             HINT = 'Restart the server.';
     END IF;
     IF (SELECT r.rolsuper OR r.rolbypassrls FROM pg_roles AS r WHERE r.rolname = current_user) THEN

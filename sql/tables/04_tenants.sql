@@ -5,16 +5,28 @@ CREATE TABLE _deal_sync.graph_tenants (
     deals bigint NOT NULL,
     is_known boolean NOT NULL,
     counted_at timestamptz NOT NULL DEFAULT now(),
-    unchanged_at timestamptz
+    unchanged_at timestamptz,
+    versions bigint NOT NULL DEFAULT 0
 );
 COMMENT ON TABLE _deal_sync.graph_tenants IS
 'the tenants that the graph had when sync_all last looked, and those that were synced before';
 COMMENT ON COLUMN _deal_sync.graph_tenants.deals IS 'deals in the graph';
 COMMENT ON COLUMN _deal_sync.graph_tenants.is_known IS
 'whether the application''s table has the tenant; if not, it is not synced';
-COMMENT ON COLUMN _deal_sync.graph_tenants.counted_at IS 'when sync_all counted the deals';
+COMMENT ON COLUMN _deal_sync.graph_tenants.counted_at IS 'when sync_all counted them';
 COMMENT ON COLUMN _deal_sync.graph_tenants.unchanged_at IS
 'when sync_all last found that nothing had changed, and opened no run';
+COMMENT ON COLUMN _deal_sync.graph_tenants.versions IS 'versions in the graph';
+
+CREATE TABLE _deal_sync.last_count (
+    is_the_last boolean PRIMARY KEY DEFAULT TRUE CHECK (is_the_last),
+    counted_at timestamptz NOT NULL,
+    count_ms bigint NOT NULL
+);
+COMMENT ON TABLE _deal_sync.last_count IS 'one row: when sync_all last counted the nodes of all tenants';
+COMMENT ON COLUMN _deal_sync.last_count.is_the_last IS 'allows for one row';
+COMMENT ON COLUMN _deal_sync.last_count.counted_at IS 'when it counted';
+COMMENT ON COLUMN _deal_sync.last_count.count_ms IS 'the milliseconds that it took';
 
 CREATE TABLE deal_sync.reconciliations (
     tenant_id uuid NOT NULL,
@@ -47,5 +59,6 @@ COMMENT ON TABLE _deal_sync.removed_runs IS
 'what the runs that retention has removed add to the counters of deal_sync.metrics';
 
 SELECT pg_catalog.pg_extension_config_dump('_deal_sync.graph_tenants', '');
+SELECT pg_catalog.pg_extension_config_dump('_deal_sync.last_count', '');
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.reconciliations', '');
 SELECT pg_catalog.pg_extension_config_dump('_deal_sync.removed_runs', '');

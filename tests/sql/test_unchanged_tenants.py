@@ -138,13 +138,104 @@ def test_a_tenant_that_is_forgotten_was_never_up_to_date(pg: Connection, tenants
     assert pg.execute(query, [tenants[0]]).fetchone() == ("never synced", None)
 
 
-def test_the_graph_is_asked_once_however_many_tenants_there_are(pg: Connection, tenants: list[uuid.UUID]) -> None:
-    pg.execute("SET track_functions = 'all'")
-    pg.execute("SELECT pg_stat_reset()")
-    assert opened(pg) == []
+def calls(pg: Connection, expected: list[uuid.UUID]) -> dict[str, int]:
+    """How often sync_all, which opens these runs, asks the graph what, and runs a tenant."""
     pg.execute("SELECT pg_stat_force_next_flush()")
-    calls = pg.execute(
+    pg.execute("SELECT pg_stat_reset()")
+    pg.execute("SET track_functions = 'all'")
+    assert opened(pg) == expected
+    pg.execute("RESET track_functions")
+    pg.execute("SELECT pg_stat_force_next_flush()")
+    found = pg.execute(
         "SELECT funcname, calls FROM pg_stat_user_functions"
-        " WHERE funcname IN ('changed_tenants', 'tenants_of_graph', 'graph_state', 'sync_tenant')"
+        " WHERE funcname IN ('changed_tenants', 'tenants_of_graph', 'graph_state', 'sync_tenant') AND calls > 0"
     ).fetchall()
-    assert dict(calls) == {"changed_tenants": 1, "tenants_of_graph": 1, "graph_state": 1}
+    return dict(found)
+
+
+def test_the_graph_is_asked_once_however_many_tenants_there_are(pg: Connection, tenants: list[uuid.UUID]) -> None:
+    assert calls(pg, []) == {"changed_tenants": 1, "tenants_of_graph": 1, "graph_state": 1}
+
+
+# If counting takes long
+
+
+@pytest.fixture
+def large(pg: Connection, tenants: list[uuid.UUID]) -> list[uuid.UUID]:
+    """The same tenants in a graph in which counting took half a second, their own as all nodes."""
+    assert opened(pg) == []
+    pg.execute("UPDATE _deal_sync.last_count SET count_ms = 500")
+    pg.execute("UPDATE deal_sync.watermarks SET facts = facts || '{\"count_ms\": 500}'")
+    return tenants
+
+
+def an_hour_passes(pg: Connection) -> None:
+    pg.execute("UPDATE _deal_sync.last_count SET counted_at = counted_at - interval '61 min'")
+
+
+def test_a_large_graph_is_not_counted_again_and_changes_are_found(
+    pg: Connection, graph: Graph, large: list[uuid.UUID]
+) -> None:
+    assert calls(pg, []) == {"changed_tenants": 1, "graph_state": 1}
+    late = "SELECT count(*) FROM deal_sync.tenant_status WHERE lag > '1 min'"
+    pg.execute("UPDATE deal_sync.runs SET started_at = started_at - interval '1h'")
+    assert opened(pg) == []
+    assert one(pg, late) == 0
+    graph.run(CHANGES["a deal changes"], tenant=str(large[1]))
+    assert calls(pg, [large[1]])["sync_tenant"] == 1
+    assert opened(pg) == [large[1]]  # its overlap
+    assert one(pg, "SELECT count_ms FROM _deal_sync.last_count") == 500
+
+
+def test_a_deal_that_goes_from_a_large_graph_is_missed_within_the_hour_and_brings_one_run(
+    pg: Connection, graph: Graph, large: list[uuid.UUID]
+) -> None:
+    graph.run(CHANGES["a deal goes"], tenant=str(large[1]))
+    assert opened(pg) == []
+    an_hour_passes(pg)
+    assert opened(pg) == [large[1]]
+    assert one(pg, "SELECT message FROM deal_sync.runs ORDER BY started_at DESC LIMIT 1") == (
+        "rows whose deal is not in the graph: 1"
+    )
+    pg.execute("UPDATE _deal_sync.last_count SET count_ms = 500")
+    pg.execute("UPDATE deal_sync.watermarks SET facts = facts || '{\"count_ms\": 500}'")
+    assert opened(pg) == []
+    graph.run(CHANGES["a deal comes with an old time"], tenant=str(large[1]))
+    sync(pg, large[1], mode="full")  # has counted later than sync_all
+    assert opened(pg) == []
+    an_hour_passes(pg)
+    assert opened(pg) == []
+
+
+def test_a_new_tenant_of_a_large_graph_is_synced_at_once(
+    pg: Connection, graph: Graph, large: list[uuid.UUID]
+) -> None:
+    for new in (uuid.UUID(int=0), uuid.uuid4(), uuid.UUID(int=(1 << 128) - 1)):
+        pg.execute("INSERT INTO tenants (id, name) VALUES (%s, 'new')", [new])
+        add_deal(graph, new)
+        graph.run(f"MATCH (d:Deal {{tenant_id: $tenant}}) SET d.last_updated_at = {LONG_AGO}", tenant=str(new))
+        assert opened(pg) == [new]
+        pg.execute("UPDATE _deal_sync.last_count SET count_ms = 500")
+        assert calls(pg, []) == {"changed_tenants": 1, "graph_state": 1}
+
+
+def test_a_tenant_that_the_application_learns_of_later_is_synced_and_what_is_no_tenant_costs_nothing(
+    pg: Connection, graph: Graph, large: list[uuid.UUID]
+) -> None:
+    late, odd = uuid.uuid4(), "OTHER"
+    for tenant in (late, odd):
+        graph.run(
+            "CREATE (:Deal {tenant_id: $tenant, opportunity_id: randomUUID(), last_updated_at: datetime()})",
+            tenant=str(tenant),
+        )
+    assert calls(pg, [])["tenants_of_graph"] == 1
+    pg.execute("UPDATE _deal_sync.last_count SET count_ms = 500")
+    assert "tenants_of_graph" not in calls(pg, [])
+    assert one(pg, "SELECT state FROM deal_sync.tenant_status WHERE tenant_id = %s", late) == "unknown"
+    pg.execute("INSERT INTO tenants (id, name) VALUES (%s, 'late')", [late])
+    assert opened(pg) == [late]
+
+
+def test_a_full_run_counts_a_large_graph(pg: Connection, large: list[uuid.UUID]) -> None:
+    pg.execute("CALL deal_sync.sync_all('full')")
+    assert one(pg, "SELECT count_ms < 500 FROM _deal_sync.last_count")

@@ -2,7 +2,16 @@
 
 ALTER TABLE _deal_sync.graph_tenants
     ADD COLUMN counted_at timestamptz NOT NULL DEFAULT now(),
-    ADD COLUMN unchanged_at timestamptz;
+    ADD COLUMN unchanged_at timestamptz,
+    ADD COLUMN versions bigint NOT NULL DEFAULT 0;
+
+-- The next sync_all counts.
+CREATE TABLE _deal_sync.last_count (
+    is_the_last boolean PRIMARY KEY DEFAULT TRUE CHECK (is_the_last),
+    counted_at timestamptz NOT NULL,
+    count_ms bigint NOT NULL
+);
+SELECT pg_catalog.pg_extension_config_dump('_deal_sync.last_count', '');
 
 -- Views that stand on these columns stay. `make upgrade` reads the new names here.
 ALTER TABLE deal_sync.reconciliations RENAME COLUMN refused TO rejected;

@@ -10,7 +10,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.begin_run(uuid, _deal_sync.request, _deal_s
 REVOKE EXECUTE ON ROUTINE _deal_sync.begin_transaction(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.call_for_deal(text, uuid, uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.caller() FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.changed_tenants(jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.changed_tenants(jsonb, uuid[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_cron(text, text, text, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_encoding() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_handler(integer) FROM PUBLIC;
@@ -24,16 +24,20 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.comparison_of_tenant() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.conclude_backfill(deal_sync.backfills, _deal_sync.reading, deal_sync.run_result)
     FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.conclude_run(deal_sync.run_result, text, bigint) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.counted_lately() FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.counted_otherwise(uuid, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.crashes_with_multicorn(integer) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.create_mapping(name, name, name) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.cron_facts() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.default_columns() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.default_tables(name, name, name) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.defer_constraints() FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.differs(jsonb, bigint, bigint, timestamp with time zone) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.end_reading(deal_sync.run_result, boolean, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.examine(regrole) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.fetch_count(refcursor) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.fill_staging(text, uuid, regrole, jsonb, text) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.find_tenants(boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.graph_state(uuid, boolean, boolean, double precision, timestamp with time zone)
     FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.holder_of(bigint) FROM PUBLIC;
@@ -65,7 +69,8 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.raise_again(_deal_sync.error) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.raise_applications(_deal_sync.error, text, text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.read_and_land(_deal_sync.reading, text[], deal_sync.run_result) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.record_failure(uuid, text, timestamp with time zone, _deal_sync.error) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.record_tenants(jsonb, uuid[]) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.record_tenants(jsonb, bigint) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.record_unchanged(uuid[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.rejected_elements(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.remember_undated(uuid, text[], text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.request_error(uuid, _deal_sync.request, _deal_sync.caller) FROM PUBLIC;
@@ -84,7 +89,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.sync_tenant(uuid, _deal_sync.request, _deal
 REVOKE EXECUTE ON ROUTINE _deal_sync.tell_of_queue(uuid[], uuid[], bigint, bigint, uuid, text, boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.tenant_error(text, uuid, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.tenants_of_graph() FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.unchanged_tenants(jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.unchanged_tenants(jsonb, boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.uncounted(uuid, jsonb, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.watermark_of(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.way_to_map(text) FROM PUBLIC;
@@ -93,13 +98,23 @@ REVOKE EXECUTE ON ROUTINE deal_sync.replay(uuid, text[]) FROM PUBLIC;
 COMMENT ON SCHEMA _deal_sync IS
 'internal parts of deal_sync: only the functions and views of the schema deal_sync use them';
 COMMENT ON COLUMN _deal_sync.graph_tenants.counted_at IS
-'when sync_all counted the deals';
+'when sync_all counted them';
 COMMENT ON COLUMN _deal_sync.graph_tenants.deals IS
 'deals in the graph';
 COMMENT ON COLUMN _deal_sync.graph_tenants.is_known IS
 'whether the application''s table has the tenant; if not, it is not synced';
 COMMENT ON COLUMN _deal_sync.graph_tenants.unchanged_at IS
 'when sync_all last found that nothing had changed, and opened no run';
+COMMENT ON COLUMN _deal_sync.graph_tenants.versions IS
+'versions in the graph';
+COMMENT ON TABLE _deal_sync.last_count IS
+'one row: when sync_all last counted the nodes of all tenants';
+COMMENT ON COLUMN _deal_sync.last_count.count_ms IS
+'the milliseconds that it took';
+COMMENT ON COLUMN _deal_sync.last_count.counted_at IS
+'when it counted';
+COMMENT ON COLUMN _deal_sync.last_count.is_the_last IS
+'allows for one row';
 COMMENT ON TABLE _deal_sync.removed_runs IS
 'what the runs that retention has removed add to the counters of deal_sync.metrics';
 COMMENT ON TABLE _deal_sync.undated_nodes IS

@@ -9,6 +9,7 @@ from neo4j_deals import catalog
 from neo4j_deals.doctor.case import Finding, OwnersCase, check_of_nodes
 from neo4j_deals.graph import cypher
 from neo4j_deals.graph.cypher import Query, is_a_tenant, quoted
+from neo4j_deals.graph.results import rows_of
 from neo4j_deals.mapping.defaults import DIMENSION_PREFIX, TABLES
 from neo4j_deals.mapping.model import Table
 from neo4j_deals.quoting import literal
@@ -43,7 +44,8 @@ def duplicates(case: OwnersCase, table: Table) -> Finding:
 def tenants(case: OwnersCase, table: Table) -> Finding:
     """Does each node belong to a tenant?"""
     property_ = table.tenant.property
-    counts = case.rows(cypher.tenant_counts(table.label, property_), object, int)
+    found, _ = case.row(cypher.tenant_counts(table.label, property_), list, int)
+    counts = rows_of(found, object, int)
     absent = sum(nodes for value, nodes in counts if value is None)
     odd = sum(nodes for value, nodes in counts if value is not None and not is_a_tenant(value))
     if not absent and not odd:

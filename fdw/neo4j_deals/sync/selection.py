@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from uuid import UUID
 
 from neo4j_deals.graph import cypher
@@ -115,6 +116,24 @@ def changed_among(label: str, tenant_property: str, changed_by: Sequence[str], s
     tenants = [{"id": tenant, **_moments(tenant, moment)} for tenant, moment in since.items()]
     exists = "\nOR ".join(f"EXISTS {{ {part} }}" for part in parts)
     return Query(f"UNWIND $tenants AS t\nWITH t WHERE {exists}\nRETURN t.id AS id", {"tenants": tenants}, names=("id",))
+
+
+def strangers(label: str, tenant_property: str, changed_by: str, known: Sequence[str]) -> Query:
+    """A row if a node of the label that has a timestamp belongs to a tenant that is not among `known`.
+
+    Each gap between two spellings that are known costs a seek in the index, however many nodes there are.
+    """
+    name = f"n.{quoted(tenant_property)}"
+    spelled = sorted(spelling for tenant in known for spelling in spellings(tenant))
+    gaps = [list(gap) for gap in pairwise(["", *spelled, "~"])]
+    conditions = f"{name} > gap[0] AND {name} < gap[1] AND n.{quoted(changed_by)} IS NOT NULL AND {name} =~ $valid"
+    return Query(
+        "UNWIND $gaps AS gap\n"
+        f"WITH gap WHERE EXISTS {{ MATCH (n:{quoted(label)}) WHERE {conditions} }}\n"
+        "RETURN true AS found LIMIT 1",
+        {"gaps": gaps, "valid": cypher.CANONICAL},
+        names=("found",),
+    )
 
 
 def _unclear(changed_by: Sequence[str], key: str) -> Iterator[str]:

@@ -142,35 +142,48 @@ def deal_keys(plpy: Plpy, kind: str, tenant: str, after: str | None, size: int) 
     return _asked(plpy, relation, lambda ask: [key for (key,) in results.everything(ask, wanted, str)])
 
 
-def graph_tenants(plpy: Plpy) -> list[tuple[str | None, int, int]]:
+def graph_tenants(plpy: Plpy) -> list[tuple[str | None, int, int, int]]:
     """The tenants that have nodes of either kind, with the numbers of their deals and versions; None with the
-    numbers of the nodes that belong to no tenant: tenant_id is absent, not a text, or not a UUID in a usual form.
+    numbers of the nodes that belong to no tenant: tenant_id is absent, not a text, or not a UUID in a usual form. Last
+    in each tuple are the milliseconds that counting took.
     """
     counts: dict[str | None, list[int]] = {None: [0, 0]}
+    milliseconds = 0
     for at, kind in enumerate(("deal", "version")):
-        for value, nodes in _tenant_counts(plpy, kind):
+        values, took = _tenant_counts(plpy, kind)
+        milliseconds += took
+        for value, nodes in values:
             tenant = value.lower() if cypher.is_a_tenant(value) else None
             counts.setdefault(tenant, [0, 0])[at] += nodes
-    return [(tenant, deals, versions) for tenant, (deals, versions) in counts.items()]
+    return [(tenant, deals, versions, milliseconds) for tenant, (deals, versions) in counts.items()]
 
 
-def changed_tenants(plpy: Plpy, since: Mapping[str, datetime]) -> list[str]:
-    """The tenants of `since` with a node that has changed since then, or may have."""
+def changed_tenants(plpy: Plpy, since: Mapping[str, datetime], known: Sequence[str] | None) -> list[str | None]:
+    """The tenants of `since` with a node that has changed since then, or may have; and None if a tenant that is not
+    among `known` has a deal. If `known` is None, that is not asked.
+    """
     tables = [catalog.mapping(plpy, kind) for kind in ("deal", "version")]
     queries = [selection.changed_among(table.label, table.tenant.property, table.changed_by, since) for table in tables]
+    deals = tables[0]
 
-    def work(ask: Ask) -> list[str]:
-        return sorted({tenant for query in queries for (tenant,) in results.everything(ask, query)})
+    def work(ask: Ask) -> list[str | None]:
+        found: set[str | None] = {tenant for query in queries for (tenant,) in results.everything(ask, query)}
+        if known is not None:
+            strangers = selection.strangers(deals.label, deals.tenant.property, deals.changed_by[0], known)
+            found |= {None for _ in results.everything(ask, strangers, bool)}
+        return list(found)
 
     return _asked(plpy, catalog.mapped(plpy, "deal"), work)
 
 
-def _tenant_counts(plpy: Plpy, kind: str) -> list[tuple[Any, int]]:
-    """All values of the tenant property on the nodes of a kind, valid or not, with the number of nodes."""
+def _tenant_counts(plpy: Plpy, kind: str) -> tuple[list[list[Any]], int]:
+    """All values of the tenant property on the nodes of a kind, valid or not, with the number of nodes; and the
+    milliseconds that counting took.
+    """
     relation, table = _mapped(plpy, kind)
     query = cypher.tenant_counts(table.label, table.tenant.property)
-    counts = _asked(plpy, relation, lambda ask: results.everything(ask, query, object, int))
-    return [(value, nodes) for value, nodes in counts]
+    counts, milliseconds = _asked(plpy, relation, lambda ask: results.one(ask, query, list, int))
+    return results.rows_of(counts, object, int), milliseconds
 
 
 def _mapped(plpy: Plpy, kind: str) -> tuple[str, Table]:
