@@ -100,7 +100,7 @@ WITHOUT_PATH = \
 	--proc-without-search-path '_deal_sync.check_tenant(function text,tenant uuid)' \
 	--proc-without-search-path 'extschema.sync_deals(tenant uuid,mode text,dry_run boolean,strict boolean)' \
 	--proc-without-search-path 'deal_sync.replay(tenant uuid,graph_ids text[])' \
-	--proc-without-search-path 'deal_sync.sync_all(mode text,time_limit interval,quiet boolean,tenant uuid,reconcile boolean)' \
+	--proc-without-search-path 'deal_sync.sync_all(mode text,time_limit interval,quiet boolean,tenant uuid,reconcile boolean,shared boolean)' \
 	--proc-without-search-path 'deal_sync.nightly(tenant uuid)' \
 	--proc-without-search-path 'deal_sync.backfill(tenant uuid,batch_size integer)'
 # It warns of CREATE OR REPLACE in a schema that the script has not created, the extension's: PostgreSQL lets a script

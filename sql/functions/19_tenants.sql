@@ -39,16 +39,19 @@ AS $$
         deals = excluded.deals, versions = excluded.versions, is_known = excluded.is_known,
         counted_at = excluded.counted_at;
 
-    INSERT INTO _deal_sync.last_count AS l (counted_at, count_ms) VALUES (now(), record_tenants.count_ms)
+    INSERT INTO _deal_sync.last_question AS l (counted_at, count_ms) VALUES (now(), record_tenants.count_ms)
     ON CONFLICT (is_the_last) DO UPDATE SET counted_at = excluded.counted_at, count_ms = excluded.count_ms
 $$;
 COMMENT ON FUNCTION _deal_sync.record_tenants(jsonb, bigint) IS
 'keeps the tenants of the graph in _deal_sync.graph_tenants, and what it took to count their nodes';
 
-CREATE OR REPLACE FUNCTION _deal_sync.record_unchanged(unchanged uuid[]) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.record_question(unchanged uuid[], is_answered boolean) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+    INSERT INTO _deal_sync.last_question AS l (asked_at, is_answered) VALUES (now(), record_question.is_answered)
+    ON CONFLICT (is_the_last) DO UPDATE SET asked_at = excluded.asked_at, is_answered = excluded.is_answered;
+
     UPDATE _deal_sync.graph_tenants AS g SET unchanged_at = now()
     WHERE g.tenant_id IN (
         SELECT t.tenant_id FROM _deal_sync.graph_tenants AS t
@@ -57,7 +60,24 @@ AS $$
         FOR NO KEY UPDATE
     )
 $$;
-COMMENT ON FUNCTION _deal_sync.record_unchanged(uuid[]) IS 'keeps that nothing has changed in these tenants';
+COMMENT ON FUNCTION _deal_sync.record_question(uuid[], boolean) IS
+'keeps which tenants have not changed, or that the graph could not be asked';
+
+-- The jobs of a schedule begin at the same time, and one of them asks the graph for all. If it could not, it has
+-- recorded that, too.
+CREATE OR REPLACE FUNCTION _deal_sync.asked_since(moment timestamptz) RETURNS uuid[]
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT ARRAY(
+        SELECT g.tenant_id FROM _deal_sync.graph_tenants AS g
+        WHERE q.is_answered AND g.is_known AND g.unchanged_at IS DISTINCT FROM q.asked_at
+    )
+    FROM _deal_sync.last_question AS q
+    WHERE q.asked_at >= moment
+$$;
+COMMENT ON FUNCTION _deal_sync.asked_since(timestamptz) IS
+'the tenants that need a run by what another session has asked the graph since then; NULL if none has';
 
 -- What sync_all may take for the tenants of the graph and the numbers of their nodes, without counting. All of them are
 -- counted when there is a new one.
@@ -70,7 +90,7 @@ AS $$
     SELECT g.tenant_id, g.deals, g.versions, g.is_known, g.counted_at
     FROM _deal_sync.graph_tenants AS g
     WHERE
-        NOT _deal_sync.is_count_due((SELECT to_jsonb(l) FROM _deal_sync.last_count AS l))
+        NOT _deal_sync.is_count_due((SELECT to_jsonb(l) FROM _deal_sync.last_question AS l))
         AND NOT EXISTS (
             SELECT FROM deal_sync.watermarks AS w
             WHERE NOT EXISTS (SELECT FROM _deal_sync.graph_tenants AS k WHERE k.tenant_id = w.tenant_id)
@@ -305,12 +325,10 @@ COMMENT ON FUNCTION _deal_sync.find_tenants(boolean) IS
 'the tenants that the graph has or had, with the numbers of their nodes; not counting: as they were counted last. '
 'nobodys: how many nodes belong to no tenant, if they are counted';
 
--- todo: the one that has waited longest comes first; unknown: tenants that the application does not know; nobodys: how
--- many nodes belong to no tenant, which is counted with them, since it takes the whole graph. If the graph cannot be
--- asked, todo are the tenants that were synced before, and error says why.
-CREATE OR REPLACE FUNCTION _deal_sync.line_up(
-    tenant uuid, mode text,
-    OUT todo uuid[], OUT unknown uuid[], OUT unchanged bigint, OUT nobodys bigint, OUT error _deal_sync.error
+-- unknown: tenants that the application does not know; nobodys: how many nodes belong to no tenant, if they are counted.
+-- If the graph cannot be asked, todo are the tenants that were synced before, and error says why.
+CREATE OR REPLACE FUNCTION _deal_sync.ask_tenants(
+    mode text, OUT todo uuid[], OUT unknown uuid[], OUT unchanged bigint, OUT nobodys bigint, OUT error _deal_sync.error
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -321,10 +339,6 @@ DECLARE
     tenants record;
     settled uuid[] := '{}';
 BEGIN
-    IF tenant IS NOT NULL THEN
-        SELECT l.todo, l.unknown INTO todo, unknown FROM _deal_sync.line_up_tenant(tenant) AS l;
-        RETURN;
-    END IF;
     BEGIN
         PERFORM _deal_sync.check_package();
         counting := NOT is_incremental OR NOT EXISTS (SELECT FROM _deal_sync.counted_lately());
@@ -350,7 +364,9 @@ BEGIN
         IF counting THEN
             PERFORM _deal_sync.record_tenants(tenants.found, tenants.count_ms);
         END IF;
-        PERFORM _deal_sync.record_unchanged(settled);
+        IF is_incremental THEN
+            PERFORM _deal_sync.record_question(settled, true);
+        END IF;
     EXCEPTION
         WHEN OTHERS OR query_canceled THEN
             GET STACKED DIAGNOSTICS
@@ -364,14 +380,47 @@ BEGIN
             END IF;
             error := _deal_sync.as_meant(error);
             todo := ARRAY(SELECT r.tenant_id FROM _deal_sync.tenant_runs AS r WHERE r.tried_at IS NOT NULL);
+            PERFORM _deal_sync.record_question('{}', false);
     END;
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.ask_tenants(text) IS 'asks the graph which tenants are to be synced';
+
+-- todo: the one that has waited longest comes first. shares_since: the jobs of a schedule ask the graph once for all.
+CREATE OR REPLACE FUNCTION _deal_sync.line_up(
+    tenant uuid, mode text, shares_since timestamptz,
+    OUT todo uuid[], OUT unknown uuid[], OUT unchanged bigint, OUT nobodys bigint, OUT error _deal_sync.error
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    asked record;
+BEGIN
+    IF tenant IS NOT NULL THEN
+        SELECT l.todo, l.unknown INTO todo, unknown FROM _deal_sync.line_up_tenant(tenant) AS l;
+        RETURN;
+    END IF;
+    IF shares_since IS NOT NULL THEN
+        PERFORM pg_advisory_xact_lock(hashtextextended('deal_sync question', 0));
+        todo := _deal_sync.asked_since(shares_since);
+    END IF;
+    IF todo IS NULL THEN
+        asked := _deal_sync.ask_tenants(mode);
+        todo := asked.todo;
+        unknown := asked.unknown;
+        unchanged := asked.unchanged;
+        nobodys := asked.nobodys;
+        error := asked.error;
+    END IF;
     SELECT array_agg(t.id ORDER BY r.tried_at NULLS FIRST, t.id) INTO todo
     FROM unnest(todo) AS t (id)
     LEFT JOIN _deal_sync.tenant_runs AS r ON r.tenant_id = t.id
     WHERE (r.next_try IS NULL OR r.next_try <= clock_timestamp()) AND NOT _deal_sync.is_backfilled(t.id);
 END
 $$;
-COMMENT ON FUNCTION _deal_sync.line_up(uuid, text) IS 'the tenants that sync_all syncs, in their order';
+COMMENT ON FUNCTION _deal_sync.line_up(uuid, text, timestamptz) IS
+'the tenants that sync_all syncs, in their order';
 
 CREATE OR REPLACE FUNCTION _deal_sync.record_failure(
     tenant uuid, mode text, began timestamptz, error _deal_sync.error
@@ -631,7 +680,7 @@ COMMENT ON PROCEDURE _deal_sync.sync_next (uuid, text, boolean, text, _deal_sync
 -- It commits, so it has no SET clause: each transaction sets search_path.
 CREATE OR REPLACE PROCEDURE deal_sync.sync_all(
     mode text DEFAULT 'incremental', time_limit interval DEFAULT NULL, quiet boolean DEFAULT FALSE,
-    tenant uuid DEFAULT NULL, reconcile boolean DEFAULT FALSE
+    tenant uuid DEFAULT NULL, reconcile boolean DEFAULT FALSE, shared boolean DEFAULT FALSE
 )
 LANGUAGE plpgsql
 AS $$
@@ -664,7 +713,9 @@ BEGIN
     END IF;
     PERFORM _deal_sync.check_writable();
 
-    queue := _deal_sync.line_up(tenant, mode);
+    queue := _deal_sync.line_up(
+        tenant, mode, CASE WHEN shared AND mode = 'incremental' THEN began - interval '1 second' END
+    );
     IF tenant = ANY (queue.unknown) THEN
         PERFORM _deal_sync.raise_unknown(tenant);
     ELSIF (queue.error).code IS NOT NULL THEN
@@ -681,13 +732,18 @@ BEGIN
     FOREACH due IN ARRAY coalesce(queue.todo, '{}') LOOP
         PERFORM _deal_sync.begin_transaction(messages);
         EXIT WHEN clock_timestamp() >= began + time_limit;
-        -- A concurrent sync_all may have just done it.
-        CONTINUE WHEN EXISTS (
+        -- A concurrent sync_all may have just done it, or be doing it: the lock comes first.
+        CONTINUE WHEN shared AND NOT pg_try_advisory_xact_lock(_deal_sync.lock_key(due));
+        IF EXISTS (
             SELECT FROM deal_sync.runs AS r
             WHERE
                 r.tenant_id = due AND r.status <> 'skipped' AND r.mode IN (sync_all.mode, 'full')
                 AND r.started_at + r.seconds * interval '1 second' > began
-        );
+        )
+        THEN
+            COMMIT;
+            CONTINUE;
+        END IF;
         CALL _deal_sync.sync_next(due, mode, reconcile, messages, caller, wrong);
         tried := tried + 1;
         IF wrong IS NOT NULL THEN
@@ -708,9 +764,10 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON PROCEDURE deal_sync.sync_all (text, interval, boolean, uuid, boolean) IS
+COMMENT ON PROCEDURE deal_sync.sync_all (text, interval, boolean, uuid, boolean, boolean) IS
 'syncs the tenants of the graph, the one that has waited longest first, and commits after each; raises an error at the '
-'end if one failed. tenant: only this one; reconcile: also reconciles each one';
+'end if one failed. tenant: only this one; reconcile: also reconciles each one; shared: several sessions do this '
+'together, and each leaves alone the tenants that another one is syncing';
 
 CREATE OR REPLACE PROCEDURE deal_sync.nightly(tenant uuid DEFAULT NULL)
 LANGUAGE plpgsql

@@ -14,7 +14,7 @@ COMMENT ON FUNCTION _deal_sync.next_run(text, timestamptz, text) IS 'when a sche
 -- cannot require pg_cron, which can be in only one database of the server, so nothing here names its objects before
 -- they are known to be its own.
 CREATE OR REPLACE FUNCTION _deal_sync.cron_facts(
-    OUT home text, OUT version numeric, OUT zone text, OUT has_launcher boolean
+    OUT home text, OUT version numeric, OUT zone text, OUT has_launcher boolean, OUT too_few text, OUT at_once integer
 )
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -30,22 +30,43 @@ AS $$
                 AND d.classid = 'pg_class'::regclass AND d.objid = to_regclass('cron.job')
         ),
         coalesce(nullif(current_setting('cron.timezone', true), ''), 'GMT'),
-        EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.backend_type = 'pg_cron launcher')
+        EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.backend_type = 'pg_cron launcher'),
+        l.setting,
+        l.jobs
+    FROM (
+        SELECT 'cron.max_running_jobs', current_setting('cron.max_running_jobs', true)::integer
+        UNION ALL
+        SELECT -- the launchers of pg_cron and of logical replication are workers, too
+            'max_worker_processes', current_setting('max_worker_processes')::integer - 2
+        WHERE current_setting('cron.use_background_workers', true)::boolean
+        UNION ALL
+        SELECT
+            'max_connections',
+            current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
+        WHERE NOT current_setting('cron.use_background_workers', true)::boolean
+        ORDER BY 2
+        LIMIT 1
+    ) AS l (setting, jobs)
 $$;
 COMMENT ON FUNCTION _deal_sync.cron_facts() IS
 'the database that pg_cron runs in (NULL: the server does not load it), its version in this database (NULL: none), its '
-'time zone, and whether the process that starts its jobs runs';
+'time zone, whether the process that starts its jobs runs, and how many can run at once (at_once), by which setting '
+'(too_few)';
 
 -- pg_cron 1.4 cuts a name at 63 bytes: what distinguishes jobs comes before the database's name, which may be as long.
-CREATE OR REPLACE FUNCTION _deal_sync.job_name(tenant uuid, is_nightly boolean) RETURNS name
+CREATE OR REPLACE FUNCTION _deal_sync.job_name(
+    tenant uuid, is_nightly boolean DEFAULT FALSE, number integer DEFAULT 1
+) RETURNS name
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT concat_ws(
-        ' ', 'deal_sync', replace(tenant::text, '-', ''), CASE WHEN is_nightly THEN 'nightly' END, current_database()
+        ' ', 'deal_sync', replace(tenant::text, '-', ''), CASE WHEN is_nightly THEN 'nightly' END,
+        'job ' || nullif(number, 1), current_database()
     )::name
 $$;
-COMMENT ON FUNCTION _deal_sync.job_name(uuid, boolean) IS 'the name of a job of pg_cron';
+COMMENT ON FUNCTION _deal_sync.job_name(uuid, boolean, integer) IS
+'the name of a job of pg_cron; number: of several that sync all tenants';
 
 -- With the owner's rights: pg_cron shows a job to its owner only, but a monitor must see the next run. Only jobs with
 -- the names that schedule() gives are shown, and no commands. What the server returned for a run may contain
@@ -77,11 +98,12 @@ BEGIN
         ORDER BY j.jobname
         $jobs$
     LOOP
-        tenant_id := CASE
-            WHEN job NOT IN (_deal_sync.job_name(NULL, false), _deal_sync.job_name(NULL, true))
-                THEN _deal_sync.to_uuid(substring(job FROM 11 FOR 32))
-        END;
-        CONTINUE WHEN job NOT IN (_deal_sync.job_name(tenant_id, false), _deal_sync.job_name(tenant_id, true));
+        tenant_id := _deal_sync.to_uuid(substring(job FROM E'^deal_sync ([0-9a-f]{32}) '));
+        CONTINUE WHEN job NOT IN (
+            _deal_sync.job_name(tenant_id),
+            _deal_sync.job_name(tenant_id, is_nightly => true),
+            _deal_sync.job_name(NULL, number => substring(job FROM E'^deal_sync job ([0-9]{1,2}) ')::integer)
+        );
         task := CASE WHEN job = _deal_sync.job_name(tenant_id, true) THEN 'full run and reconcile' ELSE 'sync' END;
         BEGIN
             next_run := CASE WHEN active THEN _deal_sync.next_run(schedule, now(), facts.zone) END;
@@ -197,18 +219,49 @@ $$;
 COMMENT ON FUNCTION _deal_sync.unschedule_job(text) IS
 'removes a job that the caller owns; returns how many there were';
 
+CREATE OR REPLACE FUNCTION _deal_sync.warn_of_too_few(jobs bigint) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    facts CONSTANT record := _deal_sync.cron_facts();
+BEGIN
+    IF facts.at_once < jobs THEN
+        RAISE WARNING 'pg_cron cannot run % jobs at the same time', jobs USING
+            DETAIL = format('%s lets it run %s, and other jobs need some, too.', facts.too_few, facts.at_once),
+            HINT = format(
+                'ALTER SYSTEM SET %s = %s; then restart the server.',
+                facts.too_few, current_setting(facts.too_few)::integer + jobs - facts.at_once
+            );
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.warn_of_too_few(bigint) IS
+'warns if a setting of the server does not let so many jobs of pg_cron run at the same time';
+
 CREATE OR REPLACE FUNCTION deal_sync.schedule(
-    cron text, tenant uuid DEFAULT NULL, nightly text DEFAULT '17 2 * * *'
+    cron text, tenant uuid DEFAULT NULL, nightly text DEFAULT '17 2 * * *', jobs integer DEFAULT 1
 ) RETURNS SETOF deal_sync.schedules
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    jobs CONSTANT text[] := ARRAY[_deal_sync.job_name(tenant, false)::text, _deal_sync.job_name(tenant, true)::text];
+    most CONSTANT integer := 32; -- the default of cron.max_running_jobs
+    names text[] := ARRAY[_deal_sync.job_name(tenant, is_nightly => true)::text];
     named CONSTANT text := CASE WHEN tenant IS NOT NULL THEN format('tenant => %L', tenant) END;
+    shared CONSTANT text := CASE WHEN jobs > 1 THEN 'shared => true' END;
     at record;
     others text;
 BEGIN
+    IF jobs IS NULL OR jobs NOT BETWEEN 1 AND most THEN
+        RAISE EXCEPTION 'argument "jobs" must be between 1 and %', most USING
+            ERRCODE = 'invalid_parameter_value',
+            HINT = 'SELECT * FROM deal_sync.schedule(''*/5 * * * *'', jobs => 4);';
+    ELSIF jobs > 1 AND tenant IS NOT NULL THEN
+        RAISE EXCEPTION 'the sync of one tenant is one job' USING
+            ERRCODE = 'invalid_parameter_value',
+            HINT = 'Leave out argument "jobs", or argument "tenant".';
+    END IF;
     IF cron IS NULL THEN
         RAISE EXCEPTION 'deal_sync.schedule requires a schedule' USING
             ERRCODE = 'null_value_not_allowed',
@@ -218,12 +271,15 @@ BEGIN
         PERFORM _deal_sync.raise_unknown(tenant);
     END IF;
     FOR at IN
-        SELECT j.argument, j.name, j.schedule, j.command
-        FROM (VALUES
-            ('cron', jobs[1], cron, format('CALL deal_sync.sync_all(%s)', concat_ws(', ', 'quiet => true', named))),
-            ('nightly', jobs[2], nightly, format('CALL deal_sync.nightly(%s)', concat(named)))
-        ) AS j (argument, name, schedule, command)
+        SELECT
+            'cron' AS argument, _deal_sync.job_name(tenant, number => n.number)::text AS name,
+            CASE WHEN n.number <= jobs THEN cron END AS schedule,
+            format('CALL deal_sync.sync_all(%s)', concat_ws(', ', 'quiet => true', named, shared)) AS command
+        FROM generate_series(1, CASE WHEN tenant IS NULL THEN most ELSE 1 END) AS n (number)
+        UNION ALL
+        SELECT 'nightly', names[1], nightly, format('CALL deal_sync.nightly(%s)', concat(named))
     LOOP
+        names := names || at.name;
         IF at.schedule IS NULL THEN
             PERFORM _deal_sync.unschedule_job(at.name);
         ELSE
@@ -231,6 +287,7 @@ BEGIN
             EXECUTE 'SELECT cron.schedule($1, $2, $3)' USING at.name, at.schedule, at.command;
         END IF;
     END LOOP;
+    PERFORM _deal_sync.warn_of_too_few(jobs + 1); -- at night
     IF NOT (_deal_sync.cron_facts()).has_launcher THEN
         RAISE WARNING 'the pg_cron launcher is not running, so no job starts' USING
             DETAIL = 'The launcher ends if the database that it is connected to is dropped, and pg_cron before 1.6.1'
@@ -244,17 +301,18 @@ BEGIN
     END IF;
     SELECT string_agg(DISTINCT quote_ident(s.owner), ', ') INTO others
     FROM deal_sync.schedules AS s
-    WHERE s.job = ANY (jobs) AND s.owner <> current_user;
+    WHERE s.job = ANY (names) AND s.owner <> current_user;
     IF others IS NOT NULL THEN
         RAISE WARNING 'the same sync is also scheduled by another role: %', others USING
             HINT = 'One of them is enough: SET ROLE to the other role, and SELECT deal_sync.unschedule();';
     END IF;
-    RETURN QUERY SELECT s.* FROM deal_sync.schedules AS s WHERE s.job = ANY (jobs) AND s.owner = current_user;
+    RETURN QUERY SELECT s.* FROM deal_sync.schedules AS s WHERE s.job = ANY (names) AND s.owner = current_user;
 END
 $$;
-COMMENT ON FUNCTION deal_sync.schedule(text, uuid, text) IS
+COMMENT ON FUNCTION deal_sync.schedule(text, uuid, text, integer) IS
 'schedules jobs of pg_cron, which run as the calling role: one syncs all tenants, or one tenant; another does a full '
-'run and a reconcile every night (nightly NULL: none). They replace the jobs of an earlier call';
+'run and a reconcile every night (nightly NULL: none). jobs: so many sync all tenants, and share them. They replace '
+'the jobs of an earlier call';
 
 CREATE OR REPLACE FUNCTION deal_sync.unschedule(tenant uuid DEFAULT NULL) RETURNS integer
 LANGUAGE sql

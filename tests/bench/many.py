@@ -4,6 +4,8 @@ changed, what a schedule costs while nothing happens, and how long a change take
 
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -15,6 +17,7 @@ from bench.measures import HEADS, Measure, Memory, Report, Run, cpu_of, table
 from bench.runs import NOBODY, Bench, Connection, progress, tenants
 
 CHANGED = 3
+JOBS = (1, 2, 4)
 IN_A_ROW = 20  # runs of a small tenant in one session
 
 
@@ -101,6 +104,23 @@ class Many:
         self._forget_nobody()
         self.question = Floors(bench).question(self.small[0])
 
+    def jobs(self) -> list[str]:
+        """First loads of all tenants by several sessions that share them, as the jobs of a schedule, as lines."""
+        bench, rows = self.bench, [["jobs", "seconds", "tenants/s"]]
+        for amount in JOBS:
+            progress(f"{amount} jobs")
+            bench.empty()
+            with ExitStack() as stack, ThreadPoolExecutor(amount) as pool:
+                sessions = [stack.enter_context(bench.connected()) for _ in range(amount)]
+                began = time.perf_counter()
+                list(pool.map(lambda session: session.execute(ticks.SHARED), sessions))
+                seconds = time.perf_counter() - began
+            found = bench.admin.execute("SELECT status, count(*) FROM deal_sync.runs GROUP BY status").fetchall()
+            if found != [("ok", self.sizes.tenants + 1)]:
+                sys.exit(f"{amount} jobs left these runs: {found}")
+            rows.append([str(amount), f"{seconds:.1f}", f"{(self.sizes.tenants + 1) / seconds:.1f}"])
+        return table(rows)
+
     def _forget_nobody(self) -> None:
         """Or sync_all() would sync it, too, since it has been synced before."""
         self.bench.one("SELECT deal_sync.forget($1)", NOBODY)
@@ -130,6 +150,7 @@ def measure(bench: Bench, sizes: Sizes, rounds: int, minutes: float, every: floa
     many.build(many.small[1:], sizes.small)
     many.build([many.large], sizes.large)
     many.runs()
+    together = many.jobs()
     progress("ticks without changes")
     idle += ticks.idle(bench, f"{sizes.tenants + 1} tenants")
     progress(f"latency, for {minutes:g} minutes")
@@ -140,7 +161,7 @@ def measure(bench: Bench, sizes: Sizes, rounds: int, minutes: float, every: floa
     lines = [
         *(f"{heading}, medians of {rounds}", "", *table(many.rows())),
         f"what a run asks if nothing has changed, by the driver alone: {many.question * 1000:.1f} ms",
-        *("", *table(idle), "", *latency),
+        *("", *together, "", *table(idle), "", *latency),
     ]
     return Report(
         lines,

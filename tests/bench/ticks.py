@@ -17,6 +17,7 @@ from bench.runs import NAME, Bench
 from neo4j import Driver
 
 TICK: LiteralString = "CALL deal_sync.sync_all(quiet => true)"
+SHARED: LiteralString = "CALL deal_sync.sync_all(quiet => true, shared => true)"
 TICKS = 20
 EACH = 5  # seconds from tick to tick, for the cost of an hour
 PAUSE = 0.02  # seconds between two looks for what has arrived

@@ -107,6 +107,54 @@ def test_one_tenant_beside_all_and_away_again(cron: Connection) -> None:
     assert {name for name, _, _ in jobs(cron)} == set(commands) - {f"deal_sync {tenant.hex} deal_sync"}
 
 
+def test_several_jobs_share_the_tenants_and_fewer_replace_them(cron: Connection) -> None:
+    shared = "CALL deal_sync.sync_all(quiet => true, shared => true)"
+    night = ("deal_sync nightly deal_sync", "17 2 * * *", "CALL deal_sync.nightly()")
+    rows = cron.execute("SELECT job, task, tenant_id FROM deal_sync.schedule('* * * * *', jobs => 3)").fetchall()
+    names = ["deal_sync deal_sync", "deal_sync job 2 deal_sync", "deal_sync job 3 deal_sync"]
+    assert jobs(cron) == [*((name, "* * * * *", shared) for name in names), night]
+    assert set(rows) == {*((name, "sync", None) for name in names), (night[0], "full run and reconcile", None)}
+    cron.execute("SELECT deal_sync.schedule('* * * * *', jobs => 2)")
+    assert [name for name, *_ in jobs(cron)] == [*names[:2], night[0]]
+    cron.execute("SELECT deal_sync.schedule('* * * * *')")
+    assert jobs(cron) == [(names[0], "* * * * *", "CALL deal_sync.sync_all(quiet => true)"), night]
+    cron.execute("SELECT deal_sync.schedule('* * * * *', nightly => NULL, jobs => 32)")
+    assert one(cron, "SELECT deal_sync.unschedule()") == 32
+
+
+@pytest.mark.parametrize("number", [None, 0, -1, 33])
+def test_a_number_of_jobs_that_makes_no_sense_is_rejected(number: int | None, cron: Connection) -> None:
+    with pytest.raises(errors.InvalidParameterValue, match='argument "jobs" must be between 1 and 32'):
+        cron.execute("SELECT deal_sync.schedule('* * * * *', jobs => %s)", [number])
+    assert jobs(cron) == []
+
+
+def test_one_tenant_has_one_job(cron: Connection) -> None:
+    with pytest.raises(errors.InvalidParameterValue, match="the sync of one tenant is one job"):
+        cron.execute("SELECT deal_sync.schedule('* * * * *', %s, jobs => 2)", [add_tenant(cron)])
+
+
+def test_a_server_that_cannot_run_so_many_jobs_at_once_is_said_with_the_setting(cron: Connection) -> None:
+    """Its pg_cron logs in, or uses workers, as the tests' servers have it."""
+    said: list[tuple[str | None, ...]] = []
+    cron.add_notice_handler(lambda it: said.append((it.message_primary, it.message_detail, it.message_hint)))
+    cron.execute("SELECT deal_sync.schedule('* * * * *', jobs => 32)")
+    few = [words for words in said if str(words[0]).startswith("pg_cron cannot run")]
+    setting, at_once = cron.execute("SELECT too_few, at_once FROM _deal_sync.cron_facts()").fetchone() or ("", 0)
+    assert at_once <= 32
+    due = int(one(cron, "SELECT current_setting(%s)", setting)) + 33 - at_once
+    assert few == [
+        (
+            "pg_cron cannot run 33 jobs at the same time",
+            f"{setting} lets it run {at_once}, and other jobs need some, too.",
+            f"ALTER SYSTEM SET {setting} = {due}; then restart the server.",
+        )
+    ]
+    said.clear()
+    cron.execute("SELECT deal_sync.schedule('* * * * *', jobs => %s)", [at_once - 1])
+    assert not [words for words in said if str(words[0]).startswith("pg_cron cannot run")]
+
+
 def test_unschedule_takes_all_of_ours_and_nobody_elses(cron: Connection) -> None:
     cron.execute("SELECT cron.schedule('deal_sync deal_sync of mine', '0 0 1 1 *', 'SELECT 1')")
     cron.execute("SELECT deal_sync.schedule('0 * * * *')")

@@ -89,6 +89,7 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
         " WHERE m.classid = 'pg_proc'::regclass AND p.prosecdef ORDER BY 1"
     )
     assert [name for (name,) in pg.execute(query)] == [
+        "_deal_sync.asked_since(timestamp with time zone)",
         "_deal_sync.bar(uuid,uuid,text[])",
         "_deal_sync.barred_of(uuid)",
         "_deal_sync.changed_tenants(jsonb,uuid[])",
@@ -104,11 +105,11 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
         "_deal_sync.graph_keys(text,uuid)",
         "_deal_sync.graph_state(uuid,boolean,boolean,double precision,timestamp with time zone)",
         "_deal_sync.keep_backfill(deal_sync.backfills)",
+        "_deal_sync.record_question(uuid[],boolean)",
         "_deal_sync.record_reconciliation(uuid,jsonb)",
         "_deal_sync.record_rejects(uuid,uuid,jsonb)",
         "_deal_sync.record_run(deal_sync.run_result,timestamp with time zone,text,text)",
         "_deal_sync.record_tenants(jsonb,bigint)",
-        "_deal_sync.record_unchanged(uuid[])",
         "_deal_sync.record_watermark(uuid,uuid,timestamp with time zone,text,boolean,jsonb)",
         "_deal_sync.rejected_elements(uuid)",
         "_deal_sync.remember_undated(uuid,text[],text[])",

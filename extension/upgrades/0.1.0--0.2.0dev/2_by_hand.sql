@@ -6,12 +6,14 @@ ALTER TABLE _deal_sync.graph_tenants
     ADD COLUMN versions bigint NOT NULL DEFAULT 0;
 
 -- The next sync_all counts.
-CREATE TABLE _deal_sync.last_count (
+CREATE TABLE _deal_sync.last_question (
     is_the_last boolean PRIMARY KEY DEFAULT TRUE CHECK (is_the_last),
-    counted_at timestamptz NOT NULL,
-    count_ms bigint NOT NULL
+    counted_at timestamptz,
+    count_ms bigint,
+    asked_at timestamptz,
+    is_answered boolean
 );
-SELECT pg_catalog.pg_extension_config_dump('_deal_sync.last_count', '');
+SELECT pg_catalog.pg_extension_config_dump('_deal_sync.last_question', '');
 
 -- Views that stand on these columns stay. `make upgrade` reads the new names here.
 ALTER TABLE deal_sync.reconciliations RENAME COLUMN refused TO rejected;

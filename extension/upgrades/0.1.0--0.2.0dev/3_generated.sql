@@ -5,6 +5,8 @@ REVOKE EXECUTE ON ROUTINE @extschema@.sync_deals(uuid, text, boolean, boolean) F
 REVOKE EXECUTE ON ROUTINE _deal_sync.application_schemas() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.as_meant(_deal_sync.error) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.ask(text, uuid, anyelement) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.ask_tenants(text) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.asked_since(timestamp with time zone) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.attempt(uuid, text, _deal_sync.caller) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.begin_run(uuid, _deal_sync.request, _deal_sync.caller) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.begin_transaction(text) FROM PUBLIC;
@@ -45,13 +47,14 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.is_cancel(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.is_count_due(jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.is_for_the_caller(_deal_sync.error, boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.is_older(text, interval) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.job_name(uuid, boolean, integer) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.known_graph() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.lacking_columns(regclass, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.lacking_comments(regclass, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.land_batch(text, _deal_sync.statements, deal_sync.run_result, jsonb, jsonb)
     FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.land_links(_deal_sync.statements, bigint[]) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.line_up(uuid, text) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.line_up(uuid, text, timestamp with time zone) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.line_up_tenant(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.link_columns() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.mapped_elsewhere(name) FROM PUBLIC;
@@ -69,8 +72,8 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.raise_again(_deal_sync.error) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.raise_applications(_deal_sync.error, text, text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.read_and_land(_deal_sync.reading, text[], deal_sync.run_result) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.record_failure(uuid, text, timestamp with time zone, _deal_sync.error) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.record_question(uuid[], boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.record_tenants(jsonb, bigint) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.record_unchanged(uuid[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.rejected_elements(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.remember_undated(uuid, text[], text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.request_error(uuid, _deal_sync.request, _deal_sync.caller) FROM PUBLIC;
@@ -91,10 +94,13 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.tenant_error(text, uuid, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.tenants_of_graph() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.unchanged_tenants(jsonb, boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.uncounted(uuid, jsonb, jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.warn_of_too_few(bigint) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.watermark_of(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.way_to_map(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE deal_sync.reconcile(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE deal_sync.replay(uuid, text[]) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE deal_sync.schedule(text, uuid, text, integer) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE deal_sync.sync_all(text, interval, boolean, uuid, boolean, boolean) FROM PUBLIC;
 COMMENT ON SCHEMA _deal_sync IS
 'internal parts of deal_sync: only the functions and views of the schema deal_sync use them';
 COMMENT ON COLUMN _deal_sync.graph_tenants.counted_at IS
@@ -107,13 +113,17 @@ COMMENT ON COLUMN _deal_sync.graph_tenants.unchanged_at IS
 'when sync_all last found that nothing had changed, and opened no run';
 COMMENT ON COLUMN _deal_sync.graph_tenants.versions IS
 'versions in the graph';
-COMMENT ON TABLE _deal_sync.last_count IS
-'one row: when sync_all last counted the nodes of all tenants';
-COMMENT ON COLUMN _deal_sync.last_count.count_ms IS
-'the milliseconds that it took';
-COMMENT ON COLUMN _deal_sync.last_count.counted_at IS
-'when it counted';
-COMMENT ON COLUMN _deal_sync.last_count.is_the_last IS
+COMMENT ON TABLE _deal_sync.last_question IS
+'one row: what sync_all last asked the graph about all tenants';
+COMMENT ON COLUMN _deal_sync.last_question.asked_at IS
+'when it asked which tenants have changes: of the others, graph_tenants has this moment as unchanged_at';
+COMMENT ON COLUMN _deal_sync.last_question.count_ms IS
+'the milliseconds that it took to count them';
+COMMENT ON COLUMN _deal_sync.last_question.counted_at IS
+'when it counted their nodes';
+COMMENT ON COLUMN _deal_sync.last_question.is_answered IS
+'whether the graph could be asked';
+COMMENT ON COLUMN _deal_sync.last_question.is_the_last IS
 'allows for one row';
 COMMENT ON TABLE _deal_sync.removed_runs IS
 'what the runs that retention has removed add to the counters of deal_sync.metrics';
