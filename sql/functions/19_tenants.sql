@@ -325,7 +325,7 @@ COMMENT ON FUNCTION _deal_sync.find_tenants(boolean) IS
 'the tenants that the graph has or had, with the numbers of their nodes; not counting: as they were counted last. '
 'nobodys: how many nodes belong to no tenant, if they are counted';
 
--- unknown: tenants that the application does not know; nobodys: how many nodes belong to no tenant, if they are counted.
+-- unknown: tenants that the application does not know; nobodys: nodes that belong to no tenant, if they are counted.
 -- If the graph cannot be asked, todo are the tenants that were synced before, and error says why.
 CREATE OR REPLACE FUNCTION _deal_sync.ask_tenants(
     mode text, OUT todo uuid[], OUT unknown uuid[], OUT unchanged bigint, OUT nobodys bigint, OUT error _deal_sync.error

@@ -322,8 +322,8 @@ def normalised(expression: str) -> str:
 
 
 def tenant_counts(label: str, tenant_property: str) -> Query:
-    """How many nodes of a label have each value of the tenant's property, in a list, and the milliseconds that it took to
-    count them.
+    """How many nodes of a label have each value of the tenant's property, in a list; and the milliseconds to count
+    them.
     """
     return Query(
         "WITH datetime.realtime() AS began\n"
