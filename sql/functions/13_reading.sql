@@ -80,7 +80,7 @@ COMMENT ON FUNCTION _deal_sync.unread(text, uuid) IS
 
 -- By the facts of two runs. A clock that is compared with another one is known to a second, and less exactly if an
 -- answer took long. boot: both clocks are on one machine, and it has not been booted since.
-CREATE OR REPLACE FUNCTION _deal_sync.clock_was_set(last jsonb, facts jsonb) RETURNS text
+CREATE OR REPLACE FUNCTION _deal_sync.clock_was_set(last jsonb, facts jsonb, overlap interval) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -96,8 +96,7 @@ AS $$
         SELECT
             n.ahead - l.ahead AS moved,
             CASE WHEN n.boot = l.boot THEN n.at_boot - l.at_boot END AS both_moved,
-            extract(EPOCH FROM _deal_sync.setting('overlap')::interval) + 1 + n.unsure + coalesce(l.unsure, 0)
-                AS tolerated
+            extract(EPOCH FROM overlap) + 1 + n.unsure + coalesce(l.unsure, 0) AS tolerated
         FROM jsonb_to_record(facts) AS n (
             ahead double precision, unsure double precision, boot text, at_boot double precision
         )
@@ -106,7 +105,7 @@ AS $$
         )
     ) AS m
 $$;
-COMMENT ON FUNCTION _deal_sync.clock_was_set(jsonb, jsonb) IS
+COMMENT ON FUNCTION _deal_sync.clock_was_set(jsonb, jsonb, interval) IS
 'how the graph''s clock was set between two runs, by more than deal_sync.overlap; NULL if it was not';
 
 CREATE OR REPLACE FUNCTION _deal_sync.is_older(moment text, age interval) RETURNS boolean
@@ -256,7 +255,7 @@ BEGIN
         'deals', state.deals, 'versions', state.versions, 'count_ms', state.count_ms, 'counted_at', clock_timestamp()
     ) END;
     set_back := CASE WHEN last.watermark > state.clock THEN 'the graph''s clock was set back' END;
-    clock := coalesce(set_back, _deal_sync.clock_was_set(last.facts, result.facts));
+    clock := coalesce(set_back, _deal_sync.clock_was_set(last.facts, result.facts, overlap));
     result.known := CASE WHEN clock IS NULL THEN last.facts ELSE last.facts - 'newest' END; -- by another clock
     IF is_incremental THEN
         reason := CASE

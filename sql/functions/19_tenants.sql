@@ -39,7 +39,7 @@ AS $$
         deals = excluded.deals, versions = excluded.versions, is_known = excluded.is_known,
         counted_at = excluded.counted_at;
 
-    INSERT INTO _deal_sync.last_question AS l (counted_at, count_ms) VALUES (now(), record_tenants.count_ms)
+    INSERT INTO _deal_sync.last_sync_all AS l (counted_at, count_ms) VALUES (now(), record_tenants.count_ms)
     ON CONFLICT (is_the_last) DO UPDATE SET counted_at = excluded.counted_at, count_ms = excluded.count_ms
 $$;
 COMMENT ON FUNCTION _deal_sync.record_tenants(jsonb, bigint) IS
@@ -49,7 +49,7 @@ CREATE OR REPLACE FUNCTION _deal_sync.record_question(unchanged uuid[], is_answe
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    INSERT INTO _deal_sync.last_question AS l (asked_at, is_answered) VALUES (now(), record_question.is_answered)
+    INSERT INTO _deal_sync.last_sync_all AS l (asked_at, is_answered) VALUES (now(), record_question.is_answered)
     ON CONFLICT (is_the_last) DO UPDATE SET asked_at = excluded.asked_at, is_answered = excluded.is_answered;
 
     UPDATE _deal_sync.graph_tenants AS g SET unchanged_at = now()
@@ -71,13 +71,17 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT ARRAY(
         SELECT g.tenant_id FROM _deal_sync.graph_tenants AS g
-        WHERE q.is_answered AND g.is_known AND g.unchanged_at IS DISTINCT FROM q.asked_at
+        WHERE
+            q.is_answered AND g.is_known AND g.unchanged_at IS DISTINCT FROM q.asked_at
+            AND NOT EXISTS (
+                SELECT FROM deal_sync.runs AS r WHERE r.tenant_id = g.tenant_id AND r.started_at >= q.asked_at
+            )
     )
-    FROM _deal_sync.last_question AS q
+    FROM _deal_sync.last_sync_all AS q
     WHERE q.asked_at >= moment
 $$;
 COMMENT ON FUNCTION _deal_sync.asked_since(timestamptz) IS
-'the tenants that need a run by what another session has asked the graph since then; NULL if none has';
+'the tenants that still need a run by what another session has asked the graph since then; NULL if none has';
 
 -- What sync_all may take for the tenants of the graph and the numbers of their nodes, without counting. All of them are
 -- counted when there is a new one.
@@ -87,10 +91,15 @@ CREATE OR REPLACE FUNCTION _deal_sync.counted_lately(
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+    WITH last AS MATERIALIZED (
+        SELECT _deal_sync.is_count_due((SELECT to_jsonb(l) FROM _deal_sync.last_sync_all AS l)) AS is_old
+    )
+
     SELECT g.tenant_id, g.deals, g.versions, g.is_known, g.counted_at
     FROM _deal_sync.graph_tenants AS g
+    CROSS JOIN last
     WHERE
-        NOT _deal_sync.is_count_due((SELECT to_jsonb(l) FROM _deal_sync.last_question AS l))
+        NOT last.is_old
         AND NOT EXISTS (
             SELECT FROM deal_sync.watermarks AS w
             WHERE NOT EXISTS (SELECT FROM _deal_sync.graph_tenants AS k WHERE k.tenant_id = w.tenant_id)
@@ -231,7 +240,7 @@ COMMENT ON FUNCTION _deal_sync.line_up_tenant(uuid) IS
 -- What a run would look at beside changed nodes: the numbers of nodes, which sync_all has counted (found), the clocks,
 -- the mapping and the graph, rejected nodes, nodes without a timestamp, and whether it is to correct a failure.
 CREATE OR REPLACE FUNCTION _deal_sync.settled(
-    found jsonb, clock timestamptz, mapping text, facts jsonb, undated_every interval
+    found jsonb, clock timestamptz, mapping text, facts jsonb, overlap interval, undated_every interval
 ) RETURNS jsonb
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -246,7 +255,7 @@ AS $$
         t.is_known
         AND w.mapping = settled.mapping
         AND w.watermark <= clock
-        AND _deal_sync.clock_was_set(w.facts, settled.facts) IS NULL
+        AND _deal_sync.clock_was_set(w.facts, settled.facts, overlap) IS NULL
         AND NOT _deal_sync.is_older(w.facts ->> 'undated_at', undated_every)
         AND NOT _deal_sync.differs(w.facts, t.deals, t.versions, t.counted_at)
         AND NOT EXISTS (SELECT FROM deal_sync.rejects AS r WHERE r.tenant_id = t.tenant_id AND r.level = 'row')
@@ -256,7 +265,7 @@ AS $$
             ORDER BY r.started_at DESC LIMIT 1
         ) IN ('ok', 'partial')
 $$;
-COMMENT ON FUNCTION _deal_sync.settled(jsonb, timestamptz, text, jsonb, interval) IS
+COMMENT ON FUNCTION _deal_sync.settled(jsonb, timestamptz, text, jsonb, interval, interval) IS
 'of these tenants, those that need a run only if a node has changed since the watermark, and that watermark';
 
 -- One question to the graph for all tenants, in place of a run for each.
@@ -267,7 +276,8 @@ AS $$
 DECLARE
     state CONSTANT record := _deal_sync.graph_state();
     settled CONSTANT jsonb := _deal_sync.settled(
-        tenants, state.clock, state.mapping, to_jsonb(state), _deal_sync.setting('undated_every')::interval
+        tenants, state.clock, state.mapping, to_jsonb(state), _deal_sync.setting('overlap')::interval,
+        _deal_sync.setting('undated_every')::interval
     );
     known CONSTANT uuid[] := CASE WHEN NOT are_all THEN
         ARRAY(SELECT t.tenant_id FROM jsonb_to_recordset(tenants) AS t (tenant_id uuid))
@@ -413,10 +423,15 @@ BEGIN
         nobodys := asked.nobodys;
         error := asked.error;
     END IF;
-    SELECT array_agg(t.id ORDER BY r.tried_at NULLS FIRST, t.id) INTO todo
-    FROM unnest(todo) AS t (id)
-    LEFT JOIN _deal_sync.tenant_runs AS r ON r.tenant_id = t.id
-    WHERE (r.next_try IS NULL OR r.next_try <= clock_timestamp()) AND NOT _deal_sync.is_backfilled(t.id);
+    IF todo <> '{}' THEN
+        SELECT array_agg(t.id ORDER BY r.tried_at NULLS FIRST, t.id) INTO todo
+        FROM unnest(todo) AS t (id)
+        LEFT JOIN (
+            SELECT v.tenant_id, v.tried_at, v.next_try FROM _deal_sync.tenant_runs AS v
+            WHERE v.tenant_id = ANY (todo) -- of these alone the view reads the runs
+        ) AS r ON r.tenant_id = t.id
+        WHERE (r.next_try IS NULL OR r.next_try <= clock_timestamp()) AND NOT _deal_sync.is_backfilled(t.id);
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.line_up(uuid, text, timestamptz) IS
@@ -575,6 +590,27 @@ $$;
 COMMENT ON FUNCTION _deal_sync.remove_records(interval, interval, uuid[]) IS
 'removes older runs and reconciliations, and older offending values of rejects; of tenants that are gone, everything';
 
+-- To look for tenants that are gone takes all of them, too long for each tick.
+CREATE OR REPLACE FUNCTION _deal_sync.is_retention_due() RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT _deal_sync.is_older(
+        (SELECT to_jsonb(l) ->> 'retained_at' FROM _deal_sync.last_sync_all AS l), interval '1 hour'
+    )
+$$;
+COMMENT ON FUNCTION _deal_sync.is_retention_due() IS
+'whether sync_all last removed old records an hour ago or longer';
+
+CREATE OR REPLACE FUNCTION _deal_sync.record_retention() RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO _deal_sync.last_sync_all AS l (retained_at) VALUES (now())
+    ON CONFLICT (is_the_last) DO UPDATE SET retained_at = excluded.retained_at
+$$;
+COMMENT ON FUNCTION _deal_sync.record_retention() IS 'keeps that sync_all has removed old records';
+
 CREATE OR REPLACE FUNCTION deal_sync.retain() RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -597,7 +633,7 @@ END
 $$;
 COMMENT ON FUNCTION deal_sync.retain() IS
 'removes runs older than deal_sync.runs_kept and offending values older than deal_sync.values_kept; sync_all calls it '
-'at the end';
+'at the end, once an hour';
 
 CREATE OR REPLACE FUNCTION _deal_sync.tell_of_queue(
     todo uuid[], unknown uuid[], unchanged bigint, nobodys bigint, tenant uuid, mode text, quiet boolean
@@ -619,6 +655,9 @@ BEGIN
             DETAIL = 'Their tenant_id is absent or not a UUID in standard form.',
             HINT = 'They are not synced; SELECT * FROM deal_sync.doctor() counts them by kind.';
     END IF;
+    IF quiet THEN
+        RETURN;
+    END IF;
     IF unchanged > 0 THEN
         RAISE NOTICE 'tenants in which nothing has changed: %', unchanged;
     END IF;
@@ -630,7 +669,7 @@ BEGIN
             waiting.tenants, waiting.first_try
             USING
             HINT = 'sync_deals(tenant) tries one at once; deal_sync.tenant_status shows what failed.';
-    ELSIF todo IS NULL AND coalesce(unchanged, 0) = 0 THEN
+    ELSIF coalesce(todo, '{}') = '{}' AND coalesce(unchanged, 0) = 0 THEN
         RAISE NOTICE 'no tenant of the graph exists in the application';
     END IF;
 END
@@ -752,7 +791,10 @@ BEGIN
     END LOOP;
 
     PERFORM _deal_sync.begin_transaction(messages);
-    PERFORM deal_sync.retain();
+    IF mode = 'full' OR _deal_sync.is_retention_due() THEN
+        PERFORM deal_sync.retain();
+        PERFORM _deal_sync.record_retention();
+    END IF;
     COMMIT;
     PERFORM _deal_sync.begin_transaction(messages);
     IF failures <> '{}' THEN

@@ -18,20 +18,22 @@ COMMENT ON COLUMN _deal_sync.graph_tenants.unchanged_at IS
 'when sync_all last found that nothing had changed, and opened no run';
 COMMENT ON COLUMN _deal_sync.graph_tenants.versions IS 'versions in the graph';
 
-CREATE TABLE _deal_sync.last_question (
+CREATE TABLE _deal_sync.last_sync_all (
     is_the_last boolean PRIMARY KEY DEFAULT TRUE CHECK (is_the_last),
     counted_at timestamptz,
     count_ms bigint,
     asked_at timestamptz,
-    is_answered boolean
+    is_answered boolean,
+    retained_at timestamptz
 );
-COMMENT ON TABLE _deal_sync.last_question IS 'one row: what sync_all last asked the graph about all tenants';
-COMMENT ON COLUMN _deal_sync.last_question.is_the_last IS 'allows for one row';
-COMMENT ON COLUMN _deal_sync.last_question.counted_at IS 'when it counted their nodes';
-COMMENT ON COLUMN _deal_sync.last_question.count_ms IS 'the milliseconds that it took to count them';
-COMMENT ON COLUMN _deal_sync.last_question.asked_at IS
+COMMENT ON TABLE _deal_sync.last_sync_all IS 'one row: when sync_all last did what it does for all tenants';
+COMMENT ON COLUMN _deal_sync.last_sync_all.is_the_last IS 'allows for one row';
+COMMENT ON COLUMN _deal_sync.last_sync_all.counted_at IS 'when it counted their nodes';
+COMMENT ON COLUMN _deal_sync.last_sync_all.count_ms IS 'the milliseconds that it took to count them';
+COMMENT ON COLUMN _deal_sync.last_sync_all.asked_at IS
 'when it asked which tenants have changes: of the others, graph_tenants has this moment as unchanged_at';
-COMMENT ON COLUMN _deal_sync.last_question.is_answered IS 'whether the graph could be asked';
+COMMENT ON COLUMN _deal_sync.last_sync_all.is_answered IS 'whether the graph could be asked';
+COMMENT ON COLUMN _deal_sync.last_sync_all.retained_at IS 'when it removed old records';
 
 CREATE TABLE deal_sync.reconciliations (
     tenant_id uuid NOT NULL,
@@ -64,6 +66,6 @@ COMMENT ON TABLE _deal_sync.removed_runs IS
 'what the runs that retention has removed add to the counters of deal_sync.metrics';
 
 SELECT pg_catalog.pg_extension_config_dump('_deal_sync.graph_tenants', '');
-SELECT pg_catalog.pg_extension_config_dump('_deal_sync.last_question', '');
+SELECT pg_catalog.pg_extension_config_dump('_deal_sync.last_sync_all', '');
 SELECT pg_catalog.pg_extension_config_dump('deal_sync.reconciliations', '');
 SELECT pg_catalog.pg_extension_config_dump('_deal_sync.removed_runs', '');

@@ -113,3 +113,42 @@ def test_nodes_without_a_timestamp_are_looked_for_among_the_tenants_own(
     lacking = ("deals: tenant index", "versions: tenant index")
     found = hits(kinds, DEALS, 10 * DEALS, lacking, pg, writer, graph, servers)
     assert found["nothing changed"] < 20 * DEALS, "the graph has 3,300 deals and as many versions"
+
+
+TENANTS = 5
+
+
+def question(deals: int, pg: Connection, writer: Connection, graph: Graph, servers: Instance) -> int:
+    """The db hits of what sync_all asks if no tenant has changes, of tenants with so many deals each, in a graph that is
+    not counted again.
+    """
+    graph.clear()
+    checks = doctor(pg)
+    for name in INDEXES:
+        cypher(graph, checks[name].hint)
+    graph.run("CALL db.awaitIndexes()")
+    for _ in range(TENANTS):
+        tenant = uuid.uuid4()
+        pg.execute("INSERT INTO tenants (id, name) VALUES (%s, 'a tenant')", [tenant])
+        graph_of(graph, tenant, deals)
+    graph.run("CALL db.prepareForReplanning(60)")
+    for _ in range(2):
+        writer.execute("CALL deal_sync.sync_all()")
+    pg.execute("UPDATE _deal_sync.last_sync_all SET count_ms = 500")
+    with Recorder(servers.facts["neo4j_uri"]) as recorder:
+        pg.execute(f"ALTER SERVER neo4j OPTIONS (SET uri '{recorder.uri}')".encode())
+        writer.execute("CALL deal_sync.sync_all()")
+        found = [db_hits(graph, text, parameters) for text, parameters in recorder.queries]
+    pg.execute(f"ALTER SERVER neo4j OPTIONS (SET uri '{servers.facts['neo4j_uri']}')".encode())
+    pg.execute("TRUNCATE tenants, _deal_sync.graph_tenants, deal_sync.watermarks, deal_sync.runs CASCADE")
+    assert len(found) == 4, "the graph's state, changed deals, changed versions, a new tenant"
+    return sum(found)
+
+
+def test_what_sync_all_asks_if_nothing_has_changed_does_not_grow_with_the_deals(
+    pg: Connection, writer: Connection, graph: Graph, servers: Instance
+) -> None:
+    writer.execute("SET deal_sync.overlap = '0s'")
+    few = question(DEALS // 10, pg, writer, graph, servers)
+    assert few < 60 * TENANTS
+    assert question(DEALS, pg, writer, graph, servers) == pytest.approx(few, rel=0.1)

@@ -49,7 +49,7 @@ def runs(pg: Connection) -> list[tuple[uuid.UUID, str]]:
 
 
 def the_next_tick_comes(pg: Connection) -> None:
-    pg.execute("UPDATE _deal_sync.last_question SET asked_at = asked_at - interval '1 min'")
+    pg.execute("UPDATE _deal_sync.last_sync_all SET asked_at = asked_at - interval '1 min'")
 
 
 def hold(database: Database, pg: Connection, tenant: uuid.UUID) -> Connection:
@@ -82,7 +82,7 @@ def test_a_session_that_was_told_by_another_one_uses_no_python(
     pg.execute("SET deal_sync.overlap = '0s'")
     for _ in range(2):
         pg.execute("CALL deal_sync.sync_all()")
-    for table, moment in (("last_question", "asked_at"), ("graph_tenants", "unchanged_at")):
+    for table, moment in (("last_sync_all", "asked_at"), ("graph_tenants", "unchanged_at")):
         pg.execute(f"UPDATE _deal_sync.{table} SET {moment} = {moment} + interval '1 min'".encode())
     with database.connect() as session:
         session.execute(SHARE)

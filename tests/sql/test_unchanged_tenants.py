@@ -164,13 +164,13 @@ def test_the_graph_is_asked_once_however_many_tenants_there_are(pg: Connection, 
 def large(pg: Connection, tenants: list[uuid.UUID]) -> list[uuid.UUID]:
     """The same tenants in a graph in which counting took half a second, their own as all nodes."""
     assert opened(pg) == []
-    pg.execute("UPDATE _deal_sync.last_question SET count_ms = 500")
+    pg.execute("UPDATE _deal_sync.last_sync_all SET count_ms = 500")
     pg.execute("UPDATE deal_sync.watermarks SET facts = facts || '{\"count_ms\": 500}'")
     return tenants
 
 
 def an_hour_passes(pg: Connection) -> None:
-    pg.execute("UPDATE _deal_sync.last_question SET counted_at = counted_at - interval '61 min'")
+    pg.execute("UPDATE _deal_sync.last_sync_all SET counted_at = counted_at - interval '61 min'")
 
 
 def test_a_large_graph_is_not_counted_again_and_changes_are_found(
@@ -184,7 +184,7 @@ def test_a_large_graph_is_not_counted_again_and_changes_are_found(
     graph.run(CHANGES["a deal changes"], tenant=str(large[1]))
     assert calls(pg, [large[1]])["sync_tenant"] == 1
     assert opened(pg) == [large[1]]  # its overlap
-    assert one(pg, "SELECT count_ms FROM _deal_sync.last_question") == 500
+    assert one(pg, "SELECT count_ms FROM _deal_sync.last_sync_all") == 500
 
 
 def test_a_deal_that_goes_from_a_large_graph_is_missed_within_the_hour_and_brings_one_run(
@@ -197,7 +197,7 @@ def test_a_deal_that_goes_from_a_large_graph_is_missed_within_the_hour_and_bring
     assert one(pg, "SELECT message FROM deal_sync.runs ORDER BY started_at DESC LIMIT 1") == (
         "rows whose deal is not in the graph: 1"
     )
-    pg.execute("UPDATE _deal_sync.last_question SET count_ms = 500")
+    pg.execute("UPDATE _deal_sync.last_sync_all SET count_ms = 500")
     pg.execute("UPDATE deal_sync.watermarks SET facts = facts || '{\"count_ms\": 500}'")
     assert opened(pg) == []
     graph.run(CHANGES["a deal comes with an old time"], tenant=str(large[1]))
@@ -213,7 +213,7 @@ def test_a_new_tenant_of_a_large_graph_is_synced_at_once(pg: Connection, graph: 
         add_deal(graph, new)
         graph.run(f"MATCH (d:Deal {{tenant_id: $tenant}}) SET d.last_updated_at = {LONG_AGO}", tenant=str(new))
         assert opened(pg) == [new]
-        pg.execute("UPDATE _deal_sync.last_question SET count_ms = 500")
+        pg.execute("UPDATE _deal_sync.last_sync_all SET count_ms = 500")
         assert calls(pg, []) == {"changed_tenants": 1, "graph_state": 1}
 
 
@@ -227,7 +227,7 @@ def test_a_tenant_that_the_application_learns_of_later_is_synced_and_what_is_no_
             tenant=str(tenant),
         )
     assert calls(pg, [])["tenants_of_graph"] == 1
-    pg.execute("UPDATE _deal_sync.last_question SET count_ms = 500")
+    pg.execute("UPDATE _deal_sync.last_sync_all SET count_ms = 500")
     assert "tenants_of_graph" not in calls(pg, [])
     assert one(pg, "SELECT state FROM deal_sync.tenant_status WHERE tenant_id = %s", late) == "unknown"
     pg.execute("INSERT INTO tenants (id, name) VALUES (%s, 'late')", [late])
@@ -236,4 +236,4 @@ def test_a_tenant_that_the_application_learns_of_later_is_synced_and_what_is_no_
 
 def test_a_full_run_counts_a_large_graph(pg: Connection, large: list[uuid.UUID]) -> None:
     pg.execute("CALL deal_sync.sync_all('full')")
-    assert one(pg, "SELECT count_ms < 500 FROM _deal_sync.last_question")
+    assert one(pg, "SELECT count_ms < 500 FROM _deal_sync.last_sync_all")

@@ -225,7 +225,7 @@ def test_an_update_of_the_demo_leaves_what_a_new_database_has(
             kept = rows(old)
             old.execute("ALTER EXTENSION deal_sync UPDATE")
             assert one(old, "SELECT srvoptions::text FROM pg_foreign_server").count("neo4j_deals.tables.wrapper.") == 1
-            assert rows(old) == {**kept, "deal_sync.undated_nodes": [], "deal_sync.last_question": []}
+            assert rows(old) == {**kept, "deal_sync.undated_nodes": [], "deal_sync.last_sync_all": []}
             old.execute("SELECT deal_sync.attach()")
             grant(old, monitor, scanner)
             assert facts(old) == facts(pg)

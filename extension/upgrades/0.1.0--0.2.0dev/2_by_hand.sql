@@ -6,14 +6,15 @@ ALTER TABLE _deal_sync.graph_tenants
     ADD COLUMN versions bigint NOT NULL DEFAULT 0;
 
 -- The next sync_all counts.
-CREATE TABLE _deal_sync.last_question (
+CREATE TABLE _deal_sync.last_sync_all (
     is_the_last boolean PRIMARY KEY DEFAULT TRUE CHECK (is_the_last),
     counted_at timestamptz,
     count_ms bigint,
     asked_at timestamptz,
-    is_answered boolean
+    is_answered boolean,
+    retained_at timestamptz
 );
-SELECT pg_catalog.pg_extension_config_dump('_deal_sync.last_question', '');
+SELECT pg_catalog.pg_extension_config_dump('_deal_sync.last_sync_all', '');
 
 -- Views that stand on these columns stay. `make upgrade` reads the new names here.
 ALTER TABLE deal_sync.reconciliations RENAME COLUMN refused TO rejected;

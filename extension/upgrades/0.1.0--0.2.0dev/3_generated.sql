@@ -20,7 +20,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.check_rejects(jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_targets(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_tenant(text, uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.checked(_deal_sync.outcome) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.clock_was_set(jsonb, jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.clock_was_set(jsonb, jsonb, interval) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.column_definition(text, text, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.comparison_of_tenant() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.conclude_backfill(deal_sync.backfills, _deal_sync.reading, deal_sync.run_result)
@@ -47,6 +47,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.is_cancel(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.is_count_due(jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.is_for_the_caller(_deal_sync.error, boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.is_older(text, interval) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.is_retention_due() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.job_name(uuid, boolean, integer) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.known_graph() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.lacking_columns(regclass, text) FROM PUBLIC;
@@ -73,6 +74,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.raise_applications(_deal_sync.error, text, 
 REVOKE EXECUTE ON ROUTINE _deal_sync.read_and_land(_deal_sync.reading, text[], deal_sync.run_result) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.record_failure(uuid, text, timestamp with time zone, _deal_sync.error) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.record_question(uuid[], boolean) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.record_retention() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.record_tenants(jsonb, bigint) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.rejected_elements(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.remember_undated(uuid, text[], text[]) FROM PUBLIC;
@@ -81,7 +83,8 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.run_kind(text, refcursor, boolean, deal_syn
 REVOKE EXECUTE ON ROUTINE _deal_sync.select_changes(uuid, timestamp with time zone, boolean, _deal_sync.reading)
     FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.sentences(text[]) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.settled(jsonb, timestamp with time zone, text, jsonb, interval) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.settled(jsonb, timestamp with time zone, text, jsonb, interval, interval)
+    FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.shown(text, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.skip_run(deal_sync.run_result) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.started_backfill(uuid, text) FROM PUBLIC;
@@ -113,18 +116,20 @@ COMMENT ON COLUMN _deal_sync.graph_tenants.unchanged_at IS
 'when sync_all last found that nothing had changed, and opened no run';
 COMMENT ON COLUMN _deal_sync.graph_tenants.versions IS
 'versions in the graph';
-COMMENT ON TABLE _deal_sync.last_question IS
-'one row: what sync_all last asked the graph about all tenants';
-COMMENT ON COLUMN _deal_sync.last_question.asked_at IS
+COMMENT ON TABLE _deal_sync.last_sync_all IS
+'one row: when sync_all last did what it does for all tenants';
+COMMENT ON COLUMN _deal_sync.last_sync_all.asked_at IS
 'when it asked which tenants have changes: of the others, graph_tenants has this moment as unchanged_at';
-COMMENT ON COLUMN _deal_sync.last_question.count_ms IS
+COMMENT ON COLUMN _deal_sync.last_sync_all.count_ms IS
 'the milliseconds that it took to count them';
-COMMENT ON COLUMN _deal_sync.last_question.counted_at IS
+COMMENT ON COLUMN _deal_sync.last_sync_all.counted_at IS
 'when it counted their nodes';
-COMMENT ON COLUMN _deal_sync.last_question.is_answered IS
+COMMENT ON COLUMN _deal_sync.last_sync_all.is_answered IS
 'whether the graph could be asked';
-COMMENT ON COLUMN _deal_sync.last_question.is_the_last IS
+COMMENT ON COLUMN _deal_sync.last_sync_all.is_the_last IS
 'allows for one row';
+COMMENT ON COLUMN _deal_sync.last_sync_all.retained_at IS
+'when it removed old records';
 COMMENT ON TABLE _deal_sync.removed_runs IS
 'what the runs that retention has removed add to the counters of deal_sync.metrics';
 COMMENT ON TABLE _deal_sync.undated_nodes IS
