@@ -119,7 +119,7 @@ TENANTS = 5
 
 
 def question(deals: int, pg: Connection, writer: Connection, graph: Graph, servers: Instance) -> int:
-    """The db hits of what sync_all asks if no tenant has changes, of tenants with so many deals each, in a graph that is
+    """The db hits of what sync_all asks if no tenant has changes: tenants with so many deals each, in a graph that is
     not counted again.
     """
     graph.clear()
