@@ -117,7 +117,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION _deal_sync.is_older(text, interval) IS 'whether a moment is that long ago; true if it is NULL';
 
-CREATE OR REPLACE FUNCTION _deal_sync.differs(
+CREATE OR REPLACE FUNCTION _deal_sync.numbers_differ(
     known jsonb, deals bigint, versions bigint, counted_at timestamptz
 ) RETURNS boolean
 LANGUAGE sql STABLE
@@ -125,12 +125,14 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT
         known ->> 'deals' IS NULL
-        OR coalesce((known ->> 'counted_at')::timestamptz < counted_at, false)
-        AND ((known ->> 'deals')::bigint, (known ->> 'versions')::bigint) IS DISTINCT FROM (deals, versions)
+        OR (
+            coalesce((known ->> 'counted_at')::timestamptz < counted_at, false)
+            AND ((known ->> 'deals')::bigint, (known ->> 'versions')::bigint) IS DISTINCT FROM (deals, versions)
+        )
 $$;
-COMMENT ON FUNCTION _deal_sync.differs(jsonb, bigint, bigint, timestamptz) IS
-'whether a count of a tenant''s nodes has found other numbers than its last run (known: the facts) before, if that one '
-'counted';
+COMMENT ON FUNCTION _deal_sync.numbers_differ(jsonb, bigint, bigint, timestamptz) IS
+'whether these numbers of a tenant''s nodes differ from those that its last run (known: the facts) had counted before; '
+'true if it has kept none';
 
 -- To count takes an index some milliseconds; if it takes longer, not every run counts.
 CREATE OR REPLACE FUNCTION _deal_sync.is_count_due(last jsonb) RETURNS boolean
@@ -152,7 +154,7 @@ AS $$
         SELECT FROM _deal_sync.graph_tenants AS g
         WHERE
             g.tenant_id = counted_otherwise.tenant_id
-            AND _deal_sync.differs(known, g.deals, g.versions, g.counted_at)
+            AND _deal_sync.numbers_differ(known, g.deals, g.versions, g.counted_at)
     )
 $$;
 COMMENT ON FUNCTION _deal_sync.counted_otherwise(uuid, jsonb) IS

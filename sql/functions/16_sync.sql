@@ -51,10 +51,6 @@ $$;
 COMMENT ON FUNCTION _deal_sync.check_rejects(jsonb) IS
 'raises if a run has met more failures than deal_sync.max_rejects; reasons: how many of each';
 
--- The batches of the reader, each landed as it comes. The cursor is not in a block of its own, and nothing commits
--- here: see docs/internals/run.md, rules 3 and 4. selection: what the reader takes. If that is a part of the tenant's
--- nodes, elements and graph_ids are the nodes that were read, and the ids of their deals. cleared: how many values the
--- run has replaced with NULL, by column of the deals' table.
 -- Each FETCH stages a batch. next_kind: a kind that the cursor returns after the first one, and after a NULL.
 CREATE OR REPLACE FUNCTION _deal_sync.open_batches(
     kind text, tenant_id uuid, selection jsonb, next_kind text DEFAULT NULL
@@ -75,6 +71,10 @@ $$;
 COMMENT ON FUNCTION _deal_sync.open_batches(text, uuid, jsonb, text) IS
 'opens a cursor that stages a tenant''s nodes: see fill_staging()';
 
+-- The batches of the reader, each landed as it comes. FETCH is not in a block of its own, and nothing commits here: see
+-- docs/internals/run.md, rules 3 and 4. If a part of the tenant's nodes is read, elements and graph_ids are the nodes
+-- that were read, and the ids of their deals. cleared: how many values the run has replaced with NULL, by column of the
+-- deals' table.
 CREATE OR REPLACE FUNCTION _deal_sync.run_kind(
     kind text, batches refcursor, is_part boolean, INOUT result deal_sync.run_result, INOUT reasons jsonb,
     INOUT cleared jsonb, OUT elements text[], OUT graph_ids text[], OUT completed bigint

@@ -257,7 +257,7 @@ AS $$
         AND w.watermark <= clock
         AND _deal_sync.clock_was_set(w.facts, settled.facts, overlap) IS NULL
         AND NOT _deal_sync.is_older(w.facts ->> 'undated_at', undated_every)
-        AND NOT _deal_sync.differs(w.facts, t.deals, t.versions, t.counted_at)
+        AND NOT _deal_sync.numbers_differ(w.facts, t.deals, t.versions, t.counted_at)
         AND NOT EXISTS (SELECT FROM deal_sync.rejects AS r WHERE r.tenant_id = t.tenant_id AND r.level = 'row')
         AND (
             SELECT r.status FROM deal_sync.runs AS r

@@ -15,7 +15,7 @@ from support.database import Connection, Database
 from support.doctor import set_uri
 from support.graph import Graph
 from support.proxy import closed_port
-from support.sync import add_deal, add_tenant, one, sync
+from support.sync import add_deal, add_tenant, one, runs, sync
 
 SHARE: LiteralString = "CALL deal_sync.sync_all(quiet => true, shared => true)"
 JOBS, TENANTS = 4, 12
@@ -42,10 +42,6 @@ def together(database: Database, jobs: int = JOBS, options: str = "") -> list[st
     with ExitStack() as stack, ThreadPoolExecutor(jobs) as pool:
         sessions = [stack.enter_context(database.connect(options=options)) for _ in range(jobs)]
         return list(pool.map(share, sessions))
-
-
-def runs(pg: Connection) -> list[tuple[uuid.UUID, str]]:
-    return pg.execute("SELECT tenant_id, status::text FROM deal_sync.runs ORDER BY started_at").fetchall()
 
 
 def the_next_tick_comes(pg: Connection) -> None:

@@ -5,7 +5,7 @@ synced, in which order, what is recorded and raised, when a tenant is tried agai
 import json
 import uuid
 from datetime import timedelta
-from typing import Any, LiteralString
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -13,7 +13,7 @@ from psycopg import errors
 from support.backend import await_true, running
 from support.database import Connection, Database
 from support.graph import Graph
-from support.sync import add_deal, add_tenant, one, sync
+from support.sync import add_deal, add_tenant, one, runs, sync
 
 ADD_RUN: LiteralString = (
     "INSERT INTO deal_sync.runs SELECT gen_random_uuid(), %(tenant)s, 'full', %(status)s, now() - %(age)s, 0.1,"
@@ -26,11 +26,6 @@ def add_run(pg: Connection, tenant: uuid.UUID, status: str, age: timedelta, serv
     message = "a cause; nothing was written" if status == "failed" else None
     values = {"tenant": tenant, "status": status, "age": age, "message": message, "server_text": server_text}
     pg.execute(ADD_RUN, values)
-
-
-def runs(pg: Connection) -> list[tuple[Any, ...]]:
-    """Tenant and status of each run, as they began."""
-    return pg.execute("SELECT tenant_id, status FROM deal_sync.runs ORDER BY started_at").fetchall()
 
 
 def notices(pg: Connection) -> list[str]:

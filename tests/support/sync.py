@@ -120,3 +120,8 @@ def rejected_version(reject: Reject) -> tuple[str, str, str, str | None]:
 
 def incremental(connection: Connection, tenant: uuid.UUID, **arguments: Any) -> Run:
     return sync(connection, tenant, mode="incremental", **arguments)
+
+
+def runs(pg: Connection) -> list[tuple[Any, ...]]:
+    """Tenant and status of each run, as they began."""
+    return pg.execute("SELECT tenant_id, status FROM deal_sync.runs ORDER BY started_at").fetchall()

@@ -34,7 +34,6 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.cron_facts() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.default_columns() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.default_tables(name, name, name) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.defer_constraints() FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.differs(jsonb, bigint, bigint, timestamp with time zone) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.end_reading(deal_sync.run_result, boolean, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.examine(regrole) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.fetch_count(refcursor) FROM PUBLIC;
@@ -66,6 +65,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.message_of(_deal_sync.error, text) FROM PUB
 REVOKE EXECUTE ON ROUTINE _deal_sync.mode_error(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.new_backfill(deal_sync.run_result, _deal_sync.reading) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.note_nodes(text, uuid, text[], text[]) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.numbers_differ(jsonb, bigint, bigint, timestamp with time zone) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.open_batches(text, uuid, jsonb, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.phase_after(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.plan_freely() FROM PUBLIC;
