@@ -293,7 +293,7 @@ def test_without_its_launcher_no_job_starts_and_a_restart_is_the_hint() -> None:
         with psycopg.connect(own.dsn(HOME), autocommit=True) as pg:
             pg.execute("CREATE EXTENSION pg_cron; GRANT USAGE ON SCHEMA cron TO app_writer")
         with psycopg.connect(own.dsn(HOME, "app_writer"), autocommit=True) as writer:
-            if one(writer, "SELECT (_deal_sync.cron_facts()).version") >= 1.6:
+            if one(writer, "SELECT (_deal_sync.cron_facts()).version >= 1.6"):
                 assert await_true(lambda: bool(doctor(writer)["pg_cron"].ok), seconds=10)
                 pytest.skip("this machine's pg_cron restarts its launcher")
             said: list[tuple[str | None, str | None]] = []
