@@ -8,11 +8,11 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 # The driver makes large tables when it is imported, which would be scanned over and over: an eighth of the import.
 _COLLECTS = gc.isenabled()
@@ -61,6 +61,36 @@ def _reported(plpy: Plpy) -> Iterator[None]:
 def _raise(plpy: Plpy, error: DealSyncError) -> NoReturn:
     fields = {"sqlstate": error.sqlstate, "detail": error.detail, "hint": error.hint}
     plpy.error(error.message, **{name: text for name, text in fields.items() if text})
+
+
+T = TypeVar("T")
+Parameters = ParamSpec("Parameters")
+
+
+class _Rows(Generic[T]):
+    """The rows of a generator that calls PostgreSQL, for a set-returning function: see docs/internals/run.md, rule 12.
+
+    The call of `__next__` holds this object, which holds the generator.
+    """
+
+    def __init__(self, rows: Iterator[T]) -> None:
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        return next(self._rows)
+
+
+def _held(rows: Callable[Parameters, Iterator[T]]) -> Callable[Parameters, Iterator[T]]:
+    """Makes a generator function of SQL return `_Rows`."""
+
+    @wraps(rows)
+    def held(*args: Parameters.args, **named: Parameters.kwargs) -> Iterator[T]:
+        return _Rows(rows(*args, **named))
+
+    return held
 
 
 def check_version(plpy: Plpy, extension_version: str) -> None:
@@ -133,6 +163,7 @@ def check_targets(plpy: QuotingPlpy, shown: str | None) -> None:
         _raise(plpy, error)
 
 
+@_held
 def fill_staging(
     plpy: TellingPlpy, kind: str, tenant: str, caller: str, selection: str | None, next_kind: str | None
 ) -> Iterator[int | None]:
@@ -226,6 +257,7 @@ def graph_tenants(plpy: Plpy) -> list[tuple[str | None, int, int, int]]:
         return state.graph_tenants(plpy)
 
 
+@_held
 def scan_rows(
     plpy: TellingPlpy, relation: str, tenant: str | None, columns: list[str] | None, row_limit: int | None
 ) -> Iterator[tuple[Any, ...]]:
@@ -235,6 +267,7 @@ def scan_rows(
         yield from scan.rows(plpy, relation, tenant, columns, row_limit)
 
 
+@_held
 def import_statements(
     plpy: TellingPlpy,
     server: str,

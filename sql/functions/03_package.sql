@@ -65,7 +65,7 @@ SET search_path = pg_catalog, pg_temp
 SET client_encoding = 'UTF8' -- COPY takes the spool's texts to be in it
 AS $$
 from neo4j_deals import entry
-yield from entry.fill_staging(plpy, kind, tenant_id, caller, selection, next_kind)
+return entry.fill_staging(plpy, kind, tenant_id, caller, selection, next_kind)
 $$;
 COMMENT ON FUNCTION _deal_sync.fill_staging(text, uuid, regrole, jsonb, text) IS
 'reads a tenant''s nodes, all or a selection (neo4j_deals.sync.selection), into pg_temp.deal_sync_<kind>s: one batch '
@@ -143,7 +143,7 @@ LANGUAGE plpython3u
 SET search_path = pg_catalog, pg_temp
 AS $$
 from neo4j_deals import entry
-yield from entry.scan_rows(plpy, relation, tenant, columns, row_limit)
+return entry.scan_rows(plpy, relation, tenant, columns, row_limit)
 $$;
 COMMENT ON FUNCTION _deal_sync.scan_rows(regclass, uuid, text[], bigint) IS
 'the rows of a foreign table; call deal_sync.scan()';
@@ -159,7 +159,7 @@ AS $$
 from neo4j_deals import entry
 options = {"sample": None if sample is None else str(sample), "prefix": prefix}
 given = {name: value for name, value in options.items() if value is not None}
-yield from entry.import_statements(plpy, server, schema, limit_to, args[3], given)
+return entry.import_statements(plpy, server, schema, limit_to, args[3], given)
 $$;
 COMMENT ON FUNCTION _deal_sync.import_statements(name, name, text[], text[], bigint, text) IS
 'the foreign tables that import_schema() creates, as statements, with their comments';

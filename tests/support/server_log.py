@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-CRASH = re.compile(r"was terminated by signal (?P<signal>\d+)|PANIC: ")
+FREED = "generator already executing"  # Python freed a generator while it ran: now and then, that is a crash
+CRASH = re.compile(rf"was terminated by signal (?P<signal>\d+)|PANIC: |{FREED}")
 KILLS = ("9", "15")
 
 

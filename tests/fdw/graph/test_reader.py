@@ -143,6 +143,20 @@ def test_cancel_timeout_and_terminate_end_a_stalled_reader_within_a_second_witho
     assert complete(Run(*ended.rows[0])) if statement == SYNC else len(ended.rows) == DEALS
 
 
+@pytest.mark.parametrize(
+    "statement", [SYNC, SCAN, "SELECT * FROM deal_sync.import_schema('neo4j', 'public') WHERE %s IS NOT NULL"]
+)
+def test_termination_within_a_set_returning_function_frees_no_generator_that_runs(
+    world: World, servers: Instance, statement: str
+) -> None:
+    """Rule 12 of docs/internals/run.md."""
+    log = ServerLog(servers.log)
+    session = world.session("postgres")
+    with stalled(world, "handshake", statement) as is_there:
+        assert terminated(world, session, statement, is_there).sqlstate == "57P01"
+    assert log.crashes() == []
+
+
 SLOW_RESOLVER: LiteralString = """DO $$
 import socket, time
 look_up = socket.getaddrinfo
