@@ -106,7 +106,8 @@ def changed(nodes: TenantsNodes, changed_by: Sequence[str], key: str, since: dat
     node. A timestamp without a time zone may be local time west of UTC, so the search goes back 14 hours more.
     """
     parts = [*_since(f"n.{quoted(changed_by[0])}", "$"), *(_unclear(changed_by, key) if unclear else ())]
-    return _union([nodes.where(condition) for condition in parts], key, _moments(nodes.tenant, since))
+    parameters = _moments(nodes.tenant, since) | _ENDS
+    return _union([nodes.where(condition) for condition in parts], key, parameters)
 
 
 def changed_among(label: str, tenant_property: str, changed_by: Sequence[str], since: Mapping[str, datetime]) -> Query:
@@ -115,7 +116,8 @@ def changed_among(label: str, tenant_property: str, changed_by: Sequence[str], s
     parts = (nodes.where(each, tenant="t.tenant") for each in _since(f"n.{quoted(changed_by[0])}", "t."))
     tenants = [{"id": tenant, **_moments(tenant, moment)} for tenant, moment in since.items()]
     exists = "\nOR ".join(f"EXISTS {{ {part} }}" for part in parts)
-    return Query(f"UNWIND $tenants AS t\nWITH t WHERE {exists}\nRETURN t.id AS id", {"tenants": tenants}, names=("id",))
+    text = f"UNWIND $tenants AS t\nWITH t WHERE {exists}\nRETURN t.id AS id"
+    return Query(text, {"tenants": tenants, **_ENDS}, names=("id",))
 
 
 def strangers(label: str, tenant_property: str, changed_by: str, known: Sequence[str]) -> Query:
@@ -158,11 +160,16 @@ def _moments(tenant: str, since: datetime) -> dict[str, object]:
         "day": widest.date().isoformat(),
         "second": since.isoformat(timespec="seconds")[:19],
         "local_second": local.isoformat(timespec="seconds"),
-        "earliest_zoned": _EARLIEST,
-        "earliest_local": _EARLIEST.replace(tzinfo=None),
-        "earliest_date": _EARLIEST.date(),
-        "least": float("-inf"),
     }
+
+
+#: What all tenants' moments are compared with. To send a moment takes as long as some seeks in an index.
+_ENDS = {
+    "earliest_zoned": _EARLIEST,
+    "earliest_local": _EARLIEST.replace(tzinfo=None),
+    "earliest_date": _EARLIEST.date(),
+    "least": float("-inf"),
+}
 
 
 def _since(moment: str, given: str) -> tuple[str, ...]:
@@ -171,12 +178,12 @@ def _since(moment: str, given: str) -> tuple[str, ...]:
     """
     return (
         f"{moment} >= {given}zoned AND {moment} <= {_LAST_ZONED}",
-        f"{moment} < {given}earliest_zoned AND {moment} >= {_FIRST_ZONED}",
+        f"{moment} < $earliest_zoned AND {moment} >= {_FIRST_ZONED}",
         *(f"{moment} >= {given}{kind}" for kind in ("local", "date")),
-        *(f"{moment} < {given}earliest_{kind}" for kind in ("local", "date")),
+        *(f"{moment} < $earliest_{kind}" for kind in ("local", "date")),
         f"{moment} >= {given}day AND ({moment} >= {given}second OR NOT {moment} =~ '{_literal(_IN_UTC)}'"
         f" OR {moment} >= {given}local_second AND {moment} =~ '{_literal(_LOCAL)}')",
-        f"{moment} >= {given}least",  # any number, which says nothing, but has its part of the index
+        f"{moment} >= $least",  # any number, which says nothing, but has its part of the index
     )
 
 
