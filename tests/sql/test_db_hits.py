@@ -10,7 +10,7 @@ from support.counters import change, graph_of
 from support.database import Connection
 from support.doctor import INDEXES, cypher, doctor
 from support.graph import Graph
-from support.recorder import Recorder, db_hits
+from support.recorder import Recorder, db_hits, ways
 from support.sync import sync
 
 DEALS, CHANGED = 300, 10
@@ -19,6 +19,15 @@ KINDS = {"first load": "full", "unchanged": "full", "nothing changed": "incremen
 OTHERS_TRANSACTIONS = "SHOW TRANSACTIONS"
 #: Once an hour, if it takes long; it grows with the tenant.
 COUNT = "COUNT {"
+
+
+def create_indexes(pg: Connection, graph: Graph, lacking: tuple[str, ...] = ()) -> None:
+    """Creates the indexes that doctor() asks for, except those that are to be lacking."""
+    checks = doctor(pg)
+    for name in INDEXES:
+        if name not in lacking:
+            cypher(graph, checks[name].hint)
+    graph.run("CALL db.awaitIndexes()")
 
 
 def hits(
@@ -34,11 +43,7 @@ def hits(
     """The db hits of each kind of run of a tenant with so many deals: for a deal that was staged, or altogether."""
     tenant = uuid.uuid4()
     pg.execute("INSERT INTO tenants (id, name) VALUES (%s, 'a tenant')", [tenant])
-    checks = doctor(pg)
-    for name in INDEXES:
-        if name not in lacking:
-            cypher(graph, checks[name].hint)
-    graph.run("CALL db.awaitIndexes()")
+    create_indexes(pg, graph, lacking)
     for _ in range(others // DEALS):
         graph_of(graph, uuid.uuid4(), DEALS)
     graph_of(graph, tenant, deals)
@@ -123,10 +128,7 @@ def question(deals: int, pg: Connection, writer: Connection, graph: Graph, serve
     not counted again.
     """
     graph.clear()
-    checks = doctor(pg)
-    for name in INDEXES:
-        cypher(graph, checks[name].hint)
-    graph.run("CALL db.awaitIndexes()")
+    create_indexes(pg, graph)
     for _ in range(TENANTS):
         tenant = uuid.uuid4()
         pg.execute("INSERT INTO tenants (id, name) VALUES (%s, 'a tenant')", [tenant])
@@ -152,3 +154,55 @@ def test_what_sync_all_asks_if_nothing_has_changed_does_not_grow_with_the_deals(
     few = question(DEALS // 10, pg, writer, graph, servers)
     assert few < 60 * TENANTS
     assert question(DEALS, pg, writer, graph, servers) == pytest.approx(few, rel=0.1)
+
+
+#: How an incremental run finds nodes, and what a full run, which reads all nodes of a tenant, asks beside that.
+CHANGES = {
+    "Deal(tenant_id, last_updated_at)",
+    "Deal(tenant_id, opportunity_id)",
+    "DealVersion(tenant_id, valid_until)",
+    "DealVersion(tenant_id, version_id)",
+    "DealVersion(tenant_id, deal_opportunity_id)",
+    "NodeByElementIdSeek",
+}
+EVERYTHING = {"Deal(tenant_id)", "DealVersion(tenant_id)"}
+OF_ALL = {"Deal(tenant_id, last_updated_at)", "Deal(tenant_id, opportunity_id)"}
+#: Nodes of either kind.
+MORE = 10_000
+
+
+def test_no_index_keeps_the_planner_from_a_better_one_whatever_the_sizes_of_tenants(
+    pg: Connection, writer: Connection, graph: Graph, servers: Instance
+) -> None:
+    tenant = uuid.uuid4()
+    pg.execute("INSERT INTO tenants (id, name) VALUES (%s, 'a tenant')", [tenant])
+    create_indexes(pg, graph)
+    graph_of(graph, tenant, DEALS)
+    writer.execute("CALL deal_sync.sync_all()")
+    pg.execute("UPDATE _deal_sync.last_sync_all SET count_ms = 500")
+    change(graph, tenant, CHANGED)
+    with Recorder(servers.facts["neo4j_uri"]) as recorder:
+        pg.execute(f"ALTER SERVER neo4j OPTIONS (SET uri '{recorder.uri}')".encode())
+        writer.execute("CALL deal_sync.sync_all()")
+        incremental = len(recorder.queries)
+        sync(writer, tenant, mode="full")
+    pg.execute(f"ALTER SERVER neo4j OPTIONS (SET uri '{servers.facts['neo4j_uri']}')".encode())
+
+    def planned() -> tuple[set[str], set[str]]:
+        graph.run("CALL db.prepareForReplanning(60)")
+        found = [
+            set[str]() if text.startswith(OTHERS_TRANSACTIONS) or COUNT in text else ways(graph, text, parameters)
+            for text, parameters in recorder.queries
+        ]
+        return set().union(*found[:incremental]), set().union(*found[incremental:])
+
+    assert planned() == (CHANGES, EVERYTHING | OF_ALL), "one tenant"
+    graph.run(
+        "UNWIND range(1, $nodes) AS i WITH randomUUID() AS tenant, randomUUID() AS key, datetime() AS now"
+        " CREATE (:Deal {tenant_id: tenant, opportunity_id: key, last_updated_at: now})"
+        " CREATE (:DealVersion {tenant_id: tenant, version_id: key, deal_opportunity_id: key, valid_until: now})",
+        nodes=MORE,
+    )
+    assert planned() == (CHANGES, EVERYTHING | OF_ALL), "beside many tenants with a deal each"
+    graph_of(graph, tenant, MORE)
+    assert planned() == (CHANGES, EVERYTHING | OF_ALL), "and it has half of all deals"

@@ -1,6 +1,8 @@
 """Flows in: the driver's connections. Flows out: the same to Neo4j and back; the queries, and what they cost there."""
 
+import re
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 from neo4j._codec.hydration.bolt import v2
@@ -52,3 +54,18 @@ def db_hits(graph: Graph, text: str, parameters: dict[str, Any]) -> int:
 
 def _hits(plan: Any) -> int:
     return int(plan.get("dbHits", 0)) + sum(map(_hits, plan.get("children", ())))
+
+
+def ways(graph: Graph, text: str, parameters: dict[str, Any]) -> set[str]:
+    """How a query finds its nodes: by which indexes, as Label(properties), or else by which operators."""
+    with graph.driver.session() as session:
+        return set(_ways(session.run(f"EXPLAIN {text}", parameters).consume().plan))
+
+
+def _ways(plan: Any) -> Iterator[str]:
+    operator = plan["operatorType"].split("@")[0]
+    if re.match("Node.*(Seek|Scan)|AllNodesScan", operator):
+        index = re.search(r"(?:INDEX|UNIQUE) n:(\w+\([\w, ]+\))", plan["args"]["Details"])
+        yield index[1] if index and "Seek" in operator else operator
+    for child in plan.get("children", ()):
+        yield from _ways(child)

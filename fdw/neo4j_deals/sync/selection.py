@@ -84,10 +84,13 @@ class TenantsNodes:
     tenant_property: str
     tenant: str
 
-    def where(self, *conditions: str, tenant: str = "$tenant") -> str:
-        """The beginning of a query: the nodes `n` that meet the conditions; `tenant`: the forms of its id."""
+    def where(self, *conditions: str, tenant: str = "$tenant", by: str | None = None) -> str:
+        """The beginning of a query: the nodes `n` that meet the conditions; `tenant`: the forms of its id; `by`: the
+        property by which an index finds them.
+        """
         conditions = f"n.{quoted(self.tenant_property)} IN {tenant}", *conditions
-        return f"MATCH (n:{quoted(self.label)}) WHERE {' AND '.join(conditions)}"
+        hint = "" if by is None else cypher.by_index(self.label, self.tenant_property, by)
+        return f"MATCH (n:{quoted(self.label)}){hint} WHERE {' AND '.join(conditions)}"
 
     def among(self) -> str:
         """The beginning of a query: the nodes `n` with one of the $elements as their element id."""
@@ -105,15 +108,17 @@ def changed(nodes: TenantsNodes, changed_by: Sequence[str], key: str, since: dat
     Each type is compared with a parameter of that type, since a comparison between types is null and would skip the
     node. A timestamp without a time zone may be local time west of UTC, so the search goes back 14 hours more.
     """
-    parts = [*_since(f"n.{quoted(changed_by[0])}", "$"), *(_unclear(changed_by, key) if unclear else ())]
-    parameters = _moments(nodes.tenant, since) | _ENDS
-    return _union([nodes.where(condition) for condition in parts], key, parameters)
+    parts = [nodes.where(each, by=changed_by[0]) for each in _since(f"n.{quoted(changed_by[0])}", "$")]
+    if unclear:
+        parts += [nodes.where(each) for each in _unclear(changed_by, key)]
+    return _union(parts, key, _moments(nodes.tenant, since) | _ENDS)
 
 
 def changed_among(label: str, tenant_property: str, changed_by: Sequence[str], since: Mapping[str, datetime]) -> Query:
     """The tenants, of those that have a moment in `since`, with a node of the label that has changed since then."""
     nodes = TenantsNodes(label, tenant_property, "")
-    parts = (nodes.where(each, tenant="t.tenant") for each in _since(f"n.{quoted(changed_by[0])}", "t."))
+    first = changed_by[0]
+    parts = (nodes.where(each, tenant="t.tenant", by=first) for each in _since(f"n.{quoted(first)}", "t."))
     tenants = [{"id": tenant, **_moments(tenant, moment)} for tenant, moment in since.items()]
     exists = "\nOR ".join(f"EXISTS {{ {part} }}" for part in parts)
     text = f"UNWIND $tenants AS t\nWITH t WHERE {exists}\nRETURN t.id AS id"
@@ -129,9 +134,10 @@ def strangers(label: str, tenant_property: str, changed_by: str, known: Sequence
     spelled = sorted(spelling for tenant in known for spelling in spellings(tenant))
     gaps = [list(gap) for gap in pairwise(["", *spelled, "~"])]
     conditions = f"{name} > gap[0] AND {name} < gap[1] AND n.{quoted(changed_by)} IS NOT NULL AND {name} =~ $valid"
+    hint = cypher.by_index(label, tenant_property, changed_by)
     return Query(
         "UNWIND $gaps AS gap\n"
-        f"WITH gap WHERE EXISTS {{ MATCH (n:{quoted(label)}) WHERE {conditions} }}\n"
+        f"WITH gap WHERE EXISTS {{ MATCH (n:{quoted(label)}){hint} WHERE {conditions} }}\n"
         "RETURN true AS found LIMIT 1",
         {"gaps": gaps, "valid": cypher.CANONICAL},
         names=("found",),
@@ -204,7 +210,8 @@ def _literal(pattern: str) -> str:
 def having(nodes: TenantsNodes, name: str, ids: Iterable[str], key: str) -> Query:
     """Element id and key of the nodes whose property is one of these ids, in any of the usual forms of a UUID."""
     forms = sorted({form for id in ids for form in _forms(id)})
-    return _union([nodes.where(f"n.{quoted(name)} IN $ids")], key, {"tenant": spellings(nodes.tenant), "ids": forms})
+    parts = [nodes.where(f"n.{quoted(name)} IN $ids", by=name)]
+    return _union(parts, key, {"tenant": spellings(nodes.tenant), "ids": forms})
 
 
 def _forms(id: str) -> set[str]:
