@@ -60,11 +60,13 @@ def is_a_tenant(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(CANONICAL, value) is not None
 
 
-def lines(source: Source) -> list[str]:
-    """The beginning of a query, after which a node is `n`, and the columns of a table's query have their own names."""
+def lines(source: Source, by: str | None = None) -> list[str]:
+    """The beginning of a query, after which a node is `n`, and the columns of a table's query have their own names;
+    `by`: the property by whose index the nodes are found.
+    """
     if source.query is None:
         assert source.label is not None
-        return [f"MATCH (n:{quoted(source.label)})"]
+        return [f"MATCH (n:{quoted(source.label)})" + ("" if by is None else by_index(source.label, by))]
     # The line break ends a comment at the end of the text.
     return ["CALL {", source.query.strip().rstrip(";"), "}"]
 
@@ -84,6 +86,7 @@ def rows(
     properties: Sequence[str],
     *,
     elements: Sequence[str] | None = None,
+    by: str | None = None,
     conditions: Sequence[str] = (),
     parameters: Mapping[str, Any] | None = None,
     order: Sequence[str] = (),
@@ -95,12 +98,12 @@ def rows(
 ) -> Query:
     """The rows of a source: the element id, then the properties in their order.
 
-    `elements`: only nodes with these element ids. `conditions` and `order` are Cypher, with `parameters`. With
-    `labels` the node's labels follow, with `dimensions_but` a list of [name, value] of each property "dim_…" that
-    is not among those named. `headed`: the first record has null for the node and, as its last column, the number
-    of rows that follow; so an answer that was cut short shows. `whole`: Neo4j reads a node's properties at once,
-    which is cheaper if nearly all their bytes are asked for. Raises DealSyncError if labels or dimensions are asked
-    of a query, whose rows are not nodes.
+    `elements`: only nodes with these element ids. `by`: the property by whose index the nodes are found otherwise.
+    `conditions` and `order` are Cypher, with `parameters`. With `labels` the node's labels follow, with
+    `dimensions_but` a list of [name, value] of each property "dim_…" that is not among those named. `headed`: the
+    first record has null for the node and, as its last column, the number of rows that follow; so an answer that was
+    cut short shows. `whole`: Neo4j reads a node's properties at once, which is cheaper if nearly all their bytes are
+    asked for. Raises DealSyncError if labels or dimensions are asked of a query, whose rows are not nodes.
     """
     if source.query is not None and (labels or dimensions_but is not None):
         raise DealSyncError(
@@ -109,7 +112,7 @@ def rows(
             hint='Return them from the query, and DROP the option "derive" of the column.',
         )
     values = dict(parameters or {})
-    text = lines(source)
+    text = lines(source, by if elements is None else None)
     if elements is not None:
         text += among(identity(source))
         values["elements"] = list(elements)
@@ -145,11 +148,10 @@ def among(identity: str) -> list[str]:
 
 
 def by_index(label: str, *names: str) -> str:
-    """What follows a MATCH of nodes `n` that an index on these properties finds. Without it the planner goes by the
-    numbers of nodes and tenants: if most tenants are small, it finds those of a large one by the tenant alone, and
-    looks at each. If there is no such index, Neo4j passes over it.
+    """What follows a MATCH of nodes `n` that an index on these properties finds: docs/internals/graph.md, trap 10. If
+    there is no such index, Neo4j passes over it.
     """
-    return f" USING INDEX n:{quoted(label)}({', '.join(map(quoted, names))})"
+    return f" USING INDEX SEEK n:{quoted(label)}({', '.join(map(quoted, names))})"
 
 
 def _bracketed(condition: str) -> str:
@@ -162,6 +164,7 @@ def nodes(
     *,
     equal: Mapping[str, Sequence[str]],
     elements: Sequence[str] | None = None,
+    by: str | None = None,
     absent: Sequence[str] = (),
     present: Sequence[str] = (),
     order_by: str | None = None,
@@ -181,6 +184,7 @@ def nodes(
         source,
         properties,
         elements=elements,
+        by=by,
         conditions=conditions,
         parameters=parameters,
         order=[value(source, order_by)] if order_by else [],
@@ -192,19 +196,21 @@ def nodes(
     )
 
 
-def count(label: str, equal: Mapping[str, Sequence[str]]) -> Query:
-    """How many nodes of a label have these values."""
+def count(label: str, equal: Mapping[str, Sequence[str]], by: str | None = None) -> Query:
+    """How many nodes of a label have these values; `by`: the property by whose index they are found."""
     source = Source(label)
     conditions, parameters = _equalities(source, equal)
     where = [f"WHERE {' AND '.join(conditions)}"] if conditions else []
-    return Query("\n".join([*lines(source), *where, "RETURN count(n)"]), parameters)
+    return Query("\n".join([*lines(source, by), *where, "RETURN count(n)"]), parameters)
 
 
-def element_ids(label: str, equal: Mapping[str, Sequence[str]], elements: Sequence[str] | None = None) -> Query:
+def element_ids(
+    label: str, equal: Mapping[str, Sequence[str]], elements: Sequence[str] | None = None, by: str | None = None
+) -> Query:
     """The element ids of the nodes that `count` counts; with `elements` only those that are in it."""
     source = Source(label)
     conditions, parameters = _equalities(source, equal)
-    found = lines(source)
+    found = lines(source, by if elements is None else None)
     if elements is not None:
         found += among(identity(source))
         parameters["elements"] = list(elements)
@@ -255,10 +261,10 @@ def duplicates(
     present = " AND ".join(f"k{number} IS NOT NULL" for number in range(len(keys)))
     names = [f"c{number}" for number in range(len(keys) + len(others))]
     returned = ", ".join(f"n.{quoted(it)} AS {name}" for it, name in zip((*keys, *others), names, strict=True))
-    apart = [] if elements is None else among("elementId(n)")
+    source = Source(label)
+    found = lines(source, tenant_property) if elements is None else [*lines(source), *among(identity(source))]
     return Query(
-        "\n".join([f"MATCH (n:{quoted(label)})", *apart, f"WHERE n.{quoted(tenant_property)} IN $tenant\n"])
-        + f"WITH {group}, collect(n) AS nodes\n"
+        "\n".join([*found, f"WHERE n.{quoted(tenant_property)} IN $tenant\n"]) + f"WITH {group}, collect(n) AS nodes\n"
         f"WHERE size(nodes) > 1 AND {present}\n"
         "UNWIND nodes AS n\n"
         f"RETURN elementId(n) AS id, {returned}",
@@ -276,7 +282,8 @@ def state(counted: Sequence[tuple[str, str, str]] = ()) -> Query:
     nodes of the label have the tenant's id in that property, in a list, with the milliseconds that counting took.
     """
     counts = [
-        f"COUNT {{ MATCH (n:{quoted(label)}) WHERE n.{quoted(property_)} IN $tenant_{number} }}"
+        f"COUNT {{ MATCH (n:{quoted(label)}){by_index(label, property_)}"
+        f" WHERE n.{quoted(property_)} IN $tenant_{number} }}"
         for number, (label, property_, _) in enumerate(counted)
     ]
     return Query(

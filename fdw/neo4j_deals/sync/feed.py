@@ -70,7 +70,7 @@ class Feed:
         self._nodes = TenantsNodes(table.label, table.tenant.property, tenant)
         self._equal = {table.tenant.property: cypher.spellings(tenant)}
         #: Counts the nodes.
-        self.count = cypher.count(table.label, self._equal)
+        self.count = cypher.count(table.label, self._equal, table.tenant.property)
         staged = [
             _encoded(column, limits.value_bytes)
             for column in table.columns
@@ -117,7 +117,7 @@ class Feed:
         nodes = results.Expected(
             lambda part: replace(self._query(elements=part, order_by=by, whole=floats_at != ()), floats_at=floats_at),
             self.count,
-            lambda part: cypher.element_ids(self.table.label, self._equal, part),
+            lambda part: cypher.element_ids(self.table.label, self._equal, part, self.table.tenant.property),
         )
         for record in results.every(ask, nodes) if elements is None else results.those(ask, nodes, elements):
             if not self.wanted.barred or maybe_uuid(record[self._deal_at]) not in self.wanted.barred:
@@ -130,6 +130,7 @@ class Feed:
             self.table.source,
             projection.properties,
             equal=self._equal,
+            by=self.table.tenant.property,
             labels=projection.wants_labels,
             dimensions_but=projection.dimensions_but,
             **which,

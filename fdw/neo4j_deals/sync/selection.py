@@ -86,10 +86,10 @@ class TenantsNodes:
 
     def where(self, *conditions: str, tenant: str = "$tenant", by: str | None = None) -> str:
         """The beginning of a query: the nodes `n` that meet the conditions; `tenant`: the forms of its id; `by`: the
-        property by which an index finds them.
+        property by which an index finds those of a tenant.
         """
         conditions = f"n.{quoted(self.tenant_property)} IN {tenant}", *conditions
-        hint = "" if by is None else cypher.by_index(self.label, self.tenant_property, by)
+        hint = cypher.by_index(self.label, self.tenant_property, *([] if by is None else [by]))
         return f"MATCH (n:{quoted(self.label)}){hint} WHERE {' AND '.join(conditions)}"
 
     def among(self) -> str:
@@ -108,9 +108,10 @@ def changed(nodes: TenantsNodes, changed_by: Sequence[str], key: str, since: dat
     Each type is compared with a parameter of that type, since a comparison between types is null and would skip the
     node. A timestamp without a time zone may be local time west of UTC, so the search goes back 14 hours more.
     """
-    parts = [nodes.where(each, by=changed_by[0]) for each in _since(f"n.{quoted(changed_by[0])}", "$")]
+    conditions = [(each, changed_by[0]) for each in _since(f"n.{quoted(changed_by[0])}", "$")]
     if unclear:
-        parts += [nodes.where(each) for each in _unclear(changed_by, key)]
+        conditions += _unclear(changed_by, key)
+    parts = [nodes.where(condition, by=by) for condition, by in conditions]
     return _union(parts, key, _moments(nodes.tenant, since) | _ENDS)
 
 
@@ -144,14 +145,14 @@ def strangers(label: str, tenant_property: str, changed_by: str, known: Sequence
     )
 
 
-def _unclear(changed_by: Sequence[str], key: str) -> Iterator[str]:
-    """Conditions for nodes that may have changed, but that no part of an index has."""
+def _unclear(changed_by: Sequence[str], key: str) -> Iterator[tuple[str, str]]:
+    """Conditions for nodes that may have changed, but that no part of an index has; each with the index's property."""
     first, *others = (f"n.{quoted(name)}" for name in changed_by)
-    yield from _incomparable(first)
+    yield from ((condition, changed_by[0]) for condition in _incomparable(first))
     absent = [f"n.{quoted(key)} IS NOT NULL", f"{first} IS NULL"]  # an index on the key has these, too
     for moment in others:
         some = " OR ".join(f"({condition})" for condition in (*_since(moment, "$"), *_incomparable(moment)))
-        yield " AND ".join([*absent, f"({some})"])
+        yield " AND ".join([*absent, f"({some})"]), key
         absent.append(f"{moment} IS NULL")
 
 
@@ -245,9 +246,9 @@ def keys(nodes: TenantsNodes, name: str, after: str | None, size: int) -> Query:
     Texts with a NUL character are skipped, since PostgreSQL cannot store them.
     """
     expression = f"n.{quoted(name)}"
-    later = nodes.where(f"{expression} {'>=' if after is None else '>'} $after", f"NOT {expression} CONTAINS $nul")
+    listed = f"{expression} {'>=' if after is None else '>'} $after", f"NOT {expression} CONTAINS $nul"
     return Query(
-        f"{later} WITH DISTINCT {expression} AS key ORDER BY key LIMIT $size RETURN key",
+        f"{nodes.where(*listed, by=name)} WITH DISTINCT {expression} AS key ORDER BY key LIMIT $size RETURN key",
         {"tenant": spellings(nodes.tenant), "after": after or "", "size": size, "nul": _NUL},
         names=("key",),
     )
