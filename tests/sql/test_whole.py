@@ -61,7 +61,7 @@ def test_a_full_run_reads_what_a_result_that_ended_early_has_left_out(
     pg: Connection, liar: Liar, tenant: uuid.UUID, label: bytes, keep: int, process_from: int
 ) -> None:
     pg.execute(f"SET deal_sync.process_from = {process_from}".encode())
-    liar.lie(b"(n:" + label + b")\nWHERE n.`tenant_id` IN $equal_0\nWITH n ORDER BY", keep)
+    liar.lie(b":" + label + b"(`tenant_id`)\nWHERE n.`tenant_id` IN $equal_0\nWITH n ORDER BY", keep)
     run = sync(pg, tenant)
     assert (run.status, run.deals_read, landed(pg)) == ("ok", MANY, (MANY, MANY))
     assert liar.lies == 1
@@ -79,7 +79,7 @@ def test_a_node_that_is_there_and_does_not_arrive_is_an_error(
     liar.lie(b"(n:" + label + b")\nWHERE elementId(n) IN $elements", 20)
     if mode == "full":
         everything = Liar(liar.uri)
-        everything.lie(b"(n:" + label + b")\nWHERE n.`tenant_id` IN $equal_0\nWITH n ORDER BY", 7)
+        everything.lie(b":" + label + b"(`tenant_id`)\nWHERE n.`tenant_id` IN $equal_0\nWITH n ORDER BY", 7)
         pg.execute(f"ALTER SERVER neo4j OPTIONS (SET uri '{everything.uri}')".encode())
     run = sync(pg, tenant, mode=mode)
     assert is_rejected(run), run

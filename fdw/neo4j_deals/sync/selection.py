@@ -108,22 +108,47 @@ def changed(nodes: TenantsNodes, changed_by: Sequence[str], key: str, since: dat
     Each type is compared with a parameter of that type, since a comparison between types is null and would skip the
     node. A timestamp without a time zone may be local time west of UTC, so the search goes back 14 hours more.
     """
-    conditions = [(each, changed_by[0]) for each in _since(f"n.{quoted(changed_by[0])}", "$")]
+    conditions = [(each, changed_by[0]) for each in _since(f"n.{quoted(changed_by[0])}")]
     if unclear:
         conditions += _unclear(changed_by, key)
     parts = [nodes.where(condition, by=by) for condition, by in conditions]
     return _union(parts, key, _moments(nodes.tenant, since) | _ENDS)
 
 
-def changed_among(label: str, tenant_property: str, changed_by: Sequence[str], since: Mapping[str, datetime]) -> Query:
-    """The tenants, of those that have a moment in `since`, with a node of the label that has changed since then."""
+def latest(label: str, tenant_property: str, changed_by: str, since: Mapping[str, datetime]) -> Query:
+    """The tenants, of those that have a moment in `since`, whose latest timestamp in a node of the label is not before
+    it; each with whether that is sure. It is unsure of a timestamp that is neither a ZONED DATETIME nor a number: see
+    `changed_among`.
+
+    A seek for each, since an index has the timestamps of a tenant by their types: behind ZONED DATETIME come all others
+    that can be compared, and numbers, which say nothing, are the last.
+    """
     nodes = TenantsNodes(label, tenant_property, "")
-    first = changed_by[0]
-    parts = (nodes.where(each, tenant="t.tenant", by=first) for each in _since(f"n.{quoted(first)}", "t."))
+    moment = f"n.{quoted(changed_by)}"
+    found = nodes.where(f"{moment} IS NOT NULL", tenant="[spelling]", by=changed_by)
+    order = f"ORDER BY n.{quoted(tenant_property)} DESC, {moment} DESC LIMIT 1"  # as the index has them, from its end
+    tenants = [{"id": tenant, "spellings": spellings(tenant), "since": since[tenant]} for tenant in since]
+    return Query(
+        "UNWIND $tenants AS t\n"
+        "UNWIND t.spellings AS spelling\n"
+        f"WITH t, COLLECT {{ {found} RETURN {moment} {order} }}[0] AS latest\n"
+        "WITH t, latest, latest IS :: ZONED DATETIME OR coalesce(latest >= $least, false) AS sure\n"
+        "WHERE latest >= t.since OR latest >= $least OR NOT sure\n"
+        "RETURN t.id AS id, sure",
+        {"tenants": tenants, "least": _LEAST},
+        names=("id", "sure"),
+    )
+
+
+def changed_among(label: str, tenant_property: str, changed_by: str, since: Mapping[str, datetime]) -> Query:
+    """The tenants, of those that have a moment in `since`, with a node of the label that has changed since then. A
+    timestamp of the first year, which may be one that the reader cannot represent, is not found.
+    """
+    nodes = TenantsNodes(label, tenant_property, "")
+    parts = [nodes.where(each, tenant="t.tenant", by=changed_by) for each in _newer(f"n.{quoted(changed_by)}", "t.")]
     tenants = [{"id": tenant, **_moments(tenant, moment)} for tenant, moment in since.items()]
     exists = "\nOR ".join(f"EXISTS {{ {part} }}" for part in parts)
-    text = f"UNWIND $tenants AS t\nWITH t WHERE {exists}\nRETURN t.id AS id"
-    return Query(text, {"tenants": tenants, **_ENDS}, names=("id",))
+    return Query(f"UNWIND $tenants AS t\nWITH t WHERE {exists}\nRETURN t.id AS id", {"tenants": tenants}, names=("id",))
 
 
 def strangers(label: str, tenant_property: str, changed_by: str, known: Sequence[str]) -> Query:
@@ -151,7 +176,7 @@ def _unclear(changed_by: Sequence[str], key: str) -> Iterator[tuple[str, str]]:
     yield from ((condition, changed_by[0]) for condition in _incomparable(first))
     absent = [f"n.{quoted(key)} IS NOT NULL", f"{first} IS NULL"]  # an index on the key has these, too
     for moment in others:
-        some = " OR ".join(f"({condition})" for condition in (*_since(moment, "$"), *_incomparable(moment)))
+        some = " OR ".join(f"({condition})" for condition in (*_since(moment), *_incomparable(moment)))
         yield " AND ".join([*absent, f"({some})"]), key
         absent.append(f"{moment} IS NULL")
 
@@ -170,27 +195,35 @@ def _moments(tenant: str, since: datetime) -> dict[str, object]:
     }
 
 
-#: What all tenants' moments are compared with. To send a moment takes as long as some seeks in an index.
+_LEAST = float("-inf")
+#: What every moment is compared with.
 _ENDS = {
     "earliest_zoned": _EARLIEST,
     "earliest_local": _EARLIEST.replace(tzinfo=None),
     "earliest_date": _EARLIEST.date(),
-    "least": float("-inf"),
+    "least": _LEAST,
 }
 
 
-def _since(moment: str, given: str) -> tuple[str, ...]:
+def _since(moment: str) -> tuple[str, ...]:
     """Conditions, each for its own part of an index; at least one is true if a moment is `since` or later, in whatever
-    time zone. `given` stands before the names of `_moments`.
+    time zone, or if it does not say when.
     """
     return (
-        f"{moment} >= {given}zoned AND {moment} <= {_LAST_ZONED}",
+        *_newer(moment, "$"),
         f"{moment} < $earliest_zoned AND {moment} >= {_FIRST_ZONED}",
-        *(f"{moment} >= {given}{kind}" for kind in ("local", "date")),
         *(f"{moment} < $earliest_{kind}" for kind in ("local", "date")),
+        f"{moment} >= $least",  # any number, which says nothing, but has its part of the index
+    )
+
+
+def _newer(moment: str, given: str) -> tuple[str, ...]:
+    """Those of `_since` for a moment that says when. `given` stands before the names of `_moments`."""
+    return (
+        f"{moment} >= {given}zoned AND {moment} <= {_LAST_ZONED}",
+        *(f"{moment} >= {given}{kind}" for kind in ("local", "date")),
         f"{moment} >= {given}day AND ({moment} >= {given}second OR NOT {moment} =~ '{_literal(_IN_UTC)}'"
         f" OR {moment} >= {given}local_second AND {moment} =~ '{_literal(_LOCAL)}')",
-        f"{moment} >= $least",  # any number, which says nothing, but has its part of the index
     )
 
 

@@ -163,11 +163,16 @@ def changed_tenants(plpy: Plpy, since: Mapping[str, datetime], known: Sequence[s
     among `known` has a deal. If `known` is None, that is not asked.
     """
     tables = [catalog.mapping(plpy, kind) for kind in ("deal", "version")]
-    queries = [selection.changed_among(table.label, table.tenant.property, table.changed_by, since) for table in tables]
     deals = tables[0]
 
     def work(ask: Ask) -> list[str | None]:
-        found: set[str | None] = {tenant for query in queries for (tenant,) in results.everything(ask, query)}
+        found = set[str | None]()
+        for table in tables:
+            names = table.label, table.tenant.property, table.changed_by[0]
+            latest = results.everything(ask, selection.latest(*names, since), str, bool)
+            found |= {tenant for tenant, sure in latest if sure}
+            if unsure := {tenant: since[tenant] for tenant, sure in latest if not sure}:
+                found |= {tenant for (tenant,) in results.everything(ask, selection.changed_among(*names, unsure), str)}
         if known is not None:
             strangers = selection.strangers(deals.label, deals.tenant.property, deals.changed_by[0], known)
             found |= {None for _ in results.everything(ask, strangers, bool)}

@@ -1,6 +1,7 @@
 """Flows in: moments in every form that the graph holds. Flows out: which of them a watermark's query finds."""
 
 import re
+import uuid
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -15,8 +16,10 @@ from neo4j_deals.sync.selection import (
     TenantsNodes,
     among,
     changed,
+    changed_among,
     having,
     keys,
+    latest,
     rest,
 )
 from support.graph import Graph
@@ -135,6 +138,7 @@ TYPES_WITHOUT_A_DAY += (
     "0.0 / 0",
     "true",
 )
+LONG_AGO = "datetime('2026-02-27T00:00Z')"
 INDEXES = {
     "no index": (),
     "tenant and moment": ("n.tenant_id, n.at",),
@@ -161,10 +165,40 @@ def test_the_ends_of_every_type_are_found_with_and_without_an_index(graph: Graph
         assert sorted(row["key"] for row in found) == sorted(due), moments
 
 
+@pytest.mark.parametrize("name", INDEXES)
+def test_no_tenant_with_a_timestamp_of_another_type_is_taken_for_unchanged(graph: Graph, name: str) -> None:
+    """A deal of long ago, and in each tenant one more, of a type of its own."""
+    for properties in INDEXES[name]:
+        graph.run(f"CREATE INDEX FOR (n:N) ON ({properties})")
+    others = [f"{type_}('{value}')" for type_, values in ENDS.items() if type_ != "datetime" for value in values]
+    others += [*TYPES_WITHOUT_A_DAY, "''", "'\U0010ffff'", "localdatetime()", "'2026-02-27'", "date('2026-02-27')"]
+    tenants = {}
+    for value in [*others, *(f"datetime('{moment}')" for moment in ENDS["datetime"][4:]), "datetime($since)", LONG_AGO]:
+        tenants[value] = str(uuid.uuid4())
+        for moment in (LONG_AGO, value):
+            graph.run(
+                f"CREATE (:N {{tenant_id: $tenant, at: {moment}}})", tenant=tenants[value], since=SINCE.isoformat()
+            )
+    graph.run("CALL db.awaitIndexes()")
+    query = latest("N", "tenant_id", "at", dict.fromkeys(tenants.values(), SINCE))
+    found = {row["id"]: row["sure"] for row in graph.run(query.text, **query.parameters)}
+    unsure = {*others} - {"9223372036854775807", "-1.0 / 0"}
+    assert found == {id: value not in unsure for value, id in tenants.items() if value != LONG_AGO}
+
+    query = changed_among("N", "tenant_id", "at", {id: SINCE for id, sure in found.items() if not sure})
+    newer = {row["id"] for row in graph.run(query.text, **query.parameters)}
+    assert {value for value, id in tenants.items() if id in newer} == {
+        "localdatetime()",
+        "'\U0010ffff'",
+        *(value for value in others if value.startswith(("date('+", "localdatetime('+"))),
+    }
+
+
 @pytest.mark.parametrize(
     "query",
     [
         changed(NODES, ["a `moment`"], "a `key`", SINCE),
+        latest("A `label`", "the tenant", "a `key`", {NODES.tenant: SINCE}),
         having(NODES, "an `id`", ["x' OR true //"], "a `key`"),
         among(NODES, ["4:x:1'"], "a `key`"),
         keys(NODES, "a `key`", "x'", 10),
