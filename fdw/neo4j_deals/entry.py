@@ -145,12 +145,17 @@ def default_columns() -> Iterator[dict[str, Any]]:
             }
 
 
-def check_source(plpy: QuotingPlpy, kind: str) -> None:
+def check_source(plpy: QuotingPlpy, kinds: list[str]) -> None:
     """Raises if server or user mapping are not set up, or a target's type does not suit; does not query the graph."""
     with _reported(plpy):
         catalog.look(plpy)
-        catalog.server_options(plpy, catalog.mapped(plpy, kind))
-        catalog.once(plpy, ("types", kind), lambda: check_types(catalog.mapping(plpy, kind), plpy))
+        for kind in kinds:
+            catalog.server_options(plpy, catalog.mapped(plpy, kind))
+            catalog.once(plpy, ("types", kind), partial(_check_types, plpy, kind))
+
+
+def _check_types(plpy: QuotingPlpy, kind: str) -> None:
+    check_types(catalog.mapping(plpy, kind), plpy)
 
 
 def check_targets(plpy: QuotingPlpy, shown: str | None) -> None:

@@ -113,14 +113,14 @@ $$;
 COMMENT ON FUNCTION _deal_sync.deal_keys(text, uuid, text, integer) IS
 'the next deal ids after one, in their order, of a tenant''s nodes of a kind';
 
-CREATE OR REPLACE FUNCTION _deal_sync.check_source(kind text) RETURNS void
+CREATE OR REPLACE FUNCTION _deal_sync.check_source(VARIADIC kinds text[]) RETURNS void
 LANGUAGE plpython3u SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 from neo4j_deals import entry
-entry.check_source(plpy, kind)
+entry.check_source(plpy, kinds)
 $$;
-COMMENT ON FUNCTION _deal_sync.check_source(text) IS
+COMMENT ON FUNCTION _deal_sync.check_source(text[]) IS
 'raises if the server, the user mapping or the type of a column is a setup error';
 
 -- With the caller's rights: a domain of the application checks the option default.

@@ -25,16 +25,20 @@ COMMENT ON FUNCTION _deal_sync.check_writable() IS 'raises on a standby server a
 CREATE OR REPLACE FUNCTION _deal_sync.missing_rights(
     role regrole, OUT relation text, OUT privileges text
 ) RETURNS SETOF record
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE -- it keeps its plan: each run asks
 SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH targets (kind, relation) AS (
-        SELECT k.kind, _deal_sync.application_table(k.kind, 'target') FROM (VALUES ('deal'), ('version')) AS k (kind)
-    ),
-
-    written (relation, name, inserted, updated) AS (
+DECLARE
+    deals CONSTANT regclass := _deal_sync.application_table('deal', 'target');
+    versions CONSTANT regclass := _deal_sync.application_table('version', 'target');
+    links CONSTANT regclass := _deal_sync.application_table('deal', 'links');
+    tenants CONSTANT regclass := _deal_sync.application_table('deal', 'tenants');
+    stamp CONSTANT text := _deal_sync.stamp_column();
+BEGIN
+    RETURN QUERY
+    WITH written (relation, name, inserted, updated) AS (
         SELECT t.relation, m.target, true, t.kind = 'deal' AND m.write IN ('always', 'fill') AND m.target <> 'tenant_id'
-        FROM targets AS t
+        FROM (VALUES ('deal', deals), ('version', versions)) AS t (kind, relation)
         CROSS JOIN LATERAL _deal_sync.mapping_columns(_deal_sync.mapped(t.kind)) AS m
         WHERE
             m.target IS NOT NULL AND m.write <> 'never'
@@ -44,12 +48,10 @@ AS $$
                 AND (t.kind = 'version' OR has_table_privilege(role, t.relation, 'UPDATE'))
             )
         UNION
-        SELECT t.relation, own.name, true, own.name <> 'id'
-        FROM targets AS t
-        CROSS JOIN (VALUES ('id'), (_deal_sync.stamp_column())) AS own (name)
-        WHERE t.kind = 'deal'
+        SELECT deals, own.name, true, own.name <> 'id'
+        FROM (VALUES ('id'), (stamp)) AS own (name)
         UNION
-        SELECT _deal_sync.application_table('deal', 'links'), own.name, true, false
+        SELECT links, own.name, true, false
         FROM _deal_sync.link_columns() AS own (name)
     ),
 
@@ -60,11 +62,11 @@ AS $$
         CROSS JOIN LATERAL (VALUES ('INSERT', w.inserted), ('UPDATE', w.updated)) AS p (name, is_needed)
         WHERE p.is_needed AND NOT has_column_privilege(role, w.relation, w.name, p.name)
         UNION ALL
-        SELECT w.relation, 'SELECT', NULL FROM _deal_sync.target_tables() AS w (relation)
+        SELECT w.relation, 'SELECT', NULL FROM (VALUES (deals), (versions), (links)) AS w (relation)
         WHERE NOT has_table_privilege(role, w.relation, 'SELECT')
         UNION ALL
-        SELECT t.relation, 'SELECT', 'id' FROM (SELECT _deal_sync.application_table('deal', 'tenants')) AS t (relation)
-        WHERE NOT has_column_privilege(role, t.relation, 'id', 'SELECT')
+        SELECT tenants, 'SELECT', 'id'
+        WHERE NOT has_column_privilege(role, tenants, 'id', 'SELECT')
     )
 
     SELECT l.relation::text, string_agg(l.privilege, ', ' ORDER BY l.privilege)
@@ -80,9 +82,9 @@ AS $$
     GROUP BY l.relation
     UNION ALL
     SELECT DISTINCT 'SCHEMA ' || c.relnamespace::regnamespace, 'USAGE'
-    FROM _deal_sync.target_tables() AS w (relation)
-    INNER JOIN pg_class AS c ON c.oid = w.relation
-    WHERE NOT has_schema_privilege(role, c.relnamespace, 'USAGE')
+    FROM pg_class AS c
+    WHERE c.oid IN (deals, versions, links) AND NOT has_schema_privilege(role, c.relnamespace, 'USAGE');
+END
 $$;
 COMMENT ON FUNCTION _deal_sync.missing_rights(regrole) IS
 'the privileges on the application''s tables that a role lacks to run the sync, as GRANT takes them';
@@ -197,8 +199,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM _deal_sync.setting(s.name) FROM deal_sync.settings() AS s;
-    PERFORM _deal_sync.check_source('deal');
-    PERFORM _deal_sync.check_source('version');
+    PERFORM _deal_sync.check_source('deal', 'version');
     PERFORM _deal_sync.check_targets();
     IF NOT _deal_sync.tenant_exists(tenant) THEN
         PERFORM _deal_sync.raise_unknown(tenant);

@@ -94,7 +94,7 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
         "_deal_sync.barred_of(uuid)",
         "_deal_sync.changed_tenants(jsonb,uuid[])",
         "_deal_sync.check_graph(text)",
-        "_deal_sync.check_source(text)",
+        "_deal_sync.check_source(text[])",
         "_deal_sync.counted_lately()",
         "_deal_sync.counted_otherwise(uuid,jsonb)",
         "_deal_sync.cron_facts()",

@@ -17,6 +17,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.check_cron(text, text, text, text) FROM PUB
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_encoding() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_handler(integer) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_rejects(jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.check_source(text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_targets(text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.check_tenant(text, uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.checked(_deal_sync.outcome) FROM PUBLIC;
