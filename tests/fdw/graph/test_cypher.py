@@ -138,6 +138,7 @@ def test_the_text_is_readable() -> None:
         "MATCH (n:`Deal`)\n"
         "WHERE n.`tenant_id` IN $equal_0\n"
         "WITH n ORDER BY n.`opportunity_id` LIMIT $limit\n"
+        "WITH n AS sorted UNWIND [sorted] AS n\n"
         "RETURN elementId(n) AS c0, n.`name` AS c1, n.`stage` AS c2"
     )
     assert query.parameters == {"equal_0": ["t"], "limit": 3}
@@ -152,6 +153,21 @@ def test_the_element_id_comes_first_and_an_absent_property_is_null(graph: Graph)
     graph.run("CREATE (:Deal {name: 'a'})")
     element = graph.run("MATCH (n) RETURN elementId(n) AS id")[0]["id"]
     assert ask(graph, nodes("Deal", ["stage", "name"], equal={})) == [[element, None, "a"]]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_sort_holds_of_a_node_the_same_however_much_is_read_of_it(graph: Graph, whole: bool) -> None:
+    graph.run("UNWIND range(1, 1000) AS key CREATE (:Deal {key: key})")
+    held = []
+    for properties in (["key"], ["key", *(f"p{number}" for number in range(50))]):
+        query = nodes("Deal", properties, equal={}, order_by="key", whole=whole)
+        with graph.driver.session() as session:
+            result = session.run(f"PROFILE {query.text}", dict(query.parameters))
+            assert [record["c1"] for record in result] == list(range(1, 1001))
+            profile: Any = result.consume().profile
+            held.append(profile["args"]["GlobalMemory"])
+    assert held[1] == pytest.approx(held[0], rel=0.1)
+    assert held[0] < 250 * 1000
 
 
 def test_the_order_and_the_limit_are_kept(graph: Graph) -> None:

@@ -292,6 +292,7 @@ def test_explain_shows_the_cypher_and_what_is_not_pushed_and_no_value(module: An
     assert lines[2].startswith("WITH n ORDER BY CASE WHEN n.`size` IS :: INTEGER NOT NULL")
     assert lines[2].endswith("END DESC")
     assert lines[3:] == [
+        "WITH n AS sorted UNWIND [sorted] AS n",
         "RETURN elementId(n) AS c0, n.`size` AS c1",
         "Pushed as a superset: size <",
         "Not pushed: size < ANY",
