@@ -16,6 +16,7 @@ from neo4j_deals.graph.connection import Ask
 from neo4j_deals.graph.cypher import Query
 
 AT_ONCE = 10_000  # nodes per list of element ids
+_PARTS = 256  # of the nodes that arrived: one part at a time becomes a set
 _TRIES = 3  # a node may be deleted and come back while it is looked for
 
 
@@ -87,14 +88,17 @@ def every(ask: Ask, nodes: Expected, limit: int | None = None) -> Iterator[tuple
     and afterwards, the missing ones are read again. Raises DealSyncError (HV000) if a node that exists does not arrive.
     """
     before = one(ask, nodes.count, int)[0] if limit is None else limit
-    seen = array("q")  # 8 MB for a million nodes; their ids would take a hundred
+    seen = [array("q") for _ in range(_PARTS)]  # 8 MB for a million nodes; a set would take eighty
     for record in ask(nodes.read(None)):
-        seen.append(hash(_element_id(record)))
+        hashed = hash(_element_id(record))
+        seen[hashed % _PARTS].append(hashed)
         yield record
-    if len(arrived := set(seen)) >= before or len(arrived) >= one(ask, nodes.count, int)[0]:
+    arrived = sum(len(set(part)) for part in seen)
+    if arrived >= before or arrived >= one(ask, nodes.count, int)[0]:
         return
-    missing = [id for (id, *_) in everything(ask, nodes.ids(None)) if hash(id) not in arrived]
-    yield from those(ask, nodes, missing if limit is None else missing[: limit - len(arrived)])
+    all_seen = {hashed for part in seen for hashed in part}
+    missing = [id for (id, *_) in everything(ask, nodes.ids(None)) if hash(id) not in all_seen]
+    yield from those(ask, nodes, missing if limit is None else missing[: limit - arrived])
 
 
 def those(ask: Ask, nodes: Expected, elements: Sequence[str]) -> Iterator[tuple[Any, ...]]:
