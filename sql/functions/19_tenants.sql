@@ -24,64 +24,101 @@ COMMENT ON FUNCTION _deal_sync.changed_tenants(jsonb, uuid[]) IS
 'the tenants with a node that has changed, or may have; since: by tenant, a moment of the graph''s clock. NULL, if a '
 'tenant that is not among known has nodes';
 
+-- Its row is locked before those of tenants, here and by all others that write both.
 CREATE OR REPLACE FUNCTION _deal_sync.record_tenants(found jsonb, count_ms bigint) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+    INSERT INTO _deal_sync.last_sync_all AS l (counted_at, count_ms) VALUES (now(), record_tenants.count_ms)
+    ON CONFLICT (is_the_last) DO UPDATE SET counted_at = excluded.counted_at, count_ms = excluded.count_ms;
+
     DELETE FROM _deal_sync.graph_tenants AS g
     WHERE NOT EXISTS (SELECT FROM jsonb_to_recordset(found) AS f (tenant_id uuid) WHERE f.tenant_id = g.tenant_id);
 
     INSERT INTO _deal_sync.graph_tenants AS g (tenant_id, deals, versions, is_known)
     SELECT f.tenant_id, f.deals, f.versions, f.is_known
     FROM jsonb_to_recordset(found) AS f (tenant_id uuid, deals bigint, versions bigint, is_known boolean)
-    ORDER BY f.tenant_id -- concurrent calls lock rows in the same order
     ON CONFLICT (tenant_id) DO UPDATE SET
         deals = excluded.deals, versions = excluded.versions, is_known = excluded.is_known,
-        counted_at = excluded.counted_at;
-
-    INSERT INTO _deal_sync.last_sync_all AS l (counted_at, count_ms) VALUES (now(), record_tenants.count_ms)
-    ON CONFLICT (is_the_last) DO UPDATE SET counted_at = excluded.counted_at, count_ms = excluded.count_ms
+        counted_at = excluded.counted_at
 $$;
 COMMENT ON FUNCTION _deal_sync.record_tenants(jsonb, bigint) IS
 'keeps the tenants of the graph in _deal_sync.graph_tenants, and what it took to count their nodes';
 
-CREATE OR REPLACE FUNCTION _deal_sync.record_question(unchanged uuid[], is_answered boolean) RETURNS void
+-- One row for all tenants: of those that are not due, this moment is known. One that becomes due keeps the last such
+-- moment.
+CREATE OR REPLACE FUNCTION _deal_sync.record_question(due uuid[], role name) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    INSERT INTO _deal_sync.last_sync_all AS l (asked_at, is_answered) VALUES (now(), record_question.is_answered)
-    ON CONFLICT (is_the_last) DO UPDATE SET asked_at = excluded.asked_at, is_answered = excluded.is_answered;
-
-    UPDATE _deal_sync.graph_tenants AS g SET unchanged_at = now()
-    WHERE g.tenant_id IN (
-        SELECT t.tenant_id FROM _deal_sync.graph_tenants AS t
-        WHERE t.tenant_id = ANY (unchanged)
-        ORDER BY t.tenant_id -- concurrent calls lock rows in the same order
-        FOR NO KEY UPDATE
+    WITH last AS MATERIALIZED (
+        SELECT l.asked_at, l.due FROM _deal_sync.last_sync_all AS l
+        FOR UPDATE
     )
-$$;
-COMMENT ON FUNCTION _deal_sync.record_question(uuid[], boolean) IS
-'keeps which tenants have not changed, or that the graph could not be asked';
 
--- The jobs of a schedule begin at the same time, and one of them asks the graph for all. If it could not, it has
--- recorded that, too.
-CREATE OR REPLACE FUNCTION _deal_sync.asked_since(moment timestamptz) RETURNS uuid[]
+    UPDATE _deal_sync.graph_tenants AS g SET unchanged_at = last.asked_at
+    FROM last
+    WHERE g.tenant_id = ANY (record_question.due) AND g.tenant_id <> ALL (last.due);
+
+    INSERT INTO _deal_sync.last_sync_all AS l (asked_at, due, asked_by)
+    VALUES (now(), record_question.due, role)
+    ON CONFLICT (is_the_last) DO UPDATE SET
+        asked_at = excluded.asked_at, due = excluded.due, asked_by = excluded.asked_by, failed_at = NULL, error = NULL
+$$;
+COMMENT ON FUNCTION _deal_sync.record_question(uuid[], name) IS
+'keeps which tenants need a run by the answer of the graph to a role''s question';
+
+CREATE OR REPLACE FUNCTION _deal_sync.record_failed_question(error _deal_sync.error, role name) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO _deal_sync.last_sync_all AS l (failed_at, error, asked_by) VALUES (now(), to_jsonb(error), role)
+    ON CONFLICT (is_the_last) DO UPDATE SET
+        failed_at = excluded.failed_at, error = excluded.error, asked_by = excluded.asked_by
+$$;
+COMMENT ON FUNCTION _deal_sync.record_failed_question(_deal_sync.error, name) IS
+'keeps that the graph could not be asked, and why';
+
+-- A moment of the future is one of a clock that was set since. An error ends the other jobs, too, but only one of them
+-- records it for the tenants.
+CREATE OR REPLACE FUNCTION _deal_sync.asked_since(
+    moment timestamptz, role name, OUT due uuid[], OUT error _deal_sync.error
+)
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT ARRAY(
-        SELECT g.tenant_id FROM _deal_sync.graph_tenants AS g
-        WHERE
-            q.is_answered AND g.is_known AND g.unchanged_at IS DISTINCT FROM q.asked_at
-            AND NOT EXISTS (
-                SELECT FROM deal_sync.runs AS r WHERE r.tenant_id = g.tenant_id AND r.started_at >= q.asked_at
+    SELECT
+        CASE WHEN q.failed_at IS NULL THEN ARRAY(
+            SELECT d.id FROM unnest(q.due) AS d (id)
+            WHERE NOT EXISTS (
+                SELECT FROM deal_sync.runs AS r
+                WHERE r.tenant_id = d.id AND r.started_at BETWEEN q.asked_at AND clock_timestamp()
             )
-    )
+        ) END,
+        jsonb_populate_record(NULL::_deal_sync.error, q.error)
     FROM _deal_sync.last_sync_all AS q
-    WHERE q.asked_at >= moment
+    WHERE q.asked_by = role AND coalesce(q.failed_at, q.asked_at) BETWEEN moment AND clock_timestamp()
 $$;
-COMMENT ON FUNCTION _deal_sync.asked_since(timestamptz) IS
-'the tenants that still need a run by what another session has asked the graph since then; NULL if none has';
+COMMENT ON FUNCTION _deal_sync.asked_since(timestamptz, name) IS
+'the tenants that still need a run by what another session of the role has asked the graph since then, or the error '
+'that it met; NULL if none has asked';
+
+CREATE OR REPLACE FUNCTION _deal_sync.wait_for_question() RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '60s'
+AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('deal_sync question', 0));
+EXCEPTION
+    WHEN lock_not_available THEN
+        RAISE EXCEPTION 'another session has been asking the graph for a minute which tenants have changes' USING
+            ERRCODE = 'lock_not_available',
+            HINT = 'If the graph does not answer: the option query_timeout of the server limits how long it may take.';
+END
+$$;
+COMMENT ON FUNCTION _deal_sync.wait_for_question() IS
+'waits for another session that asks the graph, for a minute; then it is this session that may ask';
 
 -- What sync_all may take for the tenants of the graph and the numbers of their nodes, without counting. All of them are
 -- counted when there is a new one.
@@ -335,6 +372,15 @@ COMMENT ON FUNCTION _deal_sync.find_tenants(boolean) IS
 'the tenants that the graph has or had, with the numbers of their nodes; not counting: as they were counted last. '
 'nobodys: how many nodes belong to no tenant, if they are counted';
 
+-- One may have been deleted since they were counted.
+CREATE OR REPLACE FUNCTION _deal_sync.that_exist(tenants uuid[]) RETURNS uuid[]
+LANGUAGE sql STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT ARRAY(SELECT t.id FROM unnest(tenants) AS t (id) WHERE _deal_sync.tenant_exists(t.id))
+$$;
+COMMENT ON FUNCTION _deal_sync.that_exist(uuid[]) IS 'those of the tenants that the application knows';
+
 -- unknown: tenants that the application does not know; nobodys: nodes that belong to no tenant, if they are counted.
 -- If the graph cannot be asked, todo are the tenants that were synced before, and error says why.
 CREATE OR REPLACE FUNCTION _deal_sync.ask_tenants(
@@ -348,6 +394,7 @@ DECLARE
     counting boolean;
     tenants record;
     settled uuid[] := '{}';
+    due uuid[];
 BEGIN
     BEGIN
         PERFORM _deal_sync.check_package();
@@ -361,22 +408,13 @@ BEGIN
             counting := true;
         END LOOP;
         SELECT
-            array_agg(f.tenant_id) FILTER (WHERE f.is_known AND f.tenant_id <> ALL (settled)),
+            coalesce(array_agg(f.tenant_id) FILTER (WHERE f.is_known AND f.tenant_id <> ALL (settled)), '{}'),
             array_agg(f.tenant_id ORDER BY f.tenant_id) FILTER (WHERE f.deals + f.versions > 0 AND NOT f.is_known)
-        INTO todo, unknown
+        INTO due, unknown
         FROM jsonb_to_recordset(tenants.found) AS f (
             tenant_id uuid, deals bigint, versions bigint, is_known boolean
         );
-        todo := ARRAY(SELECT t.id FROM unnest(todo) AS t (id) WHERE counting OR _deal_sync.tenant_exists(t.id));
-        unchanged := cardinality(settled);
-        nobodys := tenants.nobodys;
-        -- Last: another sync_all waits for these rows.
-        IF counting THEN
-            PERFORM _deal_sync.record_tenants(tenants.found, tenants.count_ms);
-        END IF;
-        IF is_incremental THEN
-            PERFORM _deal_sync.record_question(settled, true);
-        END IF;
+        todo := CASE WHEN counting THEN due ELSE _deal_sync.that_exist(due) END;
     EXCEPTION
         WHEN OTHERS OR query_canceled THEN
             GET STACKED DIAGNOSTICS
@@ -389,9 +427,24 @@ BEGIN
                 error := _deal_sync.raise_again(error);
             END IF;
             error := _deal_sync.as_meant(error);
-            todo := ARRAY(SELECT r.tenant_id FROM _deal_sync.tenant_runs AS r WHERE r.tried_at IS NOT NULL);
-            PERFORM _deal_sync.record_question('{}', false);
     END;
+    IF error.code IS NOT NULL THEN
+        todo := ARRAY(SELECT r.tenant_id FROM _deal_sync.tenant_runs AS r WHERE r.tried_at IS NOT NULL);
+        IF is_incremental THEN
+            PERFORM _deal_sync.record_failed_question(error, current_user);
+        END IF;
+        RETURN;
+    END IF;
+
+    unchanged := cardinality(settled);
+    nobodys := tenants.nobodys;
+    -- Last: another sync_all waits for these rows.
+    IF is_incremental THEN
+        PERFORM _deal_sync.record_question(due, current_user);
+    END IF;
+    IF counting THEN
+        PERFORM _deal_sync.record_tenants(tenants.found, tenants.count_ms);
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION _deal_sync.ask_tenants(text) IS 'asks the graph which tenants are to be synced';
@@ -412,10 +465,12 @@ BEGIN
         RETURN;
     END IF;
     IF shares_since IS NOT NULL THEN
-        PERFORM pg_advisory_xact_lock(hashtextextended('deal_sync question', 0));
-        todo := _deal_sync.asked_since(shares_since);
+        PERFORM _deal_sync.wait_for_question();
+        SELECT a.due, a.error INTO asked FROM _deal_sync.asked_since(shares_since, current_user) AS a;
+        todo := _deal_sync.that_exist(asked.due);
+        error := asked.error;
     END IF;
-    IF todo IS NULL THEN
+    IF todo IS NULL AND error.code IS NULL THEN
         asked := _deal_sync.ask_tenants(mode);
         todo := asked.todo;
         unknown := asked.unknown;
@@ -423,7 +478,7 @@ BEGIN
         nobodys := asked.nobodys;
         error := asked.error;
     END IF;
-    IF todo <> '{}' THEN
+    IF error.code IS NULL AND todo <> '{}' THEN
         SELECT array_agg(t.id ORDER BY r.tried_at NULLS FIRST, t.id) INTO todo
         FROM unnest(todo) AS t (id)
         LEFT JOIN (
@@ -669,7 +724,7 @@ BEGIN
             waiting.tenants, waiting.first_try
             USING
             HINT = 'sync_deals(tenant) tries one at once; deal_sync.tenant_status shows what failed.';
-    ELSIF coalesce(todo, '{}') = '{}' AND coalesce(unchanged, 0) = 0 THEN
+    ELSIF coalesce(todo, '{}') = '{}' AND unchanged = 0 THEN
         RAISE NOTICE 'no tenant of the graph exists in the application';
     END IF;
 END
@@ -737,6 +792,7 @@ DECLARE
     tried bigint := 0;
 BEGIN
     COMMIT; -- raises at once in a transaction block, and not after the first tenant
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED; -- what the session that was waited for has asked is to be seen
     PERFORM _deal_sync.begin_transaction(messages);
     error := _deal_sync.mode_error(mode);
     IF error.code IS NOT NULL THEN
@@ -778,6 +834,7 @@ BEGIN
             WHERE
                 r.tenant_id = due AND r.status <> 'skipped' AND r.mode IN (sync_all.mode, 'full')
                 AND r.started_at + r.seconds * interval '1 second' > began
+                AND r.started_at <= clock_timestamp() -- or that clock was set since
         )
         THEN
             COMMIT;

@@ -287,7 +287,7 @@ BEGIN
             EXECUTE 'SELECT cron.schedule($1, $2, $3)' USING at.name, at.schedule, at.command;
         END IF;
     END LOOP;
-    PERFORM _deal_sync.warn_of_too_few(jobs + 1); -- at night
+    PERFORM _deal_sync.warn_of_too_few(jobs + (nightly IS NOT NULL)::integer);
     IF NOT (_deal_sync.cron_facts()).has_launcher THEN
         RAISE WARNING 'the pg_cron launcher is not running, so no job starts' USING
             DETAIL = 'The launcher ends if the database that it is connected to is dropped, and pg_cron before 1.6.1'

@@ -5,6 +5,8 @@ CREATE OR REPLACE FUNCTION _deal_sync.remove_tenant(tenant uuid) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+    UPDATE _deal_sync.last_sync_all AS l SET due = l.due || remove_tenant.tenant
+    WHERE remove_tenant.tenant <> ALL (l.due);
     DELETE FROM deal_sync.runs WHERE tenant_id = remove_tenant.tenant;
     DELETE FROM deal_sync.rejects WHERE tenant_id = remove_tenant.tenant;
     DELETE FROM deal_sync.watermarks WHERE tenant_id = remove_tenant.tenant;

@@ -17,11 +17,11 @@ SELECT
         WHEN r.failures >= 5 THEN 'backing off'
         WHEN r.failures > 0 THEN 'failing'
         WHEN r.good_at IS NULL THEN 'never synced'
-        WHEN now() - greatest(r.good_at, g.unchanged_at) > late.after THEN 'late'
+        WHEN now() - greatest(r.good_at, unchanged.at) > late.after THEN 'late'
         ELSE 'up to date'
     END)::_deal_sync.tenant_state::text AS state,
     r.good_at AS last_good_run,
-    date_trunc('second', now() - greatest(r.good_at, g.unchanged_at)) AS lag,
+    date_trunc('second', now() - greatest(r.good_at, unchanged.at)) AS lag,
     CASE WHEN r.counted_at > g.counted_at THEN r.deals_read ELSE coalesce(g.deals, r.deals_read) END AS deals,
     rejects.open AS rejects_open,
     rejects.new AS rejects_new,
@@ -40,6 +40,11 @@ SELECT
 FROM _deal_sync.tenant_runs AS r
 CROSS JOIN (SELECT _deal_sync.setting('late_after')::interval AS after) AS late
 LEFT JOIN _deal_sync.graph_tenants AS g ON r.tenant_id = g.tenant_id
+LEFT JOIN LATERAL (
+    SELECT CASE WHEN array_position(q.due, g.tenant_id) IS NOT NULL THEN g.unchanged_at ELSE q.asked_at END AS at
+    FROM _deal_sync.last_sync_all AS q
+    WHERE g.is_known
+) AS unchanged ON TRUE
 LEFT JOIN LATERAL (
     SELECT
         count(*) AS open,

@@ -15,7 +15,7 @@ COMMENT ON COLUMN _deal_sync.graph_tenants.is_known IS
 'whether the application''s table has the tenant; if not, it is not synced';
 COMMENT ON COLUMN _deal_sync.graph_tenants.counted_at IS 'when sync_all counted them';
 COMMENT ON COLUMN _deal_sync.graph_tenants.unchanged_at IS
-'when sync_all last found that nothing had changed, and opened no run';
+'of a tenant that is among last_sync_all.due: when sync_all last found that nothing had changed';
 COMMENT ON COLUMN _deal_sync.graph_tenants.versions IS 'versions in the graph';
 
 CREATE TABLE _deal_sync.last_sync_all (
@@ -23,7 +23,10 @@ CREATE TABLE _deal_sync.last_sync_all (
     counted_at timestamptz,
     count_ms bigint,
     asked_at timestamptz,
-    is_answered boolean,
+    due uuid[],
+    failed_at timestamptz,
+    error jsonb,
+    asked_by name,
     retained_at timestamptz
 );
 COMMENT ON TABLE _deal_sync.last_sync_all IS 'one row: when sync_all last did what it does for all tenants';
@@ -31,8 +34,12 @@ COMMENT ON COLUMN _deal_sync.last_sync_all.is_the_last IS 'allows for one row';
 COMMENT ON COLUMN _deal_sync.last_sync_all.counted_at IS 'when it counted their nodes';
 COMMENT ON COLUMN _deal_sync.last_sync_all.count_ms IS 'the milliseconds that it took to count them';
 COMMENT ON COLUMN _deal_sync.last_sync_all.asked_at IS
-'when it asked which tenants have changes: of the others, graph_tenants has this moment as unchanged_at';
-COMMENT ON COLUMN _deal_sync.last_sync_all.is_answered IS 'whether the graph could be asked';
+'when it asked which tenants have changes, and was answered';
+COMMENT ON COLUMN _deal_sync.last_sync_all.due IS
+'the tenants that had some then, or needed a run for another reason: the others were up to date';
+COMMENT ON COLUMN _deal_sync.last_sync_all.failed_at IS 'when it could not ask that';
+COMMENT ON COLUMN _deal_sync.last_sync_all.error IS 'why not';
+COMMENT ON COLUMN _deal_sync.last_sync_all.asked_by IS 'the role that asked, or could not';
 COMMENT ON COLUMN _deal_sync.last_sync_all.retained_at IS 'when it removed old records';
 
 CREATE TABLE deal_sync.reconciliations (

@@ -54,10 +54,8 @@ STATES: dict[str, tuple[Step, Step]] = {
     "stale plans": (synced_before, nothing),
 }
 
-#: Rows read by each kind of run: for a deal that was staged, or altogether. What it was first, all others are.
-measured: dict[str, float] = {}
-#: They must not all be bad.
-MOST = {"first load": 12, "unchanged": 9, "nothing changed": 5, "changed": 13}
+#: Rows read by each kind of run: for a deal that was staged, or altogether.
+READ = {"first load": 11, "unchanged": 8, "nothing changed": 4, "changed": 11.5}
 
 
 @pytest.mark.parametrize("others", OTHERS)
@@ -86,6 +84,4 @@ def test_a_run_reads_as_many_rows_a_deal_whoever_else_is_there_and_whatever_the_
         run = sync(writer, tenant, mode=mode)
         found[kind] = (rows_read(pg, writer) - read) / max(1, run.deals_read)
         assert run.deals_read == {"nothing changed": 0, "changed": CHANGED}.get(kind, DEALS)
-    for kind, rows in found.items():
-        assert rows <= MOST[kind], kind
-        assert rows == pytest.approx(measured.setdefault(kind, rows), rel=0.1), kind
+    assert found == pytest.approx(READ, rel=0.1)

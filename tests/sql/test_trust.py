@@ -89,7 +89,7 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
         " WHERE m.classid = 'pg_proc'::regclass AND p.prosecdef ORDER BY 1"
     )
     assert [name for (name,) in pg.execute(query)] == [
-        "_deal_sync.asked_since(timestamp with time zone)",
+        "_deal_sync.asked_since(timestamp with time zone,name)",
         "_deal_sync.bar(uuid,uuid,text[])",
         "_deal_sync.barred_of(uuid)",
         "_deal_sync.changed_tenants(jsonb,uuid[])",
@@ -106,7 +106,8 @@ def test_these_functions_and_no_others_run_with_the_owners_rights(pg: Connection
         "_deal_sync.graph_state(uuid,boolean,boolean,double precision,timestamp with time zone)",
         "_deal_sync.is_retention_due()",
         "_deal_sync.keep_backfill(deal_sync.backfills)",
-        "_deal_sync.record_question(uuid[],boolean)",
+        "_deal_sync.record_failed_question(_deal_sync.error,name)",
+        "_deal_sync.record_question(uuid[],name)",
         "_deal_sync.record_reconciliation(uuid,jsonb)",
         "_deal_sync.record_rejects(uuid,uuid,jsonb)",
         "_deal_sync.record_retention()",

@@ -71,6 +71,35 @@ def test_a_run_is_opened_for_a_tenant_if(pg: Connection, graph: Graph, tenants: 
     assert opened(pg) == [tenants[1]]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "MATCH (d:Deal {tenant_id: $tenant, name: 'one'}) SET d.last_updated_at = datetime()",
+        "MATCH (d:Deal {tenant_id: $tenant, name: 'one'}) SET d.last_updated_at = localdatetime()",
+        "MATCH (d:Deal {tenant_id: $tenant, name: 'two'}) SET d.last_updated_at = toString(datetime())",
+        "MATCH (d:Deal {tenant_id: $tenant, name: 'one'}) SET d.tenant_id = toUpper($tenant),"
+        " d.last_updated_at = datetime()",
+        "MATCH (v:DealVersion {tenant_id: $tenant, name: 'one'}) SET v.valid_until = datetime()",
+        "MATCH (v:DealVersion {tenant_id: $tenant, name: 'two'}) SET v.valid_until = toString(datetime())",
+    ],
+)
+def test_a_change_is_seen_beside_timestamps_of_another_type(
+    pg: Connection, graph: Graph, tenants: list[uuid.UUID], change: LiteralString
+) -> None:
+    """As in a real graph: a ZONED DATETIME of those that were created, texts of those that were changed."""
+    graph.run("MATCH (n:Deal|DealVersion) SET n.name = 'one'")
+    for tenant in tenants:
+        add_version(graph, tenant, add_deal(graph, tenant))
+    graph.run("MATCH (n:Deal|DealVersion) WHERE coalesce(n.name, '') <> 'one' SET n.name = 'two'")
+    graph.run(f"MATCH (d:Deal {{name: 'two'}}) SET d.last_updated_at = toString({LONG_AGO})")
+    graph.run(f"MATCH (v:DealVersion {{name: 'two'}}) SET v.valid_until = toString({LONG_AGO})")
+    for tenant in tenants:
+        assert sync(pg, tenant, mode="full").status == "ok"
+    assert opened(pg) == []
+    graph.run(change, tenant=str(tenants[1]))
+    assert opened(pg) == [tenants[1]]
+
+
 def test_a_tenant_with_a_rejected_row_is_tried_again(pg: Connection, graph: Graph, tenants: list[uuid.UUID]) -> None:
     graph.run("CREATE (:Deal {tenant_id: $tenant, opportunity_id: 'OPP-1', name: 'x'})", tenant=str(tenants[0]))
     assert opened(pg) == [tenants[0]]

@@ -11,7 +11,10 @@ CREATE TABLE _deal_sync.last_sync_all (
     counted_at timestamptz,
     count_ms bigint,
     asked_at timestamptz,
-    is_answered boolean,
+    due uuid[],
+    failed_at timestamptz,
+    error jsonb,
+    asked_by name,
     retained_at timestamptz
 );
 SELECT pg_catalog.pg_extension_config_dump('_deal_sync.last_sync_all', '');

@@ -6,7 +6,7 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.application_schemas() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.as_meant(_deal_sync.error) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.ask(text, uuid, anyelement) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.ask_tenants(text) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.asked_since(timestamp with time zone) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.asked_since(timestamp with time zone, name) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.attempt(uuid, text, _deal_sync.caller) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.begin_run(uuid, _deal_sync.request, _deal_sync.caller) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.begin_transaction(text) FROM PUBLIC;
@@ -73,8 +73,9 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.plan_freely() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.raise_again(_deal_sync.error) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.raise_applications(_deal_sync.error, text, text[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.read_and_land(_deal_sync.reading, text[], deal_sync.run_result) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.record_failed_question(_deal_sync.error, name) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.record_failure(uuid, text, timestamp with time zone, _deal_sync.error) FROM PUBLIC;
-REVOKE EXECUTE ON ROUTINE _deal_sync.record_question(uuid[], boolean) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.record_question(uuid[], name) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.record_retention() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.record_tenants(jsonb, bigint) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.rejected_elements(uuid) FROM PUBLIC;
@@ -96,8 +97,10 @@ REVOKE EXECUTE ON ROUTINE _deal_sync.sync_tenant(uuid, _deal_sync.request, _deal
 REVOKE EXECUTE ON ROUTINE _deal_sync.tell_of_queue(uuid[], uuid[], bigint, bigint, uuid, text, boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.tenant_error(text, uuid, text) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.tenants_of_graph() FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.that_exist(uuid[]) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.unchanged_tenants(jsonb, boolean) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.uncounted(uuid, jsonb, jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON ROUTINE _deal_sync.wait_for_question() FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.warn_of_too_few(bigint) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.watermark_of(uuid) FROM PUBLIC;
 REVOKE EXECUTE ON ROUTINE _deal_sync.way_to_map(text) FROM PUBLIC;
@@ -114,19 +117,25 @@ COMMENT ON COLUMN _deal_sync.graph_tenants.deals IS
 COMMENT ON COLUMN _deal_sync.graph_tenants.is_known IS
 'whether the application''s table has the tenant; if not, it is not synced';
 COMMENT ON COLUMN _deal_sync.graph_tenants.unchanged_at IS
-'when sync_all last found that nothing had changed, and opened no run';
+'of a tenant that is among last_sync_all.due: when sync_all last found that nothing had changed';
 COMMENT ON COLUMN _deal_sync.graph_tenants.versions IS
 'versions in the graph';
 COMMENT ON TABLE _deal_sync.last_sync_all IS
 'one row: when sync_all last did what it does for all tenants';
 COMMENT ON COLUMN _deal_sync.last_sync_all.asked_at IS
-'when it asked which tenants have changes: of the others, graph_tenants has this moment as unchanged_at';
+'when it asked which tenants have changes, and was answered';
+COMMENT ON COLUMN _deal_sync.last_sync_all.asked_by IS
+'the role that asked, or could not';
 COMMENT ON COLUMN _deal_sync.last_sync_all.count_ms IS
 'the milliseconds that it took to count them';
 COMMENT ON COLUMN _deal_sync.last_sync_all.counted_at IS
 'when it counted their nodes';
-COMMENT ON COLUMN _deal_sync.last_sync_all.is_answered IS
-'whether the graph could be asked';
+COMMENT ON COLUMN _deal_sync.last_sync_all.due IS
+'the tenants that had some then, or needed a run for another reason: the others were up to date';
+COMMENT ON COLUMN _deal_sync.last_sync_all.error IS
+'why not';
+COMMENT ON COLUMN _deal_sync.last_sync_all.failed_at IS
+'when it could not ask that';
 COMMENT ON COLUMN _deal_sync.last_sync_all.is_the_last IS
 'allows for one row';
 COMMENT ON COLUMN _deal_sync.last_sync_all.retained_at IS

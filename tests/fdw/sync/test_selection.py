@@ -139,6 +139,7 @@ TYPES_WITHOUT_A_DAY += (
     "true",
 )
 LONG_AGO = "datetime('2026-02-27T00:00Z')"
+CREATED_AFTER_A_CHANGE = "'2026-02-27' and datetime($since)"
 INDEXES = {
     "no index": (),
     "tenant and moment": ("n.tenant_id, n.at",),
@@ -167,15 +168,16 @@ def test_the_ends_of_every_type_are_found_with_and_without_an_index(graph: Graph
 
 @pytest.mark.parametrize("name", INDEXES)
 def test_no_tenant_with_a_timestamp_of_another_type_is_taken_for_unchanged(graph: Graph, name: str) -> None:
-    """A deal of long ago, and in each tenant one more, of a type of its own."""
+    """A deal of long ago, and in each tenant one more, of a type of its own; in one tenant two."""
     for properties in INDEXES[name]:
         graph.run(f"CREATE INDEX FOR (n:N) ON ({properties})")
     others = [f"{type_}('{value}')" for type_, values in ENDS.items() if type_ != "datetime" for value in values]
     others += [*TYPES_WITHOUT_A_DAY, "''", "'\U0010ffff'", "localdatetime()", "'2026-02-27'", "date('2026-02-27')"]
+    others += [CREATED_AFTER_A_CHANGE]
     tenants = {}
     for value in [*others, *(f"datetime('{moment}')" for moment in ENDS["datetime"][4:]), "datetime($since)", LONG_AGO]:
         tenants[value] = str(uuid.uuid4())
-        for moment in (LONG_AGO, value):
+        for moment in (LONG_AGO, *value.split(" and ")):
             graph.run(
                 f"CREATE (:N {{tenant_id: $tenant, at: {moment}}})", tenant=tenants[value], since=SINCE.isoformat()
             )
@@ -190,6 +192,7 @@ def test_no_tenant_with_a_timestamp_of_another_type_is_taken_for_unchanged(graph
     assert {value for value, id in tenants.items() if id in newer} == {
         "localdatetime()",
         "'\U0010ffff'",
+        CREATED_AFTER_A_CHANGE,
         *(value for value in others if value.startswith(("date('+", "localdatetime('+"))),
     }
 
