@@ -822,9 +822,10 @@ BEGIN
     PERFORM _deal_sync.tell_of_queue(
         queue.todo, queue.unknown, queue.unchanged, queue.nobodys, tenant, mode, quiet
     );
-    COMMIT;
 
     FOREACH due IN ARRAY coalesce(queue.todo, '{}') LOOP
+        COMMIT;
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED; -- and what another session has just done
         PERFORM _deal_sync.begin_transaction(messages);
         EXIT WHEN clock_timestamp() >= began + time_limit;
         -- A concurrent sync_all may have just done it, or be doing it: the lock comes first.
@@ -837,7 +838,6 @@ BEGIN
                 AND r.started_at <= clock_timestamp() -- or that clock was set since
         )
         THEN
-            COMMIT;
             CONTINUE;
         END IF;
         CALL _deal_sync.sync_next(due, mode, reconcile, messages, caller, wrong);
@@ -847,6 +847,8 @@ BEGIN
         END IF;
     END LOOP;
 
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     PERFORM _deal_sync.begin_transaction(messages);
     IF mode = 'full' OR _deal_sync.is_retention_due() THEN
         PERFORM deal_sync.retain();
