@@ -24,7 +24,7 @@ COMMENT ON FUNCTION _deal_sync.changed_tenants(jsonb, uuid[]) IS
 'the tenants with a node that has changed, or may have; since: by tenant, a moment of the graph''s clock. NULL, if a '
 'tenant that is not among known has nodes';
 
--- Its row is locked before those of tenants, here and by all others that write both.
+-- The row of last_sync_all is locked before those of tenants, here and by all others that write both.
 CREATE OR REPLACE FUNCTION _deal_sync.record_tenants(found jsonb, count_ms bigint) RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -830,16 +830,13 @@ BEGIN
         EXIT WHEN clock_timestamp() >= began + time_limit;
         -- A concurrent sync_all may have just done it, or be doing it: the lock comes first.
         CONTINUE WHEN shared AND NOT pg_try_advisory_xact_lock(_deal_sync.lock_key(due));
-        IF EXISTS (
+        CONTINUE WHEN EXISTS (
             SELECT FROM deal_sync.runs AS r
             WHERE
                 r.tenant_id = due AND r.status <> 'skipped' AND r.mode IN (sync_all.mode, 'full')
                 AND r.started_at + r.seconds * interval '1 second' > began
                 AND r.started_at <= clock_timestamp() -- or that clock was set since
-        )
-        THEN
-            CONTINUE;
-        END IF;
+        );
         CALL _deal_sync.sync_next(due, mode, reconcile, messages, caller, wrong);
         tried := tried + 1;
         IF wrong IS NOT NULL THEN

@@ -84,4 +84,4 @@ def test_a_run_reads_as_many_rows_a_deal_whoever_else_is_there_and_whatever_the_
         run = sync(writer, tenant, mode=mode)
         found[kind] = (rows_read(pg, writer) - read) / max(1, run.deals_read)
         assert run.deals_read == {"nothing changed": 0, "changed": CHANGED}.get(kind, DEALS)
-    assert found == pytest.approx(READ, rel=0.1)
+    assert found == pytest.approx(READ, rel=0.04)

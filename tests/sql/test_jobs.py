@@ -48,6 +48,12 @@ def the_next_tick_comes(pg: Connection) -> None:
     pg.execute("UPDATE _deal_sync.last_sync_all SET asked_at = asked_at - interval '1 min'")
 
 
+def bring_up_to_date(pg: Connection) -> None:
+    pg.execute("SET deal_sync.overlap = '0s'")
+    for _ in range(2):
+        pg.execute("CALL deal_sync.sync_all()")
+
+
 def hold(database: Database, pg: Connection, tenant: uuid.UUID) -> Connection:
     """A session that holds the rows of a tenant, so that a run of it waits, as one of a large tenant lasts."""
     pg.execute("UPDATE opportunities SET deal_ref = 'changed' WHERE tenant_id = %s", [tenant])
@@ -75,9 +81,7 @@ def test_one_of_the_jobs_asks_the_graph_for_all(database: Database, pg: Connecti
 def test_a_session_that_was_told_by_another_one_uses_no_python(
     database: Database, pg: Connection, tenants: list[uuid.UUID]
 ) -> None:
-    pg.execute("SET deal_sync.overlap = '0s'")
-    for _ in range(2):
-        pg.execute("CALL deal_sync.sync_all()")
+    bring_up_to_date(pg)
     pg.execute("UPDATE _deal_sync.last_sync_all SET asked_at = clock_timestamp()")
     with database.connect() as session:
         session.execute(SHARE)
@@ -139,18 +143,13 @@ def test_jobs_leave_alone_what_a_session_syncs_by_hand(
 def test_what_another_session_has_asked_counts_for_its_own_role_and_time(
     database: Database, pg: Connection, graph: Graph, tenants: list[uuid.UUID]
 ) -> None:
-    """Not for another role, whose rights are others; not for ever, if the clock was set back since; and no error of
-    another role, nor one of a run that was not incremental.
-    """
-    pg.execute("SET deal_sync.overlap = '0s'")
-    for _ in range(2):
-        pg.execute("CALL deal_sync.sync_all()")
+    """Not for another role, whose rights are others, nor its error; not for ever, if the clock was set back since."""
+    bring_up_to_date(pg)
     for before in (
         "SET asked_at = clock_timestamp() + interval '1 h'",
         "SET asked_at = clock_timestamp(), asked_by = 'another'",
         "SET failed_at = clock_timestamp(), asked_by = 'another', error = '{\"code\": \"42501\"}'",
     ):
-        pg.execute("DELETE FROM deal_sync.runs WHERE started_at < clock_timestamp() AND status <> 'ok'")
         graph.run("MATCH (d:Deal {tenant_id: $tenant}) SET d.last_updated_at = datetime()", tenant=str(tenants[0]))
         pg.execute(f"UPDATE _deal_sync.last_sync_all {before}".encode())
         synced = len(runs(pg))
@@ -159,9 +158,7 @@ def test_what_another_session_has_asked_counts_for_its_own_role_and_time(
 
 
 def test_a_tick_writes_no_row_for_each_tenant(pg: Connection, tenants: list[uuid.UUID]) -> None:
-    pg.execute("SET deal_sync.overlap = '0s'")
-    for _ in range(2):
-        pg.execute("CALL deal_sync.sync_all()")
+    bring_up_to_date(pg)
     pg.execute("UPDATE _deal_sync.last_sync_all SET count_ms = 500")
     written = "SELECT n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables WHERE relname = 'graph_tenants'"
     pg.execute("SELECT pg_stat_force_next_flush()")
@@ -190,9 +187,7 @@ def test_who_shares_leaves_out_a_tenant_that_the_application_has_deleted(
 def test_who_shares_is_not_told_that_no_tenant_exists(
     database: Database, pg: Connection, tenants: list[uuid.UUID]
 ) -> None:
-    pg.execute("SET deal_sync.overlap = '0s'")
-    for _ in range(2):
-        pg.execute("CALL deal_sync.sync_all()")
+    bring_up_to_date(pg)
     said: list[str] = []
     with database.connect() as session:
         session.add_notice_handler(lambda notice: said.append(str(notice.message_primary)))
